@@ -1,0 +1,255 @@
+"""Declared parameters: `param` on a field, `paths` to list them, `bind` to replace them by name."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+Tree = TypeVar("Tree")
+Param = Array | Mapping[str, Array]
+"""The type of a declared parameter: an array, or named arrays (`noise.sigma.r`)."""
+
+_META = "vbinfer_param"
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One parameter of a tree: its path, value and what was declared about it."""
+
+    path: str
+    value: Array
+    unit: str
+    low: float
+    high: float
+    doc: str
+    axes: tuple[str, ...] | None
+    """None for an elementwise leaf (a scalar or `[node]`); axis names for a leaf that its owner arranges."""
+
+
+def param(
+    default: object = dataclasses.MISSING,
+    *,
+    unit: str = "",
+    low: float = -math.inf,
+    high: float = math.inf,
+    doc: str = "",
+    axes: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare a parameter of an `equinox.Module`: a leaf with a unit, a range and a sentence.
+
+    The value is converted to a strongly typed array, so that a new number never means a new compilation. A mapping
+    of names to values is kept as a mapping and addressed with dotted paths.
+
+    Args:
+        default: value when none is given; without it the parameter is required.
+        unit: what it is measured in (`"ms"`, `"mm/ms"`), empty if dimensionless.
+        low, high: the range within which the model makes sense; checked at construction and against priors.
+        doc: one sentence.
+        axes: None for an elementwise leaf, a scalar or one value per node. Otherwise the names of its axes.
+    """
+    meta = {_META: {"unit": unit, "low": float(low), "high": float(high), "doc": doc, "axes": axes}}
+    if default is dataclasses.MISSING:
+        return eqx.field(converter=_as_leaf, metadata=meta)
+    return eqx.field(default=default, converter=_as_leaf, metadata=meta)
+
+
+def _as_leaf(value: object) -> object:
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _as_leaf(item) for name, item in value.items()}
+    if isinstance(value, str):
+        raise TypeError(f"a parameter was given as the string {value!r}; write a number or an array of numbers")
+    return jnp.asarray(value, dtype=jnp.result_type(float))
+
+
+class Parametrised(eqx.Module):
+    """Base of every module with declared parameters: ranges are checked at construction and again by `bind`."""
+
+    def __check_init__(self) -> None:
+        check(self)
+
+    def validate(self) -> None:
+        """Checks of the subclass beyond ranges; raises ValueError. Called at construction and by `bind`."""
+
+    def unused(self) -> dict[str, str]:
+        """Parameters that have no effect as this module was built, with the sentence that says what to write instead.
+
+        Binding one, or giving it a value other than zero, is an error.
+        """
+        return {}
+
+
+def check(module: "Parametrised") -> None:
+    """Check the declared ranges of one module's own fields, then its `validate`."""
+    for leaf in _own_leaves(module, ""):
+        if not _is_concrete(leaf.value):
+            continue
+        value = np.asarray(leaf.value)
+        if value.size == 0:
+            continue
+        name = f"{type(module).__name__}.{leaf.path}"
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name} holds NaN or infinite numbers; give finite {leaf.unit or 'numbers'}")
+        if value.min() < leaf.low or value.max() > leaf.high:
+            off = value.min() if value.min() < leaf.low else value.max()
+            raise ValueError(
+                f"{name} is {off:g} {leaf.unit}".rstrip() + f"; it must lie in {range_text(leaf.low, leaf.high)}"
+            )
+    for name, remedy in module.unused().items():
+        value = getattr(module, name)
+        if _is_concrete(value) and np.any(np.asarray(value) != 0):
+            raise ValueError(f"{type(module).__name__}: {remedy}")
+    module.validate()
+
+
+def range_text(low: float, high: float) -> str:
+    """A declared range in words, `[0, inf)`."""
+    left = f"[{low:g}" if math.isfinite(low) else "(-inf"
+    right = f"{high:g}]" if math.isfinite(high) else "inf)"
+    return f"{left}, {right}"
+
+
+def _is_concrete(value: object) -> bool:
+    return not isinstance(value, jax.core.Tracer) and hasattr(value, "shape")
+
+
+def _own_leaves(module: eqx.Module, prefix: str) -> Iterator[Leaf]:
+    for field in dataclasses.fields(cast(Any, module)):
+        meta = field.metadata.get(_META)
+        if meta is not None:
+            yield from _leaves_of(getattr(module, field.name), f"{prefix}{field.name}", meta)
+
+
+def _leaves_of(value: object, path: str, meta: dict[str, Any]) -> Iterator[Leaf]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves_of(item, f"{path}.{name}", meta)
+    elif value is not None:
+        yield Leaf(path=path, value=cast(Array, value), **meta)
+
+
+def _walk(node: object, prefix: str) -> Iterator[Leaf]:
+    if isinstance(node, eqx.Module):
+        yield from _own_leaves(node, prefix)
+        for field in dataclasses.fields(cast(Any, node)):
+            if _META not in field.metadata:
+                yield from _walk(getattr(node, field.name), f"{prefix}{field.name}.")
+    elif isinstance(node, Mapping):
+        for name, item in node.items():
+            yield from _walk(item, f"{prefix}{name}.")
+
+
+def paths(tree: object) -> dict[str, Leaf]:
+    """Every declared parameter of a tree of modules, by dotted path.
+
+    >>> import vbinfer as vb
+    >>> sorted(vb.paths(vb.coupling.Linear(G=0.5)))
+    ['G', 'offset']
+    """
+    return {leaf.path: leaf for leaf in _walk(tree, "")}
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """The end of an error message: the closest known name, or the list of them."""
+    known = sorted(candidates)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not close:
+        tails = {path.rsplit(".", 1)[-1]: path for path in known}
+        tail = difflib.get_close_matches(name.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.6)
+        close = [tails[tail[0]]] if tail else []
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Known: {', '.join(known)}." if known else "There is none."
+
+
+def _get(tree: object, path: str) -> object:
+    for name in path.split("."):
+        tree = tree[name] if isinstance(tree, Mapping) else getattr(tree, name)
+    return tree
+
+
+def _unknown_path(tree: object, path: str, known: Mapping[str, Leaf]) -> ValueError:
+    owner = type(tree).__name__
+    below = [name for name in known if name.startswith(path + ".")]
+    if below:
+        return ValueError(f"{path!r} is a part of {owner} with several parameters; name one of {', '.join(below)}")
+    if "[" in path:
+        return ValueError(
+            f"{path!r} is the name of one element, not a path; bind {path.split('[')[0]!r} with an array of all nodes"
+        )
+    try:
+        _get(tree, path)
+    except (AttributeError, KeyError):
+        return ValueError(f"theta names {path!r}; {owner} has no such parameter. {did_you_mean(path, known)}")
+    return ValueError(f"{path!r} is fixed when {owner} is built and cannot be bound; build a new {owner} with it")
+
+
+def resolve(tree: object, names: Iterable[str]) -> dict[str, Leaf]:
+    """The leaves that `names` address, in their order; an unknown, static or partial path is an error with a remedy."""
+    known = paths(tree)
+    found = {}
+    for name in names:
+        if name not in known:
+            raise _unknown_path(tree, name, known)
+        found[name] = known[name]
+    return found
+
+
+def replace(tree: Tree, values: Mapping[str, Array]) -> Tree:
+    """The tree with the leaves at these paths exchanged, unchecked: `bind` is this with every check."""
+    if not values:
+        return tree
+    names = list(values)
+    where: Callable[[Any], list[Any]] = lambda node: [_get(node, name) for name in names]  # noqa: E731
+    return eqx.tree_at(where, tree, [values[name] for name in names])
+
+
+def bind(tree: Tree, theta: Mapping[str, Any]) -> Tree:
+    """A new tree in which the parameters named in `theta` have the given values.
+
+    Args:
+        tree: a `Simulator`, or any module with declared parameters; it is not changed.
+        theta: path to value. An elementwise parameter takes a scalar or one value per node, any other its own shape.
+
+    Raises:
+        ValueError: a path that is unknown (with the closest known one), static, or names a whole part of the tree;
+            a value of the wrong shape; on concrete values, whatever construction would refuse.
+    """
+    leaves = resolve(tree, theta)
+    values = {}
+    for name, leaf in leaves.items():
+        owner, _, field = name.rpartition(".")
+        parent = _get(tree, owner) if owner else tree
+        if isinstance(parent, Parametrised) and field in parent.unused():
+            raise ValueError(f"theta names {name!r}: {parent.unused()[field]}")
+        value = cast(Array, _as_leaf(theta[name]))
+        if leaf.axes is None and value.ndim > 1:
+            raise ValueError(f"{name!r} was given shape {list(value.shape)}; expected a number or one value per node")
+        if leaf.axes is not None and value.shape != leaf.value.shape:
+            raise ValueError(
+                f"{name!r} was given shape {list(value.shape)}; expected {list(leaf.value.shape)}, [{', '.join(leaf.axes)}]"
+            )
+        values[name] = value
+    bound = replace(tree, values)
+    for module in _modules(bound):
+        check(module)
+    return bound
+
+
+def _modules(node: object) -> Iterator[Parametrised]:
+    if isinstance(node, eqx.Module):
+        for field in dataclasses.fields(cast(Any, node)):
+            yield from _modules(getattr(node, field.name))
+        if isinstance(node, Parametrised):
+            yield node
+    elif isinstance(node, Mapping):
+        for item in node.values():
+            yield from _modules(item)

@@ -1,0 +1,60 @@
+"""The interface of a population model: a vector field over named state variables."""
+
+import abc
+from typing import Any, ClassVar
+
+import equinox as eqx
+from jaxtyping import Array
+
+from vbinfer._param import Parametrised, did_you_mean
+
+
+class AbstractModel(Parametrised):
+    """State variables, what of them is coupled, and where they start.
+
+    A subclass names its `State` (a NamedTuple of arrays `[N, ...batch]`) and declares parameters with `param`.
+    """
+
+    State: ClassVar[type]
+    cvar: eqx.AbstractVar[tuple[str, ...]]
+    """The state variables that the coupling reads."""
+
+    @abc.abstractmethod
+    def init(self, n: int) -> Any:
+        """The state from which a simulation of `n` nodes starts when none is given: leaves `[n]`."""
+
+    def validate(self) -> None:
+        for name in self.cvar:
+            self.variable(name)
+
+    @classmethod
+    def variables(cls) -> tuple[str, ...]:
+        """Names of the state variables, in order."""
+        return tuple(cls.State._fields)  # type: ignore[attr-defined]  (State is a NamedTuple class)
+
+    @classmethod
+    def variable(cls, name: str) -> int:
+        """Position of a state variable; an unknown name is an error naming the closest one."""
+        names = cls.variables()
+        if name not in names:
+            raise ValueError(f"{cls.__name__} has no state variable {name!r}. {did_you_mean(name, names)}")
+        return names.index(name)
+
+
+class AbstractVectorField(AbstractModel):
+    """A model given by its drift dx/dt = dfun(t, x, c, u), in 1/ms."""
+
+    @abc.abstractmethod
+    def dfun(self, t: Array, x: Any, c: Array, u: Array) -> Any:
+        """The drift, elementwise over nodes, so that trailing batch axes just work.
+
+        Args:
+            t: time, ms.
+            x: `State` with leaves `[N, ...batch]`.
+            c: coupling input `[C, N, ...batch]`, a row per coupling variable; zeros without a connectome.
+            u: stimulus, broadcastable to `[N, ...batch]`; zero without one.
+        """
+
+    def project(self, x: Any) -> Any:
+        """The nearest admissible state, applied after every stage; the state itself unless the model has bounds."""
+        return x

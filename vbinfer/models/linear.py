@@ -1,0 +1,36 @@
+"""Linear stochastic dynamics: with noise, the Ornstein-Uhlenbeck process on a network."""
+
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbinfer._param import Param, param
+from vbinfer.models.base import AbstractVectorField
+
+
+class LinearState(NamedTuple):
+    """x: activity, dimensionless, `[N]`."""
+
+    x: Array
+
+
+class Linear(AbstractVectorField):
+    """Linear relaxation; with additive noise sigma and coupling W the Ornstein-Uhlenbeck process on a network.
+
+    dx/dt = gamma x + c + u
+
+    With J = diag(gamma) + G W stable, the stationary covariance solves J C + C J^T + sigma^2 I = 0 (Gardiner 2009,
+    section 4.5.6), which makes this model the oracle of the package. TVB's `Linear` has the same equation and default.
+    """
+
+    State: ClassVar = LinearState
+    gamma: Param = param(-10.0, unit="1/ms", doc="relaxation rate; negative is stable")
+    cvar: tuple[str, ...] = eqx.field(static=True, default=("x",))
+
+    def init(self, n: int) -> LinearState:
+        return LinearState(jnp.zeros(n))
+
+    def dfun(self, t: Array, x: LinearState, c: Array, u: Array) -> LinearState:
+        return LinearState(self.gamma * x.x + c[0] + u)

