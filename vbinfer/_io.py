@@ -115,20 +115,26 @@ def load(path: str | Path) -> Any:
     """Load what was saved, a `Posterior`, `Draws` or a fitted estimator, whichever the file holds.
 
     Args:
-        path: the file that `.save(path)` wrote.
+        path: the file that `.save(path)` wrote; or the folder of a store, for the draws that it holds so far.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: not a file of vbinfer, or one of a version that this one cannot read.
     """
+    if (Path(path) / "manifest.json").is_file():
+        return _find("vbinfer.infer.prior_predictive:load_store")(path)
     kind, header, arrays = read(path)
     if kind not in _LOADERS:
         raise ValueError(
             f"{path} holds a {kind!r}; this vbinfer loads {', '.join(sorted(_LOADERS))}. "
             f"It was written by vbinfer {header.get('versions', {}).get('vbinfer', 'unknown')}: use that version"
         )
-    module, _, attribute = _LOADERS[kind].partition(":")
+    return _find(_LOADERS[kind])(header, arrays)
+
+
+def _find(where: str) -> Any:
+    module, _, attribute = where.partition(":")
     target: Any = importlib.import_module(module)
     for name in attribute.split("."):
         target = getattr(target, name)
-    return target(header, arrays)
+    return target

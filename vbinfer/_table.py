@@ -1,5 +1,6 @@
 """Tables of numbers from files: csv with any usual delimiter, npy, npz."""
 
+import zipfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,7 +26,7 @@ def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
             return stored
         with stored:
             return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{str(path)!r} is no NumPy file of plain numbers ({error}); write it with np.save") from error
 
 
@@ -37,7 +38,7 @@ def _read_npz(path: Path) -> Table:
     name = "values" if "values" in arrays else tables[0] if len(tables) == 1 else None
     if name is None:
         raise ValueError(f"{str(path)!r} holds {sorted(arrays)}; call the array of the recording 'values'")
-    labels = tuple(str(label) for label in arrays["labels"].tolist()) if "labels" in arrays else None
+    labels = tuple(arrays["labels"].astype(str).tolist()) if "labels" in arrays else None
     period = float(arrays["period"].item()) if "period" in arrays else None
     return _as_table(path, arrays[name]), labels, period
 

@@ -20,14 +20,14 @@ def rate(excess: Array, d: Array) -> Array:
     """Firing rate H = u / (1 - exp(-d u)) of an input u above threshold, smooth through u = 0 where H = 1/d.
 
     Near u = 0 the quotient is 0/0. There it is replaced by the first terms of its series,
-    1/d (1 + d u / 2 + (d u)^2 / 12), relative error below 2e-9 for |d u| < 0.05; both branches are finite wherever
+    1/d (1 + y/2 + y^2/12 - y^4/720) with y = d u, relative error below 1e-12 for |y| < 0.05; both branches are finite wherever
     the other is taken, so the gradient is too.
     """
     y = d * excess
     small = jnp.abs(y) < 0.05
     safe = jnp.where(small, 1.0, y)
     quotient = safe / -jnp.expm1(-safe)
-    series = 1.0 + y * (0.5 + y / 12.0)
+    series = 1.0 + y * (0.5 + y * (1.0 / 12.0 - y * y / 720.0))
     return jnp.where(small, series, quotient) / d
 
 

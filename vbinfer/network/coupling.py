@@ -25,7 +25,7 @@ class AbstractCoupling(Parametrised):
         Args:
             gx: sum_j w_ij pre(x_j), `[C, N, ...batch]`.
             x_i: what the receiver's own coupling variables are, `[C, N, ...batch]`.
-            strength: sum_j w_ij, `[N]`, or `[N, 1]` and `[N, B]` in a batch.
+            strength: sum_j w_ij, `[1, N]`; in a batch `[1, N, 1]`, or `[1, N, B]` where weights are drawn.
         """
 
 

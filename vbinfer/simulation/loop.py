@@ -76,9 +76,9 @@ def _system(sim: Simulator, x: Any) -> System:
         silence = jnp.zeros((len(cvar), *none.shape), none.dtype)
         return System(lambda x: silence, lambda t, x, c: model.dfun(t, x, c, none), model.project)
     weights = connectome.weights
-    strength = weights.sum(axis=1)
-    if none.ndim == 2 and strength.ndim == 1:
-        strength = strength[:, None]
+    strength = weights.sum(axis=1)[None]
+    if none.ndim == 2 and weights.ndim == 2:
+        strength = strength[..., None]
 
     def couple(x: Any) -> Array:
         x_i = jnp.stack([x[i] for i in cvar])
@@ -90,7 +90,6 @@ def _system(sim: Simulator, x: Any) -> System:
 def _step(sim: Simulator, x: Any, words: Words | None) -> Callable[[Carry], Carry]:
     """One step of dt: the state, then every monitor takes note."""
     system = _system(sim, x)
-    watching = {name: m for name, m in sim.monitors.items() if sim.monitors[name]}
 
     def step(carry: Carry) -> Carry:
         x = carry.x
@@ -101,7 +100,7 @@ def _step(sim: Simulator, x: Any, words: Words | None) -> Callable[[Carry], Carr
             dW = type(x)(*(noisy.get(name, jnp.zeros((), a.dtype)) for name, a in named.items()))
         new = sim.integrator.step(system, carry.step * sim.dt, x, dW)
         named = _named(sim, new)
-        monitors = {name: m.observe(carry.monitors[name], _read(sim, m, named)) for name, m in watching.items()}
+        monitors = {name: m.observe(carry.monitors[name], _read(sim, m, named)) for name, m in sim.monitors.items()}
         return Carry(carry.step + 1, new, monitors)
 
     return step

@@ -1,0 +1,262 @@
+"""Real data: connectomes and recordings that come with the repository, and the reader for one's own recordings."""
+
+import dataclasses
+import math
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from . import _table
+from ._param import did_you_mean
+from .network.connectome import Connectome
+
+_BUNDLED = {"hcp-aal2": "hcp_aal2"}
+_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".npy", ".npz", ".zip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """One recording, `[T, N]`, with its sampling period: what `Summary` and reports take as observed.
+
+    Args:
+        values: `[T, N]`, time in rows; kept as float32, units and mean as in the source.
+        period: ms between samples (fMRI: the repetition time).
+        labels: one name per channel, or None where the source has none.
+        name: where it comes from, for reports.
+
+    Raises:
+        ValueError: not `[T, N]`; a channel that holds NaN or infinities, or that never changes (named); a period that
+            is not positive; labels that do not fit.
+
+    Example:
+        >>> import numpy as np, vbinfer as vb
+        >>> bold = vb.Recording(np.random.default_rng(0).normal(100.0, 3.0, (50, 4)), period=720.0)
+        >>> bold.duration, len(bold.segments(7200.0))
+        (36000.0, 5)
+    """
+
+    values: np.ndarray
+    period: float
+    labels: tuple[str, ...] | None = None
+    name: str = "recording"
+
+    def __post_init__(self) -> None:
+        values = np.array(self.values, dtype=np.float32, order="C")
+        if values.ndim != 2 or 0 in values.shape:
+            raise ValueError(f"{self.name} has shape {list(values.shape)}; expected [T, N], time in rows")
+        if not (math.isfinite(self.period) and self.period > 0):
+            raise ValueError(f"{self.name} has period {self.period}; give the ms between samples, for example 720.0")
+        labels = None if self.labels is None else tuple(str(label) for label in self.labels)
+        if labels is not None and len(labels) != values.shape[1]:
+            raise ValueError(f"{self.name} has {len(labels)} labels for {values.shape[1]} channels; give one for each")
+        values.flags.writeable = False
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "period", float(self.period))
+        self._check_channels()
+
+    def _check_channels(self) -> None:
+        broken = np.any(~np.isfinite(self.values), axis=0)
+        if broken.any():
+            raise ValueError(
+                f"{self.name} holds NaN, infinite or missing values in {self._list(broken)}; "
+                "fill them in or leave these channels out, here and in the connectome"
+            )
+        constant = np.ptp(self.values, axis=0) == 0.0
+        if constant.any():
+            raise ValueError(
+                f"{self.name} is constant in {self._list(constant)}, which has no correlation with anything; "
+                "leave these channels out, here and in the connectome"
+            )
+
+    def _list(self, which: np.ndarray) -> str:
+        index = np.flatnonzero(which)
+        shown = [str(i) if self.labels is None else f"{i} ({self.labels[i]})" for i in index[:8]]
+        more = f" and {len(index) - 8} more" if len(index) > 8 else ""
+        return f"channel {shown[0]}" if len(index) == 1 else f"channels {', '.join(shown)}{more}"
+
+    @property
+    def n_channels(self) -> int:
+        """The number of channels, N."""
+        return self.values.shape[1]
+
+    @property
+    def duration(self) -> float:
+        """Length in ms: samples times period."""
+        return self.values.shape[0] * self.period
+
+    def segment(self, start: float, length: float) -> "Recording":
+        """The whole samples within `length` ms from `start` ms on (sample k covers `k * period` to `(k + 1) * period`).
+
+        Raises:
+            ValueError: a segment shorter than one sample or not within the recording.
+        """
+        first, count = round(start / self.period), math.floor(length / self.period + 1e-6)
+        if first < 0 or count < 1 or first + count > len(self.values):
+            raise ValueError(
+                f"a segment of {length:g} ms from {start:g} ms on was asked of {self.name}, which lasts "
+                f"{self.duration:g} ms in samples of {self.period:g} ms; choose one within it"
+            )
+        name = f"{self.name}, {first * self.period / 1e3:g}-{(first + count) * self.period / 1e3:g} s"
+        return dataclasses.replace(self, values=self.values[first : first + count], name=name)
+
+    def segments(self, length: float) -> "list[Recording]":
+        """As many segments of `length` ms as follow each other in the recording; a shorter rest is left out."""
+        count = math.floor(length / self.period + 1e-6)
+        many = len(self.values) // count if count else 0
+        starts = [i * count * self.period for i in range(max(many, 1))]
+        return [self.segment(start, length) for start in starts]
+
+    def select(self, labels: tuple[str, ...]) -> "Recording":
+        """The channels with these names, in this order: `recording.select(connectome.labels)`."""
+        known = self.labels or ()
+        for label in labels:
+            if label not in known:
+                raise ValueError(f"{self.name} has no channel {label!r}. {did_you_mean(label, known)}")
+        columns = [known.index(label) for label in labels]
+        return dataclasses.replace(self, values=self.values[:, columns], labels=tuple(labels))
+
+    @classmethod
+    def from_file(cls, path: str | Path, period: float | None = None) -> "Recording":
+        """Read `[T, N]` from csv (comma, semicolon, tab or blanks; with or without a line of names), npy or npz.
+
+        An npz has the array `values`, or just one array, and may have `period` and `labels`. A table with fewer lines
+        than columns gives a warning: it may be transposed.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file; a cell that is no number (with line and column), lines of
+                unequal length; no period; whatever `Recording` refuses.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {str(path)!r}; give the path of a csv, npy or npz with [T, N]")
+        values, labels, stored = _table.read(path)
+        period = stored if period is None else period
+        if period is None:
+            raise ValueError(f"{path.name} does not say its sampling period; add period=, in ms (TR 0.72 s is 720.0)")
+        if values.shape[0] < values.shape[1]:
+            warnings.warn(
+                f"{path.name} has {values.shape[0]} samples of {values.shape[1]} channels; rows must be time, "
+                "transpose it if it is [channel, time]",
+                stacklevel=2,
+            )
+        return cls(values, period, labels, path.name)
+
+
+def _folder(name: str, file: str) -> Path:
+    """Where a file of a bundled data set lies: `$VBINFER_DATA`, then the repository that holds this package."""
+    if name not in _BUNDLED:
+        raise ValueError(
+            f"there is no data set {name!r}. {did_you_mean(name, _BUNDLED)} For a file of your own, give its path"
+        )
+    places = [Path(__file__).resolve().parent.parent / "data"]
+    if os.environ.get("VBINFER_DATA"):
+        places.insert(0, Path(os.environ["VBINFER_DATA"]).expanduser())
+    for place in places:
+        if (place / _BUNDLED[name] / file).is_file():
+            return place / _BUNDLED[name] / file
+    script = f"build_{_BUNDLED[name]}.py"
+    raise FileNotFoundError(
+        f"{name!r} is not in {' nor in '.join(map(str, places))}: data do not come with the installed package. "
+        f"In a clone of the repository run\n    python data/{script} --out DIR\n"
+        "and set the environment variable VBINFER_DATA to DIR"
+    )
+
+
+def _is_file(name: str | Path) -> bool:
+    return isinstance(name, Path) or name.endswith(_SUFFIXES) or "/" in name or os.sep in name or Path(name).exists()
+
+
+def load_connectome(name: str | Path, *, normalise: str | None = "bundled") -> Connectome:
+    """A connectome that comes with the repository, or one of your own.
+
+    `"hcp-aal2"`: group average of 7 HCP participants, 80 cortical AAL2 regions, streamline counts and tract lengths in
+    mm, symmetric, without centres. HCP Open Access Data Use Terms: `data/hcp_aal2/LICENSE.md`.
+
+    Args:
+        name: `"hcp-aal2"`; or a TVB zip or folder, or an npz with `weights`, `tract_lengths`[, `labels`, `centres`].
+        normalise: `"bundled"`: a bundled data set is divided by its largest weight, with zeros on the diagonal, and a
+            file is taken as it is. None: as in the source, for bundled data the streamline counts. Otherwise an option
+            of `Connectome.normalise`.
+
+    Raises:
+        ValueError: an unknown name (with the closest known one).
+        FileNotFoundError: data that are not here, with the command that rebuilds them.
+
+    Example:
+        >>> import vbinfer as vb
+        >>> sc = vb.load_connectome("hcp-aal2")
+        >>> sc.n_nodes, sc.labels[0], float(sc.weights.max())
+        (80, 'Precentral_L', 1.0)
+    """
+    if str(name) not in _BUNDLED and _is_file(name):
+        connectome, default = Connectome.from_file(name), None
+    else:
+        connectome, default = Connectome.from_npz(_folder(str(name), "connectome.npz")), "max"
+    how = default if normalise == "bundled" else normalise
+    return connectome if how is None else connectome.normalise(how)
+
+
+def load_recording(name: str | Path, participant: int = 1, *, period: float | None = None) -> Recording:
+    """A recording that comes with the repository, or one of your own.
+
+    `"hcp-aal2"`: resting fMRI (REST1, LR) of 7 HCP participants, the 80 regions of `load_connectome("hcp-aal2")` in the
+    same order, 1200 volumes, TR 720 ms. Scanner units, mean not removed, not filtered here.
+
+    Args:
+        name: `"hcp-aal2"`; or a csv, npy or npz file with `[T, N]` (see `Recording.from_file`).
+        participant: 1 to 7, of a bundled data set.
+        period: ms between samples, of a file.
+
+    Raises:
+        ValueError: an unknown name; a participant that there is not; whatever `Recording` refuses.
+        FileNotFoundError: no such file; data that are not here, with the command that rebuilds them.
+
+    Example:
+        >>> import vbinfer as vb
+        >>> bold = vb.load_recording("hcp-aal2", participant=3)
+        >>> bold.values.shape, bold.period, bold.labels[79]
+        ((1200, 80), 720.0, 'Temporal_Inf_R')
+    """
+    if str(name) not in _BUNDLED and _is_file(name):
+        return Recording.from_file(name, period)
+    with np.load(_folder(str(name), "bold.npz"), allow_pickle=False) as stored:
+        count = len(stored["bold"])
+        if participant not in range(1, count + 1):
+            raise ValueError(f"participant={participant!r} was asked of {name!r}; it has participants 1 to {count}")
+        i = participant - 1
+        values = stored["offset"][i] + stored["scale"][i] * stored["bold"][i]
+        its_period, labels = float(stored["period"]), tuple(stored["labels"].tolist())
+    if period is not None and period != its_period:
+        raise ValueError(f"period={period:g} ms was given for {name!r}, which has {its_period:g} ms; leave it out")
+    return Recording(values, its_period, labels, f"{name}, participant {participant}")
+
+
+def match(connectome: Connectome, recording: Recording) -> None:
+    """Check that the rows of a connectome are the channels of a recording: same number and, where named, same order.
+
+    Labels are compared only where both have them and share some: other naming schemes cannot be told apart.
+
+    Raises:
+        ValueError: different numbers; the same names in another order.
+    """
+    nodes, channels = connectome.n_nodes, recording.n_channels
+    known = set(connectome.labels or ())
+    shared = known.intersection(recording.labels or ())
+    choose = ""
+    if connectome.labels and shared == known:
+        choose = "; recording.select(connectome.labels) picks and orders the channels"
+    if nodes != channels:
+        raise ValueError(
+            f"recording has {channels} channels but the connectome has {nodes} nodes; "
+            f"column k of the recording must be row k of the connectome{choose}"
+        )
+    if shared and connectome.labels != recording.labels:
+        pairs = zip(connectome.labels or (), recording.labels or (), strict=True)
+        row, (node, channel) = next((k, pair) for k, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise ValueError(
+            f"row {row} of the connectome is {node!r} but column {row} of the recording is {channel!r}; "
+            f"bring them into the same order{choose}"
+        )

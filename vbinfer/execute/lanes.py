@@ -1,0 +1,94 @@
+"""Lanes: every simulation runs among the same number of others, so that its last bits never depend on how it ran.
+
+A matrix product's rounding depends on its width (measured). With one fixed width on every executor and device count,
+draw i is the same number whether it was simulated fresh, resumed, alone or among a million.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vbinfer._tree import flat_names
+from vbinfer._typing import PRNGKey, SimulatorLike, Theta
+
+LANE = 64
+"""Simulations that run together."""
+
+
+def as_key(key: Any) -> PRNGKey:
+    """A typed JAX key from a typed or a legacy one; anything else is an error that says what to write."""
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+        return key
+    if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 1:
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    what = f"an array of shape {list(key.shape)}" if hasattr(key, "shape") else repr(key)
+    raise TypeError(f"key is {what}; expected one JAX key: write key=jax.random.key(0)")
+
+
+def key_words(key: PRNGKey) -> list[int]:
+    """The words of a key as plain integers, for provenance."""
+    return [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
+
+
+def batched(simulator: SimulatorLike) -> Callable[[Theta, Any], Any]:
+    """`(theta leaves [B, ...], keys [B]) -> x [B, F]`: the simulator's own `.batch`, else `jit(vmap(simulator))`."""
+    own = getattr(simulator, "batch", None)
+    return own if own is not None else jax.jit(jax.vmap(simulator))
+
+
+def checked(x: Any) -> np.ndarray:
+    """The summaries of one lane as `[LANE, F]`, or an error that says what the simulator should return."""
+    x = np.asarray(x)
+    if x.ndim != 2 or len(x) != LANE:
+        one = list(x.shape[1:]) if x.ndim and len(x) == LANE else list(x.shape)
+        raise ValueError(
+            f"the simulator returned an array of shape {one} for one draw; expected [feature]: "
+            f"write jnp.atleast_1d(x) for a number, x.ravel() for a matrix"
+        )
+    return x
+
+
+def feature_names(simulator: SimulatorLike, width: int) -> tuple[str, ...]:
+    """The simulator's `.names`, else `x[0], x[1], ...`; checked against what it returned."""
+    names = getattr(simulator, "names", None)
+    if names is None:
+        return flat_names({"x": (width,)})
+    if len(names) != width:
+        raise ValueError(f"the simulator names {len(names)} features but returned {width}; its .names needs one per feature")
+    return tuple(names)
+
+
+def trace(simulator: SimulatorLike, theta: Theta, key: PRNGKey) -> tuple[str, int | None]:
+    """Fingerprint of a plain JAX callable, and the number of its features (None if it does not return a vector).
+
+    The fingerprint is the SHA-256 of the traced program with its constants: any change of code or of a captured
+    array changes it, moving or renaming the function does not.
+
+    Raises:
+        TypeError: the simulator cannot be traced.
+    """
+    try:
+        program = jax.make_jaxpr(simulator)(theta, key)
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError) as error:
+        raise TypeError(
+            "store= needs to know which simulator made its draws, and this one cannot be traced by JAX; "
+            "give it a method fingerprint() that returns a string"
+        ) from error
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(program)).encode())
+    for constant in program.consts:
+        digest.update(repr(getattr(constant, "shape", ())).encode())
+        digest.update(_bytes(constant))
+    shapes = [aval.shape for aval in program.out_avals]
+    width = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 1 else None
+    return digest.hexdigest(), width
+
+
+def _bytes(constant: Any) -> bytes:
+    if isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
+        constant = jax.random.key_data(constant)
+    return np.asarray(constant).tobytes()

@@ -1,0 +1,198 @@
+"""Summary: the features of one recording, in order, as one named vector."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike
+
+from .base import Feature, FeatureLike, Preprocess, centred
+
+
+class Custom(Feature):
+    """A callable `y[T, N] -> [F]` of the user's as a feature; its numbers are named `[0]`, `[1]`, ..."""
+
+    function: Callable[[Array], Array]
+
+    def __call__(self, y: Array, period: float) -> Array:
+        return _as_vector(self.function(y))
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        """Names from the attribute `names` of the callable, if it has one, else from its width on 1,000 samples."""
+        given = getattr(self.function, "names", None)
+        if given is not None and not callable(given):
+            return tuple(given)
+        if n is None:
+            raise ValueError("how many numbers a callable gives is only known with the number of nodes; give it")
+        y = jax.ShapeDtypeStruct((1_000, n), jnp.result_type(float))
+        width = jax.eval_shape(lambda y: _as_vector(self.function(y)), y).shape[0]
+        return tuple(f"[{i}]" for i in range(width)) if width != 1 else ("",)
+
+
+def _as_vector(x: ArrayLike) -> Array:
+    vector = jnp.atleast_1d(jnp.asarray(x))
+    if vector.ndim != 1:
+        raise ValueError(
+            f"a feature gave an array of shape {list(vector.shape)}; return one of shape [F], e.g. x.ravel()"
+        )
+    return vector.astype(jnp.result_type(float))
+
+
+def _as_feature(name: str, given: object) -> Feature:
+    if isinstance(given, type):
+        if issubclass(given, Feature):
+            return given()
+        raise TypeError(f"feature {name!r} is the class {given.__name__}; give a feature such as vb.features.fc_stat")
+    if isinstance(given, Feature):
+        return given
+    if isinstance(given, Preprocess):
+        raise TypeError(
+            f"feature {name!r} is a {type(given).__name__}, which makes a recording; pass it as preprocess="
+        )
+    if callable(given):
+        return Custom(given)
+    raise TypeError(
+        f"feature {name!r} is {given!r}; give a feature such as vb.features.fc_stat, or a function of y[T, N] -> [F]"
+    )
+
+
+class Summary(eqx.Module):
+    """The features of one recording, one after the other, as a vector `x` with a name for each number.
+
+    x = concatenate(f(preprocess(y), period) for f in features). Works under `jit`, `vmap` and `grad` and never raises
+    on values: a recording with NaN gives NaN in the features that read it, one with constant nodes gives finite numbers
+    and finite gradients (`flags` counts both).
+
+    Args:
+        period: time between two samples, ms; checked against the monitor's or the recording's by those who know it.
+        preprocess: `vb.features.bandpass(low, high)` or any callable `y[T, N] -> y[T, N]`, applied once before all features.
+        n_nodes: number of nodes; only needed for `names` and `width` when a feature's width follows it, as that of
+            `vb.features.fc` does.
+        **features: name to feature: a `vb.features.f(...)`, a bare `vb.features.f`, or any callable `y[T, N] -> [F]`.
+
+    >>> import jax
+    >>> from vbinfer import features
+    >>> summary = Summary(period=720.0, fc=features.fc_stat, fcd=features.fcd_stat(window=60e3, step=5e3))
+    >>> summary.names[:2], summary.names[-1], summary.width
+    (('fc.mean', 'fc.std'), 'fcd.q95', 20)
+    >>> summary(jax.random.normal(jax.random.key(0), (400, 10))).shape
+    (20,)
+    """
+
+    period: float = eqx.field(static=True)
+    preprocess: Callable[..., Array] | None
+    n_nodes: int | None = eqx.field(static=True)
+    feature_names: tuple[str, ...] = eqx.field(static=True)  # two tuples: a dict would be sorted on its way through jit
+    features: tuple[Feature, ...]
+
+    def __init__(
+        self,
+        period: float = 720.0,
+        preprocess: Callable[..., Array] | None = None,
+        n_nodes: int | None = None,
+        **features: FeatureLike,
+    ):
+        if not period > 0.0:
+            raise ValueError(f"period is {period:g}; give the time between two samples in ms, such as period=720.0")
+        if not features:
+            raise ValueError("Summary was given no feature; name at least one, as in Summary(fc=vb.features.fc_stat)")
+        if preprocess is not None and not callable(preprocess):
+            raise TypeError(
+                f"preprocess is {preprocess!r}; give vb.features.bandpass(low, high) or a function of y[T, N]"
+            )
+        if isinstance(preprocess, Feature | type):
+            raise TypeError(
+                f"preprocess is the feature {preprocess!r}; pass it by a name of its own, as in f={preprocess!r}"
+            )
+        self.period = float(period)
+        self.preprocess = preprocess
+        self.n_nodes = n_nodes
+        self.feature_names = tuple(features)
+        self.features = tuple(_as_feature(name, given) for name, given in features.items())
+
+    def __call__(self, y: ArrayLike) -> Array:
+        """The features `x`, `[F]`, of one recording `y`, `[T, N]`."""
+        y = self._prepared(y)
+        return jnp.concatenate([_as_vector(feature(y, self.period)) for feature in self.features])
+
+    def _prepared(self, y: ArrayLike) -> Array:
+        y = _as_recording(y)
+        if self.n_nodes is not None and y.shape[1] != self.n_nodes:
+            raise ValueError(f"the recording has {y.shape[1]} nodes, the summary was built with n_nodes={self.n_nodes}")
+        if self.preprocess is None:
+            return y
+        if isinstance(self.preprocess, Preprocess):
+            return self.preprocess(y, self.period)
+        return _as_recording(self.preprocess(y))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name per number, `"fc.mean"`; where widths follow the number of nodes, `n_nodes` must have been given."""
+        return self.names_for(self.n_nodes)
+
+    @property
+    def width(self) -> int:
+        """How many numbers there are."""
+        return len(self.names)
+
+    def names_for(self, n: int | None) -> tuple[str, ...]:
+        """`names` for recordings of `n` nodes."""
+        found: list[str] = []
+        for name, feature in zip(self.feature_names, self.features, strict=True):
+            try:
+                own = feature.names(n)
+            except ValueError as error:
+                if n is not None:
+                    raise
+                raise ValueError(
+                    f"the width of feature {name!r} follows the number of nodes; "
+                    "write Summary(..., n_nodes=80) or ask for names_for(80)"
+                ) from error
+            found += [name + (part if part == "" or part.startswith("[") else f".{part}") for part in own]
+        return tuple(found)
+
+    def flags(self, y: ArrayLike) -> dict[str, Array]:
+        """What a reader of `x` should know about `y[T, N]`: how many nodes are `constant`, and how many hold `nan`.
+
+        Correlations with a constant node count as 0 in every feature. Counted before `preprocess`.
+        """
+        y = _as_recording(y)
+        return {"constant": centred(y)[2].sum(), "nan": jnp.isnan(y).any(axis=0).sum()}
+
+    def spec(self) -> dict[str, Any]:
+        """What the summary computes, in JSON: the same for two summaries that give the same numbers."""
+        preprocess = None if self.preprocess is None else _spec(self.preprocess)
+        features = [[name, _spec(feature)] for name, feature in zip(self.feature_names, self.features, strict=True)]
+        return {"period": self.period, "preprocess": preprocess, "features": features}
+
+
+def _as_recording(y: ArrayLike) -> Array:
+    array = jnp.asarray(y, jnp.result_type(float))
+    if array.ndim != 2:
+        raise ValueError(
+            f"a Summary takes one recording [T, N]; it was given {list(array.shape)}; "
+            "index the monitor you mean, or jax.vmap over a leading batch axis"
+        )
+    return array
+
+
+def _spec(value: object) -> Any:
+    """A JSON value that changes when what is computed changes: names and options, checksums of arrays and of code."""
+    if isinstance(value, eqx.Module):
+        options = {field.name: _spec(getattr(value, field.name)) for field in dataclasses.fields(cast(Any, value))}
+        return {"name": type(value).__name__, **options}
+    if isinstance(value, tuple | list):
+        return [_spec(item) for item in value]
+    if isinstance(value, np.ndarray | jax.Array):
+        array = np.ascontiguousarray(value)
+        return {"shape": list(array.shape), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
+    if callable(value):
+        code = getattr(value, "__code__", None)
+        body = None if code is None else hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()
+        return {"function": getattr(value, "__qualname__", type(value).__qualname__), "sha256": body}
+    return value

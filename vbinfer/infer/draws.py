@@ -1,0 +1,192 @@
+"""Draws: pairs of parameters and simulated summaries, the failed ones included."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vbinfer import _io
+from vbinfer._tree import flat_names
+
+if TYPE_CHECKING:
+    from vbinfer.priors.prior import Prior
+
+
+class FailureRow(NamedTuple):
+    """Failed draws in one region of the prior: `low <= parameter < high`."""
+
+    parameter: str
+    low: float
+    high: float
+    n: int
+    failed: int
+    share: float
+    """failed / n; NaN where the region holds no draw."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Draws of parameters with the summaries that a simulator made of them.
+
+    Attributes:
+        theta: leaves `[n, ...]` by path.
+        x: summaries `[n, F]`; a failed draw keeps its row.
+        names: names of the F summaries, `("fc.mean", ...)`.
+        valid: `[n]`, False where the draw failed (NaN or infinite numbers).
+        round: `[n]`, the round of a sequential method that made the draw; 0 is the prior.
+        log_q: `[n]`, log density of the proposal at theta, or None when theta came from the prior.
+        info: provenance: seconds, draws_per_second, key, versions, simulator, batch_size.
+
+    Example:
+        >>> import numpy as np
+        >>> draws = Draws.from_arrays({"g": np.array([0.1, 0.2])}, np.array([[1.0], [np.nan]]), names=("fc.mean",))
+        >>> len(draws), draws.valid.tolist()
+        (2, [True, False])
+    """
+
+    theta: dict[str, np.ndarray]
+    x: np.ndarray
+    names: tuple[str, ...]
+    valid: np.ndarray
+    round: np.ndarray
+    log_q: np.ndarray | None = None
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 2:
+            raise ValueError(f"x has shape {list(self.x.shape)}; expected [draw, feature], as x[:, None] for one feature")
+        n, width = self.x.shape
+        if not self.theta:
+            raise ValueError('theta is empty; expected {"path": array of [draw, ...], ...}')
+        columns = {f"theta[{name!r}]": value for name, value in self.theta.items()}
+        columns |= {"valid": self.valid, "round": self.round}
+        if self.log_q is not None:
+            columns["log_q"] = self.log_q
+        for name, value in columns.items():
+            if value.ndim == 0 or len(value) != n:
+                raise ValueError(f"{name} has shape {list(value.shape)} but x is [{n}, {width}]; expected [{n}, ...]")
+        if len(self.names) != width:
+            raise ValueError(f"{len(self.names)} names were given for the {width} features of x; give one per column")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        theta: Mapping[str, Any],
+        x: Any,
+        names: tuple[str, ...] | list[str] | None = None,
+        valid: Any = None,
+    ) -> "Draws":
+        """Draws made elsewhere.
+
+        Args:
+            theta: path to array `[n, ...]`.
+            x: summaries `[n, F]`.
+            names: one per feature; `x[0], x[1], ...` by default.
+            valid: `[n]` booleans; rows with NaN or infinite numbers are invalid whatever it says.
+
+        Raises:
+            ValueError: lengths that do not agree.
+        """
+        x = np.asarray(x)
+        leaves = {str(name): np.asarray(value) for name, value in theta.items()}
+        n = len(x) if x.ndim else 0
+        ok = np.ones(n, bool) if valid is None else np.array(valid, bool)
+        if ok.shape == (n,) and x.ndim == 2:
+            ok &= finite_rows(x)
+            for value in leaves.values():
+                if value.ndim and len(value) == n:
+                    ok &= finite_rows(value)
+        if names is None:
+            names = flat_names({"x": x.shape[1:]}) if x.ndim == 2 else ()
+        return cls(leaves, x, tuple(names), ok, np.zeros(n, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one draw of each leaf of theta."""
+        return {name: value.shape[1:] for name, value in self.theta.items()}
+
+    def usable(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """`(theta, x)` of the valid draws."""
+        return {name: value[self.valid] for name, value in self.theta.items()}, self.x[self.valid]
+
+    def failures(self, prior: "Prior", bins: int = 10) -> list[FailureRow]:
+        """Failed draws by region of the prior: a posterior is conditional on "the simulation did not fail".
+
+        A scalar parameter is cut at the prior's own quantiles (equal prior mass per region), the elements of an array
+        at the quantiles of the draws.
+
+        Args:
+            prior: the prior of the draws.
+            bins: regions per parameter.
+
+        Returns:
+            One row per parameter and region: `(parameter, low, high, n, failed, share)`.
+        """
+        if bins < 1:
+            raise ValueError(f"bins={bins} was given; expected at least 1 region per parameter")
+        missing = [name for name in prior.shapes if name not in self.theta]
+        if missing:
+            raise ValueError(f"the prior has {', '.join(missing)}, which these draws do not; give the prior they came from")
+        inner = _prior_edges(prior, bins)
+        rows: list[FailureRow] = []
+        for name, shape in prior.shapes.items():
+            columns = self.theta[name].reshape(len(self), -1).astype(float)
+            for label, column in zip(flat_names({name: shape}), columns.T, strict=True):
+                cuts = inner[name] if shape == () else np.quantile(column, np.arange(1, bins) / bins)
+                ends = _support(prior, name) if shape == () else (column.min(), column.max())
+                rows += self._region_rows(label, column, np.array([ends[0], *cuts, ends[1]]))
+        return rows
+
+    def _region_rows(self, label: str, column: np.ndarray, edges: np.ndarray) -> list[FailureRow]:
+        region = np.searchsorted(edges[1:-1], column, side="right")
+        n = np.bincount(region, minlength=len(edges) - 1)
+        failed = np.bincount(region[~self.valid], minlength=len(edges) - 1)
+        return [
+            FailureRow(label, float(low), float(high), int(m), int(f), float(f / m) if m else float("nan"))
+            for low, high, m, f in zip(edges[:-1], edges[1:], n, failed, strict=True)
+        ]
+
+    def save(self, path: str | Path) -> None:
+        """Write to one `.npz`; `vb.load(path)` reads it back exactly."""
+        arrays = {f"theta/{name}": value for name, value in self.theta.items()}
+        arrays |= {"x": self.x, "valid": self.valid, "round": self.round}
+        if self.log_q is not None:
+            arrays["log_q"] = self.log_q
+        header = {"theta": list(self.theta), "names": list(self.names), "info": self.info}
+        _io.write(path, "draws", header, arrays)
+
+    @classmethod
+    def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Draws":
+        """Rebuild from what `save` wrote; called by `vb.load`."""
+        theta = {name: arrays[f"theta/{name}"] for name in header["theta"]}
+        fixed = (arrays["x"], tuple(header["names"]), arrays["valid"], arrays["round"])
+        return cls(theta, *fixed, arrays.get("log_q"), dict(header["info"]))
+
+
+def finite_rows(value: np.ndarray) -> np.ndarray:
+    """`[n]`: whether every number of the row is finite."""
+    return np.isfinite(value).reshape(len(value), -1).all(axis=1)
+
+
+def _prior_edges(prior: "Prior", bins: int) -> dict[str, np.ndarray]:
+    """Inner quantiles of the scalar leaves: z is standard normal, so its quantiles map to the prior's."""
+    normal = jax.scipy.special.ndtri(jnp.arange(1, bins) / bins)
+    z = {
+        name: jnp.broadcast_to(normal.reshape((-1,) + (1,) * len(shape)), (bins - 1, *shape))
+        for name, shape in prior.z_shapes.items()
+    }
+    theta = jax.vmap(lambda one: prior.constrain(one)[0])(z)
+    return {name: np.sort(np.asarray(value, float)) for name, value in theta.items() if prior.shapes[name] == ()}
+
+
+def _support(prior: "Prior", name: str) -> tuple[float, float]:
+    """Bounds of a scalar leaf; infinite where its distribution has none."""
+    support: Any = prior.dists[name].support
+    return (float(getattr(support, "lower_bound", -np.inf)), float(getattr(support, "upper_bound", np.inf)))

@@ -1,0 +1,105 @@
+"""Posterior-predictive draws: what the fitted model would record next."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vbinfer._typing import PRNGKey, SimulatorLike
+from vbinfer.execute.executor import Executor, Local
+from vbinfer.execute.lanes import LANE, as_key, batched, checked, feature_names
+from vbinfer.infer.draws import finite_rows
+
+if TYPE_CHECKING:
+    from vbinfer.infer.posterior import Posterior
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictive:
+    """Simulations at draws of a posterior.
+
+    Attributes:
+        x: summaries `[n, F]`.
+        names: names of the F summaries.
+        ys: recordings `[n, T, N]`, if they were asked for.
+        valid: `[n]`, False where a simulation failed.
+        theta: the parameters simulated, leaves `[n, ...]`.
+    """
+
+    x: np.ndarray
+    names: tuple[str, ...]
+    ys: np.ndarray | None
+    valid: np.ndarray
+    theta: dict[str, np.ndarray]
+
+
+def posterior_predictive(
+    posterior: "Posterior",
+    fwd: SimulatorLike,
+    *,
+    n: int,
+    key: PRNGKey,
+    series: bool = False,
+    executor: Executor | None = None,
+) -> Predictive:
+    """Simulate n draws of a posterior: theta_j ~ p(theta | x_o) without replacement, x_j ~ p(x | theta_j).
+
+    Args:
+        posterior: draws, all chains pooled.
+        fwd: `(theta, key) -> x [F]`, or an object with `.batch`; `series=True` needs `.batch_series`, which
+            `vb.ForwardModel` has.
+        n: number of simulations, at most the number of posterior draws.
+        key: a JAX key; `k_pick, k_sim = split(key)`, simulation j uses `fold_in(k_sim, j)`.
+        series: also keep what was recorded, `[n, T, N]`.
+        executor: where lanes run; `vb.Local()` by default.
+
+    Returns:
+        `Predictive` with n rows.
+
+    Raises:
+        ValueError: n is not between 1 and the number of posterior draws; the simulator makes no series.
+    """
+    key = as_key(key)
+    total = posterior.num_chains * posterior.num_samples
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= total:
+        raise ValueError(f"n={n!r} was given; this posterior has {total} draws, so write a number from 1 to {total}")
+    run = _series_runner(fwd) if series else _plain_runner(fwd)
+    k_pick, k_sim = jax.random.split(key)
+    picked = np.asarray(jax.random.permutation(k_pick, total))[:n]
+    theta = {name: value.reshape(total, *value.shape[2:])[picked] for name, value in posterior.theta.items()}
+
+    def lane(number: int, device: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        index = np.minimum(np.arange(number * LANE, (number + 1) * LANE), n - 1)  # a short tail repeats the last draw
+        keys = jax.vmap(lambda i: jax.random.fold_in(k_sim, i))(jnp.asarray(index, jnp.uint32))
+        put = {name: jax.device_put(value[index], device) for name, value in theta.items()}
+        return run(put, jax.device_put(keys, device))
+
+    lanes = list((executor or Local()).map(lane, range(math.ceil(n / LANE))))
+    x = np.concatenate([part for part, _ in lanes])[:n]
+    parts = [part for _, part in lanes if part is not None]
+    ys = np.concatenate(parts)[:n] if parts else None
+    return Predictive(x, feature_names(fwd, x.shape[1]), ys, finite_rows(x), theta)
+
+
+def _plain_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, None]]:
+    batch = batched(fwd)
+    return lambda theta, keys: (checked(batch(theta, keys)), None)
+
+
+def _series_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]:
+    batch_series = getattr(fwd, "batch_series", None)
+    if batch_series is None:
+        raise ValueError(
+            f"series=True asks for recordings, but {type(fwd).__name__} only makes summaries; "
+            f"give a vb.ForwardModel (or an object with .batch_series(theta, keys) -> (x, ys)), or write series=False"
+        )
+
+    def run(theta: Any, keys: Any) -> tuple[np.ndarray, np.ndarray]:
+        x, ys = batch_series(theta, keys)
+        return checked(x), np.asarray(ys)
+
+    return run

@@ -1,0 +1,224 @@
+"""Prior-predictive draws: theta from the prior, x from the simulator, in lanes, resumable."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from vbinfer import _io
+from vbinfer._typing import PRNGKey, SimulatorLike
+from vbinfer.execute.executor import Executor, Local
+from vbinfer.execute.lanes import LANE, as_key, batched, checked, feature_names, key_words, trace
+from vbinfer.execute.store import Rows, Store, read_store
+from vbinfer.infer.draws import Draws, finite_rows
+from vbinfer.infer.progress import Progress
+from vbinfer.infer.ranges import check_ranges
+
+if TYPE_CHECKING:
+    from vbinfer.priors.prior import Prior
+
+
+def sample_prior_predictive(
+    prior: "Prior",
+    simulator: SimulatorLike,
+    n: int,
+    *,
+    key: PRNGKey,
+    batch_size: int | None = None,
+    store: str | Path | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> Draws:
+    """Draw parameters from the prior and simulate each: theta_i ~ p(theta), x_i ~ p(x | theta_i).
+
+    Draw i uses `k_theta, k_sim = split(fold_in(key, i))` and runs among 64 neighbours, whatever n, batch size, device
+    count or interruption: a longer run begins with the draws of a shorter one. The last 64 are run whole. Draws with
+    NaN or infinite summaries are kept, with `valid=False`.
+
+    Args:
+        prior: `vb.Prior`.
+        simulator: `(theta, key) -> x [F]`, jitted and vmapped here; or an object with `.batch(theta, keys)`, such as
+            `vb.ForwardModel`, whose `.check(prior)` and declared ranges are consulted before anything runs.
+        n: number of draws.
+        key: a JAX key.
+        batch_size: draws per shard of the store, a multiple of 64; 64 by default.
+        store: a folder. Finished shards are read from it instead of simulated, new ones written to it; an interrupted
+            run loses nothing that a shard holds, and a larger n appends.
+        executor: where lanes run; `vb.Local()`, all devices of this process, by default.
+        progress: show a bar with draws per second, failed share and time left.
+
+    Returns:
+        `Draws` of length n. `info` holds seconds, draws_per_second (None if all came from the store), the numbers
+        `simulated` and `read`, key, versions.
+
+    Raises:
+        ValueError: sizes that make no sense; a prior with more than 1e-6 of its mass outside a declared range; a store
+            of another study.
+        RuntimeError: every draw failed.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vbinfer as vb
+        >>> import numpyro.distributions as dist
+        >>> prior = vb.Prior({"g": dist.Uniform(0.0, 1.0)})
+        >>> def simulator(theta, key):
+        ...     return theta["g"] + 0.1 * jax.random.normal(key, (3,))
+        >>> draws = vb.sample_prior_predictive(prior, simulator, n=100, key=jax.random.key(0), progress=False)
+        >>> draws.x.shape, bool(draws.valid.all())
+        ((100, 3), True)
+    """
+    key = as_key(key)
+    batch_size = _check_sizes(n, batch_size)
+    _check_simulator(prior, simulator)
+    folder = None if store is None else Store.open(store, _study(prior, simulator, key, batch_size))
+    runner, began = _runner(prior, simulator, key), time.perf_counter()
+    lanes, read = _collect(n, batch_size, runner, folder, executor or Local(), progress)
+    seconds = time.perf_counter() - began
+    rows = {name: np.concatenate([lane[name] for lane in lanes])[:n] for name in lanes[0]}
+    simulated = len(lanes) * LANE - read
+    info = {
+        "seconds": seconds,
+        "draws_per_second": simulated / seconds if simulated else None,
+        "simulated": simulated,
+        "read": read,
+        "key": key_words(key),
+        "versions": _io.versions(),
+        "simulator": _fingerprint(simulator),
+        "batch_size": batch_size,
+        "store": None if store is None else str(store),
+    }
+    draws = _draws(rows, feature_names(simulator, rows["x"].shape[1]), info)
+    if not draws.valid.any():
+        kept = f"; they are kept in {str(store)!r}, vb.load({str(store)!r}) reads them" if store is not None else ""
+        raise RuntimeError(
+            f"all {n} draws failed: every summary holds NaN or infinite numbers{kept}. "
+            f"Look at one draw, simulator(prior.sample(key=key), key), then narrow the prior or mend the simulator"
+        )
+    return draws
+
+
+def load_store(folder: str | Path) -> Draws:
+    """The finished draws of a store as `Draws`, without the simulator; what `vb.load(folder)` returns."""
+    study, rows = read_store(folder)
+    names = study["features"] or Draws.from_arrays({"none": rows["x"]}, rows["x"]).names
+    info = {"key": study["key"]["words"], "simulator": study["simulator"], "batch_size": study["batch_size"]}
+    return _draws(rows, tuple(names), {**info, "store": str(folder), "simulated": 0, "read": len(rows["x"])})
+
+
+def _check_sizes(n: object, batch_size: object) -> int:
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"n={n!r} draws were asked for; expected a positive whole number, such as n=1_000")
+    if batch_size is None:
+        return LANE
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r} was given; expected a multiple of {LANE}, such as {4 * LANE}")
+    if batch_size % LANE:
+        raise ValueError(
+            f"batch_size={batch_size} was given; draws run {LANE} at a time, so write a multiple of {LANE}: "
+            f"batch_size={LANE * math.ceil(batch_size / LANE)}"
+        )
+    return int(batch_size)
+
+
+def _check_simulator(prior: "Prior", simulator: Any) -> None:
+    """Whatever can be known to be wrong before anything runs."""
+    if not callable(simulator):
+        raise TypeError(f"the simulator is a {type(simulator).__name__}; expected a function (theta, key) -> x [feature]")
+    if hasattr(simulator, "check"):
+        simulator.check(prior)
+    if hasattr(simulator, "ranges"):
+        check_ranges(prior, simulator.ranges())
+
+
+def _fingerprint(simulator: Any) -> str | None:
+    return str(simulator.fingerprint()) if hasattr(simulator, "fingerprint") else None
+
+
+def _study(prior: "Prior", simulator: Any, key: PRNGKey, batch_size: int) -> dict[str, Any]:
+    """What makes a store this study's and no other's."""
+    mark, names = _fingerprint(simulator), getattr(simulator, "names", None)
+    if mark is None:
+        mark, width = trace(simulator, prior.sample(key=key), key)
+        if names is None and width is not None:
+            names = feature_names(simulator, width)
+    return {
+        "prior": prior.to_spec(),
+        "theta": {name: list(shape) for name, shape in prior.shapes.items()},
+        "features": None if names is None else list(names),
+        "simulator": mark,
+        "key": {"words": key_words(key), "impl": str(jax.random.key_impl(key))},
+        "batch_size": batch_size,
+        "lane": LANE,
+        "dtype": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
+    }
+
+
+def _runner(prior: "Prior", simulator: SimulatorLike, key: PRNGKey) -> Callable[[int, Any], Rows]:
+    """`(lane, device) -> rows` of the 64 draws of that lane."""
+    batch = batched(simulator)
+
+    @jax.jit
+    def start(root: PRNGKey, index: jax.Array) -> tuple[Any, Any]:
+        def one(i: jax.Array) -> tuple[Any, Any]:
+            k_theta, k_sim = jax.random.split(jax.random.fold_in(root, i))
+            return prior.sample(key=k_theta), k_sim
+
+        return jax.vmap(one)(index)
+
+    def run(lane: int, device: Any) -> Rows:
+        index = np.arange(lane * LANE, (lane + 1) * LANE, dtype=np.uint32)
+        theta, keys = start(jax.device_put(key, device), jax.device_put(index, device))
+        x = checked(batch(theta, keys))
+        return {**{f"theta/{name}": np.asarray(theta[name]) for name in prior.shapes}, "x": x}
+
+    return run
+
+
+def _collect(
+    n: int,
+    batch_size: int,
+    runner: Callable[[int, Any], Rows],
+    store: Store | None,
+    executor: Executor,
+    progress: bool,
+) -> tuple[list[Rows], int]:
+    """Rows of every lane, in order, and how many draws came from the store."""
+    per_shard, wanted = batch_size // LANE, math.ceil(n / LANE)
+    lanes: dict[int, Rows] = {}
+    for shard in range(math.ceil(wanted / per_shard)) if store is not None else ():
+        rows = store.read(shard)
+        for i in range(len(rows["x"]) // LANE if rows is not None else 0):
+            part = slice(i * LANE, (i + 1) * LANE)
+            lanes[shard * per_shard + i] = {name: value[part] for name, value in (rows or {}).items()}
+    missing = [lane for lane in range(wanted) if lane not in lanes]
+    read = (wanted - len(missing)) * LANE
+    unsaved: int | None = None
+    with Progress(n, min(read, n), shown=progress) as bar:
+        try:
+            for lane, rows in zip(missing, executor.map(runner, missing), strict=True):
+                if store is not None and unsaved not in (None, lane // per_shard):
+                    _save(store, unsaved, per_shard, lanes)
+                lanes[lane], unsaved = rows, lane // per_shard
+                bar.add(LANE, int((~finite_rows(rows["x"])).sum()))
+                if (lane + 1) % per_shard == 0 and store is not None:
+                    _save(store, unsaved, per_shard, lanes)
+                    unsaved = None
+        finally:  # also when interrupted: what the open shard holds so far is kept
+            if store is not None and unsaved is not None:
+                _save(store, unsaved, per_shard, lanes)
+    return [lanes[lane] for lane in range(wanted)], read
+
+
+def _save(store: Store, shard: int, per_shard: int, lanes: dict[int, Rows]) -> None:
+    inside = range(shard * per_shard, (shard + 1) * per_shard)
+    done = [lanes[lane] for lane in inside if lane in lanes]
+    store.write(shard, {name: np.concatenate([rows[name] for rows in done]) for name in done[0]})
+
+
+def _draws(rows: Rows, names: tuple[str, ...], info: dict[str, Any]) -> Draws:
+    theta = {name.removeprefix("theta/"): value for name, value in rows.items() if name.startswith("theta/")}
+    plain = Draws.from_arrays(theta, rows["x"], names)
+    return Draws(plain.theta, plain.x, plain.names, plain.valid, plain.round, None, info)

@@ -1,0 +1,50 @@
+"""The progress bar of a run: draws per second, failed share and time left, on stderr."""
+
+import sys
+from types import TracebackType
+from typing import Any
+
+
+class Progress:
+    """A context that counts finished draws; silent when `shown` is False.
+
+    On a terminal it is a live bar, elsewhere (a log file) a line about every ten seconds.
+    """
+
+    def __init__(self, total: int, done: int = 0, shown: bool = True, label: str = "simulating") -> None:
+        self._total, self._left = total, total - done
+        self._finished = self._failed = 0
+        self._bar: Any = None
+        if shown and self._left > 0:
+            from tqdm import tqdm
+
+            live = sys.stderr.isatty()
+            self._bar = tqdm(
+                total=total,
+                initial=done,
+                desc=label,
+                unit="draw",
+                file=sys.stderr,
+                mininterval=0.2 if live else 10.0,
+                maxinterval=10.0,
+                dynamic_ncols=live,
+                ncols=None if live else 100,
+            )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def add(self, finished: int, failed: int) -> None:
+        """Count one lane; draws beyond the total that was asked for are not shown."""
+        self._finished += finished
+        self._failed += failed
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{100 * self._failed / max(self._finished, 1):.3g}% failed", refresh=False)
+            self._bar.update(min(finished, self._left))
+            self._left -= min(finished, self._left)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,80 @@
+"""A prior against the ranges that a simulator declares: refused before anything runs, with the prior to write instead."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from vbinfer.priors.prior import Prior
+
+TOLERATED = 1e-6
+"""Prior mass outside a range that is left to fail as single draws."""
+
+
+def check_ranges(prior: "Prior", ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse a prior with more than 1e-6 of its mass outside the declared range of a parameter.
+
+    Args:
+        prior: the prior.
+        ranges: path to `(low, high)`; paths that the prior does not have are ignored.
+
+    Raises:
+        ValueError: naming the parameter, the mass outside and the truncated prior to write instead.
+    """
+    names = [name for name in prior.shapes if name in ranges]
+    bounds = {name: (float(ranges[name][0]), float(ranges[name][1])) for name in names}
+    bounds = {name: both for name, both in bounds.items() if math.isfinite(both[0]) or math.isfinite(both[1])}
+    if not bounds:
+        return
+    outside = prior.mass_outside(
+        {name: low for name, (low, _) in bounds.items()}, {name: high for name, (_, high) in bounds.items()}
+    )
+    bad = {name: float(np.max(outside[name])) for name in bounds if np.max(outside[name]) > TOLERATED}
+    if not bad:
+        return
+    lines = [
+        f"the prior of {name!r} has {mass:.2g} of its mass outside {_interval(*bounds[name])}, where the parameter is "
+        f"declared; write {_remedy(name, prior.dists[name], *bounds[name])}"
+        for name, mass in bad.items()
+    ]
+    raise ValueError("\n".join(lines))
+
+
+def _interval(low: float, high: float) -> str:
+    left = f"[{low:g}" if math.isfinite(low) else "(-inf"
+    return f"{left}, {high:g}]" if math.isfinite(high) else f"{left}, inf)"
+
+
+def _remedy(name: str, prior: Any, low: float, high: float) -> str:
+    """The prior cut to the range, as the text to write."""
+    base, shape = prior, tuple(prior.batch_shape) + tuple(prior.event_shape)
+    while hasattr(base, "base_dist") and type(base).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+        base = base.base_dist
+    kind = type(base).__name__
+    ends = [f"{side}={_number(value)}" for side, value in (("low", low), ("high", high)) if math.isfinite(value)]
+    tail = f".expand({list(shape)})" if shape else ""
+    if kind in ("Normal", "TwoSidedTruncatedDistribution", "LeftTruncatedDistribution", "RightTruncatedDistribution"):
+        centre = getattr(base, "base_dist", base)
+        ends = _tighter(base, low, high) if centre is not base else ends
+        return f'"{name}": dist.TruncatedNormal({_number(centre.loc)}, {_number(centre.scale)}, {", ".join(ends)}){tail}'
+    if kind == "Uniform":
+        low, high = max(low, float(np.min(base.low))), min(high, float(np.max(base.high)))
+        if low < high:
+            return f'"{name}": dist.Uniform({_number(low)}, {_number(high)}){tail}'
+    if math.isfinite(low) and math.isfinite(high):
+        return f'"{name}": dist.Uniform({_number(low)}, {_number(high)}){tail}, or another prior within the range'
+    return f'"{name}": dist.TruncatedNormal(loc, scale, {", ".join(ends)}){tail}, or another prior within the range'
+
+
+def _tighter(base: Any, low: float, high: float) -> list[str]:
+    low = max(low, float(np.max(getattr(base, "low", -np.inf))))
+    high = min(high, float(np.min(getattr(base, "high", np.inf))))
+    return [f"{side}={_number(value)}" for side, value in (("low", low), ("high", high)) if math.isfinite(value)]
+
+
+def _number(value: Any) -> str:
+    """A number as one writes it: the shortest text that gives it back in single precision, with a decimal point."""
+    values = np.unique(np.asarray(value, np.float32))
+    return str(float(str(values[0]))) if len(values) == 1 else "..."

@@ -1,0 +1,150 @@
+"""The connectivity files of The Virtual Brain: text tables in a zip, or in a folder, found by a part of their name.
+
+The layout is that of tvb-library 2.10: `weights` and `tract_lengths` are `[node, node]` with the row receiving,
+`centres` (or `centers`) has a line `label x y z` for each node. Any member may be compressed with bz2 and may lie in a
+subfolder. Nothing is ever unpacked to disk.
+"""
+
+import bz2
+import io
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+LIMIT = 2**29
+"""Bytes of one table, unpacked: a file that claims more is refused (a dense table of 4,000 nodes has about 4e8)."""
+
+Open = Callable[[], bytes]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Arguments of `Connectome` but for the speed: weights and, None where missing, tract_lengths, labels, centres."""
+    if path.is_dir():
+        members = {str(p.relative_to(path)): _file_reader(p) for p in sorted(path.rglob("*")) if p.is_file()}
+        return _assemble(path, members)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; give the path of a TVB connectivity zip")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{str(path)!r} is not a zip; give a TVB connectivity zip (an npz: Connectome.from_npz)")
+    with zipfile.ZipFile(path) as archive:
+        return _assemble(path, {i.filename: _zip_reader(archive, i) for i in archive.infolist() if not i.is_dir()})
+
+
+def _assemble(path: Path, members: Mapping[str, Open]) -> dict[str, Any]:
+    found = {name: _find(path, members, words) for name, words in _TABLES.items()}
+    if found["weights"] is None:
+        listing = ", ".join(members) or "nothing"
+        raise ValueError(f"{str(path)!r} has no weights (a member with 'weights' in its name); it holds {listing}")
+    weights = _matrix(path, found["weights"], members)
+    lengths = None if found["tract_lengths"] is None else _matrix(path, found["tract_lengths"], members)
+    labels, centres = (None, None) if found["centres"] is None else _centres(path, found["centres"], members)
+    return {"weights": weights, "tract_lengths": lengths, "labels": labels, "centres": centres}
+
+
+_TABLES = {"weights": ("weights",), "tract_lengths": ("tract_lengths",), "centres": ("centres", "centers")}
+
+
+def _find(path: Path, members: Mapping[str, Open], words: tuple[str, ...]) -> str | None:
+    """The member whose own name, without folders, holds one of the words; of several, the one that is just the word."""
+    hits = {}
+    for member in members:
+        name = PurePosixPath(member.replace("\\", "/")).name.lower()
+        if not name.startswith(".") and "__MACOSX" not in member and any(word in name for word in words):
+            hits[member] = name
+    if len(hits) > 1:
+        exact = [member for member, name in hits.items() if name.split(".")[0] in words]
+        if len(exact) == 1:
+            return exact[0]
+        raise ValueError(f"{str(path)!r} has several tables of {words[0]}: {', '.join(hits)}; leave one of them in it")
+    return next(iter(hits), None)
+
+
+def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Open:
+    def open_() -> bytes:
+        with archive.open(info) as stream:
+            return stream.read(LIMIT + 1)
+
+    return open_
+
+
+def _file_reader(path: Path) -> Open:
+    def open_() -> bytes:
+        with path.open("rb") as stream:
+            return stream.read(LIMIT + 1)
+
+    return open_
+
+
+def _text(path: Path, member: str, members: Mapping[str, Open]) -> str:
+    try:
+        data = members[member]()
+        if member.lower().endswith(".bz2"):
+            data = bz2.BZ2File(io.BytesIO(data)).read(LIMIT + 1)
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"{member} in {str(path)!r} cannot be unpacked ({error}); write the zip again") from error
+    if len(data) > LIMIT:
+        raise ValueError(f"{member} in {str(path)!r} is larger than {LIMIT:,} bytes; give a smaller network")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _matrix(path: Path, member: str, members: Mapping[str, Open]) -> np.ndarray:
+    text = _text(path, member, members).replace(",", " ").replace(";", " ")
+    try:
+        return np.loadtxt(io.StringIO(text), dtype=np.float64, ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{member} in {str(path)!r} is not a table of numbers: {error}") from error
+
+
+def _centres(path: Path, member: str, members: Mapping[str, Open]) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
+    """Labels and positions; None for labels if lines have three columns, None for positions that are all zero."""
+    labels, rows = [], []
+    text = _text(path, member, members)
+    for number, line in enumerate(text.splitlines(), start=1):
+        cells = line.split("#")[0].replace(",", " ").split()
+        if not cells:
+            continue
+        try:
+            rows.append([float(cell) for cell in cells[-3:]])
+        except ValueError:
+            rows.append([])
+        if len(rows[-1]) != 3:
+            raise ValueError(f"line {number} of {member} in {str(path)!r} is {line.strip()!r}; expected: label x y z")
+        labels.append(" ".join(cells[:-3]))
+    centres = np.array(rows, dtype=np.float64)
+    return (tuple(labels) if all(labels) else None), (centres if centres.any() else None)
+
+
+def write(
+    path: Path, *, weights: np.ndarray, tract_lengths: np.ndarray, labels: tuple[str, ...], centres: np.ndarray
+) -> None:
+    """Write the zip under a temporary name, then give it its own; equal networks give equal bytes."""
+    names = ["_".join(label.split()) or f"node_{i}" for i, label in enumerate(labels)]
+    lines = [f"{name} " + " ".join(map(_digits, row)) for name, row in zip(names, centres, strict=True)]
+    tables = {
+        "weights.txt": _table(weights),
+        "tract_lengths.txt": _table(tract_lengths),
+        "centres.txt": "\n".join(lines) + "\n",
+        "info.txt": 'weights_unit="au"\nlength_unit="mm"\n',
+    }
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with zipfile.ZipFile(temporary, "w") as archive:
+        for name, text in tables.items():
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            archive.writestr(info, text, compress_type=zipfile.ZIP_DEFLATED)
+    os.replace(temporary, path)
+
+
+def _table(matrix: np.ndarray) -> str:
+    return "\n".join(" ".join(map(_digits, row)) for row in matrix) + "\n"
+
+
+def _digits(value: np.floating) -> str:
+    """The shortest text that reads back as the same number of the same precision."""
+    return np.format_float_scientific(value, trim="-") if value else "0"

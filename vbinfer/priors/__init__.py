@@ -1,0 +1,3 @@
+"""Priors over named parameters."""
+
+from vbinfer.priors.prior import Prior as Prior

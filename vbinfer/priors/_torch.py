@@ -1,0 +1,92 @@
+"""A prior as a torch distribution over flat theta: what the sbi package needs of a prior."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import constraints as numpyro_constraints
+
+if TYPE_CHECKING:
+    from vbinfer.priors.prior import Prior
+
+
+def torch_prior(prior: "Prior") -> Any:
+    """The torch view of a prior: `sample(shape) -> [*shape, D]`, `log_prob([..., D]) -> [...]`, float32.
+
+    Keys and compiled functions are made inside the methods: sbi copies and walks what a distribution holds. The key
+    comes from torch's generator, so `torch.manual_seed` decides the draws. Not differentiable by torch.
+    """
+    import torch
+
+    constraint = torch.distributions.constraints
+
+    class TorchPrior(torch.distributions.Distribution):
+        """Named numpyro distributions behind torch's interface."""
+
+        arg_constraints: dict[str, Any] = {}
+
+        def __init__(self) -> None:
+            super().__init__(torch.Size(()), torch.Size((prior.dim,)), validate_args=False)
+
+        @property
+        def support(self) -> Any:
+            return constraint.cat(_bounds(prior, constraint), dim=-1, lengths=[1] * prior.dim)
+
+        @property
+        def mean(self) -> Any:
+            return _to_torch(_flat(prior, prior.mean()))
+
+        @property
+        def variance(self) -> Any:
+            return _to_torch(_flat(prior, prior.variance()))
+
+        def sample(self, sample_shape: Any = torch.Size()) -> Any:
+            shape = tuple(sample_shape)
+            seed = int(torch.randint(2**31 - 1, ()).item())
+            theta = prior.sample(key=jax.random.key(seed), n=int(np.prod(shape, dtype=int)))
+            return _to_torch(prior.ravel(theta)).reshape(*shape, prior.dim)
+
+        def log_prob(self, value: Any) -> Any:
+            flat = jnp.asarray(value.detach().cpu().numpy())
+            return _to_torch(prior.log_prob(prior.unravel(flat))).to(value.device)
+
+        def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+            if tuple(batch_shape) != ():
+                raise NotImplementedError("a prior is one distribution over theta and has no batch; use sample((n,))")
+            return self
+
+    return TorchPrior()
+
+
+def _to_torch(array: Any) -> Any:
+    import torch
+
+    return torch.tensor(np.array(array, dtype=np.float32))
+
+
+def _flat(prior: "Prior", theta: Any) -> np.ndarray:
+    return np.asarray(prior.ravel({name: jnp.asarray(value) for name, value in theta.items()}))
+
+
+def _bounds(prior: "Prior", constraint: Any) -> list[Any]:
+    """One torch constraint per element of theta, from the bounds that numpyro's supports state."""
+    found = []
+    for name, d in prior.dists.items():
+        support, shape = d.support, prior.shapes[name]
+        while hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        simplex = support is numpyro_constraints.simplex
+        low = 0.0 if simplex else getattr(support, "lower_bound", -np.inf)
+        high = 1.0 if simplex else getattr(support, "upper_bound", np.inf)
+        lows, highs = np.broadcast_to(np.asarray(low), shape), np.broadcast_to(np.asarray(high), shape)
+        found += [_interval(float(a), float(b), constraint) for a, b in zip(lows.flat, highs.flat, strict=True)]
+    return found
+
+
+def _interval(low: float, high: float, constraint: Any) -> Any:
+    if np.isfinite(low) and np.isfinite(high):
+        return constraint.interval(low, high)
+    if np.isfinite(low):
+        return constraint.greater_than_eq(low)
+    return constraint.less_than(high) if np.isfinite(high) else constraint.real

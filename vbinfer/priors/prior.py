@@ -1,0 +1,211 @@
+"""The prior: named numpyro distributions, and the space in which they are standard normal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array
+
+from vbinfer._param import did_you_mean
+from vbinfer._tree import flat_names, ravel, unravel
+from vbinfer._typing import PRNGKey, Theta
+from vbinfer.priors.spec import from_spec, to_spec
+from vbinfer.priors.transforms import ElementwiseLeaf, LeafMap, leaf_map
+
+_MOMENT_DRAWS = 100_000
+
+
+class Prior:
+    """Independent distributions over named parameters.
+
+    Three views of one prior: theta, the named values; z, the named coordinates in which the prior is standard normal
+    (theta = F^-1(Phi(z)) for scalars, Cholesky for multivariate normals, the bijection onto the support followed by
+    whitening for the rest); and flat vectors of either.
+
+    Args:
+        dists: parameter path to numpyro distribution. Batch shapes count as the shape of the parameter:
+            `Normal(-4.6, 0.3).expand([84])` is one value per node.
+
+    Raises:
+        TypeError: a value that is no numpyro distribution, or a discrete one.
+        ValueError: an empty dictionary, or a distribution without a finite density at its centre.
+
+    >>> import jax, vbinfer as vb, numpyro.distributions as dist
+    >>> prior = vb.Prior({"coupling.G": dist.Uniform(0.0, 0.5), "model.eta": dist.Normal(-4.6, 0.3).expand([2])})
+    >>> prior.names
+    ('coupling.G', 'model.eta[0]', 'model.eta[1]')
+    >>> {name: value.shape for name, value in prior.sample(key=jax.random.key(0), n=10).items()}
+    {'coupling.G': (10,), 'model.eta': (10, 2)}
+    """
+
+    def __init__(self, dists: Mapping[str, Any]) -> None:
+        if not isinstance(dists, Mapping):
+            raise TypeError(f"Prior takes a dictionary of path to distribution; {type(dists).__name__} was given")
+        if not dists:
+            raise ValueError('Prior was given no parameter; write vb.Prior({"coupling.G": dist.Uniform(0.0, 1.0)})')
+        self.dists: dict[str, dist.Distribution] = dict(dists)
+        self._leaves: dict[str, LeafMap] = {name: _checked_leaf(name, d) for name, d in dists.items()}
+        self.shapes = {name: leaf.shape for name, leaf in self._leaves.items()}
+        self.z_shapes = {name: leaf.z_shape for name, leaf in self._leaves.items()}
+        self.names = flat_names(self.shapes)
+        self.dim = len(self.names)
+        self.z_dim = sum(int(np.prod(shape)) for shape in self.z_shapes.values())
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name!r}: {_describe(d)}" for name, d in self.dists.items())
+        return f"Prior({{{inside}}})"
+
+    def sample(self, *, key: PRNGKey, n: int | None = None) -> Theta:
+        """Draws: leaves `[n, ...]`, or without the leading axis when `n` is None."""
+        keys = jax.random.split(key, len(self.dists))
+        shape = () if n is None else (n,)
+        return {name: d.sample(k, shape) for (name, d), k in zip(self.dists.items(), keys, strict=True)}
+
+    def log_prob(self, theta: Mapping[str, Array]) -> Array:
+        """Log-density `[...]` of theta with leaves `[..., *shape]`; -inf outside the support, never NaN."""
+        values = self._take(theta, self.shapes)
+        return jnp.asarray(sum(leaf.log_prob(values[name]) for name, leaf in self._leaves.items()))
+
+    def constrain(self, z: Mapping[str, Array]) -> tuple[Theta, Array]:
+        """theta and `log |d theta / d z|` `[...]` from z, leaves `[..., *z_shape]`.
+
+        `log_prob(theta) + logdet` is the density of z: standard normal, except for whitened leaves.
+        """
+        values = self._take(z, self.z_shapes)
+        pairs = {name: leaf.constrain(values[name]) for name, leaf in self._leaves.items()}
+        return {name: pair[0] for name, pair in pairs.items()}, jnp.asarray(sum(pair[1] for pair in pairs.values()))
+
+    def unconstrain(self, theta: Mapping[str, Array]) -> Theta:
+        """z of a theta inside the support; the inverse of `constrain`."""
+        values = self._take(theta, self.shapes)
+        return {name: leaf.unconstrain(values[name]) for name, leaf in self._leaves.items()}
+
+    def ravel(self, theta: Mapping[str, Array]) -> Array:
+        """Named leaves `[..., *shape]` to `[..., D]`, in the order of `names`."""
+        return ravel(theta, self.shapes)
+
+    def unravel(self, flat: Array) -> Theta:
+        """`[..., D]` to named leaves."""
+        return unravel(jnp.asarray(flat), self.shapes)
+
+    def ravel_z(self, z: Mapping[str, Array]) -> Array:
+        """Named z to `[..., z_dim]`."""
+        return ravel(z, self.z_shapes)
+
+    def unravel_z(self, flat: Array) -> Theta:
+        """`[..., z_dim]` to named z."""
+        return unravel(jnp.asarray(flat), self.z_shapes)
+
+    def numpyro(self) -> Theta:
+        """Inside a numpyro model: sample every parameter, at a site named by its path, and return theta."""
+        return {
+            name: jnp.asarray(numpyro.sample(name, d.to_event(len(d.batch_shape)))) for name, d in self.dists.items()
+        }
+
+    def to_torch(self) -> Any:
+        """This prior as a `torch.distributions.Distribution` over flat float32 theta `[..., D]`, for the sbi package."""
+        from vbinfer.priors._torch import torch_prior
+
+        return torch_prior(self)
+
+    def mean(self) -> dict[str, np.ndarray]:
+        """Prior means: analytic, or from 100,000 seeded draws where numpyro has no finite formula."""
+        return {name: _moment(d, "mean") for name, d in self.dists.items()}
+
+    def variance(self) -> dict[str, np.ndarray]:
+        """Prior variances: analytic, or from 100,000 seeded draws where numpyro has no formula."""
+        return {name: _moment(d, "variance") for name, d in self.dists.items()}
+
+    def mass_outside(self, low: Mapping[str, float], high: Mapping[str, float]) -> dict[str, float]:
+        """Probability, per parameter, of any element outside its range `[low, high]`; a missing bound is infinite.
+
+        By the CDF for scalar families, from 100,000 seeded draws for joint ones.
+        """
+        for name in {*low, *high}:
+            if name not in self.dists:
+                raise ValueError(f"a range was given for {name!r}; the prior has no such parameter. "
+                                 f"{did_you_mean(name, self.dists)}")  # fmt: skip
+        return {
+            name: _mass_outside(leaf, float(low.get(name, -np.inf)), float(high.get(name, np.inf)))
+            for name, leaf in self._leaves.items()
+        }
+
+    def to_spec(self) -> dict[str, Any]:
+        """A JSON-able description; TypeError for a distribution that is not one of numpyro's named families."""
+        spec = {}
+        for name, d in self.dists.items():
+            try:
+                spec[name] = to_spec(d)
+            except TypeError as error:
+                raise TypeError(f"prior of {name!r}: {error}") from error
+        return spec
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> "Prior":
+        """The prior that `to_spec` described."""
+        return cls({name: from_spec(item) for name, item in spec.items()})
+
+    def _take(self, values: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> Theta:
+        if set(values) != set(shapes):
+            raise ValueError(f"theta has {sorted(values)}; the prior has {sorted(shapes)}")
+        taken = {name: jnp.asarray(values[name], dtype=jnp.result_type(float)) for name in shapes}
+        for name, shape in shapes.items():
+            given = taken[name].shape
+            if given[len(given) - len(shape) :] != shape:
+                raise ValueError(f"{name!r} was given shape {list(given)}; expected [..., {', '.join(map(str, shape))}]")
+        return taken
+
+
+def _checked_leaf(name: str, d: Any) -> LeafMap:
+    if not isinstance(name, str):
+        raise TypeError(f"a parameter is named by a string, its path; {name!r} was given")
+    if not isinstance(d, dist.Distribution):
+        raise TypeError(
+            f"the prior of {name!r} is {d!r} ({type(d).__name__}); expected a numpyro distribution, "
+            "such as numpyro.distributions.Uniform(0.0, 1.0)"
+        )
+    if d.support is None or d.support.is_discrete:
+        raise TypeError(
+            f"the prior of {name!r} is {_describe(d)}, which is discrete; a prior takes continuous parameters only"
+        )
+    leaf = leaf_map(d)
+    theta, log_det = leaf.constrain(jnp.zeros(leaf.z_shape))
+    if not (np.isfinite(theta).all() and np.isfinite(log_det).all() and np.isfinite(leaf.log_prob(theta)).all()):
+        raise ValueError(
+            f"the prior of {name!r}, {_describe(d)}, has no finite density at its centre; check that its parameters "
+            "are finite, its scales positive and low < high"
+        )
+    return leaf
+
+
+def _describe(d: dist.Distribution) -> str:
+    while isinstance(d, (dist.Independent, dist.ExpandedDistribution)):
+        shape = tuple(d.batch_shape + d.event_shape)
+        return f"{_describe(d.base_dist)} of shape {shape}"
+    return type(d).__name__
+
+
+def _moment(d: dist.Distribution, which: str) -> np.ndarray:
+    shape = tuple(d.batch_shape + d.event_shape)
+    try:
+        value = np.broadcast_to(np.asarray(getattr(d, which)), shape)
+    except NotImplementedError:
+        value = np.full(shape, np.nan)
+    if not np.isnan(value).any():
+        return value
+    draws = np.asarray(d.sample(jax.random.key(0), (_MOMENT_DRAWS,)), dtype=np.float64)
+    estimate = draws.mean(axis=0) if which == "mean" else draws.var(axis=0, ddof=1)
+    return np.where(np.isnan(value), estimate, value).astype(value.dtype)
+
+
+def _mass_outside(leaf: LeafMap, low: float, high: float) -> float:
+    if np.isneginf(low) and np.isposinf(high):
+        return 0.0
+    if isinstance(leaf, ElementwiseLeaf):
+        return leaf.mass_outside(low, high)
+    draws = np.asarray(leaf.d.sample(jax.random.key(0), (_MOMENT_DRAWS,))).reshape(_MOMENT_DRAWS, -1)
+    return float(((draws < low) | (draws > high)).any(axis=1).mean())

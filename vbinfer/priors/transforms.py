@@ -1,0 +1,313 @@
+"""Maps between a distribution and independent standard normals: `z ~ N(0, I)` is the same as `theta ~ d`.
+
+Scalar families go through their CDF, theta = F^-1(Phi(z)); multivariate normals through their Cholesky factor. Other
+families go through numpyro's bijection onto their support, then a whitening with moments estimated from draws: there z
+has mean 0 and covariance I without being exactly normal, and its dimension may be smaller than that of theta.
+"""
+
+import abc
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.scipy import special
+from jaxtyping import Array
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import ComposeTransform, Transform, biject_to
+
+from vbinfer.priors.tails import Tails, tails
+
+CLIP = 2.0**-24
+"""Probabilities stay inside [2^-24, 1 - 2^-24] on their way to theta, so that no draw sits on the edge of a support."""
+_SMALLEST = 1e-37
+_WHITENING_DRAWS = 20_000
+_SIMPLEX_TOLERANCE = 1e-5
+
+
+def normal_log_prob(z: Array) -> Array:
+    """Elementwise log-density of the standard normal."""
+    return -0.5 * (z * z + math.log(2.0 * math.pi))
+
+
+class ScalarMap(abc.ABC):
+    """An increasing map from z to theta, elementwise over the batch of a scalar distribution."""
+
+    @abc.abstractmethod
+    def constrain(self, z: Array) -> tuple[Array, Array]:
+        """theta and log |d theta / d z|."""
+
+    @abc.abstractmethod
+    def unconstrain(self, theta: Array) -> Array:
+        """z of a theta inside the support."""
+
+    @abc.abstractmethod
+    def inside(self, theta: Array) -> Array:
+        """Whether theta is in the support."""
+
+    @abc.abstractmethod
+    def log_prob_inside(self, theta: Array) -> Array:
+        """Log-density of a theta inside the support."""
+
+    def log_prob(self, theta: Array) -> Array:
+        """Log-density, -inf outside the support, with finite gradients everywhere."""
+        inside = self.inside(theta)
+        median = self.constrain(jnp.zeros_like(theta))[0]
+        value = self.log_prob_inside(jnp.where(inside, theta, median))
+        return jnp.where(inside & ~jnp.isnan(value), value, -jnp.inf)
+
+
+class NormalMap(ScalarMap):
+    """theta = loc + scale z."""
+
+    def __init__(self, d: dist.Normal) -> None:
+        self.d = d
+
+    def constrain(self, z: Array) -> tuple[Array, Array]:
+        return self.d.loc + self.d.scale * z, jnp.broadcast_to(jnp.log(self.d.scale), z.shape)
+
+    def unconstrain(self, theta: Array) -> Array:
+        return (theta - self.d.loc) / self.d.scale
+
+    def inside(self, theta: Array) -> Array:
+        return jnp.isfinite(theta)
+
+    def log_prob_inside(self, theta: Array) -> Array:
+        return self.d.log_prob(theta)
+
+
+class TailMap(ScalarMap):
+    """theta = F^-1(Phi(z)), from the nearer tail; derivatives are implicit: d theta / d z = phi(z) / p(theta)."""
+
+    def __init__(self, d: dist.Distribution, tail: Tails) -> None:
+        self.d, self.tail = d, tail
+
+    def constrain(self, z: Array) -> tuple[Array, Array]:
+        @jax.custom_jvp
+        def forward(z: Array) -> Array:
+            q = jnp.clip(special.ndtr(-jnp.abs(z)), CLIP, 0.5)
+            return jnp.where(z < 0.0, self.tail.icdf(q), self.tail.isf(q))
+
+        @forward.defjvp
+        def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+            theta = forward(primals[0])
+            slope = jnp.exp(normal_log_prob(primals[0]) - self.d.log_prob(theta))
+            return theta, slope * tangents[0]
+
+        theta = forward(z)
+        return theta, normal_log_prob(z) - self.d.log_prob(theta)
+
+    def unconstrain(self, theta: Array) -> Array:
+        @jax.custom_jvp
+        def backward(theta: Array) -> Array:
+            left, right = self.tail.cdf(theta), self.tail.sf(theta)
+            z = special.ndtri(jnp.clip(jnp.minimum(left, right), _SMALLEST, 0.5))
+            return jnp.where(left <= right, z, -z)
+
+        @backward.defjvp
+        def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+            z = backward(primals[0])
+            slope = jnp.exp(self.d.log_prob(primals[0]) - normal_log_prob(z))
+            return z, slope * tangents[0]
+
+        return backward(theta)
+
+    def inside(self, theta: Array) -> Array:
+        return jnp.asarray(self.d.support(theta)) & jnp.isfinite(theta)
+
+    def log_prob_inside(self, theta: Array) -> Array:
+        return self.d.log_prob(theta)
+
+
+class TransformedMap(ScalarMap):
+    """theta = f(base(z)) with f elementwise, and z's sign turned where f decreases."""
+
+    def __init__(self, base: ScalarMap, transform: Transform, batch_shape: tuple[int, ...]) -> None:
+        self.base, self.transform = base, transform
+        probe = jnp.ones(batch_shape)
+        low, high = (transform(base.constrain(sign * 0.5 * probe)[0]) for sign in (-1.0, 1.0))
+        self.sign = jnp.where(high >= low, 1.0, -1.0)
+
+    def constrain(self, z: Array) -> tuple[Array, Array]:
+        inner, log_det = self.base.constrain(self.sign * z)
+        theta = self.transform(inner)
+        return theta, log_det + self.transform.log_abs_det_jacobian(inner, theta)
+
+    def unconstrain(self, theta: Array) -> Array:
+        return self.sign * self.base.unconstrain(self.transform.inv(theta))
+
+    def inside(self, theta: Array) -> Array:
+        codomain = jnp.asarray(self.transform.codomain(theta)) & jnp.isfinite(theta)
+        median = self.constrain(jnp.zeros_like(theta))[0]
+        return codomain & self.base.inside(self.transform.inv(jnp.where(codomain, theta, median)))
+
+    def log_prob_inside(self, theta: Array) -> Array:
+        inner = self.transform.inv(theta)
+        return self.base.log_prob(inner) - self.transform.log_abs_det_jacobian(inner, theta)
+
+
+def scalar_map(d: dist.Distribution) -> ScalarMap | None:
+    """The map of a distribution over scalars (expanded and independent ones included), None for a joint one."""
+    while isinstance(d, (dist.Independent, dist.ExpandedDistribution)):
+        d = d.base_dist
+    if isinstance(d, dist.TransformedDistribution):
+        transform = ComposeTransform(d.transforms)
+        if transform.domain.event_dim or transform.codomain.event_dim:
+            return None
+        base = scalar_map(d.base_dist)
+        return None if base is None else TransformedMap(base, transform, d.batch_shape + d.event_shape)
+    if d.event_shape:
+        return None
+    if type(d) is dist.Normal:
+        return NormalMap(d)
+    tail = tails(d)
+    return None if tail is None else TailMap(d, tail)
+
+
+class LeafMap(abc.ABC):
+    """What a prior needs of one of its leaves: shapes, both directions and the density."""
+
+    d: dist.Distribution
+    shape: tuple[int, ...]
+    z_shape: tuple[int, ...]
+
+    @abc.abstractmethod
+    def constrain(self, z: Array) -> tuple[Array, Array]:
+        """theta `[..., *shape]` and the log-determinant `[...]`, from z `[..., *z_shape]`."""
+
+    @abc.abstractmethod
+    def unconstrain(self, theta: Array) -> Array:
+        """z `[..., *z_shape]` from theta `[..., *shape]`."""
+
+    @abc.abstractmethod
+    def log_prob(self, theta: Array) -> Array:
+        """Log-density `[...]` of the leaf, -inf outside the support."""
+
+
+class ElementwiseLeaf(LeafMap):
+    """Independent scalars."""
+
+    def __init__(self, d: dist.Distribution, scalar: ScalarMap) -> None:
+        self.d, self.scalar = d, scalar
+        self.shape = self.z_shape = tuple(d.batch_shape + d.event_shape)
+
+    def constrain(self, z: Array) -> tuple[Array, Array]:
+        theta, log_det = self.scalar.constrain(z)
+        return theta, _sum_trailing(log_det, len(self.shape))
+
+    def unconstrain(self, theta: Array) -> Array:
+        return self.scalar.unconstrain(theta)
+
+    def log_prob(self, theta: Array) -> Array:
+        return _sum_trailing(self.scalar.log_prob(theta), len(self.shape))
+
+    def mass_outside(self, low: float, high: float) -> float:
+        """Probability that at least one element is below `low` or above `high`."""
+        outside = jnp.zeros(self.shape)
+        for bound, side in ((low, 1.0), (high, -1.0)):
+            if math.isfinite(bound):
+                outside = outside + special.ndtr(side * self._z_of(bound))
+        return float(-jnp.expm1(jnp.sum(jnp.log1p(-jnp.clip(outside, 0.0, 1.0)))))
+
+    def _z_of(self, bound: float) -> Array:
+        value, median = jnp.full(self.shape, bound), self.scalar.constrain(jnp.zeros(self.shape))[0]
+        inside = self.scalar.inside(value)
+        z = self.scalar.unconstrain(jnp.where(inside, value, median))
+        return jnp.where(inside, z, jnp.where(value < median, -jnp.inf, jnp.inf))
+
+
+class JointNormalLeaf(LeafMap):
+    """theta = loc + L z with L the Cholesky factor of the covariance."""
+
+    def __init__(self, d: dist.Distribution, loc: Array, factor: Array) -> None:
+        self.d = d
+        self.shape = self.z_shape = tuple(d.batch_shape + d.event_shape)
+        self.loc, self.factor = loc, jnp.broadcast_to(factor, (*self.shape, self.shape[-1]))
+
+    def constrain(self, z: Array) -> tuple[Array, Array]:
+        theta = self.loc + jnp.einsum("...ij,...j->...i", self.factor, z)
+        log_det = jnp.sum(jnp.log(jnp.diagonal(self.factor, axis1=-2, axis2=-1)))
+        return theta, jnp.broadcast_to(log_det, z.shape[: z.ndim - len(self.shape)])
+
+    def unconstrain(self, theta: Array) -> Array:
+        centred = theta - self.loc
+        factor = jnp.broadcast_to(self.factor, (*centred.shape, self.shape[-1]))
+        return jax.scipy.linalg.solve_triangular(factor, centred[..., None], lower=True)[..., 0]
+
+    def log_prob(self, theta: Array) -> Array:
+        inside = _all_trailing(jnp.isfinite(theta), len(self.shape))
+        safe = jnp.where(_expand(inside, len(self.shape)), theta, self.loc)
+        return jnp.where(inside, _sum_trailing(self.d.log_prob(safe), len(self.d.batch_shape)), -jnp.inf)
+
+
+class WhitenedLeaf(LeafMap):
+    """theta = g(m + C z): numpyro's bijection g onto the support, m and C C' the moments of g^-1(theta)."""
+
+    def __init__(self, d: dist.Distribution) -> None:
+        self.d = d
+        self.shape = tuple(d.batch_shape + d.event_shape)
+        self.bijection = biject_to(d.support)
+        draws = d.sample(jax.random.key(0), (_WHITENING_DRAWS,))
+        free = self.bijection.inv(draws)
+        self.free_shape = tuple(free.shape[1:])
+        flat = np.asarray(free, dtype=np.float64).reshape(_WHITENING_DRAWS, -1)
+        flat = flat[np.isfinite(flat).all(axis=1)]
+        self.z_shape = (flat.shape[1],)
+        self.mean = jnp.asarray(flat.mean(axis=0), dtype=free.dtype)
+        self.factor = jnp.asarray(np.linalg.cholesky(np.atleast_2d(np.cov(flat.T))), dtype=free.dtype)
+
+    def constrain(self, z: Array) -> tuple[Array, Array]:
+        free = (self.mean + z @ self.factor.T).reshape((*z.shape[:-1], *self.free_shape))
+        theta = self.bijection(free)
+        log_det = self.bijection.log_abs_det_jacobian(free, theta)
+        whole = jnp.sum(jnp.log(jnp.diagonal(self.factor)))
+        return theta, _sum_trailing(log_det, log_det.ndim - (z.ndim - 1)) + whole
+
+    def unconstrain(self, theta: Array) -> Array:
+        free = self.bijection.inv(theta)
+        flat = free.reshape((*free.shape[: free.ndim - len(self.free_shape)], -1))
+        solve = jax.scipy.linalg.solve_triangular
+        return solve(self.factor, (flat - self.mean).reshape(-1, flat.shape[-1]).T, lower=True).T.reshape(flat.shape)
+
+    def log_prob(self, theta: Array) -> Array:
+        inside = self._inside(theta)
+        centre = self.constrain(jnp.zeros(self.z_shape))[0]
+        value = self.d.log_prob(jnp.where(_expand(inside, len(self.d.event_shape)), theta, centre))
+        value = jnp.where(inside & ~jnp.isnan(value), value, -jnp.inf)
+        return _sum_trailing(value, len(self.d.batch_shape))
+
+    def _inside(self, theta: Array) -> Array:
+        support = self.d.support
+        if support is constraints.simplex:
+            total = jnp.abs(jnp.sum(theta, axis=-1) - 1.0)
+            return jnp.all(theta >= 0.0, axis=-1) & (total < _SIMPLEX_TOLERANCE)
+        finite = _all_trailing(jnp.isfinite(theta), len(self.d.event_shape))
+        return jnp.asarray(support(theta)) & finite
+
+
+def leaf_map(d: dist.Distribution) -> LeafMap:
+    """The map of one leaf of a prior."""
+    scalar = scalar_map(d)
+    if scalar is not None:
+        return ElementwiseLeaf(d, scalar)
+    inner = d
+    while isinstance(inner, dist.ExpandedDistribution):
+        inner = inner.base_dist
+    if isinstance(inner, dist.MultivariateNormal):
+        return JointNormalLeaf(d, inner.loc, inner.scale_tril)
+    if isinstance(inner, dist.LowRankMultivariateNormal):
+        return JointNormalLeaf(d, inner.loc, jnp.linalg.cholesky(inner.covariance_matrix))
+    return WhitenedLeaf(d)
+
+
+def _sum_trailing(value: Array, count: int) -> Array:
+    return jnp.sum(value, axis=tuple(range(value.ndim - count, value.ndim)))
+
+
+def _all_trailing(value: Array, count: int) -> Array:
+    return jnp.all(value, axis=tuple(range(value.ndim - count, value.ndim)))
+
+
+def _expand(value: Array, count: int) -> Array:
+    return value.reshape(value.shape + (1,) * count)

@@ -1,0 +1,287 @@
+"""The questions of a report, one function each: None where an input is missing, else a light and a sentence."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats
+
+from vbinfer.infer.draws import FailureRow
+
+from .evidence import Evidence
+from .verdict import Check, Light
+from .words import percent, two
+
+LEARNED, CLEARLY = 0.1, 0.5  # shrinkage below which nothing was learned; above which a parameter is well determined
+EDGE_PRIOR, EDGE_POSTERIOR = 0.025, 0.25  # posterior share in an outer tail of the prior that asks for a wider prior
+OUTSIDE = 0.5  # percent: a feature outside the central 99 % of the prior predictive
+MANY_OUTSIDE = 0.2
+FAILED_WARN, FAILED_FAIL = 0.01, 0.2
+RHAT_WARN, RHAT_FAIL = 1.01, 1.05
+ESS_WARN, ESS_FAIL = 400.0, 100.0
+COVERAGE = 0.9
+GAP = 1.0  # nats between training and held-out loss
+
+
+def checks(evidence: Evidence) -> tuple[list[Check], list[str]]:
+    """The checks that the inputs allow, and for the others what would allow them."""
+    done, absent = [], []
+    for check, needs in _QUESTIONS:
+        result = check(evidence)
+        if result is not None:
+            done.append(result)
+        elif needs:
+            absent.append(needs)
+    return done, absent
+
+
+def _light(fail: bool, warn: bool) -> Light:
+    return "fail" if fail else "warn" if warn else "pass"
+
+
+def _learned(e: Evidence) -> Check | None:
+    if e.shrinkage is None:
+        return None
+    gain = None if e.fit is None else e.fit.info_gain
+    no_gain = gain is not None and not gain > 0.0
+    nothing = no_gain or bool(np.all(e.shrinkage < LEARNED))
+    words = []
+    for name, value in zip(e.names, e.shrinkage, strict=True):
+        how = "well determined" if value >= CLEARLY else "partly determined" if value >= LEARNED else "nothing learned"
+        words.append(f"{name}: {how} (shrinkage {two(value)})")
+    listed = "; ".join(words[:6]) + (f"; and {len(words) - 6} more" if len(words) > 6 else "")
+    head = "Nothing learned: the posterior is no better than the prior. " if nothing else ""
+    tail = "" if gain is None else f"; on average the estimator gains {two(gain)} nats over the prior"
+    edges = edge_shares(e)
+    crowded = [f"{name} ({percent(share)} at the {end} end)" for name, end, share in edges if share > EDGE_POSTERIOR]
+    edge = (
+        f" The posterior presses against the prior's edge: {', '.join(crowded)}; ask whether it should reach further."
+        if crowded
+        else ""
+    )
+    return Check(
+        "What was learned?",
+        _light(nothing, bool(np.any(e.shrinkage < LEARNED)) or bool(crowded)),
+        f"{head}{listed}{tail}.{edge}",
+        "#posterior",
+        f"shrinkage = 1 \N{MINUS SIGN} posterior variance / prior variance. Fail: below {LEARNED:g} for every parameter, or no "
+        f"held-out information gain. Warn: below {LEARNED:g} for one, or more than {percent(EDGE_POSTERIOR)} of the "
+        f"posterior in an outer {percent(EDGE_PRIOR, 1)} of the prior.",
+    )
+
+
+def edge_shares(e: Evidence) -> list[tuple[str, str, float]]:
+    """For each parameter and end of the prior, the posterior's share beyond the prior's outer quantile."""
+    if e.prior_samples is None:
+        return []
+    low, high = np.quantile(e.prior_samples, [EDGE_PRIOR, 1.0 - EDGE_PRIOR], axis=0)
+    shares = []
+    for i, name in enumerate(e.names):
+        shares.append((name, "lower", float(np.mean(e.samples[:, i] < low[i]))))
+        shares.append((name, "upper", float(np.mean(e.samples[:, i] > high[i]))))
+    return shares
+
+
+def _inside(e: Evidence) -> Check | None:
+    rows = [row for row in e.features if row.prior_percentile is not None]
+    if not rows:
+        return None
+    outside = [row for row in rows if is_outside(row.prior_percentile)]
+    share = len(outside) / len(rows)
+    if outside:
+        names = ", ".join(row.name for row in outside[:4]) + (", ..." if len(outside) > 4 else "")
+        sentence = f"{len(outside)} of {len(rows)} features of the recording lie where the model hardly goes: {names}."
+    else:
+        sentence = f"All {len(rows)} features of the recording lie inside the model's prior predictive range."
+    return Check(
+        "Is the recording inside what the model can produce?",
+        _light(share > MANY_OUTSIDE, bool(outside)),
+        sentence,
+        "#data",
+        f"Each feature's percentile among valid prior draws. Warn: any outside {OUTSIDE:g} to {100 - OUTSIDE:g}. "
+        f"Fail: more than {percent(MANY_OUTSIDE)} of them. Features are looked at one by one; odd combinations go unseen.",
+    )
+
+
+def is_outside(value: float | None) -> bool:
+    """Whether a percentile is outside the central range; NaN is."""
+    return value is not None and not OUTSIDE <= value <= 100.0 - OUTSIDE
+
+
+def recovery_rows(e: Evidence) -> list[dict[str, float | str | int]]:
+    """Per parameter of a recovery study: z, coverage with its exact binomial interval, shrinkage, correlation."""
+    if e.extras.recovery is None:
+        return []
+    truth, draws = e.flat(e.extras.recovery.theta_true), e.flat(e.extras.recovery.theta)
+    mean, sd = draws.mean(axis=1), draws.std(axis=1, ddof=1)
+    low, high = np.quantile(draws, [0.5 - COVERAGE / 2, 0.5 + COVERAGE / 2], axis=1)
+    rows = []
+    for i, name in enumerate(e.names):
+        n, within = len(truth), int(np.sum(np.abs(mean[:, i] - truth[:, i]) < 2.0 * sd[:, i]))
+        covered = int(np.sum((low[:, i] <= truth[:, i]) & (truth[:, i] <= high[:, i])))
+        interval = stats.binomtest(covered, n).proportion_ci(0.95)
+        prior_var = e.prior_moments[1][i] if e.prior_moments is not None else float("nan")
+        row: dict[str, float | str | int] = {
+            "name": name,
+            "n": n,
+            "within_2sd": within,
+            "covered": covered,
+            "coverage_low": float(interval.low),
+            "coverage_high": float(interval.high),
+            "p_within": float(stats.binom.cdf(within, n, 0.9545)),
+            "p_covered": float(stats.binomtest(covered, n, COVERAGE).pvalue),
+            "median_shrinkage": float(np.median(1.0 - sd[:, i] ** 2 / prior_var)),
+            "r": float(np.corrcoef(truth[:, i], mean[:, i])[0, 1]) if n > 2 else float("nan"),
+        }
+        rows.append(row)
+    return rows
+
+
+def _recovers(e: Evidence) -> Check | None:
+    rows = recovery_rows(e)
+    if not rows:
+        return None
+    smallest = min(min(float(row["p_within"]), float(row["p_covered"])) for row in rows) * 2 * len(rows)
+    words = [
+        f"{row['name']} {row['within_2sd']} and {row['covered']} (median shrinkage {two(float(row['median_shrinkage']))})"
+        for row in rows[:6]
+    ]
+    head = f"Of {rows[0]['n']} known truths, within 2 posterior sd and inside the {percent(COVERAGE)} interval: "
+    return Check(
+        "Does the estimator recover known truths?",
+        _light(smallest < 0.001, smallest < 0.05),
+        head + "; ".join(words) + ".",
+        "#recovery",
+        f"Exact binomial tests of both counts against 95\N{NO-BREAK SPACE}% and {percent(COVERAGE)}, shared over parameters. "
+        "Warn: p < 0.05. Fail: p < 0.001.",
+    )
+
+
+def _converged(e: Evidence) -> Check | None:
+    fit = e.fit
+    if fit is None:
+        return None
+    train, val = np.asarray(fit.train, float), np.asarray(fit.val, float)
+    if not len(val) or not np.isfinite(val).any():
+        sentence = f"{fit.method} did not train: no finite held-out loss was recorded."
+        return Check("Did training converge?", "fail", sentence, "#training", _TRAINING)
+    best = min(max(int(fit.best_epoch), 0), len(val) - 1)
+    gap = float(val[best] - train[best]) if best < len(train) else float("nan")
+    overfit, gained = gap > GAP, bool(fit.info_gain > 0.0)
+    state = "converged" if fit.converged else "has not converged: held-out loss was still falling when training ended"
+    sentence = (
+        f"{fit.method} {state} (best of {len(val)} epochs at {best + 1}; {fit.num_train:,} draws to train on, "
+        f"{fit.num_val:,} held out)."
+    )
+    sentence += f" It fits its training draws {gap:.2f} nats better than held-out ones: overfitted." if overfit else ""
+    sentence += "" if gained else f" On held-out draws it is no better than the prior ({two(fit.info_gain)} nats)."
+    light = _light(not fit.converged and not gained, not fit.converged or overfit or not gained)
+    return Check("Did training converge?", light, sentence, "#training", _TRAINING)
+
+
+_TRAINING = (
+    f"Warn: stopped by the limit of epochs, or held-out loss {GAP:g} nat above training loss, or no held-out gain. "
+    "Fail: not converged and no gain, or no finite loss."
+)
+
+
+def _mixed(e: Evidence) -> Check | None:
+    leaf = next(iter(e.posterior.theta.values()))
+    if np.shape(leaf)[0] < 2:
+        return None
+    from vbinfer.diagnostics.contraction import ess, rhat
+
+    worst_rhat = max(float(np.max(np.asarray(value))) for value in rhat(e.posterior).values())
+    least_ess = min(float(np.min(np.asarray(value))) for value in ess(e.posterior).values())
+    diverging = (e.posterior.sample_stats or {}).get("diverging")
+    share = 0.0 if diverging is None else float(np.mean(np.asarray(diverging)))
+    count = 0 if diverging is None else int(np.sum(np.asarray(diverging)))
+    bad = not worst_rhat <= RHAT_FAIL or not least_ess >= ESS_FAIL or share > 0.01
+    doubtful = not worst_rhat <= RHAT_WARN or not least_ess >= ESS_WARN or count > 0
+    return Check(
+        "Did the chains mix?",
+        _light(bad, doubtful),
+        f"{np.shape(leaf)[0]} chains: largest R-hat {worst_rhat:.3f}, smallest effective sample size "
+        f"{least_ess:.0f}, {count} divergent transitions.",
+        "#posterior",
+        f"Warn: R-hat above {RHAT_WARN:g}, effective size below {ESS_WARN:.0f}, any divergence. "
+        f"Fail: R-hat above {RHAT_FAIL:g}, below {ESS_FAIL:.0f}, more than 1\N{NO-BREAK SPACE}% divergent.",
+    )
+
+
+def _predicts(e: Evidence) -> Check | None:
+    rows = [row for row in e.features if row.posterior_percentile is not None]
+    fc = e.fc_match
+    if not rows and "posterior predictive" not in fc:
+        return None
+    outside = [r for r in rows if r.posterior_percentile is None or not 2.5 <= r.posterior_percentile <= 97.5]
+    share = len(outside) / len(rows) if rows else 0.0
+    words = []
+    if rows:
+        n = len(rows[0].posterior) if rows[0].posterior is not None else 0
+        words.append(
+            f"{len(rows) - len(outside)} of {len(rows)} features of the recording lie inside the central 95\N{NO-BREAK SPACE}% of "
+            f"{n} posterior predictive simulations"
+        )
+    post, prior = fc.get("posterior predictive"), fc.get("prior predictive")
+    no_better = post is not None and prior is not None and not post > prior
+    if post is not None:
+        others = [f"{two(value)} for the {name}" for name, value in fc.items() if name != "posterior predictive"]
+        text = f"mean predicted FC correlates with the recording's FC at r = {two(post)}"
+        words.append(text + (f" ({', '.join(others)})" if others else ""))
+    sentence = "; ".join(words)
+    return Check(
+        "Does the posterior predict the data?",
+        _light(share > 0.5, share > 0.2 or no_better),
+        f"{sentence[0].upper()}{sentence[1:]}.",
+        "#predictive",
+        "Warn: more than 20\N{NO-BREAK SPACE}% of the features outside (5\N{NO-BREAK SPACE}% expected), or an FC no closer to the recording's than the "
+        "prior predictive. Fail: more than 50\N{NO-BREAK SPACE}% outside.",
+    )
+
+
+def _failed(e: Evidence) -> Check | None:
+    if e.draws is None:
+        return None
+    n, failed = len(e.draws), int(np.sum(~np.asarray(e.draws.valid)))
+    share = failed / n if n else 1.0
+    sentence = f"None of {n:,} simulations failed." if not failed else f"{failed:,} of {n:,} simulations failed"
+    if failed:
+        rows = failure_rows(e)
+        most = max(rows, key=lambda row: (row.share, row.n)) if rows else None
+        where = (
+            "" if most is None else f", most often for {most.parameter} {region(most)} ({percent(most.share)} there)"
+        )
+        sentence += f"{where}. The posterior holds for parameters at which the simulation works."
+    return Check(
+        "Did simulations fail?",
+        _light(share >= FAILED_FAIL, share >= FAILED_WARN),
+        sentence,
+        "#failures",
+        f"Warn: {percent(FAILED_WARN)} or more. Fail: {percent(FAILED_FAIL)} or more.",
+    )
+
+
+def failure_rows(e: Evidence, bins: int = 10) -> list[FailureRow]:
+    """Failed draws by region of the prior, regions without draws left out; empty without draws or a prior."""
+    if e.draws is None or e.prior is None:
+        return []
+    return [row for row in e.draws.failures(e.prior, bins=bins) if row.n]
+
+
+def region(row: FailureRow) -> str:
+    """A region of the prior in words."""
+    if not math.isfinite(row.low):
+        return f"below {row.high:.3g}"
+    return f"above {row.low:.3g}" if not math.isfinite(row.high) else f"between {row.low:.3g} and {row.high:.3g}"
+
+
+_QUESTIONS: tuple[tuple[Callable[[Evidence], Check | None], str], ...] = (
+    (_learned, "what was learned (give prior=)"),
+    (_inside, "whether the recording is inside what the model can produce (give draws= and a posterior with x_o)"),
+    (_recovers, "recovery of known truths (give extras=Extras(recovery=...))"),
+    (_converged, "training (give fit=)"),
+    (_mixed, ""),
+    (_predicts, "posterior prediction (give predictive=)"),
+    (_failed, "failed simulations (give draws=)"),
+)

@@ -1,0 +1,164 @@
+"""`report`: the verdict and its evidence as one self-contained HTML page, and the same verdict as JSON."""
+
+import dataclasses
+import importlib.resources
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from vbinfer.infer.draws import Draws
+from vbinfer.infer.fit_info import FitInfo
+from vbinfer.infer.posterior import Posterior, hdi
+from vbinfer.infer.predictive import Predictive
+from vbinfer.priors.prior import Prior
+
+from .checks import checks, recovery_rows
+from .evidence import HDI_PROB, Evidence, Extras, RecordingLike
+from .parts import parts
+from .section import Part
+from .verdict import Verdict, worst
+from .words import percent, plus_minus, spread, two
+
+_HEADLINE = {
+    "pass": "No check raised a doubt",
+    "warn": "Read with care",
+    "fail": "Do not rely on this posterior",
+}
+_WORD = {"pass": "pass", "warn": "warning", "fail": "fail"}
+
+
+def report(
+    posterior: Posterior,
+    *,
+    prior: Prior | None = None,
+    draws: Draws | None = None,
+    fit: FitInfo | None = None,
+    predictive: Predictive | None = None,
+    observed: RecordingLike | None = None,
+    theta_true: Mapping[str, np.ndarray] | None = None,
+    extras: Extras | None = None,
+    out: str | Path = "report.html",
+) -> Verdict:
+    """Write one page that says what was learned, whether to believe it, and what failed.
+
+    The verdict comes first, one light per question, with its threshold and a link to its evidence. Each section is
+    there when its input is; questions that could not be asked are named. Beside the page, `report.json` carries the
+    verdict (key `verdict`) and its numbers; the same text sits in the page.
+
+    What it cannot see: features are compared with the prior predictive one at a time, and recovery speaks for the
+    whole prior, not for the neighbourhood of this recording.
+
+    Args:
+        posterior: the draws to report on; its `x_o` are the recording's features.
+        prior: for shrinkage and every prior-against-posterior figure; `posterior.prior` by default.
+        draws: the prior predictive simulations, failed ones included.
+        fit: the record of training.
+        predictive: posterior predictive simulations; with `ys` their FC and FCD are shown.
+        observed: the recording that `x_o` was computed from (the same segment): `.values [time, channel]`,
+            `.period` in ms, `.labels`.
+        theta_true: the truth, where it is known, leaves `[...]`.
+        extras: prior predictive series, recovery study, replicates, structural connectivity, own sections, notes.
+        out: where to write, ending in `.html`; the folder is made when missing.
+
+    Returns:
+        The `Verdict`: `.verdict` is `pass`, `warn` or `fail`; `.findings` are sentences.
+
+    Raises:
+        ValueError: `out` does not end in `.html`, or the inputs disagree in parameters, features or channels.
+
+    Example:
+        >>> verdict = vb.report(posterior, prior=prior, draws=draws, fit=info)  # doctest: +SKIP
+        >>> verdict.verdict, verdict.findings[0]  # doctest: +SKIP
+        ('pass', 'coupling.G: well determined (shrinkage 0.93).')
+    """
+    path = Path(out)
+    if path.suffix != ".html":
+        raise ValueError(f"out={str(out)!r} was given; expected a name ending in .html, as out='report.html'")
+    evidence = Evidence(
+        posterior=posterior,
+        prior=prior if prior is not None else posterior.prior,
+        draws=draws,
+        fit=fit,
+        predictive=predictive,
+        observed=observed,
+        theta_true=theta_true,
+        extras=extras if extras is not None else Extras(),
+    )
+    done, absent = checks(evidence)
+    verdict = Verdict(
+        verdict=worst([check.light for check in done]),
+        findings=tuple(check.sentence for check in done) or ("Nothing could be checked: only draws were given.",),
+        checks=tuple(dataclasses.asdict(check) for check in done),
+        numbers=_numbers(evidence),
+        path=path,
+    )
+    page = _render(verdict, absent, parts(evidence), evidence)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(verdict.to_json() + "\n", encoding="utf-8")
+    path.write_text(page, encoding="utf-8")
+    return verdict
+
+
+def _numbers(e: Evidence) -> dict[str, object]:
+    features = [
+        {
+            "name": row.name,
+            "observed": row.observed,
+            "prior_percentile": row.prior_percentile,
+            "posterior_percentile": row.posterior_percentile,
+        }
+        for row in e.features
+    ]
+    numbers: dict[str, object] = {"parameters": e.parameters, "features": features, "fc_correlation": e.fc_match}
+    if e.extras.recovery is not None:
+        numbers["recovery"] = recovery_rows(e)
+    if e.fit is not None:
+        numbers["info_gain"], numbers["converged"] = float(e.fit.info_gain), bool(e.fit.converged)
+    if e.draws is not None:
+        numbers["draws"] = {"n": len(e.draws), "failed": int(np.sum(~np.asarray(e.draws.valid)))}
+    return numbers
+
+
+def _render(verdict: Verdict, absent: list[str], sections: list[Part], e: Evidence) -> str:
+    import jinja2
+
+    text = importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    data = verdict.to_json()
+    for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):  # still JSON, and closes no tag
+        data = data.replace(sign, code)
+    anchors = {f"#{part.anchor}" for part in sections}
+    return environment.from_string(text).render(
+        title=e.extras.title,
+        verdict=verdict,
+        headline=_HEADLINE[verdict.verdict],
+        word=_WORD,
+        absent=absent,
+        sections=sections,
+        anchors=anchors,
+        tiles=_tiles(e),
+        data=data,
+    )
+
+
+def _tiles(e: Evidence) -> list[dict[str, str]]:
+    """The answer in a line per parameter, for the top of the page; the first six."""
+    tiles = []
+    low, high = hdi(e.samples, HDI_PROB)
+    for i, name in enumerate(e.names[:6]):
+        mean, sd = float(e.samples[:, i].mean()), float(e.samples[:, i].std(ddof=1))
+        interval = [float(low[i]), float(high[i])]
+        tile = {
+            "name": name,
+            "value": plus_minus(mean, sd),
+            "unit": e.unit(name),
+            "interval": f"{percent(HDI_PROB)} interval {' to '.join(spread(interval, sd))}",
+            "extra": "" if e.shrinkage is None else f"shrinkage {two(float(e.shrinkage[i]))}",
+        }
+        tiles.append(
+            {key: text.replace("-", "\N{MINUS SIGN}") if key != "name" else text for key, text in tile.items()}
+        )
+    return tiles

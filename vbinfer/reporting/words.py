@@ -1,0 +1,66 @@
+"""Numbers in words: digits that match their uncertainty, true minus signs, no minus zero."""
+
+import math
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def number(value: object, digits: int = 3) -> str:
+    """A number with `digits` significant digits; text as it is, nothing for None.
+
+    >>> number(0.12345), number(None), number(float("nan"))
+    ('0.123', '', 'not a number')
+    """
+    if not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    if not math.isfinite(value):
+        return "not a number"
+    return signed(f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.{digits}g}")
+
+
+def two(value: float) -> str:
+    """Two decimals, as shares and z-scores are read.
+
+    >>> two(-0.001), two(0.934)
+    ('0.00', '0.93')
+    """
+    return signed(f"{value:.2f}") if math.isfinite(value) else "not a number"
+
+
+def spread(values: list[float], sd: float) -> list[str]:
+    """Numbers with as many decimals as two digits of their standard deviation need.
+
+    >>> spread([0.381, 0.4172], 0.0204)
+    ['0.381', '0.417']
+    """
+    if not (math.isfinite(sd) and sd > 0.0):
+        return [number(value) for value in values]
+    decimals = 1 - math.floor(math.log10(sd))
+    if not 0 <= decimals <= 6:
+        return [number(value) for value in values]
+    return [signed(f"{value:.{decimals}f}") for value in values]
+
+
+def plus_minus(mean: float, sd: float) -> str:
+    """A mean and its standard deviation.
+
+    >>> plus_minus(0.3812, 0.0204)
+    '0.381 ± 0.020'
+    """
+    return " ± ".join(spread([mean, sd], sd))
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    r"""A share as a percentage.
+
+    >>> percent(0.045, 1)
+    '4.5\xa0%'
+    """
+    return signed(f"{100.0 * share:.{decimals}f}") + "\N{NO-BREAK SPACE}%"
+
+
+def signed(text: str) -> str:
+    """The text of a number with a true minus sign, and none before zero."""
+    if text.startswith("-") and float(text.replace(",", "")) == 0.0:
+        text = text[1:]
+    return text.replace("-", MINUS)
