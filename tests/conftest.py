@@ -1,4 +1,4 @@
-"""Settings for the whole suite: precision by environment, shape checks on, one thread per library, no files left behind."""
+"""Settings for the whole suite: precision by environment, shape checks on, one thread per library, no stray files."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ X64 = os.environ.get("VBINFER_X64") == "1"
 if X64:
     jax.config.update("jax_enable_x64", True)
 
-jaxtyping.install_import_hook("vbinfer", "beartype.beartype")  # before anything imports vbinfer
+jaxtyping.install_import_hook("vbinfer", "typechecker.check")  # before anything imports vbinfer
 
 # Files whose code is ours from end to end. flowjax and blackjax rely on rank promotion.
 STRICT_RANK = (

@@ -4,7 +4,10 @@ import importlib
 import importlib.metadata
 import json
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 
 FORMAT = 1
 _HEADER = "header"
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, tokenize.TokenError)
 _LOADERS = {
     "posterior": "vbinfer.infer.posterior:Posterior.from_saved",
     "draws": "vbinfer.infer.draws:Draws.from_saved",
@@ -98,7 +102,7 @@ def read(path: str | Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
                 raise ValueError("no header")
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop(_HEADER).tobytes().decode())
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, AttributeError, RuntimeError, KeyError, *_DAMAGE) as error:
         raise ValueError(foreign) from error
     if not isinstance(header, dict) or "kind" not in header:
         raise ValueError(foreign)

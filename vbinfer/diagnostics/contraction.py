@@ -1,19 +1,18 @@
 """What the data taught: posterior shrinkage against the prior, and z-scores against a known truth."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from vbinfer.infer.posterior import Posterior
-    from vbinfer.priors.prior import Prior
+from vbinfer.infer.posterior import Posterior
+from vbinfer.priors.prior import Prior
 
 ByLeaf = dict[str, Any]
 """By path: a number for a scalar parameter, an array of the parameter's shape for any other."""
 
 
-def shrinkage(prior: "Prior", posterior: "Posterior", kind: str = "variance") -> ByLeaf:
+def shrinkage(prior: Prior, posterior: Posterior, kind: str = "variance") -> ByLeaf:
     """Posterior shrinkage (contraction): how much narrower the posterior is than the prior.
 
         kind="variance":  s = 1 - var_post / var_prior        kind="sd":  s = 1 - sd_post / sd_prior
@@ -51,7 +50,7 @@ def shrinkage(prior: "Prior", posterior: "Posterior", kind: str = "variance") ->
     return result
 
 
-def zscore(posterior: "Posterior", theta_true: Mapping[str, Any], signed: bool = False) -> ByLeaf:
+def zscore(posterior: Posterior, theta_true: Mapping[str, Any], signed: bool = False) -> ByLeaf:
     """Distance of the posterior mean from the truth in posterior standard deviations.
 
         z = |mean_post - theta_true| / sd_post,   without the bars if `signed`
@@ -77,13 +76,15 @@ def zscore(posterior: "Posterior", theta_true: Mapping[str, Any], signed: bool =
     for name, (mean, variance) in _moments(posterior).items():
         true = np.asarray(theta_true[name], float)
         if true.shape != mean.shape:
-            raise ValueError(f"theta_true[{name!r}] has shape {list(true.shape)}; this posterior has {list(mean.shape)}")
+            raise ValueError(
+                f"theta_true[{name!r}] has shape {list(true.shape)}; this posterior has {list(mean.shape)}"
+            )
         z = (mean - true) / np.sqrt(variance)
         result[name] = (z if signed else np.abs(z))[()]
     return result
 
 
-def _moments(posterior: "Posterior") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _moments(posterior: Posterior) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and variance (ddof=1) of each leaf over all chains."""
     flat = {name: value.astype(float).reshape(-1, *value.shape[2:]) for name, value in posterior.theta.items()}
     if next(iter(flat.values())).shape[0] < 2:
@@ -91,7 +92,7 @@ def _moments(posterior: "Posterior") -> dict[str, tuple[np.ndarray, np.ndarray]]
     return {name: (np.asarray(v.mean(axis=0)), np.asarray(v.var(axis=0, ddof=1))) for name, v in flat.items()}
 
 
-def _same_names(posterior: "Posterior", other: Mapping[str, Any], what: str) -> None:
+def _same_names(posterior: Posterior, other: Mapping[str, Any], what: str) -> None:
     if set(posterior.theta) != set(other):
         raise ValueError(
             f"the posterior has {', '.join(sorted(posterior.theta))} but {what} has {', '.join(sorted(other))}; "

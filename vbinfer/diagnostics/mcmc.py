@@ -3,16 +3,12 @@
 Rank-normalised versions of Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), doi:10.1214/20-BA1221, by ArviZ.
 """
 
-from typing import TYPE_CHECKING
-
 from vbinfer import _arviz
 from vbinfer.diagnostics.contraction import ByLeaf
-
-if TYPE_CHECKING:
-    from vbinfer.infer.posterior import Posterior
+from vbinfer.infer.posterior import Posterior
 
 
-def rhat(posterior: "Posterior") -> ByLeaf:
+def rhat(posterior: Posterior) -> ByLeaf:
     """R-hat: the larger of rank-normalised split R-hat and its folded version; above 1.01 the chains disagree.
 
     Args:
@@ -29,7 +25,7 @@ def rhat(posterior: "Posterior") -> ByLeaf:
     return {name: value[()] for name, value in _arviz.rhat(posterior.theta).items()}
 
 
-def ess(posterior: "Posterior", kind: str = "bulk") -> ByLeaf:
+def ess(posterior: Posterior, kind: str = "bulk") -> ByLeaf:
     """Effective sample size: the number of independent draws that would know as much; at least 100 per chain is wanted.
 
     Args:
@@ -44,7 +40,7 @@ def ess(posterior: "Posterior", kind: str = "bulk") -> ByLeaf:
     return {name: value[()] for name, value in _arviz.ess(posterior.theta, kind).items()}
 
 
-def mcse(posterior: "Posterior", kind: str = "mean") -> ByLeaf:
+def mcse(posterior: Posterior, kind: str = "mean") -> ByLeaf:
     """Monte-Carlo standard error of the posterior mean or sd: sd / sqrt(ESS) for the mean.
 
     Args:

@@ -1,0 +1,1 @@
+"""Where simulations run and where finished ones are kept."""

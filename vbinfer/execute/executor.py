@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 
@@ -13,6 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@runtime_checkable
 class Executor(Protocol):
     """What runs work: `map` calls `fn(item, device)` for every item and yields the results in order."""
 
@@ -33,12 +34,12 @@ class Local:
         [1, 4, 9]
     """
 
-    devices: tuple[Any, ...] | None = None
+    devices: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
         if self.devices is None:
             return
-        devices = tuple(self.devices) if isinstance(self.devices, (list, tuple)) else ()
+        devices = tuple(self.devices)
         if not devices or not all(isinstance(device, jax.Device) for device in devices):
             raise ValueError(f"devices={self.devices!r} was given; expected JAX devices, as Local(jax.devices()[:2])")
         object.__setattr__(self, "devices", devices)
@@ -53,9 +54,7 @@ class Local:
         yield from _threaded(fn, items, devices)
 
 
-def _threaded(
-    fn: Callable[[Item, Any], Result], items: Iterable[Item], devices: tuple[Any, ...]
-) -> Iterator[Result]:
+def _threaded(fn: Callable[[Item, Any], Result], items: Iterable[Item], devices: Sequence[Any]) -> Iterator[Result]:
     free: SimpleQueue[Any] = SimpleQueue()
     for device in devices:
         free.put(device)

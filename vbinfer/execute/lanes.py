@@ -59,7 +59,9 @@ def feature_names(simulator: SimulatorLike, width: int) -> tuple[str, ...]:
     if names is None:
         return flat_names({"x": (width,)})
     if len(names) != width:
-        raise ValueError(f"the simulator names {len(names)} features but returned {width}; its .names needs one per feature")
+        raise ValueError(
+            f"the simulator names {len(names)} features but returned {width}; its .names needs one per feature"
+        )
     return tuple(names)
 
 

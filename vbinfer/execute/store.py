@@ -39,11 +39,10 @@ class Store:
             ValueError: the folder holds another study (the message lists what differs), or something else.
         """
         folder = Path(folder)
-        study = json.loads(_io.to_json(dict(study)))
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"store={str(folder)!r} is a file; give the name of a folder, new or of an earlier run")
         folder.mkdir(parents=True, exist_ok=True)
-        store = cls(folder, study)
+        store = cls(folder, json.loads(_io.to_json(dict(study))))
         if any(folder.glob("shard-*.npz")):
             store._compare(read_manifest(folder))
         else:
@@ -70,7 +69,9 @@ class Store:
                 "Give another folder (store=...), or repeat the call that began this one; nothing was changed."
             )
         now = _io.versions()
-        moved = [f"{name} {was} -> {now.get(name)}" for name, was in manifest["versions"].items() if now.get(name) != was]
+        moved = [
+            f"{name} {was} -> {now.get(name)}" for name, was in manifest["versions"].items() if now.get(name) != was
+        ]
         if moved:
             warnings.warn(
                 f"the store {str(self.folder)!r} was begun with other versions ({', '.join(moved)}); "
@@ -112,13 +113,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / _MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["format"]
-        manifest["study"], manifest["versions"]  # noqa: B018 - a manifest without them is none
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(folder)!r} has shards but no readable {_MANIFEST}; give another folder (store=...)") from error
+        version, maker, _ = manifest["format"], manifest["versions"].get("vbinfer"), manifest["study"]["batch_size"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{str(folder)!r} has no readable {_MANIFEST}; give another folder (store=...)") from error
     if version != _io.FORMAT:
         raise ValueError(
-            f"the store {str(folder)!r} has format {version}, written by vbinfer {manifest['versions'].get('vbinfer')}; "
+            f"the store {str(folder)!r} has format {version}, written by vbinfer {maker}; "
             f"this vbinfer reads format {_io.FORMAT}. Use that version, or give another folder"
         )
     return manifest

@@ -8,6 +8,7 @@ from .dynamics import fcd_stat as fcd_stat
 from .connectivity import fc as fc
 from .connectivity import fc_match as fc_match
 from .temporal import moments as moments
+from .temporal import amplitude as amplitude
 from .temporal import autocorrelation as autocorrelation
 from .temporal import bandpass as bandpass
 from .connectivity import fc_matrix as fc_matrix

@@ -1,7 +1,6 @@
 """The interface of a feature: one recording in, a few named numbers out."""
 
 import abc
-from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ class Feature(eqx.Module):
     """A few numbers that describe a recording: `(y[T, N], period) -> [F]`, with a name for each.
 
     A feature never raises on values (it runs inside `jit`, `vmap` and `grad`), gives NaN only where the data are NaN,
-    and has a finite value and gradient at a constant node. What it cannot do with the *shape* of a recording is an error.
+    and has a finite value and gradient at a constant node. A *shape* it cannot work with is an error.
     """
 
     @abc.abstractmethod
@@ -30,10 +29,6 @@ class Preprocess(eqx.Module):
     @abc.abstractmethod
     def __call__(self, y: Array, period: float) -> Array:
         """The new recording."""
-
-
-FeatureLike = Feature | type[Feature] | Callable[[Array], Array]
-"""A feature, a bare feature class (its defaults), or any callable `y[T, N] -> [F]`."""
 
 
 def samples(duration: float, period: float, what: str) -> int:
@@ -68,7 +63,7 @@ def centred(y: Array) -> tuple[Array, Array, Array]:
 
 
 def shape_moments(v: Array) -> tuple[Array, Array, Array, Array]:
-    """Mean, standard deviation (ddof 0), skewness and excess kurtosis of a vector; 0 for the last three if it is constant."""
+    """Mean, standard deviation (ddof 0), skewness, excess kurtosis of a vector; the last three 0 if it is constant."""
     d, ss, constant = centred(v[:, None])
     size = v.shape[0]
     u = d / jnp.sqrt(ss / size)

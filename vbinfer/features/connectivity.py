@@ -1,7 +1,5 @@
 """Functional connectivity: who goes with whom, as a matrix and as a few numbers."""
 
-from typing import Literal
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,16 +8,14 @@ from jaxtyping import Array, ArrayLike
 
 from .base import QUANTILE_NAMES, Feature, centred, quantiles, shape_moments
 
-Pairs = Literal["interleaved", "blocks"]
-
 
 def fc_matrix(y: ArrayLike) -> Array:
     """Functional connectivity: the Pearson correlation of every pair of nodes over time.
 
     fc[i, j] = sum_t d_i d_j / sqrt(sum_t d_i^2 sum_t d_j^2),   d = y - mean_t y
 
-    Correlations with a constant node, its diagonal entry included, are 0; a node with a NaN has NaN in its row and column
-    and nowhere else.
+    Correlations with a constant node, its diagonal entry included, are 0; a node with a NaN has NaN in its row and
+    column and nowhere else.
 
     Args:
         y: recording, `[T, N]`.
@@ -46,25 +42,32 @@ def upper_triangle(n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.triu_indices(n, k=1)
 
 
-def _pairs_of(mask: object) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows and columns of the pairs that a `[N, N]` mask selects above the diagonal."""
+class Mask(eqx.Module):
+    """The pairs of nodes that a `[node, node]` mask selects, each once, as numbers: features stay hashable."""
+
+    rows: tuple[int, ...] = eqx.field(static=True)
+    cols: tuple[int, ...] = eqx.field(static=True)
+    n: int = eqx.field(static=True)
+
+    def __init__(self, mask: ArrayLike):
+        keep = np.asarray(mask).astype(bool)
+        if keep.ndim != 2 or keep.shape[0] != keep.shape[1]:
+            raise ValueError(f"mask is {list(keep.shape)}; it must be [node, node], true for the pairs to keep")
+        rows, cols = np.nonzero(np.triu(keep | keep.T, k=1))
+        if rows.size < 2:
+            raise ValueError(f"mask keeps {rows.size} pairs of nodes; at least 2 are needed")
+        self.rows, self.cols, self.n = tuple(rows.tolist()), tuple(cols.tolist()), keep.shape[0]
+
+
+def _take(matrix: Array, mask: Mask | None) -> Array:
     if mask is None:
-        return None
-    given = np.asarray(mask)
-    if given.ndim != 2 or given.shape[0] != given.shape[1]:
-        raise ValueError(f"mask is {list(given.shape)}; it must be [node, node], true for the pairs to keep")
-    rows, cols = np.nonzero(np.triu(given | given.T if given.dtype == bool else (given != 0) | (given != 0).T, k=1))
-    if rows.size < 2:
-        raise ValueError(f"mask keeps {rows.size} pairs of nodes; at least 2 are needed")
-    return rows, cols
+        return matrix[upper_triangle(matrix.shape[0])]
+    if mask.n != matrix.shape[0]:
+        raise ValueError(f"the recording has {matrix.shape[0]} nodes but mask is {[mask.n, mask.n]}; both must agree")
+    return matrix[np.array(mask.rows), np.array(mask.cols)]
 
 
-def _take(matrix: Array, pairs: tuple[np.ndarray, np.ndarray] | None) -> Array:
-    rows, cols = upper_triangle(matrix.shape[0]) if pairs is None else pairs
-    return matrix[rows, cols]
-
-
-def homotopic(matrix: Array, pairs: Pairs) -> Array:
+def homotopic(matrix: Array, pairs: str) -> Array:
     """The entries between a node and its mirror image in the other hemisphere, `[N // 2]`.
 
     Args:
@@ -78,6 +81,12 @@ def homotopic(matrix: Array, pairs: Pairs) -> Array:
     return matrix[left, left + (1 if pairs == "interleaved" else n // 2)]
 
 
+def _root(value: Array, k: int) -> Array:
+    """The k-th root of a number >= 0, with gradient 0 at 0 (a recording of constant nodes)."""
+    zero = value <= 0.0
+    return jnp.where(zero, 0.0, jnp.where(zero, 1.0, value) ** (1.0 / k))
+
+
 class fc(Feature):
     """Every correlation above the diagonal of the functional connectivity, row by row: N (N - 1) / 2 numbers.
 
@@ -87,18 +96,18 @@ class fc(Feature):
         mask: `[node, node]`, true for the pairs to keep; all of them without.
     """
 
-    pairs: tuple[np.ndarray, np.ndarray] | None
+    mask: Mask | None
 
     def __init__(self, mask: ArrayLike | None = None):
-        self.pairs = _pairs_of(mask)
+        self.mask = None if mask is None else Mask(mask)
 
     def __call__(self, y: Array, period: float) -> Array:
-        return _take(fc_matrix(y), self.pairs)
+        return _take(fc_matrix(y), self.mask)
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        if self.pairs is None and n is None:
+        if self.mask is None and n is None:
             raise ValueError("the names of fc depend on the number of nodes; give it, as in names(80)")
-        rows, cols = upper_triangle(n or 0) if self.pairs is None else self.pairs
+        rows, cols = upper_triangle(n or 0) if self.mask is None else (self.mask.rows, self.mask.cols)
         return tuple(f"[{i},{j}]" for i, j in zip(rows, cols, strict=True))
 
 
@@ -106,42 +115,43 @@ class fc_stat(Feature):
     """Functional connectivity in twelve numbers that do not depend on the number of nodes.
 
     Of the correlations above the diagonal: `mean`, `std` (ddof 0), `skew`, `kurtosis` (excess), `q05 q25 q50 q75 q95`;
-    of the matrix: `eig1`, `eig2`, its two largest eigenvalues over N (the share of the variance of the standardised signals
-    that one and two patterns carry); `strength_std`, the standard deviation over nodes of the mean correlation with the
-    other nodes. With `pairs`, also `homotopic`, the mean correlation of mirrored regions.
+    of the matrix: `norm3` and `norm4`, with norm_k = (sum_i lambda_i^k)^(1/k) / N over its eigenvalues lambda (when one
+    pattern prevails, both are close to lambda_1 / N, the share of the variance of the standardised signals that it
+    carries); `strength_std`, the standard deviation over nodes of the mean correlation with the other nodes.
+    With `pairs`, also `homotopic`, the mean correlation of mirrored regions.
 
     Blind to which nodes correlate (see `fc`, `fc_match`), to lags, and to amplitude.
 
     Args:
         mask: `[node, node]`, true for the pairs that enter `mean` to `q95`; the other numbers use the whole matrix.
-        pairs: how mirrored regions follow each other: `"interleaved"` (left, right, left, ...; AAL, AAL2) or `"blocks"`.
+        pairs: how mirrored regions are ordered: `"interleaved"` (left, right, left, ...; AAL, AAL2) or `"blocks"`.
 
     >>> fc_stat().names()[:2]
     ('mean', 'std')
     """
 
-    selected: tuple[np.ndarray, np.ndarray] | None
-    pairs: Pairs | None = eqx.field(static=True)
+    mask: Mask | None
+    pairs: str | None = eqx.field(static=True)
 
-    def __init__(self, mask: ArrayLike | None = None, pairs: Pairs | None = None):
+    def __init__(self, mask: ArrayLike | None = None, pairs: str | None = None):
         if pairs not in (None, "interleaved", "blocks"):
             raise ValueError(
                 f"pairs is {pairs!r}; write 'interleaved' (left, right, left, ...), 'blocks' or leave it out"
             )
-        self.selected = _pairs_of(mask)
+        self.mask = None if mask is None else Mask(mask)
         self.pairs = pairs
 
     def __call__(self, y: Array, period: float) -> Array:
         matrix = fc_matrix(y)
         n = matrix.shape[0]
-        v = _take(matrix, self.selected)
-        eigenvalues = jnp.linalg.eigvalsh(matrix)  # ascending
+        v = _take(matrix, self.mask)
+        # Traces of powers, no eigenvalue solver: on a busy machine LAPACK's threads stall (2 ms became 99, measured).
+        square = jnp.matmul(matrix, matrix, precision=jax.lax.Precision.HIGHEST)
         strength = (matrix.sum(axis=0) - jnp.diagonal(matrix)) / (n - 1)
         numbers = [
             jnp.stack(shape_moments(v)),
             quantiles(v),
-            eigenvalues[-1:] / n,
-            eigenvalues[-2:-1] / n,
+            jnp.stack([_root(jnp.sum(matrix * square), 3), _root(jnp.sum(square * square), 4)]) / n,
             shape_moments(strength)[1][None],
         ]
         if self.pairs is not None:
@@ -149,7 +159,7 @@ class fc_stat(Feature):
         return jnp.concatenate(numbers)
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        names = ("mean", "std", "skew", "kurtosis", *QUANTILE_NAMES, "eig1", "eig2", "strength_std")
+        names = ("mean", "std", "skew", "kurtosis", *QUANTILE_NAMES, "norm3", "norm4", "strength_std")
         return names if self.pairs is None else (*names, "homotopic")
 
 
@@ -163,23 +173,25 @@ class fc_match(Feature):
         reference: `[node, node]`; only what is above the diagonal is read.
     """
 
-    reference: Array
+    above: tuple[float, ...] = eqx.field(static=True)
+    n: int = eqx.field(static=True)
 
     def __init__(self, reference: ArrayLike):
         given = np.asarray(reference, dtype=float)
         if given.ndim != 2 or given.shape[0] != given.shape[1]:
             raise ValueError(f"reference is {list(given.shape)}; it must be [node, node]")
-        if not np.isfinite(given[upper_triangle(given.shape[0])]).all():
+        above = given[upper_triangle(given.shape[0])]
+        if not np.isfinite(above).all():
             raise ValueError("reference holds NaN or infinite numbers above the diagonal; give finite ones")
-        self.reference = jnp.asarray(given, jnp.result_type(float))
+        self.above, self.n = tuple(above.tolist()), given.shape[0]
 
     def __call__(self, y: Array, period: float) -> Array:
-        if y.shape[1] != self.reference.shape[0]:
+        if y.shape[1] != self.n:
             raise ValueError(
-                f"the recording has {y.shape[1]} nodes but the reference of fc_match is {list(self.reference.shape)}; "
+                f"the recording has {y.shape[1]} nodes but the reference of fc_match is {[self.n, self.n]}; "
                 "both must have the same nodes"
             )
-        both = jnp.stack([_take(fc_matrix(y), None), _take(self.reference, None)], axis=1)
+        both = jnp.stack([_take(fc_matrix(y), None), jnp.asarray(self.above, y.dtype)], axis=1)
         return fc_matrix(both)[0, 1][None]
 
     def names(self, n: int | None = None) -> tuple[str, ...]:

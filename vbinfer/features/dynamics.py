@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from .base import QUANTILE_NAMES, Feature, centred, quantiles, samples, shape_moments
+from .base import QUANTILE_NAMES, Feature, quantiles, samples, shape_moments
 from .connectivity import fc_matrix, upper_triangle
 
 
@@ -42,8 +42,8 @@ def fcd_matrix(y: ArrayLike, *, window: float, step: float, period: float) -> Ar
     w, s = _window(window, step, period)
     if y.shape[0] < w + s:
         raise ValueError(
-            f"the recording has {y.shape[0]} samples of {period:g} ms; two windows of {window:g} ms, {step:g} ms apart, "
-            f"take {w + s}; record at least {(w + s) * period:g} ms or give a shorter window="
+            f"the recording has {y.shape[0]} samples of {period:g} ms; two windows of {window:g} ms, "
+            f"{step:g} ms apart, take {w + s}; record at least {(w + s) * period:g} ms or give a shorter window="
         )
     n = y.shape[1]
     if n < 3:
@@ -67,9 +67,9 @@ def _window(window: float, step: float, period: float) -> tuple[int, int]:
 class fcd_stat(Feature):
     """Functional connectivity dynamics in eight numbers, from pairs of windows that share no sample.
 
-    Of the entries `fcd[a, b]` with b - a >= ceil(w / s): `mean`, `std`, `var` (ddof 0; the variance is the usual measure
-    of switching) and `q05 q25 q50 q75 q95`. Overlapping windows are alike for no other reason than their overlap and are
-    left out.
+    Of the entries `fcd[a, b]` with b - a >= ceil(w / s): `mean`, `std`, `var` (ddof 0; the variance is the usual
+    measure of switching) and `q05 q25 q50 q75 q95`. Overlapping windows are alike because they overlap and are left
+    out.
 
     Noisy in short recordings: T / w is about the number of independent windows.
 

@@ -1,17 +1,14 @@
 """Summary: the features of one recording, in order, as one named vector."""
 
-import dataclasses
-import hashlib
 from collections.abc import Callable
 from typing import Any, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from .base import Feature, FeatureLike, Preprocess, centred
+from .base import Feature, Preprocess, centred
 
 
 class Custom(Feature):
@@ -37,25 +34,21 @@ class Custom(Feature):
 def _as_vector(x: ArrayLike) -> Array:
     vector = jnp.atleast_1d(jnp.asarray(x))
     if vector.ndim != 1:
-        raise ValueError(
-            f"a feature gave an array of shape {list(vector.shape)}; return one of shape [F], e.g. x.ravel()"
-        )
+        raise ValueError(f"a feature gave an array of shape {list(vector.shape)}; return shape [F], e.g. x.ravel()")
     return vector.astype(jnp.result_type(float))
 
 
 def _as_feature(name: str, given: object) -> Feature:
+    if isinstance(given, type) and issubclass(given, Feature):
+        return given()
     if isinstance(given, type):
-        if issubclass(given, Feature):
-            return given()
         raise TypeError(f"feature {name!r} is the class {given.__name__}; give a feature such as vb.features.fc_stat")
     if isinstance(given, Feature):
         return given
     if isinstance(given, Preprocess):
-        raise TypeError(
-            f"feature {name!r} is a {type(given).__name__}, which makes a recording; pass it as preprocess="
-        )
+        raise TypeError(f"feature {name!r} is {type(given).__name__}, which gives a recording; pass it as preprocess=")
     if callable(given):
-        return Custom(given)
+        return Custom(cast(Callable[[Array], Array], given))
     raise TypeError(
         f"feature {name!r} is {given!r}; give a feature such as vb.features.fc_stat, or a function of y[T, N] -> [F]"
     )
@@ -70,7 +63,8 @@ class Summary(eqx.Module):
 
     Args:
         period: time between two samples, ms; checked against the monitor's or the recording's by those who know it.
-        preprocess: `vb.features.bandpass(low, high)` or any callable `y[T, N] -> y[T, N]`, applied once before all features.
+        preprocess: `vb.features.bandpass(low, high)` or any callable `y[T, N] -> y[T, N]`, applied once, before all
+            features.
         n_nodes: number of nodes; only needed for `names` and `width` when a feature's width follows it, as that of
             `vb.features.fc` does.
         **features: name to feature: a `vb.features.f(...)`, a bare `vb.features.f`, or any callable `y[T, N] -> [F]`.
@@ -95,7 +89,7 @@ class Summary(eqx.Module):
         period: float = 720.0,
         preprocess: Callable[..., Array] | None = None,
         n_nodes: int | None = None,
-        **features: FeatureLike,
+        **features: Any,  # a Feature, its class, or a callable; anything else is answered with a remedy
     ):
         if not period > 0.0:
             raise ValueError(f"period is {period:g}; give the time between two samples in ms, such as period=720.0")
@@ -164,12 +158,6 @@ class Summary(eqx.Module):
         y = _as_recording(y)
         return {"constant": centred(y)[2].sum(), "nan": jnp.isnan(y).any(axis=0).sum()}
 
-    def spec(self) -> dict[str, Any]:
-        """What the summary computes, in JSON: the same for two summaries that give the same numbers."""
-        preprocess = None if self.preprocess is None else _spec(self.preprocess)
-        features = [[name, _spec(feature)] for name, feature in zip(self.feature_names, self.features, strict=True)]
-        return {"period": self.period, "preprocess": preprocess, "features": features}
-
 
 def _as_recording(y: ArrayLike) -> Array:
     array = jnp.asarray(y, jnp.result_type(float))
@@ -179,20 +167,3 @@ def _as_recording(y: ArrayLike) -> Array:
             "index the monitor you mean, or jax.vmap over a leading batch axis"
         )
     return array
-
-
-def _spec(value: object) -> Any:
-    """A JSON value that changes when what is computed changes: names and options, checksums of arrays and of code."""
-    if isinstance(value, eqx.Module):
-        options = {field.name: _spec(getattr(value, field.name)) for field in dataclasses.fields(cast(Any, value))}
-        return {"name": type(value).__name__, **options}
-    if isinstance(value, tuple | list):
-        return [_spec(item) for item in value]
-    if isinstance(value, np.ndarray | jax.Array):
-        array = np.ascontiguousarray(value)
-        return {"shape": list(array.shape), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
-    if callable(value):
-        code = getattr(value, "__code__", None)
-        body = None if code is None else hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()
-        return {"function": getattr(value, "__qualname__", type(value).__qualname__), "sha256": body}
-    return value

@@ -16,7 +16,7 @@ class moments(Feature):
     `std`, `skew`, `kurtosis`; and the standard deviation over nodes of the first two: `mean_spread`, `std_spread`.
     A constant node counts as 0 in `std`, `skew` and `kurtosis`.
 
-    Level and amplitude of measured BOLD are in arbitrary units: use this where the units of simulation and recording agree.
+    Level and amplitude of measured BOLD are in arbitrary units: use this where simulation and recording share units.
     """
 
     def __call__(self, y: Array, period: float) -> Array:
@@ -31,6 +31,22 @@ class moments(Feature):
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
         return ("mean", "mean_spread", "std", "std_spread", "skew", "kurtosis")
+
+
+class amplitude(Feature):
+    """How unequally the nodes fluctuate, free of the unit of the recording: `cv` = std_i(s_i) / mean_i(s_i), where s_i
+    is node i's standard deviation over time (all ddof 0), a constant node counting as s_i = 0; 0 if all are constant.
+    """
+
+    def __call__(self, y: Array, period: float) -> Array:
+        _, ss, constant = centred(y)
+        sd = jnp.where(constant, 0.0, jnp.sqrt(ss / y.shape[0]))[0]
+        mean, spread = shape_moments(sd)[:2]
+        silent = mean == 0.0
+        return jnp.where(silent, 0.0, spread / jnp.where(silent, 1.0, mean))[None]
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        return ("cv",)
 
 
 class autocorrelation(Feature):
@@ -62,15 +78,15 @@ class autocorrelation(Feature):
 
 
 class bandpass(Preprocess):
-    """Zero-phase band-pass filter for `Summary(preprocess=...)`: what lies outside the band is damped, nothing is delayed.
+    """Zero-phase band-pass filter for `Summary(preprocess=...)`: damps what lies outside the band, delays nothing.
 
     Each node's mean is removed and its spectrum multiplied by
 
         H(f) = 1 / (1 + (low / f)^(2 order)) * 1 / (1 + (f / high)^(2 order))
 
-    which is the squared gain of a Butterworth filter, as running one forwards and backwards gives: one half at `low` and
-    at `high`. The recording is continued at both ends by its point reflection, for 1.5 periods of `low` (3 of `high` where
-    `low` is None) or as far as it reaches, so that the ends do not see each other.
+    which is the squared gain of a Butterworth filter, as running one forwards and backwards gives: about one half at
+    `low` and at `high`. The recording is continued at both ends by its point reflection, for 1.5 periods of `low`
+    (3 of `high` where `low` is None) or as far as it reaches, so that the ends do not see each other.
 
     Args:
         low: Hz; None lets slow fluctuations through (the mean still goes).
@@ -89,13 +105,9 @@ class bandpass(Preprocess):
             if value is not None and not (math.isfinite(value) and value > 0.0):
                 raise ValueError(f"{name} is {value:g}; give a frequency in Hz, such as 0.01, or None")
         if low is None and high is None:
-            raise ValueError(
-                "bandpass was given neither low nor high; give one of them, in Hz, or leave the filter out"
-            )
+            raise ValueError("bandpass was given neither low nor high; give at least one of them, in Hz")
         if low is not None and high is not None and low >= high:
-            raise ValueError(
-                f"the band is {low:g} to {high:g} Hz; low must be below high: bandpass({high:g}, {low:g})?"
-            )
+            raise ValueError(f"the band is {low:g} to {high:g} Hz; low must be below high, as in bandpass(0.01, 0.1)")
         if order < 1:
             raise ValueError(f"order is {order}; give 1 or more")
         self.low, self.high, self.order = low, high, order

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,7 @@ import numpy as np
 
 from vbinfer import _io
 from vbinfer._tree import flat_names
-
-if TYPE_CHECKING:
-    from vbinfer.priors.prior import Prior
+from vbinfer.priors.prior import Prior
 
 
 class FailureRow(NamedTuple):
@@ -57,8 +55,14 @@ class Draws:
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("x", "valid", "round", "log_q"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else np.asarray(value))
+        object.__setattr__(self, "theta", {str(name): np.asarray(value) for name, value in self.theta.items()})
         if self.x.ndim != 2:
-            raise ValueError(f"x has shape {list(self.x.shape)}; expected [draw, feature], as x[:, None] for one feature")
+            raise ValueError(
+                f"x has shape {list(self.x.shape)}; expected [draw, feature], as x[:, None] for one feature"
+            )
         n, width = self.x.shape
         if not self.theta:
             raise ValueError('theta is empty; expected {"path": array of [draw, ...], ...}')
@@ -116,7 +120,7 @@ class Draws:
         """`(theta, x)` of the valid draws."""
         return {name: value[self.valid] for name, value in self.theta.items()}, self.x[self.valid]
 
-    def failures(self, prior: "Prior", bins: int = 10) -> list[FailureRow]:
+    def failures(self, prior: Prior, bins: int = 10) -> list[FailureRow]:
         """Failed draws by region of the prior: a posterior is conditional on "the simulation did not fail".
 
         A scalar parameter is cut at the prior's own quantiles (equal prior mass per region), the elements of an array
@@ -133,7 +137,9 @@ class Draws:
             raise ValueError(f"bins={bins} was given; expected at least 1 region per parameter")
         missing = [name for name in prior.shapes if name not in self.theta]
         if missing:
-            raise ValueError(f"the prior has {', '.join(missing)}, which these draws do not; give the prior they came from")
+            raise ValueError(
+                f"the prior has {', '.join(missing)}, which these draws do not; give the prior they came from"
+            )
         inner = _prior_edges(prior, bins)
         rows: list[FailureRow] = []
         for name, shape in prior.shapes.items():
@@ -172,10 +178,10 @@ class Draws:
 
 def finite_rows(value: np.ndarray) -> np.ndarray:
     """`[n]`: whether every number of the row is finite."""
-    return np.isfinite(value).reshape(len(value), -1).all(axis=1)
+    return np.asarray(np.isfinite(value).reshape(len(value), -1).all(axis=1))
 
 
-def _prior_edges(prior: "Prior", bins: int) -> dict[str, np.ndarray]:
+def _prior_edges(prior: Prior, bins: int) -> dict[str, np.ndarray]:
     """Inner quantiles of the scalar leaves: z is standard normal, so its quantiles map to the prior's."""
     normal = jax.scipy.special.ndtri(jnp.arange(1, bins) / bins)
     z = {
@@ -186,7 +192,7 @@ def _prior_edges(prior: "Prior", bins: int) -> dict[str, np.ndarray]:
     return {name: np.sort(np.asarray(value, float)) for name, value in theta.items() if prior.shapes[name] == ()}
 
 
-def _support(prior: "Prior", name: str) -> tuple[float, float]:
+def _support(prior: Prior, name: str) -> tuple[float, float]:
     """Bounds of a scalar leaf; infinite where its distribution has none."""
     support: Any = prior.dists[name].support
     return (float(getattr(support, "lower_bound", -np.inf)), float(getattr(support, "upper_bound", np.inf)))

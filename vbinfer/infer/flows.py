@@ -36,17 +36,19 @@ class AbstractDensity(abc.ABC):
         """One layer, the identity until trained."""
 
     def build(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
-        """The map from z `[dim]` to standard normal noise, given h `[cond_dim]`; until trained a permutation."""
+        """The map from z `[dim]` to standard normal noise, given h `[cond_dim]`; until trained a permutation.
 
-        def make(key: PRNGKey) -> AbstractBijection:
-            k_layer, k_order = jax.random.split(key)
-            layer = self.layer(k_layer, dim, cond_dim)
-            if dim == 1:
-                return layer
-            order = jnp.arange(dim)[::-1] if dim == 2 else jax.random.permutation(k_order, jnp.arange(dim))
-            return fb.Chain([layer, fb.Permute(order)]).merge_chains()
+        The order of the coordinates is reversed after the first layer, so that two layers reach every one of them,
+        then alternately shuffled and reversed.
+        """
+        k_order, k_layers = jax.random.split(key)
+        flip = jnp.arange(dim)[::-1]
+        orders = [flip if i % 2 == 0 else k for i, k in enumerate(_permutations(k_order, self.layers, dim))]
 
-        return fb.Scan(eqx.filter_vmap(make)(jax.random.split(key, self.layers)))
+        def make(key: PRNGKey, order: Array) -> AbstractBijection:
+            return fb.Chain([self.layer(key, dim, cond_dim), fb.Permute(order)]).merge_chains()
+
+        return fb.Scan(eqx.filter_vmap(make)(jax.random.split(k_layers, self.layers), jnp.stack(orders)))
 
     def to_spec(self) -> dict[str, Any]:
         """The options, JSON-able."""
@@ -105,10 +107,10 @@ class NSF(AbstractDensity):
     Durkan, Bekasov, Murray & Papamakarios 2019, NeurIPS, doi:10.48550/arXiv.1906.04032.
     """
 
-    layers: int = 5
+    layers: int = 3
     width: int = 50
     depth: int = 2
-    knots: int = 8
+    knots: int = 5
     interval: float = 5.0
 
     def layer(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
@@ -146,6 +148,10 @@ def draw(flow: AbstractBijection, h: Array, key: PRNGKey, n: int, dim: int) -> A
     """n draws `[n, D]` from q(z | h)."""
     ready = paramax.unwrap(flow)
     return jax.vmap(lambda noise: ready.inverse(noise, h))(jax.random.normal(key, (n, dim)))
+
+
+def _permutations(key: PRNGKey, layers: int, dim: int) -> list[Array]:
+    return [jax.random.permutation(k, dim) for k in jax.random.split(key, layers)]
 
 
 def _affine() -> AbstractBijection:

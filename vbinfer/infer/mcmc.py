@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,7 @@ from vbinfer._typing import PRNGKey, Theta
 from vbinfer.execute.lanes import as_key, key_words
 from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.potential import LogLikelihood, check_likelihood, potential_fn
-
-if TYPE_CHECKING:
-    from vbinfer.priors.prior import Prior
+from vbinfer.priors.prior import Prior
 
 TRIES = 100
 """Prior draws per chain among which a start is looked for."""
@@ -57,7 +55,7 @@ class NUTS:
 
 
 def sample_mcmc(
-    prior: "Prior",
+    prior: Prior,
     log_likelihood: LogLikelihood,
     x_o: Any,
     *,
@@ -65,15 +63,15 @@ def sample_mcmc(
     num_warmup: int = 500,
     num_samples: int = 500,
     num_chains: int = 4,
-    key: PRNGKey,
+    key: Array,
     init: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Posterior:
     """Sample p(theta | x_o) proportional to p(theta) p(x_o | theta), with all chains side by side.
 
-    Chains move in z, where the prior is standard normal, so no draw leaves the prior's support. Each starts from its own
-    prior draw at which the likelihood and its gradient are finite: chains that disagree (`vb.rhat`) show a posterior
-    with several modes. A likelihood that simulates noise from a fixed key conditions on that one noise path.
+    Chains move in z, where the prior is standard normal, so no draw leaves the prior's support. Each starts from its
+    own prior draw at which the likelihood and its gradient are finite: chains that disagree (`vb.rhat`) show a
+    posterior with several modes. A likelihood that simulates noise from a fixed key conditions on that one noise path.
 
     Args:
         prior: `vb.Prior`.
@@ -101,7 +99,7 @@ def sample_mcmc(
         >>> def log_likelihood(theta, y):
         ...     return dist.Normal(theta["mu"], 1.0).log_prob(y).sum()
         >>> posterior = vb.sample_mcmc(prior, log_likelihood, 2.0, num_warmup=200, num_chains=2, key=jax.random.key(0))
-        >>> abs(posterior.theta["mu"].mean() - 1.0) < 0.2       # N(1, 1/2)
+        >>> bool(abs(posterior.theta["mu"].mean() - 1.0) < 0.2)       # N(1, 1/2)
         True
     """
     kernel, key = NUTS() if kernel is None else kernel, as_key(key)
@@ -141,7 +139,12 @@ def _check_arguments(kernel: object, **sizes: object) -> None:
 
 
 def _run(
-    kernel: NUTS, potential: Callable[[Array], Array], starts: Array, key: PRNGKey, steps: tuple[int, int], progress: bool
+    kernel: NUTS,
+    potential: Callable[[Array], Array],
+    starts: Array,
+    key: PRNGKey,
+    steps: tuple[int, int],
+    progress: bool,
 ) -> tuple[Array, dict[str, np.ndarray]]:
     """z `[chain, draw, Dz]` and statistics `[chain, draw]`."""
     from numpyro import infer
@@ -167,13 +170,13 @@ def _run(
     return chains.get_samples(group_by_chain=True), stats | {"potential_energy": found["potential_energy"]}
 
 
-def _theta_and_log_prob(prior: "Prior", z: Array, energy: Array) -> tuple[Theta, Array]:
+def _theta_and_log_prob(prior: Prior, z: Array, energy: Array) -> tuple[Theta, Array]:
     """theta and its log density: -U(z) without the log-determinant of the change of variables."""
     theta, logdet = prior.constrain(prior.unravel_z(z))
     return theta, -energy - logdet
 
 
-def _prior_starts(prior: "Prior", potential: Callable[[Array], Array], num_chains: int, key: PRNGKey) -> Array:
+def _prior_starts(prior: Prior, potential: Callable[[Array], Array], num_chains: int, key: PRNGKey) -> Array:
     """One finite prior draw per chain `[chain, Dz]`, each chain looking among its own."""
 
     @jax.jit
@@ -202,12 +205,12 @@ def _prior_starts(prior: "Prior", potential: Callable[[Array], Array], num_chain
     )
 
 
-def _given_starts(
-    prior: "Prior", potential: Callable[[Array], Array], num_chains: int, init: Mapping[str, Any]
-) -> Array:
+def _given_starts(prior: Prior, potential: Callable[[Array], Array], num_chains: int, init: Mapping[str, Any]) -> Array:
     for name in init:
         if name not in prior.shapes:
-            raise ValueError(f"init names {name!r}; the prior has no such parameter. {did_you_mean(name, prior.shapes)}")
+            raise ValueError(
+                f"init names {name!r}; the prior has no such parameter. {did_you_mean(name, prior.shapes)}"
+            )
     for name, shape in prior.shapes.items():
         wanted = (num_chains, *shape)
         if name not in init or np.shape(init[name]) != wanted:
@@ -216,7 +219,9 @@ def _given_starts(
     theta = {name: jnp.asarray(init[name], jnp.result_type(float)) for name in prior.shapes}
     outside = ~np.isfinite(np.asarray(jax.vmap(prior.log_prob)(theta)))
     if outside.any():
-        raise ValueError(f"init of chain {int(np.argmax(outside))} lies outside the prior; give a theta inside its support")
+        raise ValueError(
+            f"init of chain {int(np.argmax(outside))} lies outside the prior; give a theta inside its support"
+        )
     z = jax.vmap(lambda one: prior.ravel_z(prior.unconstrain(one)))(theta)
     value, gradient = (np.asarray(part) for part in jax.jit(jax.vmap(jax.value_and_grad(potential)))(z))
     bad = ~(np.isfinite(value) & np.isfinite(gradient).all(axis=1))
@@ -226,7 +231,7 @@ def _given_starts(
     return z
 
 
-def _not_finite(prior: "Prior", values: np.ndarray, gradients: np.ndarray) -> str:
+def _not_finite(prior: Prior, values: np.ndarray, gradients: np.ndarray) -> str:
     """In words: how often the log posterior was not finite, else which gradients were not."""
     bad = ~np.isfinite(values)
     words = []

@@ -3,16 +3,14 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vbinfer import _arviz, _io
 from vbinfer._tree import flat_names
-
-if TYPE_CHECKING:
-    from vbinfer._typing import PRNGKey
-    from vbinfer.priors.prior import Prior
+from vbinfer._typing import PRNGKey
+from vbinfer.priors.prior import Prior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +37,11 @@ class Posterior:
         (('coupling.G',), (101, 1))
     """
 
-    theta: dict[str, np.ndarray]
-    log_prob: np.ndarray | None = None
-    sample_stats: dict[str, np.ndarray] | None = None
-    x_o: np.ndarray | None = None
-    prior: "Prior | None" = None
+    theta: Mapping[str, Any]  # array-likes are taken; after construction all of these hold NumPy arrays
+    log_prob: Any = None
+    sample_stats: Mapping[str, Any] | None = None
+    x_o: Any = None
+    prior: Prior | None = None
     log_evidence: float | None = None
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -63,10 +61,12 @@ class Posterior:
         for name, value in given.items():
             if value.ndim < 2:
                 raise ValueError(
-                    f"{name} has shape {list(value.shape)}; expected [chain, draw, ...]: write array[None] for one chain"
+                    f"{name} has shape {list(value.shape)}; expected [chain, draw, ...]: write x[None] for one chain"
                 )
             if value.shape[:2] != lead:
-                raise ValueError(f"{name} is {list(value.shape)}, but the first leaf of theta is [{lead[0]}, {lead[1]}, ...]")
+                raise ValueError(
+                    f"{name} is {list(value.shape)}, but the first leaf of theta is [{lead[0]}, {lead[1]}, ...]"
+                )
         object.__setattr__(self, "theta", theta)
         object.__setattr__(self, "log_prob", given.get("log_prob"))
         object.__setattr__(self, "sample_stats", None if self.sample_stats is None else stats)
@@ -123,7 +123,7 @@ class Posterior:
         columns = (self.names, mean.tolist(), sd.tolist(), *interval.tolist(), shrinkage, rhat, ess)
         return SummaryTable(tuple(SummaryRow(*row) for row in zip(*columns, strict=True)), hdi_prob)
 
-    def to_inference_data(self, *, key: "PRNGKey | None" = None, num_prior: int = 1_000) -> Any:
+    def to_inference_data(self, *, key: PRNGKey | None = None, num_prior: int = 1_000) -> Any:
         """This posterior for ArviZ: groups posterior, sample_stats, observed_data, and prior if `key` is given.
 
         Args:
@@ -167,18 +167,13 @@ class Posterior:
     @classmethod
     def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Posterior":
         """Rebuild from what `save` wrote; called by `vb.load`."""
-        prior = None
-        if header["prior"] is not None:
-            from vbinfer.priors.prior import Prior
-
-            prior = Prior.from_spec(header["prior"])
         names, stats = header["theta"], header["sample_stats"]
         return cls(
             theta={name: arrays[f"theta/{name}"] for name in names},
             log_prob=arrays.get("log_prob"),
             sample_stats=None if stats is None else {name: arrays[f"sample_stats/{name}"] for name in stats},
             x_o=arrays.get("x_o"),
-            prior=prior,
+            prior=None if header["prior"] is None else Prior.from_spec(header["prior"]),
             log_evidence=header["log_evidence"],
             info=dict(header["info"]),
         )
@@ -219,7 +214,9 @@ class SummaryTable:
     def __str__(self) -> str:
         percent = f"{100 * self.hdi_prob:g}%"
         head = ("", "mean", "sd", f"hdi {percent} low", "high", "shrinkage", "rhat", "ess")
-        body = [head] + [(row.name, *("-" if value is None else f"{value:.4g}" for value in row[1:])) for row in self.rows]
+        body = [head] + [
+            (row.name, *("-" if value is None else f"{value:.4g}" for value in row[1:])) for row in self.rows
+        ]
         widths = [max(map(len, column)) for column in zip(*body, strict=True)]
         lines = []
         for first, *rest in body:
@@ -246,7 +243,7 @@ def _flat(leaves: Mapping[str, Any], posterior: Posterior) -> np.ndarray:
     return np.concatenate([np.asarray(leaves[name], float).reshape(-1) for name in posterior.theta])
 
 
-def _check_prior(theta: Mapping[str, np.ndarray], prior: "Prior") -> None:
+def _check_prior(theta: Mapping[str, np.ndarray], prior: Prior) -> None:
     if set(theta) != set(prior.shapes):
         raise ValueError(
             f"theta has {', '.join(sorted(theta))} but the prior has {', '.join(sorted(prior.shapes))}; "

@@ -1,28 +1,26 @@
 """The potential that gradient samplers see: minus the log posterior density over z, the unconstrained space."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._typing import Theta
-
-if TYPE_CHECKING:
-    from vbinfer.priors.prior import Prior
+from vbinfer.priors.prior import Prior
 
 LogLikelihood = Callable[[Theta, Any], Array]
 """`(theta, x_o) -> log p(x_o | theta)`, one number."""
 
 
-def potential_fn(prior: "Prior", log_likelihood: LogLikelihood, x_o: Any) -> Callable[[Array], Array]:
+def potential_fn(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Callable[[Array], Array]:
     """The potential energy over flat z.
 
     U(z) = -[log p(theta) + log|d theta / d z| + log p(x_o | theta)], theta = constrain(z)
 
-    The first two terms are the log density of z under the prior: -|z|^2 / 2 up to a constant where the prior is standard
-    normal in z.
+    The first two terms are the log density of z under the prior, -|z|^2 / 2 up to a constant where the prior is
+    standard normal in z.
 
     Args:
         prior: the prior; `prior.ravel_z` says the order of z.
@@ -41,7 +39,7 @@ def potential_fn(prior: "Prior", log_likelihood: LogLikelihood, x_o: Any) -> Cal
     return potential
 
 
-def check_likelihood(prior: "Prior", log_likelihood: LogLikelihood, x_o: Any) -> None:
+def check_likelihood(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> None:
     """Refuse a likelihood that is no function or whose value is not one number, before anything is sampled."""
     if not callable(log_likelihood):
         raise TypeError(

@@ -3,19 +3,18 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from vbinfer._typing import PRNGKey, SimulatorLike
+from vbinfer._typing import SimulatorLike
 from vbinfer.execute.executor import Executor, Local
 from vbinfer.execute.lanes import LANE, as_key, batched, checked, feature_names
 from vbinfer.infer.draws import finite_rows
-
-if TYPE_CHECKING:
-    from vbinfer.infer.posterior import Posterior
+from vbinfer.infer.posterior import Posterior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,24 +24,24 @@ class Predictive:
     Attributes:
         x: summaries `[n, F]`.
         names: names of the F summaries.
-        ys: recordings `[n, T, N]`, if they were asked for.
+        ys: recordings `[n, T, N]`, if they were asked for; a dictionary where several monitors are summarised.
         valid: `[n]`, False where a simulation failed.
         theta: the parameters simulated, leaves `[n, ...]`.
     """
 
     x: np.ndarray
     names: tuple[str, ...]
-    ys: np.ndarray | None
+    ys: Any
     valid: np.ndarray
     theta: dict[str, np.ndarray]
 
 
 def posterior_predictive(
-    posterior: "Posterior",
+    posterior: Posterior,
     fwd: SimulatorLike,
     *,
     n: int,
-    key: PRNGKey,
+    key: Array,
     series: bool = False,
     executor: Executor | None = None,
 ) -> Predictive:
@@ -72,7 +71,7 @@ def posterior_predictive(
     picked = np.asarray(jax.random.permutation(k_pick, total))[:n]
     theta = {name: value.reshape(total, *value.shape[2:])[picked] for name, value in posterior.theta.items()}
 
-    def lane(number: int, device: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    def lane(number: int, device: Any) -> tuple[np.ndarray, Any]:
         index = np.minimum(np.arange(number * LANE, (number + 1) * LANE), n - 1)  # a short tail repeats the last draw
         keys = jax.vmap(lambda i: jax.random.fold_in(k_sim, i))(jnp.asarray(index, jnp.uint32))
         put = {name: jax.device_put(value[index], device) for name, value in theta.items()}
@@ -80,8 +79,7 @@ def posterior_predictive(
 
     lanes = list((executor or Local()).map(lane, range(math.ceil(n / LANE))))
     x = np.concatenate([part for part, _ in lanes])[:n]
-    parts = [part for _, part in lanes if part is not None]
-    ys = np.concatenate(parts)[:n] if parts else None
+    ys = jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *(part for _, part in lanes))
     return Predictive(x, feature_names(fwd, x.shape[1]), ys, finite_rows(x), theta)
 
 
@@ -90,7 +88,7 @@ def _plain_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, 
     return lambda theta, keys: (checked(batch(theta, keys)), None)
 
 
-def _series_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]:
+def _series_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, Any]]:
     batch_series = getattr(fwd, "batch_series", None)
     if batch_series is None:
         raise ValueError(
@@ -98,8 +96,8 @@ def _series_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray,
             f"give a vb.ForwardModel (or an object with .batch_series(theta, keys) -> (x, ys)), or write series=False"
         )
 
-    def run(theta: Any, keys: Any) -> tuple[np.ndarray, np.ndarray]:
+    def run(theta: Any, keys: Any) -> tuple[np.ndarray, Any]:
         x, ys = batch_series(theta, keys)
-        return checked(x), np.asarray(ys)
+        return checked(x), jax.tree.map(np.asarray, ys)
 
     return run

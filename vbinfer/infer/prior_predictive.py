@@ -4,10 +4,11 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from vbinfer import _io
 from vbinfer._typing import PRNGKey, SimulatorLike
@@ -17,17 +18,15 @@ from vbinfer.execute.store import Rows, Store, read_store
 from vbinfer.infer.draws import Draws, finite_rows
 from vbinfer.infer.progress import Progress
 from vbinfer.infer.ranges import check_ranges
-
-if TYPE_CHECKING:
-    from vbinfer.priors.prior import Prior
+from vbinfer.priors.prior import Prior
 
 
 def sample_prior_predictive(
-    prior: "Prior",
+    prior: Prior,
     simulator: SimulatorLike,
     n: int,
     *,
-    key: PRNGKey,
+    key: Array,
     batch_size: int | None = None,
     store: str | Path | None = None,
     executor: Executor | None = None,
@@ -123,10 +122,12 @@ def _check_sizes(n: object, batch_size: object) -> int:
     return int(batch_size)
 
 
-def _check_simulator(prior: "Prior", simulator: Any) -> None:
+def _check_simulator(prior: Prior, simulator: Any) -> None:
     """Whatever can be known to be wrong before anything runs."""
     if not callable(simulator):
-        raise TypeError(f"the simulator is a {type(simulator).__name__}; expected a function (theta, key) -> x [feature]")
+        raise TypeError(
+            f"the simulator is a {type(simulator).__name__}; expected a function (theta, key) -> x [feature]"
+        )
     if hasattr(simulator, "check"):
         simulator.check(prior)
     if hasattr(simulator, "ranges"):
@@ -137,7 +138,7 @@ def _fingerprint(simulator: Any) -> str | None:
     return str(simulator.fingerprint()) if hasattr(simulator, "fingerprint") else None
 
 
-def _study(prior: "Prior", simulator: Any, key: PRNGKey, batch_size: int) -> dict[str, Any]:
+def _study(prior: Prior, simulator: Any, key: PRNGKey, batch_size: int) -> dict[str, Any]:
     """What makes a store this study's and no other's."""
     mark, names = _fingerprint(simulator), getattr(simulator, "names", None)
     if mark is None:
@@ -156,7 +157,7 @@ def _study(prior: "Prior", simulator: Any, key: PRNGKey, batch_size: int) -> dic
     }
 
 
-def _runner(prior: "Prior", simulator: SimulatorLike, key: PRNGKey) -> Callable[[int, Any], Rows]:
+def _runner(prior: Prior, simulator: SimulatorLike, key: PRNGKey) -> Callable[[int, Any], Rows]:
     """`(lane, device) -> rows` of the 64 draws of that lane."""
     batch = batched(simulator)
 
@@ -188,8 +189,8 @@ def _collect(
     """Rows of every lane, in order, and how many draws came from the store."""
     per_shard, wanted = batch_size // LANE, math.ceil(n / LANE)
     lanes: dict[int, Rows] = {}
-    for shard in range(math.ceil(wanted / per_shard)) if store is not None else ():
-        rows = store.read(shard)
+    for shard in range(math.ceil(wanted / per_shard)):
+        rows = None if store is None else store.read(shard)
         for i in range(len(rows["x"]) // LANE if rows is not None else 0):
             part = slice(i * LANE, (i + 1) * LANE)
             lanes[shard * per_shard + i] = {name: value[part] for name, value in (rows or {}).items()}

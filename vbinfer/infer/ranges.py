@@ -1,19 +1,19 @@
-"""A prior against the ranges that a simulator declares: refused before anything runs, with the prior to write instead."""
+"""A prior against the ranges that a simulator declares: refused before anything runs."""
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from vbinfer.priors.prior import Prior
+from vbinfer._param import range_text
+from vbinfer.priors.prior import Prior
 
 TOLERATED = 1e-6
 """Prior mass outside a range that is left to fail as single draws."""
 
 
-def check_ranges(prior: "Prior", ranges: Mapping[str, tuple[float, float]]) -> None:
+def check_ranges(prior: Prior, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Refuse a prior with more than 1e-6 of its mass outside the declared range of a parameter.
 
     Args:
@@ -35,30 +35,26 @@ def check_ranges(prior: "Prior", ranges: Mapping[str, tuple[float, float]]) -> N
     if not bad:
         return
     lines = [
-        f"the prior of {name!r} has {mass:.2g} of its mass outside {_interval(*bounds[name])}, where the parameter is "
+        f"the prior of {name!r} has {mass:.2g} of its mass outside {range_text(*bounds[name])}, where the parameter is "
         f"declared; write {_remedy(name, prior.dists[name], *bounds[name])}"
         for name, mass in bad.items()
     ]
     raise ValueError("\n".join(lines))
 
 
-def _interval(low: float, high: float) -> str:
-    left = f"[{low:g}" if math.isfinite(low) else "(-inf"
-    return f"{left}, {high:g}]" if math.isfinite(high) else f"{left}, inf)"
-
-
 def _remedy(name: str, prior: Any, low: float, high: float) -> str:
     """The prior cut to the range, as the text to write."""
     base, shape = prior, tuple(prior.batch_shape) + tuple(prior.event_shape)
-    while hasattr(base, "base_dist") and type(base).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+    while type(base).__name__ in ("Independent", "ExpandedDistribution"):
         base = base.base_dist
     kind = type(base).__name__
     ends = [f"{side}={_number(value)}" for side, value in (("low", low), ("high", high)) if math.isfinite(value)]
     tail = f".expand({list(shape)})" if shape else ""
-    if kind in ("Normal", "TwoSidedTruncatedDistribution", "LeftTruncatedDistribution", "RightTruncatedDistribution"):
-        centre = getattr(base, "base_dist", base)
+    centre = getattr(base, "base_dist", base)
+    if type(centre).__name__ == "Normal" and (centre is base or kind.endswith("TruncatedDistribution")):
         ends = _tighter(base, low, high) if centre is not base else ends
-        return f'"{name}": dist.TruncatedNormal({_number(centre.loc)}, {_number(centre.scale)}, {", ".join(ends)}){tail}'
+        arguments = ", ".join([_number(centre.loc), _number(centre.scale), *ends])
+        return f'"{name}": dist.TruncatedNormal({arguments}){tail}'
     if kind == "Uniform":
         low, high = max(low, float(np.min(base.low))), min(high, float(np.max(base.high)))
         if low < high:

@@ -8,24 +8,25 @@ from jaxtyping import Array
 from vbinfer._param import Param, Parametrised, param
 
 
-class AbstractCoupling(Parametrised):
-    """Coupling functions in TVB's two halves: `pre` before the sum over sources, `post` after it.
+Rows = tuple[Array, ...]
+"""Coupling variables, one array `[N, ...batch]` each, so that parameters broadcast as in a model's `dfun`."""
 
-    Rows are coupling variables: `x: [C, N, ...batch]`.
-    """
+
+class AbstractCoupling(Parametrised):
+    """Coupling functions in TVB's two halves: `pre` before the sum over sources, `post` after it."""
 
     @abc.abstractmethod
-    def pre(self, x_j: Array) -> Array:
+    def pre(self, x_j: Rows) -> Rows:
         """What a source sends."""
 
     @abc.abstractmethod
-    def post(self, gx: Array, x_i: Array, strength: Array) -> Array:
+    def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:
         """The input c of a receiver.
 
         Args:
-            gx: sum_j w_ij pre(x_j), `[C, N, ...batch]`.
-            x_i: what the receiver's own coupling variables are, `[C, N, ...batch]`.
-            strength: sum_j w_ij, `[1, N]`; in a batch `[1, N, 1]`, or `[1, N, B]` where weights are drawn.
+            gx: sum_j w_ij pre(x_j), a row for each that `pre` sends.
+            x_i: the receiver's own coupling variables.
+            strength: sum_j w_ij, `[N]`; in a batch `[N, 1]`, or `[N, B]` where weights are drawn.
         """
 
 
@@ -35,11 +36,11 @@ class Linear(AbstractCoupling):
     G: Param = param(1.0, doc="global coupling strength")
     offset: Param = param(0.0, doc="constant input")
 
-    def pre(self, x_j: Array) -> Array:
+    def pre(self, x_j: Rows) -> Rows:
         return x_j
 
-    def post(self, gx: Array, x_i: Array, strength: Array) -> Array:
-        return self.G * gx + self.offset
+    def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:
+        return tuple(self.G * sum_j + self.offset for sum_j in gx)
 
 
 class Difference(AbstractCoupling):
@@ -47,17 +48,13 @@ class Difference(AbstractCoupling):
 
     G: Param = param(1.0, doc="global coupling strength")
 
-    def pre(self, x_j: Array) -> Array:
+    def pre(self, x_j: Rows) -> Rows:
         return x_j
 
-    def post(self, gx: Array, x_i: Array, strength: Array) -> Array:
-        return self.G * (gx - strength * x_i)
+    def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:
+        return tuple(self.G * (sum_j - strength * own) for sum_j, own in zip(gx, x_i, strict=True))
 
 
 def weighted_sum(weights: Array, sent: Array) -> Array:
-    """sum_j w_ij sent_j for weights `[N, N]` or, one matrix per draw, `[N, N, B]`; sent is `[C, N]` or `[C, N, B]`."""
-    if weights.ndim == 3:
-        return jnp.einsum("ijb,cjb->cib", weights, sent)
-    if sent.shape[0] == 1:
-        return (weights @ sent[0])[None]
-    return jnp.einsum("ij,cj...->ci...", weights, sent)
+    """sum_j w_ij sent_j for weights `[N, N]` or, one matrix per draw, `[N, N, B]`; sent is `[N]` or `[N, B]`."""
+    return jnp.einsum("ijb,jb->ib", weights, sent) if weights.ndim == 3 else weights @ sent

@@ -1,6 +1,6 @@
 """A prior as a torch distribution over flat theta: what the sbi package needs of a prior."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def torch_prior(prior: "Prior") -> Any:
     class TorchPrior(torch.distributions.Distribution):
         """Named numpyro distributions behind torch's interface."""
 
-        arg_constraints: dict[str, Any] = {}
+        arg_constraints: ClassVar[dict[str, Any]] = {}
 
         def __init__(self) -> None:
             super().__init__(torch.Size(()), torch.Size((prior.dim,)), validate_args=False)
@@ -41,7 +41,7 @@ def torch_prior(prior: "Prior") -> Any:
         def variance(self) -> Any:
             return _to_torch(_flat(prior, prior.variance()))
 
-        def sample(self, sample_shape: Any = torch.Size()) -> Any:
+        def sample(self, sample_shape: Any = ()) -> Any:
             shape = tuple(sample_shape)
             seed = int(torch.randint(2**31 - 1, ()).item())
             theta = prior.sample(key=jax.random.key(seed), n=int(np.prod(shape, dtype=int)))

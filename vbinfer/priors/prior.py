@@ -65,12 +65,12 @@ class Prior:
         shape = () if n is None else (n,)
         return {name: d.sample(k, shape) for (name, d), k in zip(self.dists.items(), keys, strict=True)}
 
-    def log_prob(self, theta: Mapping[str, Array]) -> Array:
+    def log_prob(self, theta: Mapping[str, Any]) -> Array:
         """Log-density `[...]` of theta with leaves `[..., *shape]`; -inf outside the support, never NaN."""
         values = self._take(theta, self.shapes)
         return jnp.asarray(sum(leaf.log_prob(values[name]) for name, leaf in self._leaves.items()))
 
-    def constrain(self, z: Mapping[str, Array]) -> tuple[Theta, Array]:
+    def constrain(self, z: Mapping[str, Any]) -> tuple[Theta, Array]:
         """theta and `log |d theta / d z|` `[...]` from z, leaves `[..., *z_shape]`.
 
         `log_prob(theta) + logdet` is the density of z: standard normal, except for whitened leaves.
@@ -79,24 +79,24 @@ class Prior:
         pairs = {name: leaf.constrain(values[name]) for name, leaf in self._leaves.items()}
         return {name: pair[0] for name, pair in pairs.items()}, jnp.asarray(sum(pair[1] for pair in pairs.values()))
 
-    def unconstrain(self, theta: Mapping[str, Array]) -> Theta:
+    def unconstrain(self, theta: Mapping[str, Any]) -> Theta:
         """z of a theta inside the support; the inverse of `constrain`."""
         values = self._take(theta, self.shapes)
         return {name: leaf.unconstrain(values[name]) for name, leaf in self._leaves.items()}
 
-    def ravel(self, theta: Mapping[str, Array]) -> Array:
+    def ravel(self, theta: Mapping[str, Any]) -> Array:
         """Named leaves `[..., *shape]` to `[..., D]`, in the order of `names`."""
-        return ravel(theta, self.shapes)
+        return ravel(self._take(theta, self.shapes), self.shapes)
 
-    def unravel(self, flat: Array) -> Theta:
+    def unravel(self, flat: Any) -> Theta:
         """`[..., D]` to named leaves."""
         return unravel(jnp.asarray(flat), self.shapes)
 
-    def ravel_z(self, z: Mapping[str, Array]) -> Array:
+    def ravel_z(self, z: Mapping[str, Any]) -> Array:
         """Named z to `[..., z_dim]`."""
-        return ravel(z, self.z_shapes)
+        return ravel(self._take(z, self.z_shapes), self.z_shapes)
 
-    def unravel_z(self, flat: Array) -> Theta:
+    def unravel_z(self, flat: Any) -> Theta:
         """`[..., z_dim]` to named z."""
         return unravel(jnp.asarray(flat), self.z_shapes)
 
@@ -107,7 +107,7 @@ class Prior:
         }
 
     def to_torch(self) -> Any:
-        """This prior as a `torch.distributions.Distribution` over flat float32 theta `[..., D]`, for the sbi package."""
+        """This prior as a float32 `torch.distributions.Distribution` over flat theta `[..., D]`, for the sbi package."""
         from vbinfer.priors._torch import torch_prior
 
         return torch_prior(self)
@@ -149,14 +149,15 @@ class Prior:
         """The prior that `to_spec` described."""
         return cls({name: from_spec(item) for name, item in spec.items()})
 
-    def _take(self, values: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> Theta:
+    def _take(self, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Theta:
         if set(values) != set(shapes):
             raise ValueError(f"theta has {sorted(values)}; the prior has {sorted(shapes)}")
         taken = {name: jnp.asarray(values[name], dtype=jnp.result_type(float)) for name in shapes}
         for name, shape in shapes.items():
             given = taken[name].shape
             if given[len(given) - len(shape) :] != shape:
-                raise ValueError(f"{name!r} was given shape {list(given)}; expected [..., {', '.join(map(str, shape))}]")
+                expected = ", ".join(map(str, ("...", *shape)))
+                raise ValueError(f"{name!r} was given shape {list(given)}; expected [{expected}]")
         return taken
 
 

@@ -172,10 +172,7 @@ def _generic(d: Any) -> Tails | None:
 
 def _bisected(cdf: Callable[[Array], Array], sf: Callable[[Array], Array], support: Any) -> Tails:
     """Inverses by bisection in a coordinate that gives the support an even relative resolution."""
-    if support is constraints.real:
-        at = jnp.sinh
-    else:
-        at = biject_to(support)
+    at = jnp.sinh if support is constraints.real else biject_to(support)
 
     def solve(is_left: Callable[[Array], Array], like: Array) -> Array:
         def halve(_: Any, bracket: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -1,5 +1,6 @@
 """The questions of a report, one function each: None where an input is missing, else a light and a sentence."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ FAILED_WARN, FAILED_FAIL = 0.01, 0.2
 RHAT_WARN, RHAT_FAIL = 1.01, 1.05
 ESS_WARN, ESS_FAIL = 400.0, 100.0
 COVERAGE = 0.9
+WITHIN_2SD = 0.9545  # mass of a normal distribution within 2 sd
 GAP = 1.0  # nats between training and held-out loss
 
 
@@ -64,8 +66,9 @@ def _learned(e: Evidence) -> Check | None:
         _light(nothing, bool(np.any(e.shrinkage < LEARNED)) or bool(crowded)),
         f"{head}{listed}{tail}.{edge}",
         "#posterior",
-        f"shrinkage = 1 \N{MINUS SIGN} posterior variance / prior variance. Fail: below {LEARNED:g} for every parameter, or no "
-        f"held-out information gain. Warn: below {LEARNED:g} for one, or more than {percent(EDGE_POSTERIOR)} of the "
+        "Shrinkage = 1 \N{MINUS SIGN} posterior variance / prior variance. "
+        f"Fail: below {LEARNED:g} for every parameter, or no held-out information gain. "
+        f"Warn: below {LEARNED:g} for one, or more than {percent(EDGE_POSTERIOR)} of the "
         f"posterior in an outer {percent(EDGE_PRIOR, 1)} of the prior.",
     )
 
@@ -99,7 +102,8 @@ def _inside(e: Evidence) -> Check | None:
         sentence,
         "#data",
         f"Each feature's percentile among valid prior draws. Warn: any outside {OUTSIDE:g} to {100 - OUTSIDE:g}. "
-        f"Fail: more than {percent(MANY_OUTSIDE)} of them. Features are looked at one by one; odd combinations go unseen.",
+        f"Fail: more than {percent(MANY_OUTSIDE)} of them. "
+        "Features are looked at one by one: odd combinations go unseen.",
     )
 
 
@@ -108,31 +112,48 @@ def is_outside(value: float | None) -> bool:
     return value is not None and not OUTSIDE <= value <= 100.0 - OUTSIDE
 
 
-def recovery_rows(e: Evidence) -> list[dict[str, float | str | int]]:
-    """Per parameter of a recovery study: z, coverage with its exact binomial interval, shrinkage, correlation."""
+@dataclasses.dataclass(frozen=True)
+class RecoveryRow:
+    """One parameter of a recovery study over `n` simulated observations."""
+
+    name: str
+    n: int
+    within_2sd: int
+    covered: int
+    coverage_low: float
+    coverage_high: float
+    p_within: float
+    p_covered: float
+    median_shrinkage: float
+    r: float
+
+
+def recovery_rows(e: Evidence) -> list[RecoveryRow]:
+    """Per parameter: counts of truths recovered, coverage with its exact binomial interval, shrinkage, correlation."""
     if e.extras.recovery is None:
         return []
     truth, draws = e.flat(e.extras.recovery.theta_true), e.flat(e.extras.recovery.theta)
-    mean, sd = draws.mean(axis=1), draws.std(axis=1, ddof=1)
+    mean, sd, n = draws.mean(axis=1), draws.std(axis=1, ddof=1), len(truth)
     low, high = np.quantile(draws, [0.5 - COVERAGE / 2, 0.5 + COVERAGE / 2], axis=1)
+    within = np.sum(np.abs(mean - truth) < 2.0 * sd, axis=0)
+    covered = np.sum((low <= truth) & (truth <= high), axis=0)
+    prior_var = e.prior_moments[1] if e.prior_moments is not None else np.full(len(e.names), np.nan)
     rows = []
     for i, name in enumerate(e.names):
-        n, within = len(truth), int(np.sum(np.abs(mean[:, i] - truth[:, i]) < 2.0 * sd[:, i]))
-        covered = int(np.sum((low[:, i] <= truth[:, i]) & (truth[:, i] <= high[:, i])))
-        interval = stats.binomtest(covered, n).proportion_ci(0.95)
-        prior_var = e.prior_moments[1][i] if e.prior_moments is not None else float("nan")
-        row: dict[str, float | str | int] = {
-            "name": name,
-            "n": n,
-            "within_2sd": within,
-            "covered": covered,
-            "coverage_low": float(interval.low),
-            "coverage_high": float(interval.high),
-            "p_within": float(stats.binom.cdf(within, n, 0.9545)),
-            "p_covered": float(stats.binomtest(covered, n, COVERAGE).pvalue),
-            "median_shrinkage": float(np.median(1.0 - sd[:, i] ** 2 / prior_var)),
-            "r": float(np.corrcoef(truth[:, i], mean[:, i])[0, 1]) if n > 2 else float("nan"),
-        }
+        test = stats.binomtest(int(covered[i]), n, COVERAGE)
+        interval = test.proportion_ci(0.95)
+        row = RecoveryRow(
+            name=name,
+            n=n,
+            within_2sd=int(within[i]),
+            covered=int(covered[i]),
+            coverage_low=float(interval.low),
+            coverage_high=float(interval.high),
+            p_within=float(stats.binom.cdf(within[i], n, WITHIN_2SD)),
+            p_covered=float(test.pvalue),
+            median_shrinkage=float(np.median(1.0 - sd[:, i] ** 2 / prior_var[i])),
+            r=float(np.corrcoef(truth[:, i], mean[:, i])[0, 1]) if n > 2 else float("nan"),
+        )
         rows.append(row)
     return rows
 
@@ -141,18 +162,18 @@ def _recovers(e: Evidence) -> Check | None:
     rows = recovery_rows(e)
     if not rows:
         return None
-    smallest = min(min(float(row["p_within"]), float(row["p_covered"])) for row in rows) * 2 * len(rows)
+    smallest = min(min(row.p_within, row.p_covered) for row in rows) * 2 * len(rows)
     words = [
-        f"{row['name']} {row['within_2sd']} and {row['covered']} (median shrinkage {two(float(row['median_shrinkage']))})"
+        f"{row.name} {row.within_2sd} and {row.covered} (median shrinkage {two(row.median_shrinkage)})"
         for row in rows[:6]
     ]
-    head = f"Of {rows[0]['n']} known truths, within 2 posterior sd and inside the {percent(COVERAGE)} interval: "
+    head = f"Of {rows[0].n} known truths, within 2 posterior sd and inside the {percent(COVERAGE)} interval: "
     return Check(
         "Does the estimator recover known truths?",
         _light(smallest < 0.001, smallest < 0.05),
         head + "; ".join(words) + ".",
         "#recovery",
-        f"Exact binomial tests of both counts against 95\N{NO-BREAK SPACE}% and {percent(COVERAGE)}, shared over parameters. "
+        f"Exact binomial tests of both counts against 95 % and {percent(COVERAGE)}, shared over parameters. "
         "Warn: p < 0.05. Fail: p < 0.001.",
     )
 
@@ -189,7 +210,7 @@ def _mixed(e: Evidence) -> Check | None:
     leaf = next(iter(e.posterior.theta.values()))
     if np.shape(leaf)[0] < 2:
         return None
-    from vbinfer.diagnostics.contraction import ess, rhat
+    from vbinfer.diagnostics.mcmc import ess, rhat
 
     worst_rhat = max(float(np.max(np.asarray(value))) for value in rhat(e.posterior).values())
     least_ess = min(float(np.min(np.asarray(value))) for value in ess(e.posterior).values())
@@ -205,7 +226,7 @@ def _mixed(e: Evidence) -> Check | None:
         f"{least_ess:.0f}, {count} divergent transitions.",
         "#posterior",
         f"Warn: R-hat above {RHAT_WARN:g}, effective size below {ESS_WARN:.0f}, any divergence. "
-        f"Fail: R-hat above {RHAT_FAIL:g}, below {ESS_FAIL:.0f}, more than 1\N{NO-BREAK SPACE}% divergent.",
+        f"Fail: R-hat above {RHAT_FAIL:g}, below {ESS_FAIL:.0f}, more than 1 % divergent.",
     )
 
 
@@ -220,7 +241,7 @@ def _predicts(e: Evidence) -> Check | None:
     if rows:
         n = len(rows[0].posterior) if rows[0].posterior is not None else 0
         words.append(
-            f"{len(rows) - len(outside)} of {len(rows)} features of the recording lie inside the central 95\N{NO-BREAK SPACE}% of "
+            f"{len(rows) - len(outside)} of {len(rows)} features of the recording lie inside the central 95 % of "
             f"{n} posterior predictive simulations"
         )
     post, prior = fc.get("posterior predictive"), fc.get("prior predictive")
@@ -235,8 +256,8 @@ def _predicts(e: Evidence) -> Check | None:
         _light(share > 0.5, share > 0.2 or no_better),
         f"{sentence[0].upper()}{sentence[1:]}.",
         "#predictive",
-        "Warn: more than 20\N{NO-BREAK SPACE}% of the features outside (5\N{NO-BREAK SPACE}% expected), or an FC no closer to the recording's than the "
-        "prior predictive. Fail: more than 50\N{NO-BREAK SPACE}% outside.",
+        "Warn: more than 20 % of the features outside (5 % expected), or an FC no closer to the recording's than the "
+        "prior predictive. Fail: more than 50 % outside.",
     )
 
 

@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vbinfer._param import did_you_mean
 from vbinfer.infer.draws import Draws
@@ -21,6 +22,7 @@ HDI_PROB = 0.94
 PRIOR_DRAWS = 4_000
 
 
+@runtime_checkable
 class RecordingLike(Protocol):
     """A recording as the report reads it: values `[time, node]`, a sampling period in ms, one label per node."""
 
@@ -44,8 +46,8 @@ class Recovery:
         ValueError: different parameters, or a different number of observations, in the two.
     """
 
-    theta_true: Mapping[str, np.ndarray]
-    theta: Mapping[str, np.ndarray]
+    theta_true: Mapping[str, ArrayLike]
+    theta: Mapping[str, ArrayLike]
 
     def __post_init__(self) -> None:
         if set(self.theta_true) != set(self.theta):
@@ -111,7 +113,7 @@ class Evidence:
     fit: FitInfo | None = None
     predictive: Predictive | None = None
     observed: RecordingLike | None = None
-    theta_true: Mapping[str, np.ndarray] | None = None
+    theta_true: Mapping[str, ArrayLike] | None = None
     extras: Extras = dataclasses.field(default_factory=Extras)
 
     def __post_init__(self) -> None:
@@ -152,9 +154,10 @@ class Evidence:
             raise ValueError(f"observed.values has shape {list(np.shape(self.observed.values))}; expected [time, node]")
         n = np.shape(self.observed.values)[1]
         for name, item in (("predictive", self.predictive), ("prior_predictive", self.extras.prior_predictive)):
-            if item is not None and item.ys is not None and np.shape(item.ys)[-1] != n:
+            ys = series(item)
+            if ys is not None and ys.shape[-1] != n:
                 raise ValueError(
-                    f"observed has {n} channels but {name}.ys has {np.shape(item.ys)[-1]} nodes; "
+                    f"observed has {n} channels but {name}.ys has {ys.shape[-1]} nodes; "
                     "the recording's channels must be the connectome's rows"
                 )
         if self.extras.structural is not None and np.shape(self.extras.structural) != (n, n):
@@ -318,14 +321,20 @@ def match(a: np.ndarray, b: np.ndarray) -> float:
 def fc(y: np.ndarray) -> np.ndarray:
     """Pearson correlations `[node, node]` of `[time, node]` in float64; 0 with a constant channel."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        matrix = np.nan_to_num(np.corrcoef(np.asarray(y, np.float64).T), nan=0.0)
+        matrix = np.atleast_2d(np.nan_to_num(np.corrcoef(np.asarray(y, np.float64).T), nan=0.0))
     np.fill_diagonal(matrix, 1.0)
     return matrix
 
 
-def mean_fc(predictive: Predictive | None) -> np.ndarray | None:
-    """The mean FC of the draws that did not fail; None without series."""
-    if predictive is None or predictive.ys is None:
+def series(predictive: Predictive | None) -> np.ndarray | None:
+    """Simulated series `[n, time, node]` of the draws that did not fail; None without, or with several monitors."""
+    if predictive is None or predictive.ys is None or isinstance(predictive.ys, Mapping):
         return None
     ys = np.asarray(predictive.ys)[np.asarray(predictive.valid)]
-    return np.mean([fc(y) for y in ys], axis=0) if len(ys) else None
+    return ys if len(ys) else None
+
+
+def mean_fc(predictive: Predictive | None) -> np.ndarray | None:
+    """The mean FC of the draws that did not fail; None without series."""
+    ys = series(predictive)
+    return None if ys is None else np.mean([fc(y) for y in ys], axis=0)

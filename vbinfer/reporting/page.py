@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.fit_info import FitInfo
@@ -36,7 +37,7 @@ def report(
     fit: FitInfo | None = None,
     predictive: Predictive | None = None,
     observed: RecordingLike | None = None,
-    theta_true: Mapping[str, np.ndarray] | None = None,
+    theta_true: Mapping[str, ArrayLike] | None = None,
     extras: Extras | None = None,
     out: str | Path = "report.html",
 ) -> Verdict:
@@ -112,7 +113,7 @@ def _numbers(e: Evidence) -> dict[str, object]:
     ]
     numbers: dict[str, object] = {"parameters": e.parameters, "features": features, "fc_correlation": e.fc_match}
     if e.extras.recovery is not None:
-        numbers["recovery"] = recovery_rows(e)
+        numbers["recovery"] = [dataclasses.asdict(row) for row in recovery_rows(e)]
     if e.fit is not None:
         numbers["info_gain"], numbers["converged"] = float(e.fit.info_gain), bool(e.fit.converged)
     if e.draws is not None:
@@ -123,9 +124,9 @@ def _numbers(e: Evidence) -> dict[str, object]:
 def _render(verdict: Verdict, absent: list[str], sections: list[Part], e: Evidence) -> str:
     import jinja2
 
-    text = importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    text = importlib.resources.files("vbinfer.reporting").joinpath("page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        finalize=_unbroken, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     data = verdict.to_json()
     for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):  # still JSON, and closes no tag
@@ -144,6 +145,11 @@ def _render(verdict: Verdict, absent: list[str], sections: list[Part], e: Eviden
     )
 
 
+def _unbroken(value: object) -> object:
+    """Keep a number and its percent sign on one line; leave what is already HTML or JSON alone."""
+    return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
+
+
 def _tiles(e: Evidence) -> list[dict[str, str]]:
     """The answer in a line per parameter, for the top of the page; the first six."""
     tiles = []
@@ -158,7 +164,5 @@ def _tiles(e: Evidence) -> list[dict[str, str]]:
             "interval": f"{percent(HDI_PROB)} interval {' to '.join(spread(interval, sd))}",
             "extra": "" if e.shrinkage is None else f"shrinkage {two(float(e.shrinkage[i]))}",
         }
-        tiles.append(
-            {key: text.replace("-", "\N{MINUS SIGN}") if key != "name" else text for key, text in tile.items()}
-        )
+        tiles.append(tile)
     return tiles

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from . import plots
+from . import plots, plots_fc
 from .checks import failure_rows, is_outside, recovery_rows
 from .connectivity import fc_blocks, fcd_blocks
 from .evidence import HDI_PROB, Evidence, FeatureRow
@@ -32,12 +32,12 @@ def _data(e: Evidence) -> Part | None:
         blocks.append(
             Images(
                 [
-                    plots.carpet(e.observed),
-                    *plots.fc_matrices({"Functional connectivity": e.fc_observed}, e.observed.labels),
+                    plots_fc.carpet(e.observed),
+                    *plots_fc.fc_matrices({"Functional connectivity": e.fc_observed}, e.observed.labels),
                 ],
                 f"The recording: {n} channels, {steps} samples, one every {e.observed.period:g} ms ({minutes:.1f} "
-                "minutes). Left: each channel on its own scale. Right: correlation between channels.",
-                "half",
+                "minutes), each on its own scale, and the correlations between them.",
+                "third",
             )
         )
     rows = e.features
@@ -76,7 +76,7 @@ def _feature_table(rows: list[FeatureRow], cut: str) -> Table:
         "feature",
         "recording",
         "prior median",
-        "prior 90\N{NO-BREAK SPACE}% range",
+        "prior 90 % range",
         "percentile in prior",
         "percentile in posterior",
     ]
@@ -133,7 +133,7 @@ def _parameter_table(e: Evidence) -> Table:
             else:
                 line.append(spread([value], digits)[0] if isinstance(value, float) else number(value))
         cells.append(line)
-    caption = f"Posterior by parameter. The {percent(HDI_PROB)} interval is the shortest that holds {percent(HDI_PROB)} of the draws"
+    caption = f"Posterior by parameter. The interval is the shortest that holds {percent(HDI_PROB)} of the draws"
     caption += "; shrinkage is 1 \N{MINUS SIGN} posterior variance / prior variance" if e.shrinkage is not None else ""
     caption += "; z is (mean \N{MINUS SIGN} true value) / sd" if e.truth is not None else ""
     return Table(list(there), cells, caption + ".", words=2 if "unit" in there else 1)
@@ -167,20 +167,20 @@ def _recovery(e: Evidence) -> Part | None:
     pictures = [plots.recovery(e, truth, draws, i) for i in shown]
     rows = [
         [
-            str(row["name"]),
-            f"{row['within_2sd']} of {row['n']}",
-            f"{row['covered']} of {row['n']}",
-            f"{percent(float(row['coverage_low']))} to {percent(float(row['coverage_high']))}",
-            f"{float(row['median_shrinkage']):.2f}",
-            f"{float(row['r']):.2f}",
+            row.name,
+            f"{row.within_2sd} of {row.n}",
+            f"{row.covered} of {row.n}",
+            f"{percent(row.coverage_low)} to {percent(row.coverage_high)}",
+            two(row.median_shrinkage),
+            two(row.r),
         ]
         for row in recovery_rows(e)
     ]
     head = [
         "parameter",
         "|z| < 2",
-        "inside 90\N{NO-BREAK SPACE}% interval",
-        "coverage, 95\N{NO-BREAK SPACE}% interval",
+        "inside 90 % interval",
+        "coverage, 95 % interval",
         "median shrinkage",
         "r",
     ]
@@ -194,7 +194,7 @@ def _predictive(e: Evidence) -> Part | None:
     shown = [row for row in e.features if row.posterior_percentile is not None]
     if shown and e.posterior_x is not None:
         inside = sum(2.5 <= (row.posterior_percentile or 0.0) <= 97.5 for row in shown)
-        words = f"{inside} of {len(shown)} features of the recording lie inside the central 95\N{NO-BREAK SPACE}% of "
+        words = f"{inside} of {len(shown)} features of the recording lie inside the central 95 % of "
         blocks.append(Text(f"{words}{len(e.posterior_x):,} posterior predictive simulations."))
         if e.prior_x is None:
             caption = "Features of the recording (orange) on the scale of their posterior predictive ranges."
@@ -216,11 +216,12 @@ def _failures(e: Evidence) -> Part | None:
     if not rows:
         words = f"None of {n:,} simulations failed." if not failed else f"{failed:,} of {n:,} simulations failed."
         return Part("failures", "Failed simulations", [Text(words)])
-    text = f"{failed:,} of {n:,} simulations failed ({percent(failed / n, 1)}); they were kept, marked, and not trained on."
+    text = f"{failed:,} of {n:,} simulations failed ({percent(failed / n, 1)}); they are kept and marked."
     names = list(dict.fromkeys(row.parameter for row in rows))[:MOST_PARAMETERS]
-    pictures = [plots.failures(e, [row for row in rows if row.parameter == name], name) for name in names]
+    top = 105.0 * max(row.share for row in rows)
+    pictures = [plots.failures(e, [row for row in rows if row.parameter == name], name, top) for name in names]
     caption = f"Share of failed simulations by region of the prior (about equal prior mass each), n = {n:,}."
-    return Part("failures", "Failed simulations", [Text(text), Images(pictures, caption, "half")])
+    return Part("failures", "Failed simulations", [Text(text), Images(pictures, caption, "third")])
 
 
 def _replicates(e: Evidence) -> Part | None:
@@ -231,13 +232,13 @@ def _replicates(e: Evidence) -> Part | None:
     }
     shown = range(min(len(e.names), MOST_PARAMETERS))
     pictures = [plots.replicates(e, i, others) for i in shown]
-    caption = "Posterior mean, central 50\N{NO-BREAK SPACE}% (thick) and 94\N{NO-BREAK SPACE}% (thin) from each recording or segment."
+    caption = "Posterior mean, central 50 % (thick) and 94 % (thin) from each recording or segment."
     rows = [
         [name, *(plus_minus(float(values[:, i].mean()), float(values[:, i].std(ddof=1))) for i in shown)]
         for name, values in {"this posterior": e.samples, **others}.items()
     ]
     table = Table(["data", *(e.names[i] for i in shown)], rows, "Posterior mean ± sd.")
-    return Part("replicates", "Replicates", [Images(pictures, caption, "half"), table])
+    return Part("replicates", "Replicates", [Images(pictures, caption, "third"), table])
 
 
 def _own(section: Section, i: int) -> Part:

@@ -3,9 +3,8 @@
 import base64
 import functools
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -13,7 +12,7 @@ from scipy import stats
 from vbinfer._typing import PRNGKey
 from vbinfer.infer.draws import FailureRow
 
-from .evidence import Evidence, FeatureRow, RecordingLike, match, upper
+from .evidence import Evidence, FeatureRow
 from .section import Image
 from .words import two
 
@@ -21,10 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PRIOR, POSTERIOR, OBSERVED = "#8b95a3", "#0b5cad", "#c2410c"
 INK, FAINT = "#1f2933", "#d5dae1"
+LONGEST = 32  # characters of a name in a figure
+FARTHEST = 3.2  # prior predictive half-widths shown
 STYLE: dict[str, object] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -78,8 +80,9 @@ def image(figure: "Figure", alt: str, form: Literal["svg", "png"] = "svg") -> Im
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib takes literally."""
-    return text.replace("$", r"\$")
+    """Text that matplotlib takes literally, cut where it would push the figure aside; tables have it whole."""
+    short = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return short.replace("$", r"\$")
 
 
 def label(name: str, unit: str) -> str:
@@ -94,7 +97,7 @@ def marginal(e: Evidence, i: int) -> Image:
     axes = figure.subplots()
     values, name = e.samples[:, i], e.names[i]
     low, high = _view(e, i)
-    bins = np.linspace(*np.quantile(values, [0.0, 1.0]), min(40, max(12, int(len(values) ** 0.4))))
+    bins = np.linspace(values.min(), values.max(), min(40, max(12, int(len(values) ** 0.4))))
     if bins[0] < bins[-1]:
         axes.hist(values, bins.tolist(), density=True, color=POSTERIOR, alpha=0.22, linewidth=0)
         grid = np.linspace(low, high, 400)
@@ -130,7 +133,7 @@ def _prior_density(e: Evidence, i: int, grid: np.ndarray) -> tuple[np.ndarray, n
     if e.prior is not None and e.prior.shapes.get(name) == ():
         import jax.numpy as jnp
 
-        dist = e.prior.dists[name]
+        dist: Any = e.prior.dists[name]  # numpyro types `support` as optional
         inside = np.asarray(dist.support(jnp.asarray(grid)))
         safe = np.where(inside, grid, np.asarray(dist.sample(_fixed_key())))
         return grid, np.where(inside, np.exp(np.asarray(dist.log_prob(jnp.asarray(safe)))), 0.0)
@@ -195,28 +198,38 @@ def strips(rows: Sequence[FeatureRow]) -> Image:
     """Each feature of the recording on the scale of its prior predictive distribution."""
     figure = new(7.4, 0.62 + 0.235 * len(rows))
     axes = figure.subplots()
+    reach = 1.2
     for y, row in enumerate(rows):
         low, _, high = _quantiles(row.prior if row.prior is not None else row.posterior)
-        put = lambda v, a=low, b=high: np.clip((2.0 * np.asarray(v) - a - b) / ((b - a) or 1.0), -3.2, 3.2)  # noqa: E731
+        put = functools.partial(_on_scale, low=low, high=high)
         for values, colour, width in ((row.prior, FAINT, 8.0), (row.posterior, POSTERIOR, 3.0)):
             if values is not None:
                 a, m, b = put(_quantiles(values))
                 axes.plot([a, b], [y, y], color=colour, lw=width, solid_capstyle="butt", zorder=2)
                 axes.plot(m, y, "|", color=PRIOR if colour == FAINT else "white", ms=width, mew=1.4, zorder=3)
-        where = float(put(row.observed)) if np.isfinite(row.observed) else 3.2
-        beyond = abs(where) >= 3.2
-        axes.plot(where, y, (">" if where > 0 else "<") if beyond else "o", color=OBSERVED, ms=5, mec="white",
-                  mew=0.6, zorder=4, clip_on=False)  # fmt: skip
-    axes.set_yticks(range(len(rows)), [row.plain(name) for row in rows])
-    axes.set(xlim=(-3.3, 3.3), ylim=(len(rows) - 0.4, -0.6), xticks=[-3, -2, -1, 0, 1, 2, 3])
-    axes.set_xlabel("scaled so that the 90 % range of the prior predictive is \N{MINUS SIGN}1 to 1")
+                reach = max(reach, -a, b)
+        where = float(put([row.observed])[0]) if np.isfinite(row.observed) else FARTHEST
+        reach = max(reach, abs(where))
+        shape = "o" if abs(where) < FARTHEST else ">" if where > 0 else "<"
+        style = {"color": OBSERVED, "ms": 5, "mec": "white", "mew": 0.6, "zorder": 4, "clip_on": False}
+        axes.plot(where, y, shape, **style)
+    axes.set_yticks(range(len(rows)), [plain(row.name) for row in rows])
+    axes.set(xlim=(-1.04 * reach, 1.04 * reach), ylim=(len(rows) - 0.4, -0.6))
+    of = "prior" if rows[0].prior is not None else "posterior"
+    axes.set_xlabel(f"scaled so that the 90 % range of the {of} predictive is \N{MINUS SIGN}1 to 1")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.axvline(0, color=FAINT, lw=0.8, zorder=1)
-    _legend(figure, [("prior predictive, 90 %", FAINT, 8.0), ("posterior predictive, 90 %", POSTERIOR, 3.0)]
-            if rows[0].posterior is not None else [("prior predictive, 90 %", FAINT, 8.0)], "recording")  # fmt: skip
+    lines = [] if rows[0].prior is None else [("prior predictive, 90 %", FAINT, 8.0)]
+    lines += [] if rows[0].posterior is None else [("posterior predictive, 90 %", POSTERIOR, 3.0)]
+    _legend(figure, lines, "recording")
     return image(figure, f"{len(rows)} features of the recording on the scale of their prior predictive ranges; "
                          "the table below gives the numbers")  # fmt: skip
+
+
+def _on_scale(values: Sequence[float], low: float, high: float) -> np.ndarray:
+    """Values on a scale where [low, high] is [-1, 1], cut at `FARTHEST`."""
+    return np.clip((2.0 * np.asarray(values) - low - high) / ((high - low) or 1.0), -FARTHEST, FARTHEST)
 
 
 def _quantiles(values: np.ndarray | None) -> tuple[float, float, float]:
@@ -268,7 +281,7 @@ def recovery(e: Evidence, truth: np.ndarray, draws: np.ndarray, i: int) -> Image
 @styled
 def replicates(e: Evidence, i: int, others: Mapping[str, np.ndarray]) -> Image:
     """One parameter as estimated from each segment of the data: mean, 50 % and 94 % intervals."""
-    figure = new(5.2, 0.9 + 0.34 * (len(others) + 1))
+    figure = new(3.9, 0.9 + 0.34 * (len(others) + 1))
     axes = figure.subplots()
     rows = {"this posterior": e.samples, **others}
     for y, values in enumerate(rows.values()):
@@ -284,106 +297,8 @@ def replicates(e: Evidence, i: int, others: Mapping[str, np.ndarray]) -> Image:
     return image(figure, f"Estimates of {e.names[i]} from {len(rows)} recordings or segments")
 
 
-def fc_matrices(matrices: Mapping[str, np.ndarray], labels: Sequence[str] | None) -> list[Image]:
-    """FC matrices on one colour scale; left before right where every label says which side it is on."""
-    sides = [_side(name) for name in labels] if labels is not None else []
-    n = len(next(iter(matrices.values())))
-    known = len(sides) == n and None not in sides and len(set(sides)) == 2
-    order = np.argsort([side == "r" for side in sides], kind="stable") if known else np.arange(n)
-    left = sum(side == "l" for side in sides) if known else None
-    top = float(np.quantile(np.abs(np.concatenate([upper(values) for values in matrices.values()])), 0.995)) or 1.0
-    return [_fc_matrix(values[np.ix_(order, order)], title, top, left) for title, values in matrices.items()]
-
-
-def _side(name: str) -> str | None:
-    found = re.search(r"(?:^|[_.\- ])(l|r|lh|rh|left|right)(?:$|[_.\- ])", str(name).lower())
-    return found.group(1)[0] if found else None
-
-
 @styled
-def _fc_matrix(values: np.ndarray, title: str, top: float, left: int | None) -> Image:
-    figure, axes = _matrix(values, title, (-top, top), "RdBu_r", None)
-    n = len(values)
-    if left is not None:
-        axes.set_xticks([left / 2 - 0.5, (left + n) / 2 - 0.5], ["left", "right"])
-        axes.set_yticks([left / 2 - 0.5, (left + n) / 2 - 0.5], ["left", "right"], rotation=90, va="center")
-        axes.axhline(left - 0.5, color="white", lw=0.8)
-        axes.axvline(left - 0.5, color="white", lw=0.8)
-    axes.tick_params(length=0)
-    axes.set(xlabel=f"region (n = {n})")
-    return image(figure, f"{title}: correlations between {n} regions, mean {upper(values).mean():.2f}", "png")
-
-
-@styled
-def fcd_matrix(values: np.ndarray, title: str, minutes: float) -> Image:
-    """One FCD matrix, windows `minutes` apart."""
-    end = len(values) * minutes
-    figure, axes = _matrix(values, title, (0.0, 1.0), "viridis", (0.0, end, end, 0.0))
-    axes.set(xlabel="start of window (min)", ylabel="start of window (min)")
-    return image(figure, f"{title}: correlations between {len(values)} windows, mean {upper(values).mean():.2f}", "png")
-
-
-def _matrix(
-    values: np.ndarray,
-    title: str,
-    limits: tuple[float, float],
-    colours: str,
-    extent: tuple[float, float, float, float] | None,
-) -> "tuple[Figure, Axes]":
-    figure = new(3.6, 3.35)
-    axes = figure.subplots()
-    picture = axes.imshow(values, vmin=limits[0], vmax=limits[1], cmap=colours, interpolation="nearest", extent=extent)
-    axes.set_title(plain(title))
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    bar = figure.colorbar(picture, ax=axes, shrink=0.85, aspect=24, pad=0.02, label="correlation")
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]  # a spine, typed as callable
-    return figure, axes
-
-
-@styled
-def carpet(recording: RecordingLike) -> Image:
-    """Every channel over time, each on its own scale."""
-    values = np.asarray(recording.values, np.float64)
-    sd = values.std(axis=0)
-    z = (values - values.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
-    figure = new(4.9, 3.35)
-    axes = figure.subplots()
-    extent = (0.0, len(z) * recording.period / 60e3, z.shape[1] + 0.5, 0.5)
-    axes.imshow(z.T, vmin=-2.5, vmax=2.5, cmap="Greys", aspect="auto", interpolation="nearest", extent=extent)
-    axes.set_title("Signals")
-    axes.set(xlabel="time (min)", ylabel=f"channel (n = {z.shape[1]})")
-    return image(figure, f"Signals of {z.shape[1]} channels over {extent[1]:.1f} minutes", "png")
-
-
-@styled
-def fc_scatter(observed: np.ndarray, predicted: np.ndarray, title: str, ylabel: str) -> Image:
-    """Predicted against recorded FC, one point per pair of regions."""
-    figure = new(3.6, 3.5)
-    axes = figure.subplots()
-    r, x, y = match(predicted, observed), upper(observed), upper((predicted + predicted.T) / 2)
-    axes.plot(x, y, ".", ms=3.5, color=POSTERIOR, alpha=0.3, mew=0)
-    axes.set_title(f"{title}: r = {two(r)}")
-    axes.set(xlabel="correlation in the recording", ylabel=ylabel)
-    return image(figure, f"{title} against the recording, {len(x)} pairs of regions, r = {r:.2f}", "png")
-
-
-@styled
-def distributions(groups: Mapping[str, np.ndarray], colours: Sequence[str], xlabel: str) -> Image:
-    """Densities of several samples in outline."""
-    figure = new(7.4, 3.1)
-    axes = figure.subplots()
-    low, high = np.min([v.min() for v in groups.values()]), np.max([v.max() for v in groups.values()])
-    bins = np.linspace(low, high if high > low else low + 1.0, 61).tolist()
-    for (name, values), colour in zip(groups.items(), colours, strict=True):
-        axes.hist(values, bins, density=True, histtype="step", lw=1.8, color=colour, label=name)
-    axes.set(xlabel=xlabel, ylabel="density", yticks=[])
-    figure.legend(loc="outside upper left", ncols=3)
-    return image(figure, f"Distributions of {xlabel}: " + ", ".join(groups))
-
-
-@styled
-def failures(e: Evidence, rows: Sequence[FailureRow], name: str) -> Image:
+def failures(e: Evidence, rows: Sequence[FailureRow], name: str, top: float) -> Image:
     """Share of failed simulations per region of one parameter's prior."""
     figure = new(3.9, 2.5)
     axes = figure.subplots()
@@ -398,5 +313,5 @@ def failures(e: Evidence, rows: Sequence[FailureRow], name: str) -> Image:
         edgecolor="white",
         linewidth=0.8,
     )
-    axes.set(xlabel=label(name, e.unit(name)), ylabel="failed (%)", xlim=(low, high))
+    axes.set(xlabel=label(name, e.unit(name)), ylabel="failed (%)", xlim=(low, high), ylim=(0.0, top))
     return image(figure, f"Failed simulations by region of {name}, highest {max(row.share for row in rows):.0%}")

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-
 Light = Literal["pass", "warn", "fail"]
 _ORDER: tuple[Light, ...] = ("pass", "warn", "fail")
 

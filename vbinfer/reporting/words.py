@@ -51,12 +51,12 @@ def plus_minus(mean: float, sd: float) -> str:
 
 
 def percent(share: float, decimals: int = 0) -> str:
-    r"""A share as a percentage.
+    """A share as a percentage.
 
     >>> percent(0.045, 1)
-    '4.5\xa0%'
+    '4.5 %'
     """
-    return signed(f"{100.0 * share:.{decimals}f}") + "\N{NO-BREAK SPACE}%"
+    return signed(f"{100.0 * share:.{decimals}f}") + " %"
 
 
 def signed(text: str) -> str:

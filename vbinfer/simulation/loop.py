@@ -76,13 +76,14 @@ def _system(sim: Simulator, x: Any) -> System:
         silence = jnp.zeros((len(cvar), *none.shape), none.dtype)
         return System(lambda x: silence, lambda t, x, c: model.dfun(t, x, c, none), model.project)
     weights = connectome.weights
-    strength = weights.sum(axis=1)[None]
+    strength = weights.sum(axis=1)
     if none.ndim == 2 and weights.ndim == 2:
-        strength = strength[..., None]
+        strength = strength[:, None]
 
     def couple(x: Any) -> Array:
-        x_i = jnp.stack([x[i] for i in cvar])
-        return coupling.post(weighted_sum(weights, coupling.pre(x_i)), x_i, strength)
+        x_i = tuple(x[i] for i in cvar)
+        gx = tuple(weighted_sum(weights, sent) for sent in coupling.pre(x_i))
+        return jnp.stack(coupling.post(gx, x_i, strength))
 
     return System(couple, lambda t, x, c: model.dfun(t, x, c, none), model.project)
 

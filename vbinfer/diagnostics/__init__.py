@@ -1,0 +1,1 @@
+"""Diagnostics: whether to believe a posterior."""

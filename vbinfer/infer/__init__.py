@@ -1,0 +1,1 @@
+"""Inference: draws, neural estimators and samplers, all ending in a `Posterior`."""

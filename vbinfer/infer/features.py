@@ -1,0 +1,85 @@
+"""Summaries as a network sees them: centred, scaled, with extreme values drawn in, and checked against training."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+_LINEAR = 4.0
+_MARGIN = 0.25
+_NORMAL_IQR = 1.349
+
+
+class Standardise(eqx.Module):
+    """h = (squash((x - median) / spread) - mean) / sd, from training rows; constant features become 0.
+
+    `squash` is the identity within 4 spreads and logarithmic beyond, so one runaway simulation neither sets the scale
+    of a feature nor saturates the network. It is increasing: nothing is lost.
+    """
+
+    median: Array
+    spread: Array
+    mean: Array
+    sd: Array
+    varies: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def fit(cls, x: np.ndarray) -> "Standardise":
+        """From training rows `[n, F]`."""
+        x = np.asarray(x, dtype=np.float64)
+        median = np.median(x, axis=0)
+        iqr, sd = np.subtract(*np.percentile(x, [75.0, 25.0], axis=0)) / _NORMAL_IQR, x.std(axis=0)
+        varies = sd > 1e-6 * np.maximum(np.abs(median), 1e-30)
+        spread = np.where(varies, np.where(iqr > 1e-3 * sd, iqr, sd), 1.0)
+        squashed = np.asarray(_squash(jnp.asarray((x - median) / spread)), dtype=np.float64) * varies
+        mean, scale = squashed.mean(axis=0), np.where(varies, squashed.std(axis=0), 1.0)
+        h = (squashed - mean) / scale
+        values = (median, spread, mean, scale, varies, h.min(axis=0), h.max(axis=0))
+        return cls(*(jnp.asarray(value, dtype=jnp.result_type(float)) for value in values))
+
+    def __call__(self, x: Array) -> Array:
+        """h `[..., F]` of x `[..., F]`."""
+        return (_squash((x - self.median) / self.spread) * self.varies - self.mean) / self.sd
+
+    def outside(self, x: np.ndarray) -> np.ndarray:
+        """`[..., F]`: beyond the range of the training rows by more than a quarter of it."""
+        h = np.asarray(self(jnp.asarray(x)))
+        margin = _MARGIN * np.asarray(self.high - self.low)
+        moved = np.abs(np.asarray(x) - np.asarray(self.median)) > 1e-4 * np.maximum(np.abs(self.median), 1e-30)
+        constant = (np.asarray(self.varies) == 0.0) & moved
+        return (h < np.asarray(self.low) - margin) | (h > np.asarray(self.high) + margin) | constant
+
+
+def check_observation(x: object, names: Sequence[str], ndim: int) -> np.ndarray:
+    """An observation `[F]` (or `[B, F]`) as an array, or an error that names what is wrong with it."""
+    array = np.asarray(x, dtype=np.result_type(np.asarray(x).dtype, np.float32))
+    want = "[F]" if ndim == 1 else "[B, F]"
+    if array.ndim != ndim:
+        raise ValueError(f"the observation has shape {list(array.shape)}; expected {want} with F = {len(names)}")
+    if array.shape[-1] != len(names):
+        raise ValueError(
+            f"the observation has {array.shape[-1]} features; this posterior was trained on {len(names)}: "
+            f"{_listed(names)}. Make x_o with the same Summary"
+        )
+    bad = ~np.isfinite(array).reshape(-1, len(names)).all(axis=0)
+    if bad.any():
+        culprits = [name for name, flag in zip(names, bad, strict=True) if flag]
+        raise ValueError(
+            f"the observation has NaN or infinite values in {_listed(culprits)}; "
+            "clean the recording, or leave these features out of the Summary and train again"
+        )
+    return array
+
+
+def _squash(u: Array) -> Array:
+    size = jnp.abs(u)
+    return jnp.sign(u) * jnp.where(size <= _LINEAR, size, _LINEAR + jnp.log1p(jnp.maximum(size - _LINEAR, 0.0)))
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
