@@ -100,7 +100,7 @@ def test_heavy_libraries_stay_at_home():
     wrong = []
     for path, tree in TREES.items():
         module = module_name(path)
-        for name, line in imported(path, ast.walk(tree)):
+        for name, line in imported(path, outside_type_checking(tree)):
             homes = HOMES.get(name.split(".")[0], (module,))
             if not module.startswith(homes):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}; its homes are {homes}")

@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_environment_has_the_floors_of_pyproject():
 
 
 def test_every_requirement_is_a_floor_without_a_ceiling():
-    lines = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    lines = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_-]+>=[0-9.]+", line)] == []
 
 

@@ -11,6 +11,7 @@ from .temporal import moments as moments
 from .temporal import amplitude as amplitude
 from .temporal import autocorrelation as autocorrelation
 from .temporal import bandpass as bandpass
+from .temporal import skewness as skewness
 from .connectivity import fc_matrix as fc_matrix
 from .dynamics import fcd_matrix as fcd_matrix
 from .connectivity import homotopic as homotopic

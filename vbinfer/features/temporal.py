@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .base import Feature, Preprocess, centred, samples, shape_moments
+from .base import QUANTILE_NAMES, Feature, Preprocess, centred, quantiles, samples, shape_moments
 
 
 class moments(Feature):
@@ -34,19 +34,38 @@ class moments(Feature):
 
 
 class amplitude(Feature):
-    """How unequally the nodes fluctuate, free of the unit of the recording: `cv` = std_i(s_i) / mean_i(s_i), where s_i
-    is node i's standard deviation over time (all ddof 0), a constant node counting as s_i = 0; 0 if all are constant.
+    """How unequally the nodes fluctuate, free of the unit of the recording.
+
+    With s_i the standard deviation of node i over time (ddof 0; 0 for a constant node) and a_i = s_i / mean_i(s_i):
+    `cv`, the standard deviation of a over nodes, and its quantiles `q05 q25 q50 q75 q95`. All 0 if every node is
+    constant.
     """
 
     def __call__(self, y: Array, period: float) -> Array:
         _, ss, constant = centred(y)
         sd = jnp.where(constant, 0.0, jnp.sqrt(ss / y.shape[0]))[0]
-        mean, spread = shape_moments(sd)[:2]
-        silent = mean == 0.0
-        return jnp.where(silent, 0.0, spread / jnp.where(silent, 1.0, mean))[None]
+        silent = jnp.all(constant)
+        relative = jnp.where(silent, 0.0, sd / jnp.where(silent, 1.0, sd.mean()))
+        return jnp.concatenate([shape_moments(relative)[1][None], quantiles(relative)])
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        return ("cv",)
+        return ("cv", *QUANTILE_NAMES)
+
+
+class skewness(Feature):
+    """Asymmetry of each node's fluctuations, free of unit: the quantiles `q05 q25 q50 q75 q95` over nodes of the
+    skewness over time, mean_t(d^3) / s^3 with d = y - mean_t y (0 for a constant node).
+
+    Positive where a node rests low with bursts upwards, as a population below its transition to high activity does.
+    """
+
+    def __call__(self, y: Array, period: float) -> Array:
+        d, ss, constant = centred(y)
+        skew = jnp.mean((d / jnp.sqrt(ss / y.shape[0])) ** 3, axis=0)
+        return quantiles(jnp.where(constant[0], 0.0, skew))
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        return QUANTILE_NAMES
 
 
 class autocorrelation(Feature):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -191,8 +192,8 @@ class SbiPosterior:
         model = self._spec["model"]
         if not isinstance(model, str) or not (model in _SAVED_MODELS or model.startswith("zuko_")):
             raise TypeError(
-                f"a network of kind {model!r} cannot be saved without pickle; train with network={{'model': ...}} one of "
-                f"{', '.join(_SAVED_MODELS)} or zuko_*"
+                f"a network of kind {model!r} cannot be saved without pickle; train with network={{'model': ...}} "
+                f"one of {', '.join(_SAVED_MODELS)} or zuko_*"
             )
         arrays = {f"net/{name}": value.cpu().numpy() for name, value in self._net.state_dict().items()}
         arrays |= {f"x/{f.name}": np.asarray(getattr(self._standardise, f.name)) for f in _fields()}
@@ -273,7 +274,9 @@ def _train(
     prior = torch.distributions.MultivariateNormal(torch.zeros(dim), torch.eye(dim))
     trainer = NPE_C(prior=prior, density_estimator=_builder(spec), tracker=NullTracker(), show_progress_bars=progress)
     trainer.append_simulations(torch.from_numpy(z.copy()), torch.from_numpy(h.copy()))
-    net = trainer.train(**training)
+    said = io.StringIO()  # sbi prints that it has converged
+    with contextlib.nullcontext() if progress else contextlib.redirect_stdout(said):
+        net = trainer.train(**training)
     net.eval()
     return net, trainer
 

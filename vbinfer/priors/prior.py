@@ -1,5 +1,6 @@
 """The prior: named numpyro distributions, and the space in which they are standard normal."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,9 @@ class Prior:
         self.dim = len(self.names)
         self.z_dim = sum(int(np.prod(shape)) for shape in self.z_shapes.values())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Prior, (self.dists,)
+
     def __repr__(self) -> str:
         inside = ", ".join(f"{name!r}: {_describe(d)}" for name, d in self.dists.items())
         return f"Prior({{{inside}}})"
@@ -68,7 +72,7 @@ class Prior:
     def log_prob(self, theta: Mapping[str, Any]) -> Array:
         """Log-density `[...]` of theta with leaves `[..., *shape]`; -inf outside the support, never NaN."""
         values = self._take(theta, self.shapes)
-        return jnp.asarray(sum(leaf.log_prob(values[name]) for name, leaf in self._leaves.items()))
+        return _log_prob(self, values)
 
     def constrain(self, z: Mapping[str, Any]) -> tuple[Theta, Array]:
         """theta and `log |d theta / d z|` `[...]` from z, leaves `[..., *z_shape]`.
@@ -76,13 +80,12 @@ class Prior:
         `log_prob(theta) + logdet` is the density of z: standard normal, except for whitened leaves.
         """
         values = self._take(z, self.z_shapes)
-        pairs = {name: leaf.constrain(values[name]) for name, leaf in self._leaves.items()}
-        return {name: pair[0] for name, pair in pairs.items()}, jnp.asarray(sum(pair[1] for pair in pairs.values()))
+        return _constrain(self, values)
 
     def unconstrain(self, theta: Mapping[str, Any]) -> Theta:
         """z of a theta inside the support; the inverse of `constrain`."""
         values = self._take(theta, self.shapes)
-        return {name: leaf.unconstrain(values[name]) for name, leaf in self._leaves.items()}
+        return _unconstrain(self, values)
 
     def ravel(self, theta: Mapping[str, Any]) -> Array:
         """Named leaves `[..., *shape]` to `[..., D]`, in the order of `names`."""
@@ -107,7 +110,7 @@ class Prior:
         }
 
     def to_torch(self) -> Any:
-        """This prior as a float32 `torch.distributions.Distribution` over flat theta `[..., D]`, for the sbi package."""
+        """This prior as a `torch.distributions.Distribution` over flat float32 theta `[..., D]`, as sbi needs it."""
         from vbinfer.priors._torch import torch_prior
 
         return torch_prior(self)
@@ -159,6 +162,23 @@ class Prior:
                 expected = ", ".join(map(str, ("...", *shape)))
                 raise ValueError(f"{name!r} was given shape {list(given)}; expected [{expected}]")
         return taken
+
+
+# Compiled once per prior and shape: a bisection outside jit would be compiled again at every call.
+@functools.partial(jax.jit, static_argnums=0)
+def _log_prob(prior: Prior, theta: Theta) -> Array:
+    return jnp.asarray(sum(leaf.log_prob(theta[name]) for name, leaf in prior._leaves.items()))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _constrain(prior: Prior, z: Theta) -> tuple[Theta, Array]:
+    pairs = {name: leaf.constrain(z[name]) for name, leaf in prior._leaves.items()}
+    return {name: pair[0] for name, pair in pairs.items()}, jnp.asarray(sum(pair[1] for pair in pairs.values()))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _unconstrain(prior: Prior, theta: Theta) -> Theta:
+    return {name: leaf.unconstrain(theta[name]) for name, leaf in prior._leaves.items()}
 
 
 def _checked_leaf(name: str, d: Any) -> LeafMap:

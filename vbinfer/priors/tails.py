@@ -130,12 +130,12 @@ def _beta(d: Any) -> Tails:
 
 
 def _student(d: Any) -> Tails:
-    def sf_of_positive(t: Array) -> Array:
-        return 0.5 * special.betainc(0.5 * d.df, 0.5 * jnp.ones_like(t), d.df / (d.df + t * t))
-
     def cdf(x: Array) -> Array:
         t = (x - d.loc) / d.scale
-        return jnp.where(t < 0.0, sf_of_positive(t), 1.0 - sf_of_positive(t))
+        half, near, far = 0.5 * jnp.ones_like(t), t * t / (d.df + t * t), d.df / (d.df + t * t)
+        middle = 0.5 - 0.5 * special.betainc(half, 0.5 * d.df, near)  # keeps the digits of a small t
+        tail = jnp.where(near < 0.5, middle, 0.5 * special.betainc(0.5 * d.df, half, far))
+        return jnp.where(t < 0.0, tail, 1.0 - tail)
 
     return _bisected(cdf, lambda x: cdf(2.0 * d.loc - x), d.support)
 

@@ -1,0 +1,282 @@
+"""Priors: z is standard normal under the prior, densities equal scipy's and torch's, mistakes are named."""
+
+import copy
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import scipy.stats as st
+
+from vbinfer.priors import Prior
+
+COVARIANCE = np.array([[1.0, 0.6, 0.0], [0.6, 2.0, -0.3], [0.0, -0.3, 0.5]])
+OUTSIDE = -1e3
+
+# constructor, scipy's view of one element (None for joint ones), a value outside the support or None
+SCALARS = {
+    "normal": (lambda: dist.Normal(-4.6, 0.3), st.norm(-4.6, 0.3), None),
+    "uniform": (lambda: dist.Uniform(1.0, 3.0), st.uniform(1.0, 2.0), 3.5),
+    "lognormal": (lambda: dist.LogNormal(-1.0, 0.5), st.lognorm(0.5, scale=np.exp(-1.0)), -1.0),
+    "loguniform": (lambda: dist.LogUniform(0.1, 10.0), st.loguniform(0.1, 10.0), 11.0),
+    "truncated_low": (lambda: dist.TruncatedNormal(0.6, 0.5, low=0.0), st.truncnorm(-1.2, np.inf, 0.6, 0.5), -0.1),
+    "truncated_far": (lambda: dist.TruncatedNormal(0.0, 1.0, low=2.0, high=4.0), st.truncnorm(2.0, 4.0), 1.9),
+    "truncated_high": (lambda: dist.TruncatedNormal(1.0, 2.0, high=0.5), st.truncnorm(-np.inf, -0.25, 1.0, 2.0), 0.6),
+    "halfnormal": (lambda: dist.HalfNormal(2.0), st.halfnorm(scale=2.0), OUTSIDE),
+    "exponential": (lambda: dist.Exponential(3.0), st.expon(scale=1.0 / 3.0), OUTSIDE),
+    "gamma": (lambda: dist.Gamma(2.5, 3.0), st.gamma(2.5, scale=1.0 / 3.0), OUTSIDE),
+    "inverse_gamma": (lambda: dist.InverseGamma(3.0, 2.0), st.invgamma(3.0, scale=2.0), OUTSIDE),
+    "beta": (lambda: dist.Beta(2.0, 5.0), st.beta(2.0, 5.0), 1.5),
+    "student": (lambda: dist.StudentT(4.0, 1.0, 2.0), st.t(4.0, 1.0, 2.0), None),
+    "cauchy": (lambda: dist.Cauchy(1.0, 2.0), st.cauchy(1.0, 2.0), None),
+    "laplace": (lambda: dist.Laplace(1.0, 2.0), st.laplace(1.0, 2.0), None),
+    "logistic": (lambda: dist.Logistic(1.0, 2.0), st.logistic(1.0, 2.0), None),
+    "gumbel": (lambda: dist.Gumbel(1.0, 2.0), st.gumbel_r(1.0, 2.0), None),
+    "weibull": (lambda: dist.Weibull(2.0, 1.5), st.weibull_min(1.5, scale=2.0), OUTSIDE),
+    "half_cauchy": (lambda: dist.HalfCauchy(2.0), st.halfcauchy(scale=2.0), OUTSIDE),
+}
+ARRAYS = {
+    "expanded": lambda: dist.Normal(jnp.array([1.0, -2.0]), 0.3).expand([3, 2]),
+    "independent": lambda: dist.Gamma(jnp.array([2.0, 5.0]), 1.5).to_event(1).expand([3]),
+    "multivariate": lambda: dist.MultivariateNormal(jnp.array([1.0, 2.0, 3.0]), jnp.array(COVARIANCE)),
+    "dirichlet": lambda: dist.Dirichlet(jnp.array([2.0, 3.0, 4.0])),
+}
+WHITENED = ("dirichlet",)
+Z = np.array([-3.0, -1.7, -0.4, 0.0, 0.6, 1.9, 3.0])
+
+
+@functools.cache
+def made(name):
+    make = SCALARS[name][0] if name in SCALARS else ARRAYS[name]
+    return Prior({"a.b": make()})
+
+
+def z_rows(prior, seed=0, n=7):
+    if prior.z_shapes["a.b"] == ():
+        return jnp.asarray(Z)
+    return jax.random.normal(jax.random.key(seed), (n, *prior.z_shapes["a.b"]))
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_constrain_is_the_quantile_of_the_normal_probability(name):
+    theta = np.asarray(made(name).constrain({"a.b": jnp.asarray(Z)})[0]["a.b"], float)
+    frozen = SCALARS[name][1]
+    expected = np.where(Z < 0, frozen.ppf(st.norm.cdf(Z)), frozen.isf(st.norm.sf(Z)))
+    scale = frozen.ppf(0.84) - frozen.ppf(0.16)
+    np.testing.assert_allclose(theta, expected, rtol=2e-5, atol=2e-5 * scale)  # float32 rounding of ndtr and ndtri
+
+
+@pytest.mark.parametrize("name", [*SCALARS, *ARRAYS])
+def test_unconstrain_inverts_constrain(name):
+    prior = made(name)
+    z = z_rows(prior)
+    back = prior.unconstrain(prior.constrain({"a.b": z})[0])["a.b"]
+    # theta is rounded to float32: near the end of a bounded support that moves z by up to eps / phi(3)
+    np.testing.assert_allclose(back, z, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", [*SCALARS, *ARRAYS])
+def test_log_det_is_that_of_the_jacobian(name):
+    prior = made(name)
+    z = z_rows(prior)[1:4]
+    keep = prior.z_dim if name in WHITENED else prior.dim  # simplex: its first D - 1 coordinates
+
+    def flat(v):
+        return prior.ravel(prior.constrain(prior.unravel_z(v))[0])[:keep]
+
+    step = 1e-2  # central differences in float32: error step^2 and eps / step
+    eye = jnp.eye(prior.z_dim) * step
+    rows = z.reshape(len(z), -1)
+    exact = np.asarray(jax.vmap(jax.jacfwd(flat))(rows), float)
+    ends = [np.asarray(jax.vmap(jax.vmap(flat))(rows[:, None] + sign * eye), float) for sign in (1.0, -1.0)]
+    numeric = (ends[0] - ends[1]) / (2 * step)  # transposed, which a determinant does not see
+    log_det = prior.constrain({"a.b": z})[1]
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(exact)[1], atol=2e-4)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(numeric)[1], atol=5e-3 * prior.z_dim)
+
+
+@pytest.mark.parametrize("name", [n for n in [*SCALARS, *ARRAYS] if n not in WHITENED])
+def test_prior_density_in_z_is_the_standard_normal(name):
+    prior = made(name)
+    z = z_rows(prior)
+    theta, log_det = prior.constrain({"a.b": z})
+    expected = st.norm.logpdf(np.asarray(z, float)).reshape(len(z), -1).sum(1)
+    np.testing.assert_allclose(prior.log_prob(theta) + log_det, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_log_prob_is_scipys_and_minus_infinity_outside(name):
+    prior, (_, frozen, outside) = made(name), SCALARS[name]
+    theta = np.asarray(frozen.ppf([0.02, 0.3, 0.5, 0.97]), np.float32)
+    np.testing.assert_allclose(prior.log_prob({"a.b": theta}), frozen.logpdf(theta.astype(float)), rtol=1e-4, atol=1e-4)
+    assert np.isneginf(prior.log_prob({"a.b": np.float32(np.nan)}))
+    if outside is not None:
+        assert np.isneginf(prior.log_prob({"a.b": np.float32(outside)}))
+        assert np.isfinite(jax.grad(lambda v: prior.log_prob({"a.b": v}))(jnp.float32(outside)))
+
+
+def test_log_prob_of_joint_leaves_is_scipys():
+    theta = np.array([[0.5, 2.5, 2.0], [1.0, -1.0, 3.5]])
+    expected = st.multivariate_normal([1.0, 2.0, 3.0], COVARIANCE).logpdf(theta)
+    np.testing.assert_allclose(made("multivariate").log_prob({"a.b": theta}), expected, rtol=1e-4)
+    simplex = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    expected = [st.dirichlet([2.0, 3.0, 4.0]).logpdf(row) for row in simplex]
+    np.testing.assert_allclose(made("dirichlet").log_prob({"a.b": simplex}), expected, rtol=1e-4)
+    assert np.isneginf(made("dirichlet").log_prob({"a.b": np.array([0.5, 0.7, -0.2])}))
+    assert np.isneginf(made("dirichlet").log_prob({"a.b": np.array([0.5, 0.7, 0.2])}))
+
+
+@pytest.mark.parametrize("name", [*SCALARS, *ARRAYS])
+def test_gradients_are_finite_far_out(name):
+    prior = made(name)
+    far = jnp.concatenate([jnp.full((1, prior.z_dim), s) for s in (-8.0, -5.0, 0.0, 5.0, 8.0)])
+
+    def potential(v):
+        theta, log_det = prior.constrain(prior.unravel_z(v))
+        return prior.log_prob(theta) + log_det + jnp.sum(jnp.tanh(prior.ravel(theta)))
+
+    assert np.isfinite(jax.vmap(jax.grad(potential))(far)).all()
+
+
+@pytest.mark.parametrize("name", ["uniform", "gamma", "inverse_gamma", "independent", "multivariate", "dirichlet"])
+def test_batch_axes_vmap_and_jit_agree_with_one_at_a_time(name):
+    prior = made(name)
+    z = jax.random.normal(jax.random.key(3), (2, 3, *prior.z_shapes["a.b"]))
+    theta, log_det = prior.constrain({"a.b": z})
+    log_p = prior.log_prob(theta)
+    assert log_det.shape == log_p.shape == (2, 3)
+    mapped, mapped_det = jax.jit(jax.vmap(jax.vmap(prior.constrain)))({"a.b": z})
+    one, one_det = prior.constrain({"a.b": z[1, 2]})
+    np.testing.assert_allclose(mapped["a.b"], theta["a.b"], rtol=1e-5)
+    np.testing.assert_allclose(mapped_det, log_det, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(one["a.b"], theta["a.b"][1, 2], rtol=1e-5)
+    np.testing.assert_allclose(one_det, log_det[1, 2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(prior.log_prob(one), log_p[1, 2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["uniform", "truncated_far", "gamma", "beta", "weibull", "multivariate", "dirichlet"])
+def test_draws_and_moments_agree(name):
+    prior, n = made(name), 20_000
+    theta = prior.sample(key=jax.random.key(1), n=n)
+    flat, z = np.asarray(prior.ravel(theta), float), np.asarray(prior.ravel_z(prior.unconstrain(theta)), float)
+    sd = np.sqrt(prior.ravel(prior.variance()))
+    assert np.all(np.abs(flat.mean(0) - prior.ravel(prior.mean())) < 4.5 * sd / np.sqrt(n))
+    np.testing.assert_allclose(flat.std(0), sd, rtol=0.04)  # 4.5 sqrt((kurtosis - 1) / 4n), kurtosis up to 5
+    assert np.all(np.abs(z.mean(0)) < 4.5 / np.sqrt(n))
+    np.testing.assert_allclose(np.cov(z.T), np.eye(z.shape[1]) if z.shape[1] > 1 else 1.0, atol=4.5 * np.sqrt(2 / n))
+
+
+def test_moments_without_a_formula_come_from_draws():
+    prior = Prior({"m": dist.LeftTruncatedDistribution(dist.Laplace(1.0, 0.5), low=0.0)})
+    mean = (1.0 + 0.25 * np.exp(-2.0)) / (1.0 - 0.5 * np.exp(-2.0))
+    assert float(prior.mean()["m"]) == pytest.approx(mean, abs=4.5 * 0.7 / np.sqrt(1e5))
+    for name in SCALARS:
+        assert not np.isnan(made(name).mean()["a.b"]) and not np.isnan(made(name).variance()["a.b"])
+
+
+def mixed():
+    return Prior(
+        {
+            "coupling.G": dist.Uniform(0.0, 0.5),
+            "model.eta": dist.Normal(jnp.array([-4.6, -5.0]), 0.3),
+            "w": dist.TruncatedNormal(0.6, 0.1, low=0.0),
+            "sigma": dist.MultivariateNormal(jnp.array([1.0, 2.0, 3.0]), jnp.array(COVARIANCE)),
+        }
+    )
+
+
+def test_names_follow_ravel_and_unravel():
+    prior = mixed()
+    assert prior.names[:4] == ("coupling.G", "model.eta[0]", "model.eta[1]", "w") and prior.dim == 7
+    theta = {"w": 0.7, "sigma": np.arange(3.0), "model.eta": np.array([1.0, 2.0]), "coupling.G": 0.25}
+    flat = prior.ravel(theta)
+    np.testing.assert_allclose(flat, [0.25, 1.0, 2.0, 0.7, 0.0, 1.0, 2.0], rtol=1e-6)
+    back = prior.unravel(flat)
+    np.testing.assert_array_equal(back["model.eta"], [1.0, 2.0])
+    assert prior.sample(key=jax.random.key(0))["model.eta"].shape == (2,)
+
+
+def test_numpyro_sites_have_the_density_of_the_prior():
+    prior = mixed()
+    theta = prior.sample(key=jax.random.key(4))
+    log_joint = numpyro.infer.util.log_density(prior.numpyro, (), {}, theta)[0]
+    assert float(log_joint) == pytest.approx(float(prior.log_prob(theta)), rel=1e-5)
+    returned = numpyro.handlers.seed(prior.numpyro, jax.random.key(5))()
+    assert set(returned) == set(prior.shapes)
+
+
+def test_a_prior_comes_back_from_its_description():
+    prior = mixed()
+    again = Prior.from_spec(prior.to_spec())
+    theta = prior.sample(key=jax.random.key(6), n=5)
+    np.testing.assert_array_equal(again.log_prob(theta), prior.log_prob(theta))
+    for name in [*SCALARS, *ARRAYS]:
+        spec = made(name).to_spec()
+        assert Prior.from_spec(spec).to_spec() == spec
+    unsaved = Prior({"x": dist.TransformedDistribution(dist.Normal(0.0, 1.0), dist.transforms.ExpTransform())})
+    with pytest.raises(TypeError, match=r"prior of 'x': TransformedDistribution is not one of numpyro's named"):
+        unsaved.to_spec()
+
+
+def test_elementwise_transforms_keep_z_increasing():
+    flipped = dist.TransformedDistribution(dist.Exponential(2.0), dist.transforms.AffineTransform(3.0, -1.5))
+    prior = Prior({"x": flipped})
+    theta = np.asarray(prior.constrain({"x": jnp.asarray(Z)})[0]["x"])
+    np.testing.assert_allclose(theta, 3.0 - 1.5 * st.expon(scale=0.5).ppf(st.norm.cdf(-Z)), rtol=1e-4, atol=1e-5)
+    assert np.isneginf(prior.log_prob({"x": 3.1}))
+
+
+def test_mass_outside_is_the_cdf():
+    prior = Prior({"g": dist.Normal(0.6, 0.25), "e": dist.Uniform(0.0, 2.0).expand([3]), "h": dist.HalfNormal(1.0)})
+    mass = prior.mass_outside({"g": 0.0, "e": 0.0, "h": 0.0}, {"e": 1.8})
+    assert mass["g"] == pytest.approx(st.norm.cdf(-2.4), rel=1e-4)
+    assert mass["e"] == pytest.approx(1.0 - 0.9**3, rel=1e-4)  # any of three
+    assert mass["h"] < 1e-12
+    joint = made("multivariate").mass_outside({"a.b": 0.0}, {})["a.b"]
+    corners = st.multivariate_normal([1.0, 2.0, 3.0], COVARIANCE).cdf([np.inf] * 3, lower_limit=[0.0] * 3)
+    assert joint == pytest.approx(1.0 - corners, abs=4.5 * 0.5 / np.sqrt(1e5))
+    with pytest.raises(ValueError, match=r"range was given for 'f'; the prior has no such parameter"):
+        prior.mass_outside({"f": 0.0}, {})
+
+
+def test_torch_view_is_the_same_prior():
+    torch = pytest.importorskip("torch")
+    prior = Prior({"u": dist.Uniform(1.0, 3.0), "g": dist.Gamma(2.0, 3.0), "n": dist.Normal(jnp.array([5.0, -1.0]), 2.0)})
+    view = prior.to_torch()
+    torch.manual_seed(3)
+    draws = view.sample((4000,))
+    torch.manual_seed(3)
+    assert torch.equal(copy.deepcopy(view).sample((4000,)), draws)
+    own = torch.distributions
+    expected = own.Uniform(1.0, 3.0).log_prob(draws[:, 0]) + own.Gamma(2.0, 3.0).log_prob(draws[:, 1])
+    expected = expected + own.Normal(torch.tensor([5.0, -1.0]), 2.0).log_prob(draws[:, 2:]).sum(1)
+    np.testing.assert_allclose(view.log_prob(draws), expected, rtol=1e-4, atol=1e-4)
+    assert torch.isneginf(view.log_prob(torch.tensor([[0.5, 1.0, 5.0, 0.0], [2.0, -1.0, 5.0, 0.0]]))).all()
+    np.testing.assert_allclose(view.mean, [2.0, 2.0 / 3.0, 5.0, -1.0], rtol=1e-6)
+    np.testing.assert_allclose(view.variance, [1.0 / 3.0, 2.0 / 9.0, 4.0, 4.0], rtol=1e-6)
+    assert view.support.check(draws).all() and not view.support.check(torch.tensor([0.5, 1.0, 5.0, 0.0])).all()
+
+
+MISTAKES = [
+    ({}, ValueError, r"Prior was given no parameter; write vb\.Prior"),
+    ({"g": 0.5}, TypeError, r"prior of 'g' is 0\.5 \(float\); expected a numpyro distribution"),
+    ({"g": dist.Poisson(3.0)}, TypeError, r"'g' is Poisson, which is discrete; a prior takes continuous parameters only"),
+    ({"g": dist.Normal(0.0, -1.0, validate_args=False)}, ValueError, r"'g', Normal, has no finite density at its centre"),
+    ({"g": dist.Uniform(2.0, 1.0, validate_args=False)}, ValueError, r"'g', Uniform, has no finite density"),
+]
+
+
+@pytest.mark.parametrize(("dists", "error", "message"), MISTAKES)
+def test_mistakes_at_construction_are_named(dists, error, message):
+    with pytest.raises(error, match=message):
+        Prior(dists)
+
+
+def test_mistakes_in_theta_are_named():
+    with pytest.raises(ValueError, match=r"theta has \['a'\]; the prior has"):
+        mixed().log_prob({"a": 1.0})
+    with pytest.raises(ValueError, match=r"'a\.b' was given shape \[2\]; expected \[\.\.\., 3\]"):
+        made("multivariate").log_prob({"a.b": np.zeros(2)})

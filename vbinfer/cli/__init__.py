@@ -1,0 +1,1 @@
+"""The command line: `vbinfer demo` and `vbinfer run study.toml`."""

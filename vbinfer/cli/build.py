@@ -1,0 +1,87 @@
+"""Objects from tables of a study file: `{ name = "Heun", dt = 1.0 }` to `Heun(dt=1.0)`, every mistake named."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from vbinfer._param import did_you_mean
+
+
+class StudyError(ValueError):
+    """A mistake in a study file: what was found where, and what to write instead."""
+
+
+def keys(table: object, where: str, *, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A table of the file as a dictionary, with nothing missing and nothing unknown."""
+    if not isinstance(table, Mapping):
+        raise StudyError(f"{where} is {table!r}; expected a table")
+    for name in table:
+        if name not in (*required, *optional):
+            raise StudyError(f"{where} has no key {name!r}. {did_you_mean(name, (*required, *optional))}")
+    for name in required:
+        if name not in table:
+            raise StudyError(f"{where} lacks the key {name!r}")
+    return dict(table)
+
+
+def construct(
+    table: object, where: str, known: Mapping[str, Callable[..., Any]], folder: Path, values: Mapping[str, Any] | None = None
+) -> Any:
+    """The object that `{ name = ..., option = ... }` describes.
+
+    Args:
+        table: from the file.
+        where: what to call it in a message, `[simulator] model`.
+        known: name to constructor.
+        folder: where relative paths of `{ array = "eta.npy" }` start.
+        values: words that stand for an object when given as an option, such as "connectome".
+    """
+    if isinstance(table, str):
+        raise StudyError(f'{where} is {table!r}; write {where.split()[-1]} = {{ name = "{table}" }}')
+    if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+        raise StudyError(f'{where} is {table!r}; expected a table with a name, such as {{ name = "{next(iter(known))}" }}')
+    name = table["name"]
+    if name not in known:
+        raise StudyError(f"{where} names {name!r}, which is not there. {did_you_mean(name, known)}")
+    options = {key: value_of(v, f"{where} {key}", folder, values or {}) for key, v in table.items() if key != "name"}
+    _check_options(name, known[name], options, where)
+    try:
+        return known[name](**options)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"{where}: {error}") from error
+
+
+def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any], where: str) -> None:
+    parameters = inspect.signature(make).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for option in options:
+        if option not in parameters:
+            raise StudyError(f"{where}: {name} has no option {option!r}. {did_you_mean(option, parameters)}")
+
+
+def value_of(value: Any, where: str, folder: Path, values: Mapping[str, Any]) -> Any:
+    """A value of the file: numbers and words as they are, lists and `{ array = "file.npy" }` as arrays."""
+    if isinstance(value, Mapping) and set(value) == {"array"}:
+        path = folder / str(value["array"])
+        if not path.is_file():
+            raise StudyError(f"{where}: there is no file {str(path)!r}; paths start at the folder of the study file")
+        return np.load(path, allow_pickle=False)
+    if isinstance(value, Mapping):
+        return {key: value_of(v, f"{where}.{key}", folder, values) for key, v in value.items()}
+    if isinstance(value, list) and all(isinstance(v, int | float) for v in value):
+        return np.asarray(value, dtype=float)
+    return values.get(value, value) if isinstance(value, str) else value
+
+
+def members(module: ModuleType, base: type | tuple[type, ...]) -> dict[str, Callable[..., Any]]:
+    """The public classes of a module that derive from `base` and can be built, by name."""
+    return {
+        name: item
+        for name, item in vars(module).items()
+        if isinstance(item, type) and issubclass(item, base) and not name.startswith(("_", "Abstract"))
+    }

@@ -1,0 +1,231 @@
+"""A study file (TOML) as the objects it describes."""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpyro.distributions as dist
+
+from vbinfer import datasets, features, integrators, models, monitors, noise
+from vbinfer.cli.build import StudyError, construct, keys, members
+from vbinfer.features.base import Feature, Preprocess
+from vbinfer.features.summary import Summary
+from vbinfer.infer.npe import NPE
+from vbinfer.infer.torch_sbi import SbiEstimator
+from vbinfer.network import coupling
+from vbinfer.network.connectome import Connectome
+from vbinfer.priors.prior import Prior
+from vbinfer.simulation.forward import ForwardModel
+from vbinfer.simulation.simulator import Simulator
+
+SECTIONS = ("data", "simulator", "prior", "summary", "inference", "report", "output")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """What the report of a study checks beyond its posterior."""
+
+    title: str = "Posterior report"
+    predictive: int = 64
+    recovery: int = 20
+    compare_dt: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Everything a run needs; equal files give equal studies.
+
+    Attributes:
+        forward: theta to summary.
+        prior: over theta.
+        recording: the segment that is explained, of the length the simulation keeps, or None (draws only).
+        replicates: the other segments of that length.
+        estimator: `NPE` or `SbiEstimator`.
+        theta_true: known truth, for simulated recordings.
+    """
+
+    path: Path
+    forward: ForwardModel
+    prior: Prior
+    recording: datasets.Recording
+    replicates: tuple[datasets.Recording, ...]
+    estimator: NPE | SbiEstimator
+    draws: int
+    posterior_samples: int
+    seed: int
+    out: Path
+    report: ReportOptions
+    theta_true: dict[str, Any] | None
+
+    @property
+    def connectome(self) -> Connectome | None:
+        """The network of the simulator."""
+        return self.forward.sim.connectome
+
+
+def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping[str, Any] | None = None) -> Study:
+    """Read a study file; nothing is simulated.
+
+    Args:
+        path: the TOML file; the paths in it start at its folder.
+        out: a folder instead of `[output] dir`.
+        data: entries instead of those in `[data]`.
+
+    Raises:
+        FileNotFoundError: no such file, or a file that it names is missing.
+        StudyError: not TOML, an unknown or missing key, parts that do not fit each other.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no study file {str(path)!r}")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{str(path)!r} is not TOML: {error}") from error
+    tables = keys(tables, "the study file", required=SECTIONS[:5], optional=SECTIONS[5:])
+    folder = path.parent
+    data = keys(
+        {**tables["data"], **(data or {})} if isinstance(tables["data"], dict) else tables["data"],
+        "[data]",
+        required=("recording",),
+        optional=("connectome", "normalise", "period", "participant", "theta_true"),
+    )
+    connectome = _connectome(data, folder)
+    sim, t1, transient = _simulator(tables["simulator"], connectome, folder)
+    forward = _forward(sim, tables["summary"], t1, transient, folder)
+    prior = _prior(tables["prior"], folder)
+    forward.check(prior)
+    segments = _segments(data, forward, folder)
+    inference = keys(
+        tables["inference"], "[inference]", required=("draws",), optional=("method", "posterior_samples", "seed")
+    )
+    output = keys(tables.get("output", {}), "[output]", optional=("dir",))
+    options = keys(tables.get("report", {}), "[report]", optional=tuple(f.name for f in dataclasses.fields(ReportOptions)))
+    return Study(
+        path=path,
+        forward=forward,
+        prior=prior,
+        recording=segments[0],
+        replicates=segments[1:],
+        estimator=construct(
+            inference.get("method", {"name": "NPE"}), "[inference] method", {"NPE": NPE, "SbiEstimator": SbiEstimator}, folder
+        ),
+        draws=_count(inference["draws"], "[inference] draws"),
+        posterior_samples=_count(inference.get("posterior_samples", 4_000), "[inference] posterior_samples"),
+        seed=int(inference.get("seed", 0)),
+        out=Path(out) if out is not None else folder / output.get("dir", f"runs/{path.stem}"),
+        report=ReportOptions(**options),
+        theta_true=data.get("theta_true"),
+    )
+
+
+def _count(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise StudyError(f"{where} is {value!r}; expected a whole number above 0")
+    return value
+
+
+def _source(name: str, folder: Path) -> str:
+    """A file beside the study file if there is one, else the name as it is."""
+    return str(folder / name) if (folder / name).exists() else name
+
+
+def _connectome(data: dict[str, Any], folder: Path) -> Connectome | None:
+    if "connectome" not in data:
+        return None
+    how = {"normalise": data["normalise"]} if "normalise" in data else {}
+    return datasets.load_connectome(_source(str(data["connectome"]), folder), **how)
+
+
+def _simulator(table: Any, connectome: Connectome | None, folder: Path) -> tuple[Simulator, float, float]:
+    parts = keys(
+        table,
+        "[simulator]",
+        required=("model", "integrator", "t1"),
+        optional=("coupling", "noise", "monitor", "monitors", "transient", "nodes"),
+    )
+    known = {
+        "model": members(models, models.AbstractModel),
+        "coupling": members(coupling, coupling.AbstractCoupling),
+        "integrator": members(integrators, integrators.AbstractIntegrator),
+        "noise": {"Additive": noise.Additive},
+        "monitor": members(monitors, monitors.AbstractMonitor),
+    }
+    built = {
+        part: construct(parts[part], f"[simulator] {part}", known[part], folder) for part in known if part in parts
+    }
+    several = parts.get("monitors", {})
+    named = {name: construct(t, f"[simulator] monitors.{name}", known["monitor"], folder) for name, t in several.items()}
+    if "monitor" in built:
+        named = {"monitor": built.pop("monitor")} | named
+    try:
+        sim = Simulator(
+            built.pop("model"), connectome, monitors=named or None, nodes=parts.get("nodes"), **built
+        )
+    except ValueError as error:
+        raise StudyError(f"[simulator]: {error}") from error
+    return sim, float(parts["t1"]), float(parts.get("transient", 0.0))
+
+
+def _forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Path) -> ForwardModel:
+    if not isinstance(table, dict) or not set(table) - {"preprocess", "monitor"}:
+        raise StudyError('[summary] names no feature; write for example fc = { name = "fc_stat" }')
+    table = dict(table)
+    monitor = table.pop("monitor", next(iter(sim.monitors)))
+    if monitor not in sim.monitors:
+        raise StudyError(f"[summary] monitor is {monitor!r}; the simulator has {', '.join(sim.monitors)}")
+    values = {} if sim.connectome is None else {"connectome": np.asarray(sim.connectome.weights)}
+    pre = table.pop("preprocess", None)
+    if pre is not None:
+        pre = construct(pre, "[summary] preprocess", members(features, Preprocess), folder)
+    known = {name: item for name, item in members(features, Feature).items() if name.islower()}
+    chosen = {name: construct(t, f"[summary] {name}", known, folder, values) for name, t in table.items()}
+    try:
+        summary = Summary(period=sim.monitors[monitor].period or sim.dt, preprocess=pre, **chosen)
+        return ForwardModel(sim, t1=t1, transient=transient, monitor=monitor, summary=summary)
+    except ValueError as error:
+        raise StudyError(f"[simulator]: {error}") from error
+
+
+def _prior(table: Any, folder: Path) -> Prior:
+    if not isinstance(table, dict) or not table:
+        raise StudyError('[prior] is empty; write for example "coupling.G" = { name = "Uniform", low = 0.0, high = 0.5 }')
+    # numpyro has the truncated families as functions
+    known = members(dist, dist.Distribution) | {
+        name: getattr(dist, name) for name in ("TruncatedNormal", "TruncatedCauchy", "TruncatedDistribution")
+    }
+    built = {}
+    for name, spec in table.items():
+        if isinstance(spec, dict) and "name" not in spec:
+            raise StudyError(f'[prior] {name} is a table; put the path in quotes: "{name}.{next(iter(spec), "G")}" = {{ ... }}')
+        shape = spec.pop("shape", None) if isinstance(spec, dict) else None
+        one = construct(spec, f"[prior] {name}", known, folder)
+        built[name] = one if shape is None else one.expand(list(np.atleast_1d(shape)))
+    try:
+        return Prior(built)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"[prior]: {error}") from error
+
+
+def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tuple[datasets.Recording, ...]:
+    """The recording cut to the length of what the simulation keeps; further pieces of that length follow."""
+    name = next(iter(forward.summary))
+    period = forward.sim.monitors[name].period or forward.sim.dt
+    given = {key: data[key] for key in ("participant",) if key in data}
+    whole = datasets.load_recording(_source(str(data["recording"]), folder), period=data.get("period"), **given)
+    if abs(whole.period - period) > 1e-6 * period:
+        raise StudyError(f"the recording has a sample every {whole.period:g} ms, the monitor every {period:g} ms; make them equal")
+    if forward.sim.connectome is not None:
+        datasets.match(forward.sim.connectome, whole)
+    elif whole.values.shape[1] != forward.sim.n_nodes:
+        raise StudyError(f"the recording has {whole.values.shape[1]} channels, the simulator {forward.sim.n_nodes} nodes")
+    needed = len(forward.times(name))
+    if whole.values.shape[0] < needed:
+        raise StudyError(
+            f"the recording has {whole.values.shape[0]} samples but {needed} are simulated after the transient; "
+            f"set t1 to at most {forward.transient + whole.values.shape[0] * period:g}"
+        )
+    return tuple(whole.segments(needed * period))

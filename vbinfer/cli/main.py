@@ -1,0 +1,79 @@
+"""`vbinfer`: from a study file to a posterior and its report. Loads JAX only once there is something to compute."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+DEMO = Path(__file__).with_name("demo.toml")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="vbinfer", description="Simulation-based inference for virtual-brain models.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="a posterior from a real fMRI recording, with a report")
+    demo.add_argument("--out", default="runs/demo", help="folder of the results (default: %(default)s)")
+    demo.add_argument("--draws", type=int, help="number of simulations (default: 1024)")
+    demo.add_argument("--participant", type=int, help="HCP participant, 1 to 7 (default: 1)")
+    run = commands.add_parser("run", help="run a study file")
+    run.add_argument("study", help="a TOML file; `vbinfer example` prints one")
+    run.add_argument("--out", help="folder of the results, instead of the one in the file")
+    run.add_argument("--dry-run", action="store_true", help="check the file and estimate the time; simulate nothing")
+    for command in (demo, run):
+        command.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="cores to use (default: all)")
+        command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    commands.add_parser("example", help="print the study file of the demo, to start one's own from")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 when it ended, 1 when it could not, 130 when it was interrupted."""
+    args = parser().parse_args(argv)
+    if args.command == "example":
+        print(DEMO.read_text(encoding="utf-8"), end="")
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # this process is ours; two BLAS or torch threads only wait here
+    try:
+        return _compute(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was simulated is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("VBINFER_DEBUG"):
+            raise
+        print(f"vbinfer: {error}", file=sys.stderr)
+        return 1
+
+
+def _compute(args: argparse.Namespace) -> int:
+    import dataclasses
+
+    import vbinfer as vb
+
+    vb.use_cores(args.cores)
+    from vbinfer.cli.config import load_study
+    from vbinfer.cli.run import run_study
+
+    if args.command == "demo":
+        study = load_study(DEMO, out=args.out, data={"participant": args.participant} if args.participant else {})
+        study = dataclasses.replace(study, draws=args.draws) if args.draws else study
+    else:
+        study = load_study(args.study, out=args.out)
+        if args.dry_run:
+            print(_estimate(study))
+            return 0
+    run_study(study, quiet=args.quiet)
+    return 0
+
+
+def _estimate(study) -> str:  # type: ignore[no-untyped-def]  # a Study, whose module loads JAX
+    import jax
+
+    cost = study.forward.estimate(study.draws)
+    return (
+        f"{study.path}: the study file is sound\n"
+        f"{study.draws:,} draws of {', '.join(study.prior.names)} -> {len(study.forward.names)} features\n"
+        f"{cost['network_steps']:,.0f} network steps, about {cost['seconds'] / len(jax.devices()):,.0f} s of simulation "
+        f"on {len(jax.devices())} cores, {cost['bytes'] / 1e6:,.1f} MB of features"
+    )

@@ -1,0 +1,195 @@
+"""A study from file to report: simulate, train, ask, check, write the page. Every stage leaves its result on disk."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vbinfer import _io
+from vbinfer.cli.config import Study
+from vbinfer.features.connectivity import fc_matrix, upper_triangle
+from vbinfer.infer.draws import Draws
+from vbinfer.infer.posterior import Posterior
+from vbinfer.infer.predictive import Predictive, posterior_predictive
+from vbinfer.infer.prior_predictive import sample_prior_predictive
+from vbinfer.reporting.evidence import Extras, Recovery
+from vbinfer.reporting.page import report
+from vbinfer.reporting.section import Section
+from vbinfer.reporting.verdict import Verdict
+
+DT_DRAWS = 16
+STAGES = ("draws", "fit", "posterior", "predictive", "checks", "dt")
+
+
+@dataclasses.dataclass
+class Clock:
+    """Seconds that each stage took, said as they pass."""
+
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    quiet: bool = False
+
+    @contextmanager
+    def stage(self, name: str, words: str) -> Iterator[None]:
+        """Say what begins, and what it took when it is over."""
+        self.say(words)
+        begin = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begin
+
+    def say(self, words: str) -> None:
+        """One line on standard output."""
+        if not self.quiet:
+            print(words, flush=True)
+
+
+def run_study(study: Study, *, quiet: bool = False) -> Verdict:
+    """Run a study and write `store/`, `estimator.npz`, `posterior.npz`, `report.html` and `report.json` to its folder.
+
+    The draws are kept in `store/`: an interrupted run goes on where it stopped, and a finished one is not repeated.
+
+    Raises:
+        ValueError: a store of another study in the same folder, and whatever the stages refuse.
+    """
+    clock = Clock(quiet=quiet)
+    out = study.out
+    out.mkdir(parents=True, exist_ok=True)
+    keys = dict(zip(STAGES, jax.random.split(jax.random.key(study.seed), len(STAGES)), strict=True))
+    name = next(iter(study.forward.summary))
+    x_o = np.asarray(study.forward.summary[name](study.recording.values))
+
+    with clock.stage("simulation", f"[1/5] simulating {study.draws:,} draws into {out / 'store'}"):
+        draws = sample_prior_predictive(
+            study.prior, study.forward, study.draws, key=keys["draws"], store=out / "store", progress=not quiet
+        )
+    failed = int(np.sum(~draws.valid))
+    with clock.stage("training", f"[2/5] training {_method(study)} on {len(draws) - failed:,} draws ({failed} failed)"):
+        amortized, info = study.estimator.fit(draws, study.prior, key=keys["fit"])
+        amortized.save(out / "estimator.npz")
+    with clock.stage("posterior", f"[3/5] sampling the posterior given {study.recording.name}"):
+        posterior = amortized.sample(x_o, n=study.posterior_samples, key=keys["posterior"])
+        posterior.save(out / "posterior.npz")
+        replicates = {
+            other.name: amortized.sample(
+                np.asarray(study.forward.summary[name](other.values)), n=1_000, key=jax.random.fold_in(keys["posterior"], i)
+            )
+            for i, other in enumerate(study.replicates)
+        }
+    with clock.stage("checks", "[4/5] simulating from the posterior and from the prior, recovering known truths"):
+        n = study.report.predictive
+        predictive = posterior_predictive(posterior, study.forward, n=n, key=keys["predictive"], series=True)
+        prior_predictive = _prior_predictive(study, keys["checks"])
+        recovery = _recovery(study, amortized, prior_predictive, keys["checks"])
+        sections = _sections(study, posterior, keys["dt"])
+    with clock.stage("report", "[5/5] writing the report"):
+        verdict = report(
+            posterior,
+            prior=study.prior,
+            draws=draws,
+            fit=info,
+            predictive=predictive,
+            observed=study.recording,
+            theta_true=study.theta_true,
+            extras=Extras(
+                prior_predictive=prior_predictive,
+                recovery=recovery,
+                replicates=replicates,
+                structural=None if study.connectome is None else np.asarray(study.connectome.weights),
+                sections=sections,
+                notes=_notes(study, draws, clock),
+                units=study.forward.units(),
+                title=study.report.title,
+            ),
+            out=out / "report.html",
+        )
+    _say_verdict(clock, verdict, out)
+    return verdict
+
+
+def _method(study: Study) -> str:
+    return type(study.estimator).__name__
+
+
+def _prior_predictive(study: Study, key: Any) -> Predictive:
+    """Simulations from the prior with their series; new draws, none of those that trained the network."""
+    n = max(study.report.predictive, study.report.recovery)
+    k_theta, k_sim = jax.random.split(key)
+    theta = study.prior.sample(key=k_theta, n=n)
+    as_posterior = Posterior({name: np.asarray(value)[None] for name, value in theta.items()})
+    return posterior_predictive(as_posterior, study.forward, n=n, key=k_sim, series=True)
+
+
+def _recovery(study: Study, amortized: Any, simulated: Predictive, key: Any) -> Recovery | None:
+    """The estimator asked about simulated observations whose truth is known."""
+    chosen = np.flatnonzero(simulated.valid)[: study.report.recovery]
+    if not len(chosen):
+        return None
+    theta = amortized.sample_batch(simulated.x[chosen], n=1_000, key=jax.random.fold_in(key, 1))
+    return Recovery({name: value[chosen] for name, value in simulated.theta.items()}, theta)
+
+
+def _sections(study: Study, posterior: Posterior, key: Any) -> list[Section]:
+    if study.report.compare_dt is None:
+        return []
+    return [step_size_section(study, posterior, key, study.report.compare_dt)]
+
+
+def step_size_section(study: Study, posterior: Posterior, key: Any, fine: float) -> Section:
+    """What a finer integration step changes in the functional connectivity, at the posterior mean."""
+    coarse = study.forward.sim.dt
+    mean = {name: np.asarray(value).mean(axis=(0, 1)) for name, value in posterior.theta.items()}
+    fcs = {}
+    for label, dt, salt in (("coarse", coarse, 0), ("again", coarse, 1), ("fine", fine, 2)):
+        forward = with_step(study, dt)
+        theta = {name: np.broadcast_to(value, (DT_DRAWS, *np.shape(value))) for name, value in mean.items()}
+        keys = jax.random.split(jax.random.fold_in(key, salt), DT_DRAWS)
+        _, ys = forward.batch_series({k: jax.numpy.asarray(v) for k, v in theta.items()}, keys)
+        fcs[label] = np.mean([np.asarray(fc_matrix(y)) for y in ys], axis=0)[upper_triangle(ys.shape[2])]
+    rows = [["mean FC compared", "correlation", "mean absolute difference"]]
+    for label, words in (
+        ("fine", f"dt = {coarse:g} ms and dt = {fine:g} ms"),
+        ("again", f"dt = {coarse:g} ms twice, other noise"),
+    ):
+        r = float(np.corrcoef(fcs["coarse"], fcs[label])[0, 1])
+        rows.append([words, f"{r:.3f}", f"{np.abs(fcs['coarse'] - fcs[label]).mean():.4f}"])
+    text = (
+        f"Functional connectivity at the posterior mean, averaged over {DT_DRAWS} simulations, with the step of this study "
+        f"({coarse:g} ms) and with {fine:g} ms. The second row is what noise alone changes: a step size that matters would "
+        "make the first row clearly worse than the second."
+    )
+    return Section("Step size", text=text, table=rows)
+
+
+def with_step(study: Study, dt: float) -> Any:
+    """The forward model of a study with another integration step."""
+    import equinox as eqx
+
+    integrator = dataclasses.replace(study.forward.sim.integrator, dt=dt)
+    return eqx.tree_at(lambda f: f.sim.integrator, study.forward, integrator, is_leaf=lambda x: x is study.forward.sim.integrator)
+
+
+def _notes(study: Study, draws: Draws, clock: Clock) -> dict[str, object]:
+    seconds = {f"seconds, {name}": f"{value:.1f}" for name, value in clock.seconds.items()}
+    return {
+        "command": "vbinfer " + " ".join(sys.argv[1:]) if Path(sys.argv[0]).name == "vbinfer" else "vbinfer run",
+        "study file": study.path.name,
+        "seed": study.seed,
+        "recording": study.recording.name,
+        "dt, t1, transient (ms)": f"{study.forward.sim.dt:g}, {study.forward.t1:g}, {study.forward.transient:g}",
+        "devices": f"{len(jax.devices())} x {jax.devices()[0].platform}",
+        **{f"version, {name}": value for name, value in _io.versions().items()},
+        **seconds,
+    }
+
+
+def _say_verdict(clock: Clock, verdict: Verdict, out: Path) -> None:
+    clock.say(f"\nverdict: {verdict.verdict}")
+    for finding in verdict.findings:
+        clock.say(f"  - {finding}")
+    clock.say("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in clock.seconds.items()))
+    clock.say(f"report: {out / 'report.html'}")
