@@ -22,7 +22,14 @@ CASES = {
     "a map of noise": {"noise.sigma.V": (N,), "model.tau": ()},
     "nothing of the model": {"coupling.offset": ()},
 }
-CENTRE = {"coupling.G": 0.4, "model.eta": -4.5, "noise.sigma.r": 0.02, "noise.sigma.V": 0.1, "init.V": -1.5, "init.r": 0.2}
+CENTRE = {
+    "coupling.G": 0.4,
+    "model.eta": -4.5,
+    "noise.sigma.r": 0.02,
+    "noise.sigma.V": 0.1,
+    "init.V": -1.5,
+    "init.r": 0.2,
+}
 CENTRE |= {"connectome.weights": 0.3, "coupling.offset": 0.1, "model.tau": 1.3}
 
 
@@ -37,7 +44,9 @@ def forward(difference=False, **options):
         noise=vb.noise.Additive({"r": 0.02, "V": 0.1}),
         monitors={"mean": vb.monitors.TimeAverage(0.5), "bold": vb.monitors.BalloonWindkessel("r", period=2.0)},
     )
-    settings = dict(t1=10.0, transient=2.0, monitor="mean", summary=lambda y: jnp.concatenate([y["r"].mean(0), y["V"].std(0)]))
+    settings = dict(
+        t1=10.0, transient=2.0, monitor="mean", summary=lambda y: jnp.concatenate([y["r"].mean(0), y["V"].std(0)])
+    )
     return vb.ForwardModel(sim, **(settings | options))
 
 
@@ -72,7 +81,9 @@ def test_a_draw_does_not_depend_on_the_width_of_its_batch():
     fwd = forward()
     theta, keys = draw(CASES["map and scalar"], 8), jax.random.split(jax.random.key(7), 8)
     wide = fwd.batch(theta, keys)
-    narrow = jnp.concatenate([fwd.batch({k: v[i : i + 2] for k, v in theta.items()}, keys[i : i + 2]) for i in (0, 2, 4, 6)])
+    narrow = jnp.concatenate(
+        [fwd.batch({k: v[i : i + 2] for k, v in theta.items()}, keys[i : i + 2]) for i in (0, 2, 4, 6)]
+    )
     np.testing.assert_allclose(wide, narrow, rtol=2e-5, atol=1e-6)
 
 
@@ -116,7 +127,10 @@ def test_theta_reaches_the_simulator_through_to_paths():
 
 def test_measurement_noise_is_added_with_a_key_of_its_own():
     noisy = forward(
-        observe=lambda theta, y, key: {"r": y["r"] + theta["coupling.G"] * jax.random.normal(key, y["r"].shape), "V": y["V"]}
+        observe=lambda theta, y, key: {
+            "r": y["r"] + theta["coupling.G"] * jax.random.normal(key, y["r"].shape),
+            "V": y["V"],
+        }
     )
     key, theta = jax.random.key(0), {"coupling.G": jnp.array(0.4)}
     shift = noisy(theta, key) - forward()(theta, key)
@@ -126,7 +140,15 @@ def test_measurement_noise_is_added_with_a_key_of_its_own():
 
 def test_check_accepts_what_fits_and_names_what_does_not():
     fwd = forward()
-    fwd.check(vb.Prior({"coupling.G": dist.Uniform(0.0, 1.0), "model.eta": dist.Normal(-4.5, 0.3).expand([N]), "init.V": dist.Normal(0.0, 1.0)}))
+    fwd.check(
+        vb.Prior(
+            {
+                "coupling.G": dist.Uniform(0.0, 1.0),
+                "model.eta": dist.Normal(-4.5, 0.3).expand([N]),
+                "init.V": dist.Normal(0.0, 1.0),
+            }
+        )
+    )
     for prior, message in (
         ({"coupling.g": dist.Uniform(0.0, 1.0)}, "Did you mean 'coupling.G'"),
         ({"model.eta": dist.Normal(-4.5, 0.3).expand([N + 1])}, "each of 4 nodes"),

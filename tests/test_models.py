@@ -222,7 +222,9 @@ def test_gradient_of_wong_wang_is_finite_where_the_input_meets_the_threshold():
 def test_montbrio_clamps_the_rate_in_both_stages(x64):
     stored = np.load(GOLDEN / "tvb_conventions.npz")
     params = json.loads(str(stored["info"]))["clamp"]["params"]
-    sim = vb.Simulator(vb.models.MontbrioPazoRoxin(**params), integrator=vb.Heun(dt=float(stored["clamp__dt"])), nodes=4)
+    sim = vb.Simulator(
+        vb.models.MontbrioPazoRoxin(**params), integrator=vb.Heun(dt=float(stored["clamp__dt"])), nodes=4
+    )
     steps = len(stored["clamp__t"])
     init = sim.model.State(*stored["clamp__x0"])
     y = vb.simulate(sim, t1=steps * sim.dt, key=None, init=init).ys["raw"]

@@ -118,7 +118,10 @@ def test_the_haemodynamic_step_is_second_order():
         ends = []
         for n in (25, 50, 100, 1600):
             blood = Haemodynamics(*(jnp.zeros(()) for _ in range(4)))
-            step = lambda b, _, n=n: (_ode.heun(lambda t, b: monitor.dfun(b, jnp.asarray(0.7)), jnp.zeros(()), b, 5.0 / n), None)  # noqa: E731
+            step = lambda b, _, n=n: (
+                _ode.heun(lambda t, b: monitor.dfun(b, jnp.asarray(0.7)), jnp.zeros(()), b, 5.0 / n),
+                None,
+            )  # noqa: E731
             ends.append(np.array(jax.lax.scan(step, blood, None, length=n)[0]))
     errors = [np.abs(end - ends[-1]).max() for end in ends[:3]]
     assert np.polyfit(np.log([25, 50, 100]), np.log(errors), 1)[0] == pytest.approx(-2.0, abs=0.15)

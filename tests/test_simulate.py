@@ -93,9 +93,15 @@ def test_stationary_covariance_is_the_lyapunov_solution_of_the_scheme(integrator
 
 def test_coupling_goes_from_column_to_row():
     weights = np.array([[0.0, 2.0], [0.0, 0.0]])  # from node 1 into node 0 only
-    for kind, expected in ((vb.coupling.Linear(G=0.5, offset=0.25), 0.5 * 2 * 3 + 0.25), (vb.coupling.Difference(G=0.5), 0.5 * 2 * (3 - 1))):
+    for kind, expected in (
+        (vb.coupling.Linear(G=0.5, offset=0.25), 0.5 * 2 * 3 + 0.25),
+        (vb.coupling.Difference(G=0.5), 0.5 * 2 * (3 - 1)),
+    ):
         sim = vb.Simulator(
-            vb.models.Linear(gamma=0.0), vb.Connectome(weights, np.zeros((2, 2))), coupling=kind, integrator=vb.Euler(dt=1.0)
+            vb.models.Linear(gamma=0.0),
+            vb.Connectome(weights, np.zeros((2, 2))),
+            coupling=kind,
+            integrator=vb.Euler(dt=1.0),
         )
         y = vb.simulate(sim, t1=1.0, key=None, init=vb.models.Linear.State(jnp.array([1.0, 3.0]))).ys["raw"]["x"][0]
         np.testing.assert_allclose(y, [1 + expected, 3 + float(getattr(kind, "offset", 0.0))])
@@ -121,7 +127,9 @@ def test_a_new_value_is_not_a_new_compilation():
     assert _run._cached._cache_size() == before
 
 
-@pytest.mark.parametrize("init", [None, {"r": 0.3}, vb.models.MontbrioPazoRoxin.State(0.3, jnp.array([-1.0, 0.0, 1.0]))])
+@pytest.mark.parametrize(
+    "init", [None, {"r": 0.3}, vb.models.MontbrioPazoRoxin.State(0.3, jnp.array([-1.0, 0.0, 1.0]))]
+)
 def test_starts_where_it_is_told(init):
     sim = simulator(noise=None, monitors={"raw": vb.monitors.Raw()}, integrator=vb.Euler(dt=1e-4))
     y = vb.simulate(sim, t1=1e-4, key=None, init=init).ys["raw"]

@@ -7,6 +7,6 @@ The public names are listed in `__init__.pyi`, which type checkers read; each lo
 importing the package, or asking the command line for help, loads nothing that is not used.
 """
 
-import lazy_loader
+import lazy_loader as _lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)

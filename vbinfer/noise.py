@@ -39,7 +39,9 @@ class Additive(Parametrised):
             if name not in variables:
                 raise ValueError(f"noise sigma names state variable {name!r}. {did_you_mean(name, variables)}")
 
-    def increments(self, words: tuple[Array, Array], step: Array, dt: float, like: dict[str, Array]) -> dict[str, Array]:
+    def increments(
+        self, words: tuple[Array, Array], step: Array, dt: float, like: dict[str, Array]
+    ) -> dict[str, Array]:
         """sigma sqrt(dt) z for each noisy state variable of `like` (name to array of its shape `[N, ...batch]`)."""
         names = tuple(like)
         amplitude = self.sigma if isinstance(self.sigma, Mapping) else dict.fromkeys(names, self.sigma)

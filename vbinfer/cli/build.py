@@ -15,7 +15,9 @@ class StudyError(ValueError):
     """A mistake in a study file: what was found where, and what to write instead."""
 
 
-def keys(table: object, where: str, *, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> dict[str, Any]:
+def keys(
+    table: object, where: str, *, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """A table of the file as a dictionary, with nothing missing and nothing unknown."""
     if not isinstance(table, Mapping):
         raise StudyError(f"{where} is {table!r}; expected a table")
@@ -29,7 +31,11 @@ def keys(table: object, where: str, *, required: tuple[str, ...] = (), optional:
 
 
 def construct(
-    table: object, where: str, known: Mapping[str, Callable[..., Any]], folder: Path, values: Mapping[str, Any] | None = None
+    table: object,
+    where: str,
+    known: Mapping[str, Callable[..., Any]],
+    folder: Path,
+    values: Mapping[str, Any] | None = None,
 ) -> Any:
     """The object that `{ name = ..., option = ... }` describes.
 
@@ -43,7 +49,9 @@ def construct(
     if isinstance(table, str):
         raise StudyError(f'{where} is {table!r}; write {where.split()[-1]} = {{ name = "{table}" }}')
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
-        raise StudyError(f'{where} is {table!r}; expected a table with a name, such as {{ name = "{next(iter(known))}" }}')
+        raise StudyError(
+            f'{where} is {table!r}; expected a table with a name, such as {{ name = "{next(iter(known))}" }}'
+        )
     name = table["name"]
     if name not in known:
         raise StudyError(f"{where} names {name!r}, which is not there. {did_you_mean(name, known)}")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpyro.distributions as dist
 
 from vbinfer import datasets, features, integrators, models, monitors, noise
 from vbinfer.cli.build import StudyError, construct, keys, members
@@ -17,6 +16,7 @@ from vbinfer.infer.npe import NPE
 from vbinfer.infer.torch_sbi import SbiEstimator
 from vbinfer.network import coupling
 from vbinfer.network.connectome import Connectome
+from vbinfer.priors.families import families
 from vbinfer.priors.prior import Prior
 from vbinfer.simulation.forward import ForwardModel
 from vbinfer.simulation.simulator import Simulator
@@ -103,7 +103,9 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
         tables["inference"], "[inference]", required=("draws",), optional=("method", "posterior_samples", "seed")
     )
     output = keys(tables.get("output", {}), "[output]", optional=("dir",))
-    options = keys(tables.get("report", {}), "[report]", optional=tuple(f.name for f in dataclasses.fields(ReportOptions)))
+    options = keys(
+        tables.get("report", {}), "[report]", optional=tuple(f.name for f in dataclasses.fields(ReportOptions))
+    )
     return Study(
         path=path,
         forward=forward,
@@ -111,7 +113,10 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
         recording=segments[0],
         replicates=segments[1:],
         estimator=construct(
-            inference.get("method", {"name": "NPE"}), "[inference] method", {"NPE": NPE, "SbiEstimator": SbiEstimator}, folder
+            inference.get("method", {"name": "NPE"}),
+            "[inference] method",
+            {"NPE": NPE, "SbiEstimator": SbiEstimator},
+            folder,
         ),
         draws=_count(inference["draws"], "[inference] draws"),
         posterior_samples=_count(inference.get("posterior_samples", 4_000), "[inference] posterior_samples"),
@@ -158,13 +163,13 @@ def _simulator(table: Any, connectome: Connectome | None, folder: Path) -> tuple
         part: construct(parts[part], f"[simulator] {part}", known[part], folder) for part in known if part in parts
     }
     several = parts.get("monitors", {})
-    named = {name: construct(t, f"[simulator] monitors.{name}", known["monitor"], folder) for name, t in several.items()}
+    named = {
+        name: construct(t, f"[simulator] monitors.{name}", known["monitor"], folder) for name, t in several.items()
+    }
     if "monitor" in built:
         named = {"monitor": built.pop("monitor")} | named
     try:
-        sim = Simulator(
-            built.pop("model"), connectome, monitors=named or None, nodes=parts.get("nodes"), **built
-        )
+        sim = Simulator(built.pop("model"), connectome, monitors=named or None, nodes=parts.get("nodes"), **built)
     except ValueError as error:
         raise StudyError(f"[simulator]: {error}") from error
     return sim, float(parts["t1"]), float(parts.get("transient", 0.0))
@@ -192,15 +197,16 @@ def _forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Pa
 
 def _prior(table: Any, folder: Path) -> Prior:
     if not isinstance(table, dict) or not table:
-        raise StudyError('[prior] is empty; write for example "coupling.G" = { name = "Uniform", low = 0.0, high = 0.5 }')
-    # numpyro has the truncated families as functions
-    known = members(dist, dist.Distribution) | {
-        name: getattr(dist, name) for name in ("TruncatedNormal", "TruncatedCauchy", "TruncatedDistribution")
-    }
+        raise StudyError(
+            '[prior] is empty; write for example "coupling.G" = { name = "Uniform", low = 0.0, high = 0.5 }'
+        )
+    known = families()
     built = {}
     for name, spec in table.items():
         if isinstance(spec, dict) and "name" not in spec:
-            raise StudyError(f'[prior] {name} is a table; put the path in quotes: "{name}.{next(iter(spec), "G")}" = {{ ... }}')
+            raise StudyError(
+                f'[prior] {name} is a table; put the path in quotes: "{name}.{next(iter(spec), "G")}" = {{ ... }}'
+            )
         shape = spec.pop("shape", None) if isinstance(spec, dict) else None
         one = construct(spec, f"[prior] {name}", known, folder)
         built[name] = one if shape is None else one.expand(list(np.atleast_1d(shape)))
@@ -217,11 +223,15 @@ def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tupl
     given = {key: data[key] for key in ("participant",) if key in data}
     whole = datasets.load_recording(_source(str(data["recording"]), folder), period=data.get("period"), **given)
     if abs(whole.period - period) > 1e-6 * period:
-        raise StudyError(f"the recording has a sample every {whole.period:g} ms, the monitor every {period:g} ms; make them equal")
+        raise StudyError(
+            f"the recording has a sample every {whole.period:g} ms, the monitor every {period:g} ms; make them equal"
+        )
     if forward.sim.connectome is not None:
         datasets.match(forward.sim.connectome, whole)
     elif whole.values.shape[1] != forward.sim.n_nodes:
-        raise StudyError(f"the recording has {whole.values.shape[1]} channels, the simulator {forward.sim.n_nodes} nodes")
+        raise StudyError(
+            f"the recording has {whole.values.shape[1]} channels, the simulator {forward.sim.n_nodes} nodes"
+        )
     needed = len(forward.times(name))
     if whole.values.shape[0] < needed:
         raise StudyError(

@@ -76,7 +76,9 @@ def run_study(study: Study, *, quiet: bool = False) -> Verdict:
         posterior.save(out / "posterior.npz")
         replicates = {
             other.name: amortized.sample(
-                np.asarray(study.forward.summary[name](other.values)), n=1_000, key=jax.random.fold_in(keys["posterior"], i)
+                np.asarray(study.forward.summary[name](other.values)),
+                n=1_000,
+                key=jax.random.fold_in(keys["posterior"], i),
             )
             for i, other in enumerate(study.replicates)
         }
@@ -170,7 +172,9 @@ def with_step(study: Study, dt: float) -> Any:
     import equinox as eqx
 
     integrator = dataclasses.replace(study.forward.sim.integrator, dt=dt)
-    return eqx.tree_at(lambda f: f.sim.integrator, study.forward, integrator, is_leaf=lambda x: x is study.forward.sim.integrator)
+    return eqx.tree_at(
+        lambda f: f.sim.integrator, study.forward, integrator, is_leaf=lambda x: x is study.forward.sim.integrator
+    )
 
 
 def _notes(study: Study, draws: Draws, clock: Clock) -> dict[str, object]:

@@ -1,10 +1,13 @@
 """The interface of a feature: one recording in, a few named numbers out."""
 
 import abc
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
+
+from vbinfer._param import did_you_mean
 
 
 class Feature(eqx.Module):
@@ -80,3 +83,17 @@ QUANTILE_NAMES = ("q05", "q25", "q50", "q75", "q95")
 def quantiles(v: Array) -> Array:
     """The five `QUANTILES` of a vector, linear between order statistics (NumPy's default); NaN if any entry is NaN."""
     return jnp.quantile(v, jnp.asarray(QUANTILES, v.dtype))
+
+
+def positions(names: tuple[str, ...], only: Sequence[str] | None, feature: str) -> tuple[int, ...]:
+    """Where the numbers that `only` names stand among `names`, in the order of `only`; all of them for None."""
+    if only is None:
+        return tuple(range(len(names)))
+    if isinstance(only, str):
+        raise TypeError(f"{feature}(only={only!r}) was given a word; write a tuple, only=({only!r},)")
+    for name in only:
+        if name not in names:
+            raise ValueError(f"{feature} has no number {name!r}. {did_you_mean(name, names)}")
+    if not only:
+        raise ValueError(f"{feature}(only=()) keeps nothing; name some of {', '.join(names)}")
+    return tuple(names.index(name) for name in only)

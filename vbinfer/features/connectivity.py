@@ -1,12 +1,14 @@
 """Functional connectivity: who goes with whom, as a matrix and as a few numbers."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from .base import QUANTILE_NAMES, Feature, centred, quantiles, shape_moments
+from .base import QUANTILE_NAMES, Feature, centred, positions, quantiles, shape_moments
 
 
 def fc_matrix(y: ArrayLike) -> Array:
@@ -125,6 +127,7 @@ class fc_stat(Feature):
     Args:
         mask: `[node, node]`, true for the pairs that enter `mean` to `q95`; the other numbers use the whole matrix.
         pairs: how mirrored regions are ordered: `"interleaved"` (left, right, left, ...; AAL, AAL2) or `"blocks"`.
+        only: names of the numbers to keep, in this order; all of them without.
 
     >>> fc_stat().names()[:2]
     ('mean', 'std')
@@ -132,14 +135,16 @@ class fc_stat(Feature):
 
     mask: Mask | None
     pairs: str | None = eqx.field(static=True)
+    only: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, mask: ArrayLike | None = None, pairs: str | None = None):
+    def __init__(self, mask: ArrayLike | None = None, pairs: str | None = None, only: Sequence[str] | None = None):
         if pairs not in (None, "interleaved", "blocks"):
             raise ValueError(
                 f"pairs is {pairs!r}; write 'interleaved' (left, right, left, ...), 'blocks' or leave it out"
             )
         self.mask = None if mask is None else Mask(mask)
         self.pairs = pairs
+        self.only = positions(self._all(), only, "fc_stat")
 
     def __call__(self, y: Array, period: float) -> Array:
         matrix = fc_matrix(y)
@@ -156,9 +161,12 @@ class fc_stat(Feature):
         ]
         if self.pairs is not None:
             numbers.append(homotopic(matrix, self.pairs).mean()[None])
-        return jnp.concatenate(numbers)
+        return jnp.concatenate(numbers)[np.array(self.only)]
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
+        return tuple(self._all()[i] for i in self.only)
+
+    def _all(self) -> tuple[str, ...]:
         names = ("mean", "std", "skew", "kurtosis", *QUANTILE_NAMES, "norm3", "norm4", "strength_std")
         return names if self.pairs is None else (*names, "homotopic")
 

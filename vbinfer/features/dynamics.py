@@ -1,6 +1,7 @@
 """Functional connectivity dynamics: how the connectivity of one window resembles that of another."""
 
 import math
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from .base import QUANTILE_NAMES, Feature, quantiles, samples, shape_moments
+from .base import QUANTILE_NAMES, Feature, positions, quantiles, samples, shape_moments
 from .connectivity import fc_matrix, upper_triangle
 
 
@@ -64,6 +65,9 @@ def _window(window: float, step: float, period: float) -> tuple[int, int]:
     return w, s
 
 
+_FCD_NAMES = ("mean", "std", "var", *QUANTILE_NAMES)
+
+
 class fcd_stat(Feature):
     """Functional connectivity dynamics in eight numbers, from pairs of windows that share no sample.
 
@@ -76,17 +80,20 @@ class fcd_stat(Feature):
     Args:
         window: length of a window, ms.
         step: from the start of one window to the start of the next, ms.
+        only: names of the numbers to keep, in this order; all of them without.
     """
 
     window: float = eqx.field(static=True)
     step: float = eqx.field(static=True)
+    only: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, window: float = 60e3, step: float = 5e3):
+    def __init__(self, window: float = 60e3, step: float = 5e3, only: Sequence[str] | None = None):
         for name, value in {"window": window, "step": step}.items():
             if not (math.isfinite(value) and value > 0.0):
                 raise ValueError(f"{name} is {value:g}; give a duration in ms, such as {name}=5000.0")
         self.window = float(window)
         self.step = float(step)
+        self.only = positions(_FCD_NAMES, only, "fcd_stat")
 
     def __call__(self, y: Array, period: float) -> Array:
         w, s = _window(self.window, self.step, period)
@@ -100,7 +107,7 @@ class fcd_stat(Feature):
         fcd = fcd_matrix(y, window=self.window, step=self.step, period=period)
         v = fcd[np.triu_indices(fcd.shape[0], k=apart)]
         mean, std, _, _ = shape_moments(v)
-        return jnp.concatenate([jnp.stack([mean, std, std**2]), quantiles(v)])
+        return jnp.concatenate([jnp.stack([mean, std, std**2]), quantiles(v)])[np.array(self.only)]
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        return ("mean", "std", "var", *QUANTILE_NAMES)
+        return tuple(_FCD_NAMES[i] for i in self.only)

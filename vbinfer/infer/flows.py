@@ -45,10 +45,16 @@ class AbstractDensity(abc.ABC):
         flip = jnp.arange(dim)[::-1]
         orders = [flip if i % 2 == 0 else k for i, k in enumerate(_permutations(k_order, self.layers, dim))]
 
-        def make(key: PRNGKey, order: Array) -> AbstractBijection:
-            return fb.Chain([self.layer(key, dim, cond_dim), fb.Permute(order)]).merge_chains()
-
-        return fb.Scan(eqx.filter_vmap(make)(jax.random.split(k_layers, self.layers), jnp.stack(orders)))
+        layers = [
+            fb.Chain([self.layer(k, dim, cond_dim), fb.Permute(order)]).merge_chains()
+            for k, order in zip(jax.random.split(k_layers, self.layers), orders, strict=True)
+        ]
+        # stacked after they are made: building them under vmap compiles for seconds
+        arrays = [jax.tree_util.tree_leaves(eqx.filter(layer, eqx.is_array)) for layer in layers]
+        first, static = eqx.partition(layers[0], eqx.is_array)
+        stacked = [jnp.stack(leaves) for leaves in zip(*arrays, strict=True)]
+        structure = jax.tree_util.tree_structure(first)
+        return fb.Scan(eqx.combine(jax.tree_util.tree_unflatten(structure, stacked), static))
 
     def to_spec(self) -> dict[str, Any]:
         """The options, JSON-able."""

@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flowjax.bijections import AbstractBijection
+from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer import _io
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.infer.draws import Draws
-from vbinfer.infer.features import Standardise, check_observation
+from vbinfer.infer.standardise import Standardise, check_observation
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.flows import NSF, AbstractDensity, density_from_spec, draw, log_density
 from vbinfer.infer.posterior import Posterior
@@ -173,7 +174,7 @@ class AmortizedPosterior:
             theta: leaves `[..., *shape]`.
             x: one observation `[F]`, or one per theta `[..., F]`.
         """
-        if not isinstance(x, jax.core.Tracer):
+        if not isinstance(x, Tracer):
             x = check_observation(x, self.names, ndim=max(1, np.ndim(x)))
         values = {name: jnp.asarray(theta[name]) for name in theta}
         return _log_prob(self.prior, self._flow, self._standardise, values, jnp.asarray(x))

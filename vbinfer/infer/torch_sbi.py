@@ -18,7 +18,7 @@ from vbinfer import _io
 from vbinfer._param import did_you_mean
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.infer.draws import Draws
-from vbinfer.infer.features import Standardise, check_observation
+from vbinfer.infer.standardise import Standardise, check_observation
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.npe import training_pairs
 from vbinfer.infer.posterior import Posterior
@@ -251,6 +251,7 @@ def quiet_torch(seed: int) -> Iterator[None]:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             for module in ("sbi", "nflows", "zuko", "torch"):
                 warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
+            warnings.filterwarnings("ignore", message="Maximum number of epochs")  # FitInfo says it
             torch.manual_seed(seed)
             yield
     finally:

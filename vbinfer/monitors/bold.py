@@ -64,14 +64,10 @@ class BalloonWindkessel(AbstractMonitor):
     (f = v = q = 1), and zero input gives exactly zero. The state variable is averaged over `step`, and the mean
     drives that step. At the default of at most 10 ms the error is below 1e-4 of the peak.
 
-    Response to an input of 1 for 1 s, first peak / its time / full width at half maximum / undershoot over peak:
-
-    ========================  ======  =======  ======  ======
-    friston2003_stephan2007   V0 x .  3.63 s   4.2 s   -0.21
-    ========================  ======  =======  ======  ======
-
     The presets differ in what matters: several codes use 0.65 and 0.41 as time constants where the papers have them
-    as rates (`deco_legacy_vbjax`, `cubnm_constants`), which halves the time to peak. docs/bold.md has the table.
+    as rates (`deco_legacy_vbjax`, `cubnm_constants`), which takes the peak of the response from 3.6 s to 2.4 s after
+    the onset and its width from 4.2 s to 2.1 s. docs/bold.md has the table. An input so negative that the inflow would
+    reach zero gives NaN: a failed draw.
 
     Args:
         var: the state variable that drives the signal.

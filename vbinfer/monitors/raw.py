@@ -16,7 +16,9 @@ def chosen(var: Variables, variables: tuple[str, ...]) -> tuple[str, ...]:
     names = variables if var is None else (var,) if isinstance(var, str) else tuple(var)
     for name in names:
         if name not in variables:
-            raise ValueError(f"the monitor reads {name!r}; the model has no such variable. {did_you_mean(name, variables)}")
+            raise ValueError(
+                f"the monitor reads {name!r}; the model has no such variable. {did_you_mean(name, variables)}"
+            )
     return names
 
 

@@ -18,8 +18,7 @@ def torch_prior(prior: "Prior") -> Any:
     comes from torch's generator, so `torch.manual_seed` decides the draws. Not differentiable by torch.
     """
     import torch
-
-    constraint = torch.distributions.constraints
+    from torch.distributions import constraints as constraint
 
     class TorchPrior(torch.distributions.Distribution):
         """Named numpyro distributions behind torch's interface."""
@@ -73,7 +72,8 @@ def _bounds(prior: "Prior", constraint: Any) -> list[Any]:
     """One torch constraint per element of theta, from the bounds that numpyro's supports state."""
     found = []
     for name, d in prior.dists.items():
-        support, shape = d.support, prior.shapes[name]
+        support: Any = d.support
+        shape = prior.shapes[name]
         while hasattr(support, "base_constraint"):
             support = support.base_constraint
         simplex = support is numpyro_constraints.simplex

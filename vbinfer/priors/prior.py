@@ -67,7 +67,7 @@ class Prior:
         """Draws: leaves `[n, ...]`, or without the leading axis when `n` is None."""
         keys = jax.random.split(key, len(self.dists))
         shape = () if n is None else (n,)
-        return {name: d.sample(k, shape) for (name, d), k in zip(self.dists.items(), keys, strict=True)}
+        return {name: jnp.asarray(d.sample(k, shape)) for (name, d), k in zip(self.dists.items(), keys, strict=True)}
 
     def log_prob(self, theta: Mapping[str, Any]) -> Array:
         """Log-density `[...]` of theta with leaves `[..., *shape]`; -inf outside the support, never NaN."""
@@ -194,13 +194,17 @@ def _checked_leaf(name: str, d: Any) -> LeafMap:
             f"the prior of {name!r} is {_describe(d)}, which is discrete; a prior takes continuous parameters only"
         )
     leaf = leaf_map(d)
-    theta, log_det = leaf.constrain(jnp.zeros(leaf.z_shape))
-    if not (np.isfinite(theta).all() and np.isfinite(log_det).all() and np.isfinite(leaf.log_prob(theta)).all()):
+    if not np.isfinite(jax.jit(_at_centre, static_argnums=0)(leaf)).all():
         raise ValueError(
             f"the prior of {name!r}, {_describe(d)}, has no finite density at its centre; check that its parameters "
             "are finite, its scales positive and low < high"
         )
     return leaf
+
+
+def _at_centre(leaf: LeafMap) -> Array:
+    theta, log_det = leaf.constrain(jnp.zeros(leaf.z_shape))
+    return jnp.concatenate([theta.reshape(-1), log_det.reshape(-1), leaf.log_prob(theta).reshape(-1)])
 
 
 def _describe(d: dist.Distribution) -> str:

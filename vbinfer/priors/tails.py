@@ -28,7 +28,7 @@ class Tails(NamedTuple):
     isf: Callable[[Array], Array]
 
 
-def tails(d: dist.Distribution) -> Tails | None:
+def tails(d: Any) -> Tails | None:
     """The four functions of a scalar distribution, or None where it has no CDF."""
     for family, make in _FAMILIES.items():
         if isinstance(d, family):
@@ -91,27 +91,28 @@ def _truncated_normal(d: Any) -> Tails | None:
     if type(base) is not dist.Normal:
         return None
     low, high = getattr(d, "low", -jnp.inf), getattr(d, "high", jnp.inf)
-    a, b = (low - base.loc) / base.scale, (high - base.loc) / base.scale
+    loc, scale = jnp.asarray(base.loc), jnp.asarray(base.scale)
+    a, b = (low - loc) / scale, (high - loc) / scale
     left_cdf, left_sf = special.ndtr(a), special.ndtr(-a)
     right_cdf, right_sf = special.ndtr(b), special.ndtr(-b)
     upper, lower = a > 0.0, b < 0.0
     mass = jnp.where(upper, left_sf - right_sf, right_cdf - left_cdf)
 
     def cdf(x: Array) -> Array:
-        t = (x - base.loc) / base.scale
+        t = (x - loc) / scale
         return jnp.where(upper, left_sf - special.ndtr(-t), special.ndtr(t) - left_cdf) / mass
 
     def sf(x: Array) -> Array:
-        t = (x - base.loc) / base.scale
+        t = (x - loc) / scale
         return jnp.where(lower, right_cdf - special.ndtr(t), special.ndtr(-t) - right_sf) / mass
 
     def icdf(q: Array) -> Array:
         z = jnp.where(upper, -special.ndtri(left_sf - q * mass), special.ndtri(left_cdf + q * mass))
-        return jnp.clip(base.loc + base.scale * z, low, high)
+        return jnp.clip(loc + scale * z, low, high)
 
     def isf(q: Array) -> Array:
         z = jnp.where(lower, special.ndtri(right_cdf - q * mass), -special.ndtri(right_sf + q * mass))
-        return jnp.clip(base.loc + base.scale * z, low, high)
+        return jnp.clip(loc + scale * z, low, high)
 
     return Tails(cdf, sf, icdf, isf)
 

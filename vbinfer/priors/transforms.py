@@ -7,6 +7,7 @@ has mean 0 and covariance I without being exactly normal, and its dimension may 
 
 import abc
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import numpyro.distributions as dist
 from jax.scipy import special
 from jaxtyping import Array
 from numpyro.distributions import constraints
-from numpyro.distributions.transforms import ComposeTransform, Transform, biject_to
+from numpyro.distributions.transforms import ComposeTransform, biject_to
 
 from vbinfer.priors.tails import Tails, tails
 
@@ -61,7 +62,7 @@ class ScalarMap(abc.ABC):
 class NormalMap(ScalarMap):
     """theta = loc + scale z."""
 
-    def __init__(self, d: dist.Normal) -> None:
+    def __init__(self, d: Any) -> None:
         self.d = d
 
     def constrain(self, z: Array) -> tuple[Array, Array]:
@@ -80,7 +81,7 @@ class NormalMap(ScalarMap):
 class TailMap(ScalarMap):
     """theta = F^-1(Phi(z)), from the nearer tail; derivatives are implicit: d theta / d z = phi(z) / p(theta)."""
 
-    def __init__(self, d: dist.Distribution, tail: Tails) -> None:
+    def __init__(self, d: Any, tail: Tails) -> None:
         self.d, self.tail = d, tail
 
     def constrain(self, z: Array) -> tuple[Array, Array]:
@@ -123,7 +124,7 @@ class TailMap(ScalarMap):
 class TransformedMap(ScalarMap):
     """theta = f(base(z)) with f elementwise, and z's sign turned where f decreases."""
 
-    def __init__(self, base: ScalarMap, transform: Transform, batch_shape: tuple[int, ...]) -> None:
+    def __init__(self, base: ScalarMap, transform: Any, batch_shape: tuple[int, ...]) -> None:
         self.base, self.transform = base, transform
         probe = jnp.ones(batch_shape)
         low, high = (transform(base.constrain(sign * 0.5 * probe)[0]) for sign in (-1.0, 1.0))
@@ -147,7 +148,7 @@ class TransformedMap(ScalarMap):
         return self.base.log_prob(inner) - self.transform.log_abs_det_jacobian(inner, theta)
 
 
-def scalar_map(d: dist.Distribution) -> ScalarMap | None:
+def scalar_map(d: Any) -> ScalarMap | None:
     """The map of a distribution over scalars (expanded and independent ones included), None for a joint one."""
     while isinstance(d, (dist.Independent, dist.ExpandedDistribution)):
         d = d.base_dist
@@ -168,7 +169,7 @@ def scalar_map(d: dist.Distribution) -> ScalarMap | None:
 class LeafMap(abc.ABC):
     """What a prior needs of one of its leaves: shapes, both directions and the density."""
 
-    d: dist.Distribution
+    d: Any
     shape: tuple[int, ...]
     z_shape: tuple[int, ...]
 
@@ -188,7 +189,7 @@ class LeafMap(abc.ABC):
 class ElementwiseLeaf(LeafMap):
     """Independent scalars."""
 
-    def __init__(self, d: dist.Distribution, scalar: ScalarMap) -> None:
+    def __init__(self, d: Any, scalar: ScalarMap) -> None:
         self.d, self.scalar = d, scalar
         self.shape = self.z_shape = tuple(d.batch_shape + d.event_shape)
 
@@ -220,7 +221,7 @@ class ElementwiseLeaf(LeafMap):
 class JointNormalLeaf(LeafMap):
     """theta = loc + L z with L the Cholesky factor of the covariance."""
 
-    def __init__(self, d: dist.Distribution, loc: Array, factor: Array) -> None:
+    def __init__(self, d: Any, loc: Array, factor: Array) -> None:
         self.d = d
         self.shape = self.z_shape = tuple(d.batch_shape + d.event_shape)
         self.loc, self.factor = loc, jnp.broadcast_to(factor, (*self.shape, self.shape[-1]))
@@ -244,7 +245,7 @@ class JointNormalLeaf(LeafMap):
 class WhitenedLeaf(LeafMap):
     """theta = g(m + C z): numpyro's bijection g onto the support, m and C C' the moments of g^-1(theta)."""
 
-    def __init__(self, d: dist.Distribution) -> None:
+    def __init__(self, d: Any) -> None:
         self.d = d
         self.shape = tuple(d.batch_shape + d.event_shape)
         self.bijection = biject_to(d.support)
@@ -286,7 +287,7 @@ class WhitenedLeaf(LeafMap):
         return jnp.asarray(support(theta)) & finite
 
 
-def leaf_map(d: dist.Distribution) -> LeafMap:
+def leaf_map(d: Any) -> LeafMap:
     """The map of one leaf of a prior."""
     scalar = scalar_map(d)
     if scalar is not None:
@@ -295,9 +296,9 @@ def leaf_map(d: dist.Distribution) -> LeafMap:
     while isinstance(inner, dist.ExpandedDistribution):
         inner = inner.base_dist
     if isinstance(inner, dist.MultivariateNormal):
-        return JointNormalLeaf(d, inner.loc, inner.scale_tril)
+        return JointNormalLeaf(d, jnp.asarray(inner.loc), jnp.asarray(inner.scale_tril))
     if isinstance(inner, dist.LowRankMultivariateNormal):
-        return JointNormalLeaf(d, inner.loc, jnp.linalg.cholesky(inner.covariance_matrix))
+        return JointNormalLeaf(d, jnp.asarray(inner.loc), jnp.linalg.cholesky(inner.covariance_matrix))
     return WhitenedLeaf(d)
 
 

@@ -98,7 +98,9 @@ class ForwardModel(eqx.Module):
     def times(self, name: str | None = None) -> np.ndarray:
         """Times of the kept samples of a monitor, ms."""
         name = name or next(iter(self.summary))
-        ts = sample_times(jnp.zeros((), jnp.int32), 0, round(self.t1 / self.sim.dt), self.sim.period_steps()[name], self.sim.dt)
+        ts = sample_times(
+            jnp.zeros((), jnp.int32), 0, round(self.t1 / self.sim.dt), self.sim.period_steps()[name], self.sim.dt
+        )
         return np.asarray(ts)[self._kept(name)[0] :]
 
     def __call__(self, theta: Theta, key: Array) -> Array:

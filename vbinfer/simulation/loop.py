@@ -118,7 +118,10 @@ def _advance(sim: Simulator, step: Callable[[Carry], Carry], tick: int) -> Calla
         monitors = dict(carry.monitors)
         for name, stride in strides.items():
             monitors[name] = _when(
-                stride == tick, carry.step % stride == 0, lambda m, k=name: sim.monitors[k].update(m, sim.dt), monitors[name]
+                stride == tick,
+                carry.step % stride == 0,
+                lambda m, k=name: sim.monitors[k].update(m, sim.dt),
+                monitors[name],
             )
         return carry._replace(monitors=monitors)
 

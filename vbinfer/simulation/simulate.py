@@ -34,7 +34,9 @@ def simulate(sim: Simulator, *, t1: float, key: Array | None, init: Any = None) 
     """
     n_steps = steps_in(t1, sim.dt, "t1")
     if sim.noise is not None and key is None:
-        raise ValueError("the simulator has noise and key is None; pass key=jax.random.key(0), or build it without noise")
+        raise ValueError(
+            "the simulator has noise and key is None; pass key=jax.random.key(0), or build it without noise"
+        )
     words = None if key is None or sim.noise is None else key_words(key)
     if isinstance(init, Final):
         carry, phase = init.carry, init.phase

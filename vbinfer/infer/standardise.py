@@ -33,8 +33,9 @@ class Standardise(eqx.Module):
         x = np.asarray(x, dtype=np.float64)
         median = np.median(x, axis=0)
         iqr, sd = np.subtract(*np.percentile(x, [75.0, 25.0], axis=0)) / _NORMAL_IQR, x.std(axis=0)
-        varies = sd > 1e-6 * np.maximum(np.abs(median), 1e-30)
-        spread = np.where(varies, np.where(iqr > 1e-3 * sd, iqr, sd), 1.0)
+        rounding = 1e-6 * np.maximum(np.abs(median), 1e-30)
+        varies = sd > rounding
+        spread = np.where(varies, np.where(iqr > rounding, iqr, sd), 1.0)
         squashed = np.asarray(_squash(jnp.asarray((x - median) / spread)), dtype=np.float64) * varies
         mean, scale = squashed.mean(axis=0), np.where(varies, squashed.std(axis=0), 1.0)
         h = (squashed - mean) / scale
@@ -65,9 +66,9 @@ def check_observation(x: object, names: Sequence[str], ndim: int) -> np.ndarray:
             f"the observation has {array.shape[-1]} features; this posterior was trained on {len(names)}: "
             f"{_listed(names)}. Make x_o with the same Summary"
         )
-    bad = ~np.isfinite(array).reshape(-1, len(names)).all(axis=0)
+    bad = np.asarray(~np.isfinite(array).reshape(-1, len(names)).all(axis=0))
     if bad.any():
-        culprits = [name for name, flag in zip(names, bad, strict=True) if flag]
+        culprits = [name for name, flag in zip(names, bad.tolist(), strict=True) if flag]
         raise ValueError(
             f"the observation has NaN or infinite values in {_listed(culprits)}; "
             "clean the recording, or leave these features out of the Summary and train again"

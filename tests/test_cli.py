@@ -1,0 +1,212 @@
+"""The command line: a study from file to report, and every mistake in the file named with its remedy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import vbinfer as vb
+from vbinfer.cli.config import load_study
+from vbinfer.cli.main import DEMO, main
+
+STUDY = """
+[data]
+connectome = "net.zip"
+recording  = "signal.csv"
+period     = 1.0
+theta_true = {{ "coupling.G" = 0.6 }}
+
+[simulator]
+model      = {{ name = "Linear", gamma = {{ array = "gamma.npy" }} }}
+coupling   = {{ name = "Linear", G = 0.5 }}
+integrator = {{ name = "Heun", dt = 0.1 }}
+noise      = {{ name = "Additive", sigma = 0.3 }}
+monitor    = {{ name = "Subsample", var = "x", period = 1.0 }}
+t1         = 220.0
+transient  = 20.0
+
+[prior]
+"coupling.G" = {{ name = "Uniform", low = 0.0, high = 0.9 }}
+
+[summary]
+fc = {{ name = "fc_stat" }}
+sc = {{ name = "fc_match", reference = "connectome" }}
+
+[inference]
+method = {{ name = "NPE" }}
+draws  = 256
+posterior_samples = 500
+seed   = 3
+
+[report]
+predictive = 16
+recovery = 8
+compare_dt = 0.05
+
+[output]
+dir = "{out}"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A study of five nodes whose recording was simulated at G = 0.6, long enough for two segments."""
+    place = tmp_path_factory.mktemp("study")
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(size=(5, 5)) * (1 - np.eye(5))
+    weights /= np.abs(np.linalg.eigvals(weights)).max()
+    gamma = -np.linspace(0.9, 1.2, 5)
+    network = vb.Connectome(weights, 10 * weights, labels=tuple("abcde"))
+    network.save_tvb(place / "net.zip")
+    np.save(place / "gamma.npy", gamma)
+    sim = vb.Simulator(
+        vb.models.Linear(gamma=gamma),
+        network,
+        coupling=vb.coupling.Linear(G=0.6),
+        integrator=vb.Heun(dt=0.1),
+        noise=vb.noise.Additive(sigma=0.3),
+        monitors={"x": vb.monitors.Subsample(1.0, var="x")},
+    )
+    x = vb.simulate(sim, t1=430.0, key=jax.random.key(9)).ys["x"]
+    np.savetxt(place / "signal.csv", np.asarray(x), delimiter=",", header="a,b,c,d,e", comments="")
+    (place / "study.toml").write_text(STUDY.format(out="results"))
+    return place
+
+
+def command(*args, cwd):
+    return subprocess.run(
+        [sys.executable, "-c", "import sys; from vbinfer.cli.main import main; sys.exit(main())", *args],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=500,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+
+
+def test_a_study_runs_resumes_and_gives_the_same_again(folder):
+    first = command("run", "study.toml", cwd=folder)
+    assert first.returncode == 0, first.stderr
+    out = folder / "results"
+    verdict = json.loads((out / "report.json").read_text())
+    posterior = vb.load(out / "posterior.npz")
+    G = posterior.theta["coupling.G"]
+    assert G.shape == (1, 500) and 0.0 <= G.min() and G.max() <= 0.9
+    assert abs(G.mean() - 0.6) < 3 * G.std() and G.std() < 0.9 / np.sqrt(12)
+    page = (out / "report.html").read_text()
+    for words in ("Step size", "coupling.G", "signal.csv"):
+        assert words in page
+    assert verdict["verdict"] in ("pass", "warn", "fail")
+
+    shards = {p.name: p.stat().st_mtime_ns for p in (out / "store").glob("shard*.npz")}
+    removed = sorted((out / "store").glob("shard*.npz"))[1]
+    removed.unlink()
+    again = command("run", "study.toml", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    after = {p.name: p.stat().st_mtime_ns for p in (out / "store").glob("shard*.npz")}
+    assert {name for name in shards if after[name] != shards[name]} == {removed.name}
+    np.testing.assert_array_equal(vb.load(out / "posterior.npz").theta["coupling.G"], G)
+
+
+def test_another_study_in_the_same_folder_is_refused_and_the_draws_stay(folder):
+    place = folder / "results" / "store"
+    if not place.exists():
+        pytest.skip("needs the run of the test before")
+    before = sorted(p.read_bytes() for p in place.glob("shard*"))
+    other = STUDY.format(out="results").replace("high = 0.9", "high = 0.8")
+    (folder / "other.toml").write_text(other)
+    run = command("run", "other.toml", cwd=folder)
+    assert run.returncode == 1 and "prior" in run.stderr and "Traceback" not in run.stderr
+    assert before == sorted(p.read_bytes() for p in place.glob("shard*"))
+
+
+def test_a_dry_run_estimates_and_writes_nothing(folder):
+    (folder / "dry.toml").write_text(STUDY.format(out="never"))
+    run = command("run", "dry.toml", "--dry-run", cwd=folder)
+    assert run.returncode == 0 and "256 draws of coupling.G" in run.stdout, run.stderr
+    assert not (folder / "never").exists()
+
+
+def test_the_replicates_are_the_other_segments_of_the_recording(folder):
+    study = load_study(folder / "study.toml")
+    table = np.loadtxt(folder / "signal.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(study.recording.values, table[:200], rtol=1e-6)
+    assert len(study.replicates) == 1
+    np.testing.assert_allclose(study.replicates[0].values, table[200:400], rtol=1e-6)
+
+
+MISTAKES = [
+    ("integrator = {{ name", "integratr = {{ name", "Did you mean 'integrator'"),
+    ("[summary]", "[sumary]", "Did you mean 'summary'"),
+    ('name = "Heun"', 'name = "Huen"', "Did you mean 'Heun'"),
+    ("dt = 0.1 ", "dtt = 0.1 ", "no option 'dtt'"),
+    ('name = "fc_stat"', 'name = "fc_sat"', "Did you mean 'fc_stat'"),
+    ('"coupling.G" = {{ name = "Uniform"', '"coupling.g" = {{ name = "Uniform"', "Did you mean 'coupling.G'"),
+    ('"coupling.G" = {{ name = "Uniform"', 'coupling.G = {{ name = "Uniform"', "in quotes"),
+    ('name = "Uniform"', 'name = "Unifrom"', "Did you mean 'Uniform'"),
+    ("low = 0.0, high = 0.9", "low = 0.9, high = 0.0", "Uniform|low"),
+    ("period = 1.0 }}", "period = 1.03 }}", "not a multiple of dt"),
+    ("period     = 1.0\n", "period     = 2.0\n", "every 2 ms, the monitor every 1 ms"),
+    ("period     = 1.0\n", "", "add period="),
+    ('"signal.csv"', '"signl.csv"', "signl.csv"),
+    ('"net.zip"', '"net2.zip"', "net2.zip"),
+    ('"gamma.npy"', '"gama.npy"', "there is no file"),
+    ("t1         = 220.0", "t1         = 900.0", "set t1 to at most 450"),
+    ("transient  = 20.0", "transient  = 300.0", r"\[0, t1\)"),
+    ("draws  = 256", "draws  = -4", "whole number above 0"),
+    ("draws  = 256", "draws  = 256\ndrawss = 1", "Did you mean 'draws'"),
+    ('model      = {{ name = "Linear"', 'model      = {{ name = "ReducedWongWang"', "gamma is -1.2; it must lie in"),
+    ("coupling   = {{", "noisy      = {{", "Did you mean 'noise'"),
+    ("[prior]", "[prior", "is not TOML"),
+    ("sigma = 0.3", "sigma = -0.3", "must lie in"),
+]
+
+
+@pytest.mark.parametrize("old, new, message", MISTAKES, ids=[f"{i}" for i in range(len(MISTAKES))])
+def test_mistakes_in_the_file(folder, old, new, message):
+    template = STUDY.format(out="x")
+    old, new = old.replace("{{", "{").replace("}}", "}"), new.replace("{{", "{").replace("}}", "}")
+    assert old in template
+    (folder / "wrong.toml").write_text(template.replace(old, new, 1))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_study(folder / "wrong.toml")
+
+
+def test_a_recording_of_other_channels_is_refused(folder):
+    table = np.loadtxt(folder / "signal.csv", delimiter=",", skiprows=1)
+    for name, values, message in (
+        ("four.csv", table[:, :4], "4 channels"),
+        ("still.csv", table * np.array([1, 1, 0, 1, 1]), "constant"),
+        ("hole.csv", np.where(np.arange(5) == 2, np.nan, table), "NaN"),
+    ):
+        np.savetxt(folder / name, values, delimiter=",")
+        (folder / "wrong.toml").write_text(STUDY.format(out="x").replace("signal.csv", name))
+        with pytest.raises(ValueError, match=message):
+            load_study(folder / "wrong.toml")
+
+
+def test_a_missing_study_file_is_one_line_on_stderr(capsys, tmp_path):
+    run = command("run", "nowhere.toml", cwd=tmp_path)
+    assert run.returncode == 1 and run.stderr.strip() == "vbinfer: there is no study file 'nowhere.toml'"
+
+
+def test_the_demo_study_is_sound_and_names_real_data():
+    study = load_study(DEMO)
+    assert study.draws >= 1_000 and study.forward.t1 - study.forward.transient >= 240e3
+    assert study.recording.values.shape == (360, 80) and len(study.replicates) == 2
+    assert "coupling.G" in study.prior.names and len(study.prior.names) > 1
+
+
+def test_example_prints_a_study_file(capsys):
+    assert main(["example"]) == 0
+    assert capsys.readouterr().out == DEMO.read_text()
+
+
+def test_help_loads_no_jax():
+    code = "import sys\nfrom vbinfer.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint('jax' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert run.stdout.strip().endswith("False")

@@ -1,0 +1,97 @@
+"""What the documents show runs: the README's listing and study file, CONTRIBUTING's example model."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vbinfer as vb
+from vbinfer.cli.config import load_study
+
+ROOT = Path(__file__).parent.parent
+
+
+def block(document: str, marker: str, language: str = "python", index: int = 0) -> str:
+    """The code block that follows `<!-- marker: ... -->` in a document."""
+    text = (ROOT / document).read_text()
+    after = text[re.search(rf"<!-- {marker}:", text).end() :]
+    return re.findall(rf"```{language}\n(.*?)```", after, flags=re.DOTALL)[index]
+
+
+@pytest.mark.filterwarnings("ignore:x_o lies outside")  # the listing asks 64 draws about a recording
+def test_the_listing_of_the_readme_runs(tmp_path, monkeypatch):
+    code = block("README.md", "listing")
+    fast = (
+        code.replace("n=1_000", "n=64")
+        .replace("n=50", "n=8")
+        .replace("t1=288e3, transient=28.8e3", "t1=216e3, transient=21.6e3")
+    )
+    assert fast.count("64") == 1 and "216e3" in fast and "n=8" in fast
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(fast, "README.md", "exec"), names)
+    G = names["posterior"].theta["coupling.G"]
+    assert G.shape == (1, 4_000) and 0.0 <= G.min() and G.max() <= 0.5
+    assert (tmp_path / "report.html").exists() and (tmp_path / "report.json").exists()
+
+
+def test_the_study_file_of_the_readme_is_sound(tmp_path):
+    (tmp_path / "study.toml").write_text(block("README.md", "study", "toml"))
+    rng = np.random.default_rng(0)
+    vb.Connectome.synthetic(12, key=jax.random.key(0)).save_tvb(tmp_path / "connectivity.zip")
+    np.savetxt(tmp_path / "bold.csv", rng.normal(100.0, 3.0, (400, 12)), delimiter=",")
+    study = load_study(tmp_path / "study.toml")
+    assert study.draws == 2_000 and study.recording.values.shape == (375, 12)
+    assert study.out == tmp_path / "runs/example"
+
+
+def test_the_gradient_route_of_the_readme_recovers_the_coupling():
+    """The likelihood of the README with a deterministic two-node network whose exact output is the data, plus noise."""
+    import numpyro.distributions as dist
+
+    ode = vb.Simulator(
+        vb.models.Linear(gamma=-0.05),
+        vb.Connectome([[0.0, 1.0], [0.5, 0.0]], [[0.0, 0.0], [0.0, 0.0]]),
+        coupling=vb.coupling.Linear(G=0.01, offset=0.01),
+        integrator=vb.Heun(dt=2.0),
+        monitors={"average": vb.monitors.TimeAverage(20.0, var="x")},
+    )
+    truth = vb.simulate(vb.bind(ode, {"coupling.G": 0.03}), t1=200.0, key=None).ys["average"]
+    y = truth + 0.01 * jax.random.normal(jax.random.key(3), truth.shape)
+    prior = vb.Prior({"coupling.G": dist.Uniform(0.0, 0.06), "sigma": dist.HalfNormal(0.05)})
+
+    def log_likelihood(theta, y):
+        mean = vb.simulate(vb.bind(ode, {"coupling.G": theta["coupling.G"]}), t1=200.0, key=None).ys["average"]
+        return dist.Normal(mean, theta["sigma"]).log_prob(y).sum()
+
+    posterior = vb.sample_mcmc(
+        prior, log_likelihood, y, kernel=vb.NUTS(), num_warmup=300, num_samples=300, num_chains=2, key=jax.random.key(2)
+    )
+    # the exact posterior on a grid, sigma marginalised numerically
+    G, sigma = np.linspace(0.0, 0.06, 241), np.linspace(0.002, 0.04, 200)
+    means = jax.vmap(lambda g: vb.simulate(vb.bind(ode, {"coupling.G": g}), t1=200.0, key=None).ys["average"])(
+        jnp.asarray(G)
+    )
+    sse = np.asarray(((y - means) ** 2).sum((1, 2)), float)[:, None]
+    log_p = -y.size * np.log(sigma) - sse / (2 * sigma**2) - 0.5 * (sigma / 0.05) ** 2
+    weight = np.exp(log_p - log_p.max()).sum(1)
+    weight /= weight.sum()
+    mean = (weight * G).sum()
+    sd = np.sqrt((weight * (G - mean) ** 2).sum())
+    draws = np.asarray(posterior.theta["coupling.G"])
+    assert abs(draws.mean() - mean) < 4 * float(vb.mcse(posterior)["coupling.G"])
+    assert draws.std() == pytest.approx(sd, rel=0.2)
+    assert posterior.sample_stats["diverging"].sum() == 0
+
+
+def test_the_model_of_contributing_runs_and_spikes():
+    names: dict = {}
+    for index in (0, 1):
+        exec(compile(block("CONTRIBUTING.md", "model", index=index), "CONTRIBUTING.md", "exec"), names)
+    v = np.asarray(names["v"])
+    assert v.shape == (2_000, 3)
+    rises = (np.diff(np.sign(v - 0.5), axis=0) > 0).sum(axis=0)
+    assert rises[0] == 0 and rises[1] >= 4  # at rest without input, periodic at I = 0.5
