@@ -25,8 +25,8 @@ print("| preset | kappa, gamma (1/s) | V0 | peak / V0 | time to peak (s) | FWHM 
 print("|---|---|---|---|---|---|---|")
 for name, p in PRESETS.items():
     y = response(name)
-    peak, width = y.max(), (y > y.max() / 2).sum() * STEP / 1e3
+    peak, at, width = y.max(), (y.argmax() + 1) * STEP / 1e3, (y > y.max() / 2).sum() * STEP / 1e3
     print(
-        f"| `{name}` | {p['kappa']:.3g}, {p['gamma']:.3g} | {p['V0']:g} | {peak:.4f} | {(y.argmax() + 1) * STEP / 1e3:.2f} "
+        f"| `{name}` | {p['kappa']:.3g}, {p['gamma']:.3g} | {p['V0']:g} | {peak:.4f} | {at:.2f} "
         f"| {width:.1f} | {y.min() / peak:.3f} |"
     )

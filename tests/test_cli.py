@@ -95,8 +95,11 @@ def test_a_study_runs_resumes_and_gives_the_same_again(folder):
     verdict = json.loads((out / "report.json").read_text())
     posterior = vb.load(out / "posterior.npz")
     G = posterior.theta["coupling.G"]
-    assert G.shape == (1, 500) and 0.0 <= G.min() and G.max() <= 0.9
-    assert abs(G.mean() - 0.6) < 3 * G.std() and G.std() < 0.9 / np.sqrt(12)
+    assert G.shape == (1, 500)
+    assert G.min() >= 0.0
+    assert G.max() <= 0.9
+    assert abs(G.mean() - 0.6) < 3 * G.std()
+    assert G.std() < 0.9 / np.sqrt(12)
     page = (out / "report.html").read_text()
     for words in ("Step size", "coupling.G", "signal.csv"):
         assert words in page
@@ -120,14 +123,17 @@ def test_another_study_in_the_same_folder_is_refused_and_the_draws_stay(folder):
     other = STUDY.format(out="results").replace("high = 0.9", "high = 0.8")
     (folder / "other.toml").write_text(other)
     run = command("run", "other.toml", cwd=folder)
-    assert run.returncode == 1 and "prior" in run.stderr and "Traceback" not in run.stderr
+    assert run.returncode == 1
+    assert "prior" in run.stderr
+    assert "Traceback" not in run.stderr
     assert before == sorted(p.read_bytes() for p in place.glob("shard*"))
 
 
 def test_a_dry_run_estimates_and_writes_nothing(folder):
     (folder / "dry.toml").write_text(STUDY.format(out="never"))
     run = command("run", "dry.toml", "--dry-run", cwd=folder)
-    assert run.returncode == 0 and "256 draws of coupling.G" in run.stdout, run.stderr
+    assert run.returncode == 0, run.stderr
+    assert "256 draws of coupling.G" in run.stdout
     assert not (folder / "never").exists()
 
 
@@ -166,7 +172,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("old, new, message", MISTAKES, ids=[f"{i}" for i in range(len(MISTAKES))])
+@pytest.mark.parametrize(("old", "new", "message"), MISTAKES, ids=[f"{i}" for i in range(len(MISTAKES))])
 def test_mistakes_in_the_file(folder, old, new, message):
     template = STUDY.format(out="x")
     old, new = old.replace("{{", "{").replace("}}", "}"), new.replace("{{", "{").replace("}}", "}")
@@ -191,14 +197,18 @@ def test_a_recording_of_other_channels_is_refused(folder):
 
 def test_a_missing_study_file_is_one_line_on_stderr(capsys, tmp_path):
     run = command("run", "nowhere.toml", cwd=tmp_path)
-    assert run.returncode == 1 and run.stderr.strip() == "vbinfer: there is no study file 'nowhere.toml'"
+    assert run.returncode == 1
+    assert run.stderr.strip() == "vbinfer: there is no study file 'nowhere.toml'"
 
 
 def test_the_demo_study_is_sound_and_names_real_data():
     study = load_study(DEMO)
-    assert study.draws >= 1_000 and study.forward.t1 - study.forward.transient >= 240e3
-    assert study.recording.values.shape == (360, 80) and len(study.replicates) == 2
-    assert "coupling.G" in study.prior.names and len(study.prior.names) > 1
+    assert study.draws >= 1_000
+    assert study.forward.t1 - study.forward.transient >= 240e3
+    assert study.recording.values.shape == (360, 80)
+    assert len(study.replicates) == 2
+    assert "coupling.G" in study.prior.names
+    assert len(study.prior.names) > 1
 
 
 def test_example_prints_a_study_file(capsys):
@@ -207,6 +217,9 @@ def test_example_prints_a_study_file(capsys):
 
 
 def test_help_loads_no_jax():
-    code = "import sys\nfrom vbinfer.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint('jax' in sys.modules)"
+    code = (
+        "import sys\nfrom vbinfer.cli.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\nprint('jax' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert run.stdout.strip().endswith("False")

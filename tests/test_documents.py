@@ -29,13 +29,18 @@ def test_the_listing_of_the_readme_runs(tmp_path, monkeypatch):
         .replace("n=50", "n=8")
         .replace("t1=288e3, transient=28.8e3", "t1=216e3, transient=21.6e3")
     )
-    assert fast.count("64") == 1 and "216e3" in fast and "n=8" in fast
+    assert fast.count("64") == 1
+    assert "216e3" in fast
+    assert "n=8" in fast
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile(fast, "README.md", "exec"), names)
     G = names["posterior"].theta["coupling.G"]
-    assert G.shape == (1, 4_000) and 0.0 <= G.min() and G.max() <= 0.5
-    assert (tmp_path / "report.html").exists() and (tmp_path / "report.json").exists()
+    assert G.shape == (1, 4_000)
+    assert G.min() >= 0.0
+    assert G.max() <= 0.5
+    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "report.json").exists()
 
 
 def test_the_study_file_of_the_readme_is_sound(tmp_path):
@@ -44,7 +49,8 @@ def test_the_study_file_of_the_readme_is_sound(tmp_path):
     vb.Connectome.synthetic(12, key=jax.random.key(0)).save_tvb(tmp_path / "connectivity.zip")
     np.savetxt(tmp_path / "bold.csv", rng.normal(100.0, 3.0, (400, 12)), delimiter=",")
     study = load_study(tmp_path / "study.toml")
-    assert study.draws == 2_000 and study.recording.values.shape == (375, 12)
+    assert study.draws == 2_000
+    assert study.recording.values.shape == (375, 12)
     assert study.out == tmp_path / "runs/example"
 
 
@@ -94,4 +100,5 @@ def test_the_model_of_contributing_runs_and_spikes():
     v = np.asarray(names["v"])
     assert v.shape == (2_000, 3)
     rises = (np.diff(np.sign(v - 0.5), axis=0) > 0).sum(axis=0)
-    assert rises[0] == 0 and rises[1] >= 4  # at rest without input, periodic at I = 0.5
+    assert rises[0] == 0
+    assert rises[1] >= 4

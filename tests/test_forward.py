@@ -112,7 +112,8 @@ def test_samples_until_the_transient_are_dropped():
 def test_several_monitors_are_summarised_in_order_with_their_names():
     fwd = forward(monitor=None, summary={"bold": lambda y: y.mean(0), "mean": lambda y: y["V"].mean(0)})
     x = fwd({}, jax.random.key(0))
-    assert fwd.names[:1] == ("bold.x[0]",) and fwd.names[N:] == tuple(f"mean.x[{i}]" for i in range(N))
+    assert fwd.names[:1] == ("bold.x[0]",)
+    assert fwd.names[N:] == tuple(f"mean.x[{i}]" for i in range(N))
     np.testing.assert_allclose(x[N:], forward(summary=lambda y: y["V"].mean(0))({}, jax.random.key(0)), rtol=1e-5)
 
 
@@ -181,7 +182,7 @@ def test_the_fingerprint_tells_simulators_apart_and_is_the_same_in_another_proce
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         (dict(monitor="bald"), "Did you mean 'bold'"),
         (dict(monitor=None), "name one with monitor="),

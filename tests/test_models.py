@@ -82,7 +82,7 @@ def test_live_coupling_equals_an_independent_heun_and_not_the_frozen_one(name, x
 
 @pytest.mark.parametrize("name", NAMES)
 def test_second_order_towards_the_continuous_solution_with_coupling(name):
-    _, stored, params, coupling, _ = [case for case in cases(name) if case[0] == "instant"][0]
+    _, stored, params, coupling, _ = next(case for case in cases(name) if case[0] == "instant")
     n_samples = 10
     with jax.enable_x64(True):
         errors = []
@@ -105,7 +105,7 @@ def test_second_order_towards_the_continuous_solution_with_coupling(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_frozen_coupling_is_first_order(name):
-    _, stored, params, coupling, _ = [case for case in cases(name) if case[0] == "instant"][0]
+    _, stored, params, coupling, _ = next(case for case in cases(name) if case[0] == "instant")
     with jax.enable_x64(True):
         errors = []
         for refinement in (4, 8, 16):

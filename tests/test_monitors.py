@@ -118,10 +118,13 @@ def test_the_haemodynamic_step_is_second_order():
         ends = []
         for n in (25, 50, 100, 1600):
             blood = Haemodynamics(*(jnp.zeros(()) for _ in range(4)))
-            step = lambda b, _, n=n: (
-                _ode.heun(lambda t, b: monitor.dfun(b, jnp.asarray(0.7)), jnp.zeros(()), b, 5.0 / n),
-                None,
-            )  # noqa: E731
+
+            def step(b, _, n=n):
+                return (
+                    _ode.heun(lambda t, b: monitor.dfun(b, jnp.asarray(0.7)), jnp.zeros(()), b, 5.0 / n),
+                    None,
+                )
+
             ends.append(np.array(jax.lax.scan(step, blood, None, length=n)[0]))
     errors = [np.abs(end - ends[-1]).max() for end in ends[:3]]
     assert np.polyfit(np.log([25, 50, 100]), np.log(errors), 1)[0] == pytest.approx(-2.0, abs=0.15)
@@ -138,7 +141,7 @@ def test_bold_of_a_simulation_is_driven_by_the_chosen_variable():
 
 
 @pytest.mark.parametrize(
-    "make, error, message",
+    ("make", "error", "message"),
     [
         (lambda: vb.monitors.BalloonWindkessel("S", 720.0, preset="friston2003"), ValueError, "Did you mean"),
         (lambda: vb.monitors.BalloonWindkessel("S", 720.0, kapa=0.6), TypeError, "Did you mean 'kappa'"),

@@ -13,9 +13,9 @@ import scipy.stats as st
 
 from vbinfer import _io
 from vbinfer.infer.draws import Draws
-from vbinfer.infer.standardise import Standardise
 from vbinfer.infer.flows import MAF, NSF, log_density
 from vbinfer.infer.npe import NPE, AmortizedPosterior
+from vbinfer.infer.standardise import Standardise
 from vbinfer.infer.training import Options, _converged
 from vbinfer.priors import Prior
 

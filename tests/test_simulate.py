@@ -39,7 +39,11 @@ def test_in_pieces_equals_in_one_go_bit_for_bit(pieces):
         parts.append(vb.simulate(sim, t1=t1, key=key, init=final))
         final = parts[-1].final
     for name in sim.monitors:
-        pairs = zip(jax.tree.leaves(whole.ys[name]), zip(*(jax.tree.leaves(p.ys[name]) for p in parts)), strict=True)
+        pairs = zip(
+            jax.tree.leaves(whole.ys[name]),
+            zip(*(jax.tree.leaves(p.ys[name]) for p in parts), strict=False),
+            strict=True,
+        )
         for one, several in pairs:
             np.testing.assert_array_equal(one, np.concatenate(several), err_msg=name)
         np.testing.assert_array_equal(whole.ts[name], np.concatenate([p.ts[name] for p in parts]), err_msg=name)
@@ -70,7 +74,7 @@ def ou(integrator, n_nodes=6, copies=400):
 
 
 @pytest.mark.parametrize(
-    "integrator, key",
+    ("integrator", "key"),
     [
         (vb.Euler(dt=0.1), "cov_euler_dt0.1"),
         (vb.Heun(dt=0.1), "cov_heun_dt0.1"),
@@ -159,7 +163,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("call, error, message", MISTAKES)
+@pytest.mark.parametrize(("call", "error", "message"), MISTAKES)
 def test_mistakes(call, error, message):
     with pytest.raises(error, match=message):
         call()

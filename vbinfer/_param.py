@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 Tree = TypeVar("Tree")
-Param = Array | Mapping[str, Array]
-"""The type of a declared parameter: an array, or named arrays (`noise.sigma.r`)."""
+Param = Array
+"""The type of a declared parameter. `noise.Additive.sigma` may also be named arrays (`noise.sigma.r`)."""
 
 _META = "vbinfer_param"
 
@@ -118,7 +118,7 @@ def range_text(low: float, high: float) -> str:
 
 
 def _is_concrete(value: object) -> bool:
-    return not isinstance(value, jax.core.Tracer) and hasattr(value, "shape")
+    return not isinstance(value, Tracer) and hasattr(value, "shape")
 
 
 def _own_leaves(module: eqx.Module, prefix: str) -> Iterator[Leaf]:
@@ -235,7 +235,8 @@ def bind(tree: Tree, theta: Mapping[str, Any]) -> Tree:
             raise ValueError(f"{name!r} was given shape {list(value.shape)}; expected a number or one value per node")
         if leaf.axes is not None and value.shape != leaf.value.shape:
             raise ValueError(
-                f"{name!r} was given shape {list(value.shape)}; expected {list(leaf.value.shape)}, [{', '.join(leaf.axes)}]"
+                f"{name!r} was given shape {list(value.shape)}; expected {list(leaf.value.shape)}, "
+                f"[{', '.join(leaf.axes)}]"
             )
         values[name] = value
     bound = replace(tree, values)

@@ -23,7 +23,7 @@ class Additive(Parametrised):
         D: the alternative convention, sigma = sqrt(2 D) (TVB's `nsig` is this D).
     """
 
-    sigma: Param = param(doc="diffusion coefficient, state units per sqrt(ms)", low=0.0)
+    sigma: Param | dict[str, Param] = param(doc="diffusion coefficient, state units per sqrt(ms)", low=0.0)
 
     def __init__(self, sigma: Any = None, *, D: Any = None):
         if (sigma is None) == (D is None):

@@ -70,10 +70,10 @@ def _compute(args: argparse.Namespace) -> int:
 def _estimate(study) -> str:  # type: ignore[no-untyped-def]  # a Study, whose module loads JAX
     import jax
 
-    cost = study.forward.estimate(study.draws)
+    cost, cores = study.forward.estimate(study.draws), len(jax.devices())
     return (
         f"{study.path}: the study file is sound\n"
         f"{study.draws:,} draws of {', '.join(study.prior.names)} -> {len(study.forward.names)} features\n"
-        f"{cost['network_steps']:,.0f} network steps, about {cost['seconds'] / len(jax.devices()):,.0f} s of simulation "
-        f"on {len(jax.devices())} cores, {cost['bytes'] / 1e6:,.1f} MB of features"
+        f"{cost['network_steps']:,.0f} network steps, about {cost['seconds'] / cores:,.0f} s of simulation "
+        f"on {cores} cores, {cost['bytes'] / 1e6:,.1f} MB of features"
     )

@@ -160,9 +160,9 @@ def step_size_section(study: Study, posterior: Posterior, key: Any, fine: float)
         r = float(np.corrcoef(fcs["coarse"], fcs[label])[0, 1])
         rows.append([words, f"{r:.3f}", f"{np.abs(fcs['coarse'] - fcs[label]).mean():.4f}"])
     text = (
-        f"Functional connectivity at the posterior mean, averaged over {DT_DRAWS} simulations, with the step of this study "
-        f"({coarse:g} ms) and with {fine:g} ms. The second row is what noise alone changes: a step size that matters would "
-        "make the first row clearly worse than the second."
+        f"Functional connectivity at the posterior mean, averaged over {DT_DRAWS} simulations, with the step of this "
+        f"study ({coarse:g} ms) and with {fine:g} ms. The second row is what noise alone changes: a step size that "
+        "matters would make the first row clearly worse than the second."
     )
     return Section("Step size", text=text, table=rows)
 

@@ -19,10 +19,10 @@ from jaxtyping import Array
 from vbinfer import _io
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.infer.draws import Draws
-from vbinfer.infer.standardise import Standardise, check_observation
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.flows import NSF, AbstractDensity, density_from_spec, draw, log_density
 from vbinfer.infer.posterior import Posterior
+from vbinfer.infer.standardise import Standardise, check_observation
 from vbinfer.infer.training import Options, train
 from vbinfer.priors.prior import Prior
 

@@ -18,10 +18,10 @@ from vbinfer import _io
 from vbinfer._param import did_you_mean
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.infer.draws import Draws
-from vbinfer.infer.standardise import Standardise, check_observation
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.npe import training_pairs
 from vbinfer.infer.posterior import Posterior
+from vbinfer.infer.standardise import Standardise, check_observation
 from vbinfer.priors.prior import Prior
 
 _METHODS = ("NPE",)

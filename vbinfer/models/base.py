@@ -23,6 +23,10 @@ class AbstractModel(Parametrised):
     def init(self, n: int) -> Any:
         """The state from which a simulation of `n` nodes starts when none is given: leaves `[n]`."""
 
+    def project(self, x: Any) -> Any:
+        """The nearest admissible state, applied after every stage; the state itself unless the model has bounds."""
+        return x
+
     def validate(self) -> None:
         for name in self.cvar:
             self.variable(name)
@@ -54,7 +58,3 @@ class AbstractVectorField(AbstractModel):
             c: coupling input `[C, N, ...batch]`, a row per coupling variable; zeros without a connectome.
             u: stimulus, broadcastable to `[N, ...batch]`; zero without one.
         """
-
-    def project(self, x: Any) -> Any:
-        """The nearest admissible state, applied after every stage; the state itself unless the model has bounds."""
-        return x

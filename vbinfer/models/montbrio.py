@@ -34,7 +34,7 @@ class MontbrioPazoRoxin(AbstractVectorField):
 
     State: ClassVar = MPRState
     tau: Param = param(1.0, unit="ms", low=1e-6, doc="membrane time constant")
-    I: Param = param(0.0, doc="external current")  # noqa: E741  (the paper's letter)
+    I: Param = param(0.0, doc="external current")
     Delta: Param = param(1.0, low=0.0, doc="half-width of the distribution of excitabilities")
     J: Param = param(15.0, doc="mean synaptic weight")
     eta: Param = param(-5.0, doc="mean excitability")

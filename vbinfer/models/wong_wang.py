@@ -20,8 +20,8 @@ def rate(excess: Array, d: Array) -> Array:
     """Firing rate H = u / (1 - exp(-d u)) of an input u above threshold, smooth through u = 0 where H = 1/d.
 
     Near u = 0 the quotient is 0/0. There it is replaced by the first terms of its series,
-    1/d (1 + y/2 + y^2/12 - y^4/720) with y = d u, relative error below 1e-12 for |y| < 0.05; both branches are finite wherever
-    the other is taken, so the gradient is too.
+    1/d (1 + y/2 + y^2/12 - y^4/720) with y = d u, relative error below 1e-12 for |y| < 0.05; both branches are
+    finite wherever the other is taken, so the gradient is too.
     """
     y = d * excess
     small = jnp.abs(y) < 0.05

@@ -7,7 +7,6 @@ from jaxtyping import Array
 
 from vbinfer._param import Param, Parametrised, param
 
-
 Rows = tuple[Array, ...]
 """Coupling variables, one array `[N, ...batch]` each, so that parameters broadcast as in a model's `dfun`."""
 

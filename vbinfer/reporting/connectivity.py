@@ -61,7 +61,7 @@ def fcd_blocks(e: Evidence, observed: RecordingLike) -> list[Text | Table | Imag
             entries = [upper(values) for values in matrices]
             groups[f"{name} (n = {len(matrices)})"] = np.concatenate(entries)
             colours.append(colour)
-            typical = matrices[int(np.argsort([np.var(values) for values in entries])[len(entries) // 2])]
+            typical = matrices[int(np.argsort(np.asarray([np.var(values) for values in entries]))[len(entries) // 2])]
             pictures.append(plots_fc.fcd_matrix(typical, f"One {name} draw", step / 60e3))
     caption = (
         f"Functional connectivity dynamics: correlation between the FC of windows of {window / 1e3:g} s, one every "

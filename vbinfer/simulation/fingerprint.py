@@ -32,7 +32,7 @@ def _text(value: Any) -> str:
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         return f"function({_code(value.__code__)},{_text(value.__defaults__)},{_text(cells)})"
-    if isinstance(value, type) or isinstance(value, types.BuiltinFunctionType | types.ModuleType):
+    if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
         return f"{getattr(value, '__module__', '')}.{value.__name__}"
     if isinstance(value, bool | int | float | complex | str | bytes | None.__class__):
         return repr(value)

@@ -20,7 +20,7 @@ from vbinfer.simulation.fingerprint import digest
 from vbinfer.simulation.simulate import initial_state, named_state, sample_times, simulate
 from vbinfer.simulation.simulator import Simulator
 
-Summary = Callable[[Array], Array]
+Summary = Callable[[Any], Array]
 INIT = "init."
 
 
@@ -135,13 +135,18 @@ class ForwardModel(eqx.Module):
         leaves, init = self._split(theta)
         state = initial_state(self.sim, self.init._replace(**init))
         ys = simulate(bind(self.sim, leaves), t1=self.t1, key=key, init=state).ys
-        return {name: jax.tree.map(lambda y: y[self._kept(name)[0] :], ys[name]) for name in self.summary}
+        return {name: self._drop(name, ys[name], axis=0) for name in self.summary}
+
+    def _drop(self, name: str, y: Any, axis: int) -> Any:
+        """Samples of a monitor without those of the transient."""
+        first, last = self._kept(name)
+        return jax.tree.map(lambda a: jax.lax.slice_in_dim(a, first, last, axis=axis), y)
 
     def _series_batch(self, theta: Theta, keys: Array) -> dict[str, Any]:
         leaves, init = self._split(theta) if self.to_paths is None else jax.vmap(self._split)(theta)
         words = None if self.sim.noise is None else key_words(keys)
         ys = run_batch(self.sim, leaves, self.init, init, round(self.t1 / self.sim.dt), words)
-        return {name: jax.tree.map(lambda y: y[:, self._kept(name)[0] :], ys[name]) for name in self.summary}
+        return {name: self._drop(name, ys[name], axis=1) for name in self.summary}
 
     def summarise(self, ys: dict[str, Any]) -> Array:
         """Features `[F]` of series by monitor name, as a simulation gives them or as a recording has them."""
@@ -207,8 +212,8 @@ def _batch(fwd: ForwardModel, theta: Theta, keys: Array) -> tuple[Array, Any]:
 
 
 def _summaries(sim: Simulator, summary: Any, monitor: str | None) -> dict[str, Summary]:
-    given = dict(summary) if isinstance(summary, Mapping) else None
-    if given is None:
+    given: dict[str, Any] = dict(summary) if isinstance(summary, Mapping) else {}
+    if not isinstance(summary, Mapping):
         if monitor is None and len(sim.monitors) > 1:
             raise ValueError(
                 f"the simulator has monitors {', '.join(sim.monitors)}; name one with monitor=, or give "
