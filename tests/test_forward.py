@@ -188,7 +188,7 @@ def test_the_fingerprint_tells_simulators_apart_and_is_the_same_in_another_proce
         (dict(monitor=None), "name one with monitor="),
         (dict(t1=10.03), "not a multiple of dt"),
         (dict(transient=10.0), r"\[0, t1\)"),
-        (dict(transient=9.8), "no sample of monitor"),
+        (dict(t1=9.0, transient=8.5, monitor="bold", summary=lambda y: y.mean(0)), "no sample of monitor"),
         (dict(init={"q": 1.0}), "no such variable"),
     ],
 )

@@ -15,7 +15,7 @@ def parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="a posterior from a real fMRI recording, with a report")
     demo.add_argument("--out", default="runs/demo", help="folder of the results (default: %(default)s)")
     demo.add_argument("--draws", type=int, help="number of simulations (default: 1024)")
-    demo.add_argument("--participant", type=int, help="HCP participant, 1 to 7 (default: 1)")
+    demo.add_argument("--participant", type=int, help="HCP participant, 1 to 7 (default: 3)")
     run = commands.add_parser("run", help="run a study file")
     run.add_argument("study", help="a TOML file; `vbinfer example` prints one")
     run.add_argument("--out", help="folder of the results, instead of the one in the file")

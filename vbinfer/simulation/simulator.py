@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import equinox as eqx
 
@@ -118,19 +117,3 @@ def sampling_steps(sim: Simulator) -> tuple[int, int, int]:
     strides = [k for m in sim.monitors.values() if (k := m.stride(sim.dt)) is not None]
     sample = math.gcd(*periods.values())
     return sample, math.gcd(sample, *strides), math.lcm(*periods.values(), *strides)
-
-
-def describe(sim: Simulator) -> list[dict[str, Any]]:
-    """The parameter table: path, shape, mean value, unit, declared range and meaning of every leaf."""
-    return [
-        {
-            "path": path,
-            "shape": tuple(leaf.value.shape),
-            "value": float(leaf.value.mean()),
-            "unit": leaf.unit,
-            "low": leaf.low,
-            "high": leaf.high,
-            "doc": leaf.doc,
-        }
-        for path, leaf in paths(sim).items()
-    ]
