@@ -1,7 +1,8 @@
 """The demo's estimator asked about all seven participants: the table of docs/results.md. Run `make demo` first.
 
-For each participant, the correlation (upper triangle) of the mean functional connectivity simulated from the posterior,
-from the prior, and of the structural connectome, with that of the segment that was explained and of the whole recording.
+For each participant, the correlation (upper triangle) of the mean functional connectivity simulated from the
+posterior, from the prior, and of the structural connectome, with that of the segment that was explained and of the
+whole recording.
 """
 
 import warnings

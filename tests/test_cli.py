@@ -169,6 +169,16 @@ MISTAKES = [
     ("coupling   = {{", "noisy      = {{", "Did you mean 'noise'"),
     ("[prior]", "[prior", "is not TOML"),
     ("sigma = 0.3", "sigma = -0.3", "must lie in"),
+    ("recovery = 8", "recovery = 0", "whole number above 0"),
+    ("predictive = 16", "predictive = 501", "more than the 500"),
+    ("compare_dt = 0.05", "compare_dt = 0.3", "not a multiple of dt"),
+    ('theta_true = {{ "coupling.G" = 0.6 }}', 'theta_true = {{ "coupling.g" = 0.6 }}', "Did you mean 'coupling.G'"),
+    ('theta_true = {{ "coupling.G" = 0.6 }}', "theta_true = 3", "expected a table"),
+    ('theta_true = {{ "coupling.G" = 0.6 }}', "participant = 3", "goes with bundled data"),
+    ("seed   = 3", 'seed   = "a"', "seed"),
+    ("t1         = 220.0", 't1         = "long"', "t1"),
+    ("low = 0.0, high = 0.9 }}", 'low = 0.0, high = 0.9 }}\n"noise.sigma" = {{ name = "Normal" }}', "TruncatedNormal"),
+    ("[output]", '[execution]\nexecutor = "slurm"\n[output]', "local"),
 ]
 
 

@@ -195,3 +195,99 @@ def test_the_fingerprint_tells_simulators_apart_and_is_the_same_in_another_proce
 def test_mistakes(options, message):
     with pytest.raises(ValueError, match=message):
         forward(**options)
+
+
+def test_features_of_several_monitors_keep_their_order_and_names_through_jit():
+    """Dictionaries come out of jit sorted: with unsorted monitor names, x and names once disagreed."""
+    parts = {"mean": lambda y: jnp.stack([100.0 + y["V"].mean()]), "bold": lambda y: y.mean(0)}
+    fwd = forward(monitor=None, summary=parts)
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, ys = fwd.batch_series(draw(CASES["scalar"], 2), keys)
+    assert fwd.names == ("mean.x[0]", *(f"bold.x[{i}]" for i in range(N)))
+    assert float(x[:, 0].min()) > 90.0 > float(x[:, 1:].max())
+    np.testing.assert_allclose(fwd.summarise({name: jax.tree.map(lambda a: a[0], y) for name, y in ys.items()}), x[0])
+
+
+def test_a_prior_that_goes_through_to_paths_can_be_sampled():
+    fwd = forward(to_paths=lambda theta: {"coupling.G": theta["b"]}, t1=4.0)
+    draws = vb.sample_prior_predictive(
+        vb.Prior({"b": dist.Uniform(0.1, 0.5)}), fwd, n=3, key=jax.random.key(0), progress=False
+    )
+    direct = forward(t1=4.0).batch({"coupling.G": jnp.asarray(draws.theta["b"])}, draw_keys(jax.random.key(0), 3))
+    np.testing.assert_allclose(draws.x, direct, rtol=2e-4, atol=1e-5)
+
+
+def draw_keys(key, n):
+    """The simulation keys of draws 0 ... n - 1."""
+    return jnp.stack([jax.random.split(jax.random.fold_in(key, i))[1] for i in range(n)])
+
+
+def test_a_new_python_float_is_not_a_new_compilation():
+    from vbinfer.simulation.forward import _call
+
+    fwd = forward(t1=4.0)
+    fwd({"coupling.G": 0.1}, jax.random.key(0))
+    before = _call._cached._cache_size()
+    values = [float(fwd({"coupling.G": G}, jax.random.key(0))[0]) for G in (0.2, 0.3, np.float64(0.4))]
+    assert _call._cached._cache_size() == before
+    assert len(set(values)) == 3
+
+
+def test_lists_are_taken_for_arrays_and_a_scalar_in_a_batch_is_an_error():
+    fwd, keys = forward(t1=4.0), jax.random.split(jax.random.key(0), 2)
+    x = fwd.batch({"coupling.G": [0.1, 0.3]}, keys)
+    np.testing.assert_array_equal(x, fwd.batch({"coupling.G": jnp.array([0.1, 0.3])}, keys))
+    with pytest.raises(ValueError, match=r"expected \[2, ...\]"):
+        fwd.batch({"coupling.G": jnp.array(0.1)}, keys)
+
+
+def test_a_drawn_map_says_how_many_nodes_there_are_without_a_connectome():
+    sim = vb.Simulator(
+        vb.models.Linear(),
+        integrator=vb.Heun(dt=0.1),
+        noise=vb.noise.Additive(0.1),
+        monitors={"x": vb.monitors.Subsample(0.5, var="x")},
+    )
+    fwd = vb.ForwardModel(sim, t1=2.0, summary=lambda y: y[-1])
+    theta, keys = {"model.gamma": -jnp.arange(1.0, 7.0).reshape(3, 2)}, jax.random.split(jax.random.key(0), 3)
+    single = jnp.stack([fwd({"model.gamma": theta["model.gamma"][i]}, keys[i]) for i in range(3)])
+    np.testing.assert_allclose(fwd.batch(theta, keys), single, rtol=1e-5, atol=1e-7)
+
+
+def test_starts_where_another_run_ended():
+    first = vb.simulate(forward().sim, t1=5.0, key=jax.random.key(4))
+    fwd = forward(init=first.final, transient=0.0, t1=0.5, summary=lambda y: y["V"][0])
+    np.testing.assert_allclose(fwd({}, jax.random.key(0)), first.final.state.V, atol=0.5)
+    assert float(jnp.abs(first.final.state.V + 2.0).max()) > 0.05  # not the model's own start
+
+
+def partial_summary(y, scale):
+    return scale * y["r"].mean(0)
+
+
+class Scaled:
+    """A summary that is an object with a method."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, y):
+        return self.scale * y["r"].mean(0)
+
+
+def test_fingerprints_see_into_partials_jit_objects_and_methods():
+    from functools import partial
+
+    summaries = [
+        partial(partial_summary, scale=1.0),
+        partial(partial_summary, scale=2.0),
+        jax.jit(lambda y: y["r"].mean(0)),
+        jax.jit(lambda y: y["r"].std(0)),
+        Scaled(1.0),
+        Scaled(2.0),
+        Scaled(3.0).__call__,
+        lambda y, *, scale=1.0: scale * y["r"].mean(0),
+        lambda y, *, scale=2.0: scale * y["r"].mean(0),
+    ]
+    assert len({forward(summary=s).fingerprint() for s in summaries}) == len(summaries)
+    assert forward(summary=Scaled(1.0)).fingerprint() == forward(summary=Scaled(1.0)).fingerprint()

@@ -20,12 +20,25 @@ f = lambda theta, key: theta["g"] + jnp.zeros(2)
 draws = vb.Draws.from_arrays({"g": np.zeros(50)}, np.zeros((50, 2)))
 key = jax.random.key(0)
 sim = vb.Simulator(lin, integrator=vb.Heun(dt=0.1))
+noisy = vb.Simulator(lin, integrator=vb.Heun(dt=0.1), noise=vb.noise.Additive(0.1))
 """
 MISTAKES = [
     ("vb.Simulator(lin, integrator='heun')", "TypeError", "integrator=vb.Heun(dt=0.1)"),
-    ("vb.Simulator('Linear', integrator=vb.Heun(dt=0.1))", "TypeError", "expected one of vbinfer.models"),
+    ("vb.Simulator('Linear', integrator=vb.Heun(dt=0.1))", "TypeError", "one of vbinfer.models"),
     ("vb.Simulator(lin, integrator=vb.Heun(dt=0.1), monitors=vb.monitors.Raw())", "TypeError", '{"bold": monitor}'),
     ("vb.Simulator(lin, net, integrator=vb.Heun(dt=0.1))", "ValueError", "without a coupling"),
+    (
+        "vb.Simulator(lin, np.eye(2), coupling=vb.coupling.Linear(), integrator=vb.Heun(dt=1))",
+        "TypeError",
+        "vb.Connectome(",
+    ),
+    ("vb.Simulator(lin, net, coupling=vb.coupling.Linear, integrator=vb.Heun(dt=1))", "TypeError", "Linear(G=0.5)"),
+    ("vb.Simulator(lin, integrator=vb.Heun(dt=1), noise=0.1)", "TypeError", "vb.noise.Additive(sigma=0.01)"),
+    ("vb.Simulator(lin, integrator=vb.Heun(dt=1), monitors={})", "TypeError", "leave it out"),
+    ("vb.Simulator(lin, integrator=vb.Heun(dt=1), nodes=0)", "ValueError", "whole number above 0"),
+    ("vb.simulate(noisy, t1=1, key=0)", "TypeError", "jax.random.key(0)"),
+    ("vb.simulate(sim, t1=float('nan'), key=None)", "ValueError", "finite"),
+    ("vb.bind(sim, {'model.gamma': None})", "TypeError", "a number or an array"),
     ("vb.Heun(dt='0.1')", "TypeError", "Python number of milliseconds"),
     ("vb.Heun(dt=-0.1)", "ValueError", "must be positive"),
     ("vb.models.Linear(gamma='fast')", "TypeError", "a number or an array"),
@@ -57,7 +70,9 @@ MISTAKES = [
 
 @pytest.fixture(scope="module")
 def outcomes():
-    code = SETUP + f"""
+    code = (
+        SETUP
+        + f"""
 import json, sys
 out = []
 for text in {[row[0] for row in MISTAKES]!r}:
@@ -68,6 +83,7 @@ for text in {[row[0] for row in MISTAKES]!r}:
         out.append([type(error).__name__, str(error)])
 print(json.dumps(out))
 """
+    )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=300
     )

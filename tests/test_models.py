@@ -248,3 +248,9 @@ def test_cv_couples_V():
     y = vb.simulate(sim, t1=0.1, key=None, init=model.State(r, V)).ys["raw"]["V"][0]
     dV = V**2 - (np.pi * r) ** 2 + 15 * r - 5 + 0.25 * 2.0 * WEIGHTS @ r + 0.5 * 2.0 * WEIGHTS @ V
     np.testing.assert_allclose(y, V + 0.1 * dV, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cvar", [("V", "r"), ("V",), ("r", "V", "r")])
+def test_coupled_variables_in_another_order_are_refused(cvar):
+    with pytest.raises(ValueError, match="couples cvar="):
+        vb.models.MontbrioPazoRoxin(cvar=cvar)

@@ -175,3 +175,14 @@ def test_binding_leaves_the_original_as_it_was():
     assert float(vb.paths(sim)["coupling.G"].value) == pytest.approx(0.4)
     assert float(vb.paths(bound)["coupling.G"].value) == pytest.approx(0.9)
     np.testing.assert_allclose(bound.connectome.weights, 2 * W, rtol=1e-6)
+
+
+def test_a_run_is_not_continued_on_another_time_grid():
+    final = vb.simulate(simulator(), t1=1.2, key=jax.random.key(0)).final
+    for other in (simulator(integrator=vb.Heun(dt=0.05)), simulator(monitors={"x": vb.monitors.Raw()})):
+        with pytest.raises(ValueError, match=r"init=final\.state"):
+            vb.simulate(other, t1=1.2, key=jax.random.key(0), init=final)
+    with pytest.raises(TypeError, match=r"init=solution\.final"):
+        vb.simulate(
+            simulator(), t1=1.2, key=jax.random.key(0), init=vb.simulate(simulator(), t1=1.2, key=jax.random.key(0))
+        )

@@ -230,6 +230,8 @@ def bind(tree: Tree, theta: Mapping[str, Any]) -> Tree:
         parent = _get(tree, owner) if owner else tree
         if isinstance(parent, Parametrised) and field in parent.unused():
             raise ValueError(f"theta names {name!r}: {parent.unused()[field]}")
+        if theta[name] is None or isinstance(theta[name], Mapping):
+            raise TypeError(f"{name!r} was given {theta[name]!r}; expected a number or an array")
         value = cast(Array, _as_leaf(theta[name]))
         if leaf.axes is None and value.ndim > 1:
             raise ValueError(f"{name!r} was given shape {list(value.shape)}; expected a number or one value per node")

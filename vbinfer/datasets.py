@@ -12,7 +12,7 @@ from . import _table
 from ._param import did_you_mean
 from .network.connectome import Connectome
 
-_BUNDLED = {"hcp-aal2": "hcp_aal2"}
+BUNDLED = {"hcp-aal2": "hcp_aal2"}
 _SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".npy", ".npz", ".zip")
 
 
@@ -147,17 +147,17 @@ class Recording:
 
 def _folder(name: str, file: str) -> Path:
     """Where a file of a bundled data set lies: `$VBINFER_DATA`, then the repository that holds this package."""
-    if name not in _BUNDLED:
+    if name not in BUNDLED:
         raise ValueError(
-            f"there is no data set {name!r}. {did_you_mean(name, _BUNDLED)} For a file of your own, give its path"
+            f"there is no data set {name!r}. {did_you_mean(name, BUNDLED)} For a file of your own, give its path"
         )
     places = [Path(__file__).resolve().parent.parent / "data"]
     if os.environ.get("VBINFER_DATA"):
         places.insert(0, Path(os.environ["VBINFER_DATA"]).expanduser())
     for place in places:
-        if (place / _BUNDLED[name] / file).is_file():
-            return place / _BUNDLED[name] / file
-    script = f"build_{_BUNDLED[name]}.py"
+        if (place / BUNDLED[name] / file).is_file():
+            return place / BUNDLED[name] / file
+    script = f"build_{BUNDLED[name]}.py"
     raise FileNotFoundError(
         f"{name!r} is not in {' nor in '.join(map(str, places))}: data do not come with the installed package. "
         f"In a clone of the repository run\n    python data/{script} --out DIR\n"
@@ -191,7 +191,7 @@ def load_connectome(name: str | Path, *, normalise: str | None = "bundled") -> C
         >>> sc.n_nodes, sc.labels[0], float(sc.weights.max())
         (80, 'Precentral_L', 1.0)
     """
-    if str(name) not in _BUNDLED and _is_file(name):
+    if str(name) not in BUNDLED and _is_file(name):
         connectome, default = Connectome.from_file(name), None
     else:
         connectome, default = Connectome.from_npz(_folder(str(name), "connectome.npz")), "max"
@@ -220,7 +220,7 @@ def load_recording(name: str | Path, participant: int = 1, *, period: float | No
         >>> bold.values.shape, bold.period, bold.labels[79]
         ((1200, 80), 720.0, 'Temporal_Inf_R')
     """
-    if str(name) not in _BUNDLED and _is_file(name):
+    if str(name) not in BUNDLED and _is_file(name):
         return Recording.from_file(name, period)
     with np.load(_folder(str(name), "bold.npz"), allow_pickle=False) as stored:
         count = len(stored["bold"])

@@ -50,7 +50,7 @@ def construct(
         raise StudyError(f'{where} is {table!r}; write {where.split()[-1]} = {{ name = "{table}" }}')
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
         raise StudyError(
-            f'{where} is {table!r}; expected a table with a name, such as {{ name = "{next(iter(known))}" }}'
+            f'{where} is {table!r}; expected a table with a name, such as {{ name = "{_example(known)}" }}'
         )
     name = table["name"]
     if name not in known:
@@ -61,6 +61,10 @@ def construct(
         return known[name](**options)
     except (TypeError, ValueError) as error:
         raise StudyError(f"{where}: {error}") from error
+
+
+def _example(known: Mapping[str, Any]) -> str:
+    return "Uniform" if "Uniform" in known else next(iter(known))
 
 
 def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any], where: str) -> None:

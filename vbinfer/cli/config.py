@@ -13,7 +13,9 @@ from vbinfer.cli.build import StudyError, construct, keys, members
 from vbinfer.features.base import Feature, Preprocess
 from vbinfer.features.summary import Summary
 from vbinfer.infer.npe import NPE
+from vbinfer.infer.ranges import check_ranges
 from vbinfer.infer.torch_sbi import SbiEstimator
+from vbinfer.monitors.base import steps_in
 from vbinfer.network import coupling
 from vbinfer.network.connectome import Connectome
 from vbinfer.priors.families import families
@@ -21,7 +23,8 @@ from vbinfer.priors.prior import Prior
 from vbinfer.simulation.forward import ForwardModel
 from vbinfer.simulation.simulator import Simulator
 
-SECTIONS = ("data", "simulator", "prior", "summary", "inference", "report", "output")
+REQUIRED = ("data", "simulator", "prior", "summary", "inference")
+OPTIONAL = ("report", "output", "execution")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Study:
     Attributes:
         forward: theta to summary.
         prior: over theta.
-        recording: the segment that is explained, of the length the simulation keeps, or None (draws only).
+        recording: the segment that is explained, of the length the simulation keeps.
         replicates: the other segments of that length.
         estimator: `NPE` or `SbiEstimator`.
         theta_true: known truth, for simulated recordings.
@@ -85,7 +88,7 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"{str(path)!r} is not TOML: {error}") from error
-    tables = keys(tables, "the study file", required=SECTIONS[:5], optional=SECTIONS[5:])
+    tables = keys(tables, "the study file", required=REQUIRED, optional=OPTIONAL)
     folder = path.parent
     data = keys(
         {**tables["data"], **(data or {})} if isinstance(tables["data"], dict) else tables["data"],
@@ -97,11 +100,20 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
     sim, t1, transient = _simulator(tables["simulator"], connectome, folder)
     forward = _forward(sim, tables["summary"], t1, transient, folder)
     prior = _prior(tables["prior"], folder)
-    forward.check(prior)
+    try:
+        forward.check(prior)
+        check_ranges(prior, forward.ranges())
+    except ValueError as error:
+        raise StudyError(f"[prior]: {error}") from error
     segments = _segments(data, forward, folder)
     inference = keys(
         tables["inference"], "[inference]", required=("draws",), optional=("method", "posterior_samples", "seed")
     )
+    execution = keys(tables.get("execution", {}), "[execution]", optional=("executor", "workers"))
+    if execution.get("executor", "local") != "local":
+        raise StudyError(f'[execution] executor is {execution["executor"]!r}; this version has "local"')
+    _count(execution.get("workers", 1), "[execution] workers")
+    samples = _count(inference.get("posterior_samples", 4_000), "[inference] posterior_samples")
     output = keys(tables.get("output", {}), "[output]", optional=("dir",))
     options = keys(
         tables.get("report", {}), "[report]", optional=tuple(f.name for f in dataclasses.fields(ReportOptions))
@@ -119,23 +131,60 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
             folder,
         ),
         draws=_count(inference["draws"], "[inference] draws"),
-        posterior_samples=_count(inference.get("posterior_samples", 4_000), "[inference] posterior_samples"),
-        seed=int(inference.get("seed", 0)),
+        posterior_samples=samples,
+        seed=_count(inference.get("seed", 0), "[inference] seed", least=0),
         out=Path(out) if out is not None else folder / output.get("dir", f"runs/{path.stem}"),
-        report=ReportOptions(**options),
-        theta_true=data.get("theta_true"),
+        report=_report(options, sim, samples),
+        theta_true=_truth(data.get("theta_true"), prior),
     )
 
 
-def _count(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise StudyError(f"{where} is {value!r}; expected a whole number above 0")
+def _count(value: Any, where: str, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise StudyError(f"{where} is {value!r}; expected a whole number above {least - 1}")
     return value
 
 
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise StudyError(f"{where} is {value!r}; expected a number of ms")
+    return float(value)
+
+
+def _report(options: dict[str, Any], sim: Simulator, samples: int) -> ReportOptions:
+    chosen = ReportOptions(**options)
+    _count(chosen.predictive, "[report] predictive")
+    _count(chosen.recovery, "[report] recovery")
+    if chosen.predictive > samples:
+        raise StudyError(
+            f"[report] predictive is {chosen.predictive}, more than the {samples} of [inference] posterior_samples"
+        )
+    if chosen.compare_dt is not None:
+        dt = _number(chosen.compare_dt, "[report] compare_dt")
+        for name, monitor in sim.monitors.items():
+            if monitor.period is not None:
+                try:
+                    steps_in(monitor.period, dt, f"the period of monitor {name!r}")
+                except ValueError as error:
+                    raise StudyError(f"[report] compare_dt: {error}") from error
+    return chosen
+
+
+def _truth(given: Any, prior: Prior) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    truth = keys(given, "[data] theta_true", required=tuple(prior.shapes))
+    for name, shape in prior.shapes.items():
+        if np.shape(truth[name]) != shape:
+            raise StudyError(
+                f"[data] theta_true {name!r} has shape {list(np.shape(truth[name]))}; the prior has {list(shape)}"
+            )
+    return truth
+
+
 def _source(name: str, folder: Path) -> str:
-    """A file beside the study file if there is one, else the name as it is."""
-    return str(folder / name) if (folder / name).exists() else name
+    """The name of bundled data as it is; anything else is a path that starts at the folder of the study file."""
+    return name if name in datasets.BUNDLED else str(folder / name)
 
 
 def _connectome(data: dict[str, Any], folder: Path) -> Connectome | None:
@@ -163,6 +212,8 @@ def _simulator(table: Any, connectome: Connectome | None, folder: Path) -> tuple
         part: construct(parts[part], f"[simulator] {part}", known[part], folder) for part in known if part in parts
     }
     several = parts.get("monitors", {})
+    if not isinstance(several, dict):
+        raise StudyError(f"[simulator] monitors is {several!r}; write monitors.bold = {{ name = ... }}")
     named = {
         name: construct(t, f"[simulator] monitors.{name}", known["monitor"], folder) for name, t in several.items()
     }
@@ -170,9 +221,10 @@ def _simulator(table: Any, connectome: Connectome | None, folder: Path) -> tuple
         named = {"monitor": built.pop("monitor")} | named
     try:
         sim = Simulator(built.pop("model"), connectome, monitors=named or None, nodes=parts.get("nodes"), **built)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise StudyError(f"[simulator]: {error}") from error
-    return sim, float(parts["t1"]), float(parts.get("transient", 0.0))
+    t1 = _number(parts["t1"], "[simulator] t1")
+    return sim, t1, _number(parts.get("transient", 0.0), "[simulator] transient")
 
 
 def _forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Path) -> ForwardModel:
@@ -220,8 +272,11 @@ def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tupl
     """The recording cut to the length of what the simulation keeps; further pieces of that length follow."""
     name = next(iter(forward.summary))
     period = forward.sim.monitors[name].period or forward.sim.dt
+    source = _source(str(data["recording"]), folder)
     given = {key: data[key] for key in ("participant",) if key in data}
-    whole = datasets.load_recording(_source(str(data["recording"]), folder), period=data.get("period"), **given)
+    if given and source not in datasets.BUNDLED:
+        raise StudyError(f"[data] participant goes with bundled data; {str(data['recording'])!r} is one recording")
+    whole = datasets.load_recording(source, period=data.get("period"), **given)
     if abs(whole.period - period) > 1e-6 * period:
         raise StudyError(
             f"the recording has a sample every {whole.period:g} ms, the monitor every {period:g} ms; make them equal"

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import tomllib
 from pathlib import Path
 
 DEMO = Path(__file__).with_name("demo.toml")
@@ -21,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", help="folder of the results, instead of the one in the file")
     run.add_argument("--dry-run", action="store_true", help="check the file and estimate the time; simulate nothing")
     for command in (demo, run):
-        command.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="cores to use (default: all)")
+        command.add_argument("--cores", type=int, help="cores to use (default: all this process may use)")
         command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     commands.add_parser("example", help="print the study file of the demo, to start one's own from")
     return top
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; what was simulated is kept, and the same command goes on from there", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
         if os.environ.get("VBINFER_DEBUG"):
             raise
         print(f"vbinfer: {error}", file=sys.stderr)
@@ -51,13 +52,14 @@ def _compute(args: argparse.Namespace) -> int:
 
     import vbinfer as vb
 
-    vb.use_cores(args.cores)
+    vb.use_cores(args.cores or _workers(args) or _cores())
     from vbinfer.cli.config import load_study
     from vbinfer.cli.run import run_study
 
     if args.command == "demo":
-        study = load_study(DEMO, out=args.out, data={"participant": args.participant} if args.participant else {})
-        study = dataclasses.replace(study, draws=args.draws) if args.draws else study
+        chosen = {} if args.participant is None else {"participant": args.participant}
+        study = load_study(DEMO, out=args.out, data=chosen)
+        study = study if args.draws is None else dataclasses.replace(study, draws=args.draws)
     else:
         study = load_study(args.study, out=args.out)
         if args.dry_run:
@@ -65,6 +67,20 @@ def _compute(args: argparse.Namespace) -> int:
             return 0
     run_study(study, quiet=args.quiet)
     return 0
+
+
+def _workers(args: argparse.Namespace) -> int | None:
+    """`[execution] workers` of the study file, read ahead since devices are set before anything else loads."""
+    try:
+        workers = tomllib.loads(Path(args.study).read_text(encoding="utf-8"))["execution"]["workers"]
+    except (AttributeError, KeyError, TypeError, ValueError, OSError):
+        return None  # no study file, or a mistake in it, which load_study names
+    return workers if isinstance(workers, int) and workers > 0 else None
+
+
+def _cores() -> int:
+    """The cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _estimate(study) -> str:  # type: ignore[no-untyped-def]  # a Study, whose module loads JAX

@@ -72,21 +72,23 @@ def run_study(study: Study, *, quiet: bool = False) -> Verdict:
         amortized, info = study.estimator.fit(draws, study.prior, key=keys["fit"])
         amortized.save(out / "estimator.npz")
     with clock.stage("posterior", f"[3/5] sampling the posterior given {study.recording.name}"):
-        posterior = amortized.sample(x_o, n=study.posterior_samples, key=keys["posterior"])
+        k_posterior, k_replicates = jax.random.split(keys["posterior"])
+        posterior = amortized.sample(x_o, n=study.posterior_samples, key=k_posterior)
         posterior.save(out / "posterior.npz")
         replicates = {
             other.name: amortized.sample(
                 np.asarray(study.forward.summary[name](other.values)),
                 n=1_000,
-                key=jax.random.fold_in(keys["posterior"], i),
+                key=jax.random.fold_in(k_replicates, i),
             )
             for i, other in enumerate(study.replicates)
         }
     with clock.stage("checks", "[4/5] simulating from the posterior and from the prior, recovering known truths"):
         n = study.report.predictive
         predictive = posterior_predictive(posterior, study.forward, n=n, key=keys["predictive"], series=True)
-        prior_predictive = _prior_predictive(study, keys["checks"])
-        recovery = _recovery(study, amortized, prior_predictive, keys["checks"])
+        k_prior, k_recovery = jax.random.split(keys["checks"])
+        prior_predictive = _prior_predictive(study, k_prior)
+        recovery = _recovery(study, amortized, prior_predictive, k_recovery)
         sections = _sections(study, posterior, keys["dt"])
     with clock.stage("report", "[5/5] writing the report"):
         verdict = report(
@@ -131,7 +133,7 @@ def _recovery(study: Study, amortized: Any, simulated: Predictive, key: Any) -> 
     chosen = np.flatnonzero(simulated.valid)[: study.report.recovery]
     if not len(chosen):
         return None
-    theta = amortized.sample_batch(simulated.x[chosen], n=1_000, key=jax.random.fold_in(key, 1))
+    theta = amortized.sample_batch(simulated.x[chosen], n=1_000, key=key)
     return Recovery({name: value[chosen] for name, value in simulated.theta.items()}, theta)
 
 

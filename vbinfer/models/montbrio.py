@@ -42,6 +42,10 @@ class MontbrioPazoRoxin(AbstractVectorField):
     cv: Param = param(0.0, doc="share of the coupling that reads V")
     cvar: tuple[str, ...] = eqx.field(static=True, default=("r",))
 
+    def validate(self) -> None:
+        if self.cvar not in (("r",), ("r", "V")):
+            raise ValueError(f'MontbrioPazoRoxin couples cvar=("r",) or ("r", "V"); {self.cvar!r} was given')
+
     def unused(self) -> dict[str, str]:
         if "V" in self.cvar:
             return {}
@@ -52,7 +56,7 @@ class MontbrioPazoRoxin(AbstractVectorField):
 
     def dfun(self, t: Array, x: MPRState, c: Array, u: Array) -> MPRState:
         r, V = x
-        c_all = self.cr * c[0] + (self.cv * c[1] if "V" in self.cvar else 0.0)
+        c_all = self.cr * c[0] + (self.cv * c[1] if len(self.cvar) == 2 else 0.0)
         dr = (self.Delta / (jnp.pi * self.tau) + 2.0 * r * V) / self.tau
         dV = V**2 - (jnp.pi * self.tau * r) ** 2 + self.J * self.tau * r + self.eta + self.I + c_all + u
         return MPRState(dr, dV / self.tau)

@@ -17,6 +17,8 @@ def steps_in(duration: float, dt: float, what: str) -> int:
 
     The tolerance is 1e-6 of a step, far above the rounding of decimal fractions and far below any step.
     """
+    if not math.isfinite(duration):
+        raise ValueError(f"{what} is {duration} ms; it must be a finite number")
     n = round(duration / dt)
     if n < 1 or abs(duration / dt - n) > 1e-6 * max(1, n):
         low, high = max(1, math.floor(duration / dt)) * dt, max(1, math.ceil(duration / dt)) * dt

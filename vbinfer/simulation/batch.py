@@ -58,7 +58,9 @@ def run_batch(
     if words is not None:
         width = len(words[0])
         words = tuple(w[None, :] for w in words)
-    x = arrange_state(state, drawn_init, sim.n_nodes, width)
+    # without a connectome, a drawn map says how many nodes there are
+    n = max([sim.n_nodes, *(v.shape[1] for name, v in theta.items() if v.ndim == 2 and paths(sim)[name].axes is None)])
+    x = arrange_state(state, drawn_init, n, width)
     batched = arrange(sim, theta)
     _, ys = loop.run(batched, loop.start(batched, x), 0, n_steps, words)
     return jax.tree.map(lambda y: jnp.moveaxis(y, -1, 0), ys)

@@ -19,6 +19,7 @@ from vbinfer.simulation.batch import run_batch
 from vbinfer.simulation.fingerprint import digest
 from vbinfer.simulation.simulate import initial_state, named_state, sample_times, simulate
 from vbinfer.simulation.simulator import Simulator
+from vbinfer.simulation.solution import Final
 
 Summary = Callable[[Any], Array]
 INIT = "init."
@@ -44,7 +45,9 @@ class ForwardModel(eqx.Module):
     """
 
     sim: Simulator
-    summary: dict[str, Summary]
+    outputs: tuple[str, ...] = eqx.field(static=True)
+    """The monitors that are summarised, in the order of their features (a dictionary would come out of jit sorted)."""
+    parts: tuple[Summary, ...]
     init: Any
     t1: float = eqx.field(static=True)
     transient: float = eqx.field(static=True)
@@ -63,9 +66,11 @@ class ForwardModel(eqx.Module):
         to_paths: Callable[[Theta], Mapping[str, Array]] | None = None,
         observe: Callable[[Theta, Any, Array], Any] | None = None,
     ):
+        init = init.state if isinstance(init, Final) else init
         self.sim, self.init, self.to_paths, self.observe = sim, initial_state(sim, init), to_paths, observe
         self.t1, self.transient = float(t1), float(transient)
-        self.summary = _summaries(sim, summary, monitor)
+        given = _summaries(sim, summary, monitor)
+        self.outputs, self.parts = tuple(given), tuple(given.values())
         steps_in(self.t1, sim.dt, "t1")
         if self.transient:
             steps_in(self.transient, sim.dt, "transient")
@@ -75,6 +80,11 @@ class ForwardModel(eqx.Module):
             if self._kept(name)[0] >= self._kept(name)[1]:
                 raise ValueError(f"no sample of monitor {name!r} lies between transient {transient:g} and t1 {t1:g} ms")
             _check_period(self.sim, name, self.summary[name])
+
+    @property
+    def summary(self) -> dict[str, Summary]:
+        """Monitor name to its summary, in the order of the features."""
+        return dict(zip(self.outputs, self.parts, strict=True))
 
     def _kept(self, name: str) -> tuple[int, int]:
         """First kept sample and number of samples of a monitor."""
@@ -86,14 +96,18 @@ class ForwardModel(eqx.Module):
         """Names of the features, in the order of x."""
         out: list[str] = []
         for name, summary in self.summary.items():
-            own = _feature_names(summary, self._series_shape(name), self.sim.n_nodes)
+            own = _feature_names(summary, lambda name=name: self._series_shape(name), self.sim.n_nodes)
             out += own if len(self.summary) == 1 else [f"{name}.{feature}" for feature in own]
         return tuple(out)
 
     def _series_shape(self, name: str) -> Any:
-        key = None if self.sim.noise is None else jax.eval_shape(lambda: jax.random.key(0))
-        ys = jax.eval_shape(lambda k: self._series({}, k), key)
-        return ys[name]
+        """Shape of the kept samples of a monitor, whatever theta is."""
+
+        def series() -> Any:
+            key = None if self.sim.noise is None else jax.random.key(0)
+            return self._drop(name, simulate(self.sim, t1=self.t1, key=key, init=self.init).ys[name], axis=0)
+
+        return jax.eval_shape(series)
 
     def times(self, name: str | None = None) -> np.ndarray:
         """Times of the kept samples of a monitor, ms."""
@@ -103,33 +117,45 @@ class ForwardModel(eqx.Module):
         )
         return np.asarray(ts)[self._kept(name)[0] :]
 
-    def __call__(self, theta: Theta, key: Array) -> Array:
-        """One draw: theta with leaves `[...]`, x `[F]`."""
-        return _call(self, dict(theta), key)
+    def __call__(self, theta: Mapping[str, Any], key: Array) -> Array:
+        """One draw: theta with leaves `[...]` (arrays, numbers or lists), x `[F]`."""
+        return _call(self, _arrays(theta), key)
 
-    def batch(self, theta: Theta, keys: Array) -> Array:
+    def batch(self, theta: Mapping[str, Any], keys: Array) -> Array:
         """B draws at once: leaves `[B, ...]` and keys `[B]` to x `[B, F]`, equal to `vmap` of the single draw."""
         return self._many(theta, keys)[0]
 
-    def batch_series(self, theta: Theta, keys: Array) -> tuple[Array, Any]:
+    def batch_series(self, theta: Mapping[str, Any], keys: Array) -> tuple[Array, Any]:
         """As `batch`, with the series it summarised: x `[B, F]` and y `[B, T, N]` (a dictionary if several)."""
         return self._many(theta, keys)
 
-    def _many(self, theta: Theta, keys: Array) -> tuple[Array, Any]:
-        one = {name: jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(float)) for name, v in theta.items()}
-        self._check_shapes(one)
-        return _batch(self, dict(theta), keys)
+    def _many(self, theta: Mapping[str, Any], keys: Array) -> tuple[Array, Any]:
+        theta = _arrays(theta)
+        for name, value in theta.items():
+            if value.ndim == 0 or len(value) != len(keys):
+                raise ValueError(
+                    f"theta {name!r} has shape {list(value.shape)} with {len(keys)} keys; expected [{len(keys)}, ...], "
+                    "one row per draw"
+                )
+        self._check_shapes({name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in theta.items()})
+        return _batch(self, theta, keys)
 
     def _split(self, theta: Theta) -> tuple[dict[str, Array], dict[str, Array]]:
         """Theta as (paths of the simulator, initial values by variable)."""
         named = dict(theta if self.to_paths is None else self.to_paths(theta))
         init = {name.removeprefix(INIT): value for name, value in named.items() if name.startswith(INIT)}
-        named_state(self.sim, {name: value for name, value in init.items()})
+        named_state(self.sim, init)
         return {name: value for name, value in named.items() if not name.startswith(INIT)}, init
 
     def _check_shapes(self, theta: Mapping[str, Any]) -> None:
         """Bind a single abstract draw, so that every wrong name or shape is an error before anything runs."""
-        jax.eval_shape(lambda t: bind(self.sim, self._split(t)[0]), dict(theta))
+
+        def one(theta: Theta) -> Any:
+            leaves, init = self._split(theta)
+            bound = bind(self.sim, leaves)
+            return bound, initial_state(bound, self.init._replace(**init))
+
+        jax.eval_shape(one, dict(theta))
 
     def _series(self, theta: Theta, key: Array | None) -> dict[str, Any]:
         leaves, init = self._split(theta)
@@ -153,7 +179,7 @@ class ForwardModel(eqx.Module):
         return jnp.concatenate([jnp.ravel(summary(ys[name])) for name, summary in self.summary.items()])
 
     def _observed(self, theta: Theta, ys: dict[str, Any], key: Array) -> tuple[Array, Any]:
-        """Measurement noise, then features; the key of the noise is folded away from the key of the simulation."""
+        """Measurement noise, then features. The dynamics use the words of `key`, `observe` a key folded from it."""
         if self.observe is not None:
             y = ys[next(iter(ys))] if len(ys) == 1 else ys
             y = self.observe(theta, y, jax.random.fold_in(key, 1))
@@ -201,6 +227,11 @@ class ForwardModel(eqx.Module):
         return {"seconds": seconds, "network_steps": float(n * steps), "bytes": float(4 * n * len(self.names))}
 
 
+def _arrays(theta: Mapping[str, Any]) -> dict[str, Array]:
+    """Arrays of the default float type: a Python float would be a new compilation for every value."""
+    return {name: jnp.asarray(value, jnp.result_type(float)) for name, value in theta.items()}
+
+
 @eqx.filter_jit
 def _call(fwd: ForwardModel, theta: Theta, key: Array) -> Array:
     return fwd._observed(theta, fwd._series(theta, key), key)[0]
@@ -238,12 +269,12 @@ def _check_period(sim: Simulator, name: str, summary: Any) -> None:
         )
 
 
-def _feature_names(summary: Any, y: Any, n_nodes: int) -> list[str]:
+def _feature_names(summary: Any, series: Callable[[], Any], n_nodes: int) -> list[str]:
     if hasattr(summary, "names_for"):
         return list(summary.names_for(n_nodes))
     if hasattr(summary, "names"):
         return list(summary.names)
-    width = math.prod(jax.eval_shape(summary, y).shape)
+    width = math.prod(jax.eval_shape(summary, series()).shape)
     return [f"x[{i}]" for i in range(width)]
 
 

@@ -21,7 +21,8 @@ def simulate(sim: Simulator, *, t1: float, key: Array | None, init: Any = None) 
         sim: what to run.
         t1: duration, ms, a multiple of dt; from `init`'s end when `init` is a `Solution.final`.
         key: a typed JAX key; may be None when nothing is random.
-        init: None (the model's own), a `State` with leaves `[N]` or numbers, or the `final` of an earlier run.
+        init: None (the model's own), a `State` with leaves `[N]` or numbers, a dictionary of some of its variables, or
+            the `final` of an earlier run.
             `simulate(2 T)` equals `simulate(T)` followed by `simulate(T, init=final)` with the same key, bit for bit.
 
     Returns:
@@ -32,13 +33,18 @@ def simulate(sim: Simulator, *, t1: float, key: Array | None, init: Any = None) 
     >>> vb.simulate(sim, t1=2.0, key=jax.random.key(0)).ys["raw"]["x"].shape
     (4, 1)
     """
-    n_steps = steps_in(t1, sim.dt, "t1")
+    n_steps = steps_in(float(t1), sim.dt, "t1")
     if sim.noise is not None and key is None:
         raise ValueError(
             "the simulator has noise and key is None; pass key=jax.random.key(0), or build it without noise"
         )
     words = None if key is None or sim.noise is None else key_words(key)
     if isinstance(init, Final):
+        if init.grid != _grid(sim):
+            raise ValueError(
+                f"init is the end of a run with dt and monitors {init.grid}, this simulator has {_grid(sim)}; "
+                "continue with the same, or start anew from init=final.state"
+            )
         carry, phase = init.carry, init.phase
     else:
         carry, phase = loop.start(sim, initial_state(sim, init)), 0
@@ -52,7 +58,12 @@ def _run(sim: Simulator, carry: Carry, phase: int, n_steps: int, words: loop.Wor
         name: sample_times(carry.step - phase, phase, n_steps, steps, sim.dt)
         for name, steps in sim.period_steps().items()
     }
-    return Solution(ts, ys, Final(end, (phase + n_steps) % sampling_steps(sim)[2]))
+    return Solution(ts, ys, Final(end, (phase + n_steps) % sampling_steps(sim)[2], _grid(sim)))
+
+
+def _grid(sim: Simulator) -> tuple[float, tuple[tuple[str, int], ...]]:
+    """dt and the steps per sample of every monitor, by name."""
+    return sim.dt, tuple(sorted(sim.period_steps().items()))
 
 
 def sample_times(origin: Array, phase: int, n_steps: int, period: int, dt: float) -> Array:
@@ -69,6 +80,8 @@ def initial_state(sim: Simulator, init: Any) -> Any:
         return sim.model.init(n)
     if isinstance(init, dict):
         init = named_state(sim, init)
+    if isinstance(init, Solution):
+        raise TypeError("init was given a Solution; write init=solution.final")
     if not isinstance(init, State):
         raise TypeError(
             f"init was given as {type(init).__name__}; expected None, a {State.__name__}, or the final of a Solution"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 
@@ -51,12 +52,10 @@ class Simulator(Parametrised):
         monitors: Mapping[str, AbstractMonitor] | None = None,
         nodes: int | None = None,
     ):
-        if not isinstance(model, AbstractModel):
-            raise TypeError(f"model was given as {type(model).__name__}; expected one of vbinfer.models")
-        if not isinstance(integrator, AbstractIntegrator):
-            raise TypeError(f"integrator was given as {integrator!r}; write for example integrator=vb.Heun(dt=0.1)")
-        if isinstance(monitors, AbstractMonitor):
-            raise TypeError('monitors was given one monitor; name it: monitors={"bold": monitor}')
+        _check_parts(model, connectome, coupling, integrator, noise)
+        _check_monitors(monitors)
+        if nodes is not None and (isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1):
+            raise ValueError(f"nodes={nodes!r} was given; expected a whole number above 0")
         self.model, self.connectome, self.coupling = model, connectome, coupling
         self.integrator, self.noise, self.nodes = integrator, noise, nodes
         self.monitors = {"raw": Raw()} if monitors is None else dict(monitors)
@@ -105,6 +104,30 @@ class Simulator(Parametrised):
         if self.noise is not None:
             self.noise.check_variables(variables)
         self.period_steps()
+
+
+def _check_parts(model: Any, connectome: Any, coupling: Any, integrator: Any, noise: Any) -> None:
+    """Every part is an object of its kind; the message says what to write."""
+    for name, value, kind, example, optional in (
+        ("model", model, AbstractModel, "one of vbinfer.models, vb.models.Linear()", False),
+        ("connectome", connectome, Connectome, "vb.Connectome(weights, tract_lengths)", True),
+        ("coupling", coupling, AbstractCoupling, "coupling=vb.coupling.Linear(G=0.5)", True),
+        ("integrator", integrator, AbstractIntegrator, "integrator=vb.Heun(dt=0.1)", False),
+        ("noise", noise, Additive, "noise=vb.noise.Additive(sigma=0.01)", True),
+    ):
+        if not isinstance(value, kind) and not (optional and value is None):
+            given = repr(value) if isinstance(value, str | int | float | type) else type(value).__name__
+            raise TypeError(f"{name} was given as {given}; expected {example}")
+
+
+def _check_monitors(monitors: Any) -> None:
+    if isinstance(monitors, AbstractMonitor):
+        raise TypeError('monitors was given one monitor; name it: monitors={"bold": monitor}')
+    if monitors is not None and (not isinstance(monitors, Mapping) or not monitors):
+        raise TypeError(f'monitors was given as {monitors!r}; write monitors={{"bold": monitor}}, or leave it out')
+    for name, monitor in (monitors or {}).items():
+        if not isinstance(monitor, AbstractMonitor):
+            raise TypeError(f"monitor {name!r} was given as {monitor!r}; expected an object such as vb.monitors.Raw()")
 
 
 def _length(leaf: Leaf) -> int:

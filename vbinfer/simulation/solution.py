@@ -26,6 +26,8 @@ class Final(eqx.Module):
     carry: Carry
     phase: int = eqx.field(static=True)
     """Steps since the last moment at which every monitor sampled."""
+    grid: tuple[float, tuple[tuple[str, int], ...]] = eqx.field(static=True)
+    """dt, and the steps per sample of every monitor: what a simulator must share to continue."""
 
     @property
     def state(self) -> Any:
