@@ -70,7 +70,7 @@ def normals(k0: Array, k1: Array, c0: Array, c1: Array) -> tuple[Array, Array]:
 
 def key_words(key: Array) -> tuple[Array, Array]:
     """The first two 32-bit words of typed keys of any implementation, each of the shape of `key`."""
-    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError("noise needs a typed key; write jax.random.key(0) instead of jax.random.PRNGKey(0)")
     data = jax.random.key_data(key)
     return data[..., 0], data[..., 1]
