@@ -49,8 +49,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _compute(args: argparse.Namespace) -> int:
     import dataclasses
+    import warnings
 
     import vbinfer as vb
+
+    warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
 
     vb.use_cores(args.cores or _workers(args) or _cores())
     from vbinfer.cli.config import load_study
