@@ -10,12 +10,15 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
+# what is ours from end to end: simulation, features, priors
+X64_TESTS := $(addprefix tests/test_,models.py monitors.py noise.py simulate.py forward.py features.py prior.py connectome.py)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-x64 notebooks bench bench-peers fmt lint type clean
+.PHONY: help setup demo test test-slow test-browser test-x64 notebooks bench bench-peers fmt lint type clean
 
 help:
 	@echo "make demo         a posterior from a real fMRI recording, with a report"
-	@echo "make test         the test suite (test-slow, test-x64: the long ones, those in float64)"
+	@echo "make test         the test suite; test-slow: the long ones, test-x64: in float64, test-browser: in Chromium"
 	@echo "make notebooks    execute the notebooks in a fast setting"
 	@echo "make fmt lint type    format; check format and style; check types"
 	@echo "make bench        the benchmarks (bench-peers: against other packages)"
@@ -48,8 +51,11 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
+test-browser: $(READY)
+	$(BIN)/python -m pytest -q -m browser $(ARGS)
+
 test-x64: $(READY)
-	VBINFER_X64=1 $(BIN)/python -m pytest -q tests $(ARGS)
+	VBINFER_X64=1 $(BIN)/python -m pytest -q $(X64_TESTS) $(ARGS)
 
 notebooks: $(READY)
 	$(BIN)/python -m pytest -q -m "slow or not slow" tests/test_notebooks.py $(ARGS)

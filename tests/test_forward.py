@@ -162,7 +162,8 @@ def test_check_accepts_what_fits_and_names_what_does_not():
 
 def test_the_fingerprint_tells_simulators_apart_and_is_the_same_in_another_process():
     code = (
-        "import sys, vbinfer as vb; sys.path.insert(0, sys.argv[1])\n"
+        f"import sys, jax; jax.config.update('jax_enable_x64', {bool(jax.config.jax_enable_x64)})\n"
+        "sys.path.insert(0, sys.argv[1])\n"
         "from test_forward import forward; print(forward().fingerprint())"
     )
     from pathlib import Path
