@@ -27,7 +27,25 @@ def shaped(var: Variables, x: dict[str, Array]) -> Any:
     return x[var] if isinstance(var, str) else {name: x[name] for name in (var or x)}
 
 
-class Raw(AbstractMonitor):
+class AbstractSnapshot(AbstractMonitor):
+    """The state at the end of a period, nothing in between."""
+
+    var: eqx.AbstractVar[Variables]
+
+    def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
+        return chosen(self.var, variables)
+
+    def init(self, x: dict[str, Array]) -> None:
+        return None
+
+    def observe(self, carry: None, x: dict[str, Array]) -> None:
+        return None
+
+    def sample(self, carry: None, x: dict[str, Array]) -> tuple[None, Any]:
+        return None, shaped(self.var, x)
+
+
+class Raw(AbstractSnapshot):
     """The state after every step.
 
     Gives `{state variable: [T, N]}`; with `var="r"` the array itself, with a tuple just those.
@@ -36,36 +54,12 @@ class Raw(AbstractMonitor):
     var: Variables = eqx.field(static=True, default=None)
     period: float | None = eqx.field(static=True, default=None, init=False)
 
-    def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
-        return chosen(self.var, variables)
 
-    def init(self, x: dict[str, Array]) -> None:
-        return None
-
-    def observe(self, carry: None, x: dict[str, Array]) -> None:
-        return None
-
-    def sample(self, carry: None, x: dict[str, Array]) -> tuple[None, Any]:
-        return None, shaped(self.var, x)
-
-
-class Subsample(AbstractMonitor):
-    """The state at the end of every period, nothing in between: aliases what is faster than the period."""
+class Subsample(AbstractSnapshot):
+    """The state at the end of every period: aliases what is faster than the period. Shapes as for `Raw`."""
 
     period: float | None = eqx.field(static=True, converter=positive_ms)
     var: Variables = eqx.field(static=True, default=None)
-
-    def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
-        return chosen(self.var, variables)
-
-    def init(self, x: dict[str, Array]) -> None:
-        return None
-
-    def observe(self, carry: None, x: dict[str, Array]) -> None:
-        return None
-
-    def sample(self, carry: None, x: dict[str, Array]) -> tuple[None, Any]:
-        return None, shaped(self.var, x)
 
 
 class TimeAverage(AbstractMonitor):
