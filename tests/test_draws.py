@@ -309,3 +309,23 @@ def test_progress_writes_to_stderr_only(capsys):
     assert "128/128" in err
     assert "failed" in err
     assert "draw/s" in err
+
+
+def test_a_simulator_with_too_few_names_stops_at_its_first_lane():
+    calls = []
+
+    class Simulator:
+        names = ("a", "b")
+
+        def __call__(self, theta, key):
+            return jnp.stack([theta["g"]] * 3)
+
+        def batch(self, theta, keys):
+            calls.append(len(keys))
+            return jnp.stack([theta["g"]] * 3, axis=1)
+
+    with pytest.raises(ValueError, match="names 2 features but returned 3"):
+        sample_prior_predictive(
+            Prior({"g": dist.Normal(0.0, 1.0)}), Simulator(), n=640, key=jax.random.key(0), progress=False
+        )
+    assert len(calls) <= 2  # one lane per device at most

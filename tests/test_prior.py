@@ -294,3 +294,14 @@ def test_mistakes_in_theta_are_named():
         mixed().log_prob({"a": 1.0})
     with pytest.raises(ValueError, match=r"'a\.b' was given shape \[2\]; expected \[\.\.\., 3\]"):
         made("multivariate").log_prob({"a.b": np.zeros(2)})
+
+
+def test_a_truncated_student_t_goes_through_bisection():
+    """numpyro takes its inverse from a package that is not there; the import error once came through."""
+    from scipy import stats
+
+    d = dist.TruncatedDistribution(dist.StudentT(3.0, 0.0, 1.0), low=0.0)
+    z = jnp.asarray([-1.5, 0.0, 1.0])
+    theta, _ = Prior({"a": d}).constrain({"a": z})
+    exact = stats.t(3).ppf(0.5 + 0.5 * stats.norm.cdf(np.asarray(z, float)))
+    np.testing.assert_allclose(theta["a"], exact, rtol=2e-4)

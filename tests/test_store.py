@@ -225,3 +225,16 @@ def test_threads_give_the_same_store(tmp_path):
     sample(tmp_path / "one")
     sample(tmp_path / "two", executor=Local((device, device)))
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_arrays_inside_an_inner_jit_are_part_of_the_fingerprint(tmp_path):
+    """They sit in a program within the program; a store of another simulator was once accepted for its own."""
+
+    def make(array):
+        return jax.jit(lambda theta, key: theta["g"] * array)
+
+    prior, key = Prior({"g": dist.Normal(0.0, 1.0)}), jax.random.key(0)
+    run = lambda f: sample_prior_predictive(prior, f, n=64, key=key, store=tmp_path / "s", progress=False)  # noqa: E731
+    run(make(jnp.arange(3.0)))
+    with pytest.raises(ValueError, match="simulator"):
+        run(make(100.0 * jnp.arange(3.0)))

@@ -6,7 +6,7 @@ draw i is the same number whether it was simulated fresh, resumed, alone or amon
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -28,6 +28,13 @@ def as_key(key: Any) -> PRNGKey:
         return jax.random.wrap_key_data(jnp.asarray(key))
     what = f"an array of shape {list(key.shape)}" if hasattr(key, "shape") else repr(key)
     raise TypeError(f"key is {what}; expected one JAX key: write key=jax.random.key(0)")
+
+
+def as_count(value: Any, what: str) -> int:
+    """A positive whole number, NumPy's too, as an int; anything else is an error naming `what`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{what}={value!r} was given; expected a positive whole number, such as {what}=1_000")
+    return int(value)
 
 
 def key_words(key: PRNGKey) -> list[int]:
@@ -82,12 +89,22 @@ def trace(simulator: SimulatorLike, theta: Theta, key: PRNGKey) -> tuple[str, in
             "give it a method fingerprint() that returns a string"
         ) from error
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(program)).encode())
-    for constant in program.consts:
-        digest.update(repr(getattr(constant, "shape", ())).encode())
+    for constant in _constants(program):
+        digest.update(repr((getattr(constant, "shape", ()), getattr(constant, "dtype", type(constant)))).encode())
         digest.update(_bytes(constant))
     shapes = [aval.shape for aval in program.out_avals]
     width = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 1 else None
     return digest.hexdigest(), width
+
+
+def _constants(program: Any) -> Iterator[Any]:
+    """The arrays that a traced program holds, those of the programs inside it (a jitted function's) included."""
+    if hasattr(program, "consts"):
+        yield from program.consts
+    for equation in program.eqns:
+        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
+            if hasattr(part, "eqns"):
+                yield from _constants(part)
 
 
 def _bytes(constant: Any) -> bytes:

@@ -123,9 +123,18 @@ def sample_mcmc(
         "key": key_words(key),
         "versions": _io.versions("numpyro"),
     }
-    observed = np.asarray(x_o) if isinstance(x_o, (float, int, np.ndarray, jax.Array)) else None
+    observed = _numbers(x_o)
     leaves = {name: np.asarray(value) for name, value in theta.items()}
     return Posterior(leaves, np.asarray(log_prob), stats, observed, prior, None, info)
+
+
+def _numbers(x_o: Any) -> np.ndarray | None:
+    """An observation as an array, or None if it is not one of numbers (a dictionary, say)."""
+    try:
+        array = np.asarray(x_o)
+    except ValueError:  # lists of unequal length
+        return None
+    return array if array.dtype.kind in "fiub" else None
 
 
 def _check_arguments(kernel: object, **sizes: object) -> None:

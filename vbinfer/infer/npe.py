@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from vbinfer import _io
 from vbinfer._typing import PRNGKey, Theta
+from vbinfer.execute.lanes import as_count, as_key
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.flows import NSF, AbstractDensity, density_from_spec, draw, log_density
@@ -85,7 +86,8 @@ class NPE:
             ValueError: fewer than 20 valid draws, draws of other parameters than the prior's, or a draw outside it.
         """
         started = time.perf_counter()
-        k_init, k_split, k_train = jax.random.split(key, 3)
+        max_epochs, batch_size = as_count(max_epochs, "max_epochs"), as_count(batch_size, "batch_size")
+        k_init, k_split, k_train = jax.random.split(as_key(key), 3)
         z, x = training_pairs(draws, prior)
         fitting, held = split_rows(len(z), validation_fraction, k_split)
         standardise = Standardise.fit(x[fitting])
@@ -149,7 +151,7 @@ class AmortizedPosterior:
         Raises:
             ValueError: another number of features than in training, or NaN (the message names the features).
         """
-        x = check_observation(x_o, self.names, ndim=1)
+        x, n, key = check_observation(x_o, self.names, ndim=1), as_count(n, "n"), as_key(key)
         outside = self.outside(x)
         if outside:
             warnings.warn(
@@ -164,7 +166,7 @@ class AmortizedPosterior:
 
     def sample_batch(self, x: Any, *, n: int, key: PRNGKey) -> Theta:
         """Draws for many observations at once: leaves `[B, n, ...]` for x `[B, F]`."""
-        rows = jnp.asarray(check_observation(x, self.names, ndim=2))
+        rows, n, key = jnp.asarray(check_observation(x, self.names, ndim=2)), as_count(n, "n"), as_key(key)
         return _sample_batch(self.prior, self._flow, self._standardise, rows, jax.random.split(key, len(rows)), n)
 
     def log_prob(self, theta: Mapping[str, Any], x: Any) -> Array:
@@ -227,6 +229,12 @@ def training_pairs(draws: Draws, prior: Prior) -> tuple[Array, np.ndarray]:
         raise ValueError(
             f"{len(x)} of {len(draws)} draws are valid; at least {_FEWEST} are needed to fit, and 1,000 to learn much"
         )
+    for name, shape in prior.shapes.items():
+        if theta[name].shape[1:] != shape:
+            raise ValueError(
+                f"the draws of {name!r} are {list(theta[name].shape)}, the prior's {['n', *shape]}; "
+                "give theta one row per draw in the shape of the prior"
+            )
     values = {name: jnp.asarray(value) for name, value in theta.items()}
     outside = int(np.sum(~np.isfinite(np.asarray(prior.log_prob(values)))))
     if outside:

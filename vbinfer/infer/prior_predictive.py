@@ -13,7 +13,7 @@ from jaxtyping import Array
 from vbinfer import _io
 from vbinfer._typing import PRNGKey, SimulatorLike
 from vbinfer.execute.executor import Executor, Local
-from vbinfer.execute.lanes import LANE, as_key, batched, checked, feature_names, key_words, trace
+from vbinfer.execute.lanes import LANE, as_count, as_key, batched, checked, feature_names, key_words, trace
 from vbinfer.execute.store import Rows, Store, read_store
 from vbinfer.infer.draws import Draws, finite_rows
 from vbinfer.infer.progress import Progress
@@ -70,7 +70,7 @@ def sample_prior_predictive(
         ((100, 3), True)
     """
     key = as_key(key)
-    batch_size = _check_sizes(n, batch_size)
+    n, batch_size = as_count(n, "n"), _check_batch(batch_size)
     _check_simulator(prior, simulator)
     folder = None if store is None else Store.open(store, _study(prior, simulator, key, batch_size))
     runner, began = _runner(prior, simulator, key), time.perf_counter()
@@ -107,9 +107,7 @@ def load_store(folder: str | Path) -> Draws:
     return _draws(rows, tuple(names), {**info, "store": str(folder), "simulated": 0, "read": len(rows["x"])})
 
 
-def _check_sizes(n: object, batch_size: object) -> int:
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"n={n!r} draws were asked for; expected a positive whole number, such as n=1_000")
+def _check_batch(batch_size: object) -> int:
     if batch_size is None:
         return LANE
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
@@ -160,6 +158,7 @@ def _study(prior: Prior, simulator: Any, key: PRNGKey, batch_size: int) -> dict[
 def _runner(prior: Prior, simulator: SimulatorLike, key: PRNGKey) -> Callable[[int, Any], Rows]:
     """`(lane, device) -> rows` of the 64 draws of that lane."""
     batch = batched(simulator)
+    known: list[tuple[str, ...]] = []
 
     @jax.jit
     def start(root: PRNGKey, index: jax.Array) -> tuple[Any, Any]:
@@ -173,6 +172,8 @@ def _runner(prior: Prior, simulator: SimulatorLike, key: PRNGKey) -> Callable[[i
         index = np.arange(lane * LANE, (lane + 1) * LANE, dtype=np.uint32)
         theta, keys = start(jax.device_put(key, device), jax.device_put(index, device))
         x = checked(batch(theta, keys))
+        if not known:  # before the rest runs, not after it
+            known.append(feature_names(simulator, x.shape[1]))
         return {**{f"theta/{name}": np.asarray(theta[name]) for name in prior.shapes}, "x": x}
 
     return run

@@ -17,6 +17,7 @@ from jaxtyping import Array
 from vbinfer import _io
 from vbinfer._param import did_you_mean
 from vbinfer._typing import PRNGKey, Theta
+from vbinfer.execute.lanes import as_count, as_key
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.npe import training_pairs
@@ -79,7 +80,7 @@ class SbiEstimator:
         Raises:
             ValueError: fewer than 20 valid draws, draws of other parameters than the prior's, or a draw outside it.
         """
-        started = time.perf_counter()
+        started, key = time.perf_counter(), as_key(key)
         z, x = training_pairs(draws, prior)
         training = {"training_batch_size": 200, "learning_rate": 1e-3, "max_num_epochs": 500, **self.training}
         standardise = Standardise.fit(x)
@@ -151,7 +152,7 @@ class SbiPosterior:
         """Draws for many observations: leaves `[B, n, ...]` for x `[B, F]`."""
         import torch
 
-        h = self._h(check_observation(x, self.names, ndim=2))
+        h, n, key = self._h(check_observation(x, self.names, ndim=2)), as_count(n, "n"), as_key(key)
         with quiet_torch(int(jax.random.randint(key, (), 0, 2**31 - 1))), torch.no_grad():
             z = self._net.sample(torch.Size((n,)), condition=h).numpy()
         flat = jnp.asarray(z).swapaxes(0, 1)

@@ -166,7 +166,7 @@ def _generic(d: Any) -> Tails | None:
     sf = lambda x: 1.0 - d.cdf(x)  # noqa: E731
     try:
         d.icdf(median)
-    except NotImplementedError:
+    except (NotImplementedError, ImportError):  # numpyro takes some inverses from a package that may not be there
         return _bisected(d.cdf, sf, d.support)
     return Tails(d.cdf, sf, d.icdf, lambda q: d.icdf(1.0 - q))
 
