@@ -201,3 +201,15 @@ UNIT = Prior({"g": dist.Uniform(0.0, 1.0), "h": dist.Uniform(0.0, 1.0)})
 def test_mistakes(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("x_o", "kept"), [([1.0, 2.0], True), (np.float32(2.0), True), ({"y": 1.0}, False), (jax.random.key(0), False)]
+)
+def test_an_observation_that_numpy_cannot_hold_does_not_cost_the_finished_run(x_o, kept):
+    from vbinfer.infer.mcmc import _numbers
+
+    observed = _numbers(x_o)
+    assert (observed is not None) == kept
+    if kept:
+        np.testing.assert_array_equal(observed, x_o)

@@ -132,9 +132,9 @@ def _numbers(x_o: Any) -> np.ndarray | None:
     """An observation as an array, or None if it is not one of numbers (a dictionary, say)."""
     try:
         array = np.asarray(x_o)
-    except ValueError:  # lists of unequal length
+    except (ValueError, TypeError):  # lists of unequal length; what NumPy cannot hold, such as a typed key
         return None
-    return array if array.dtype.kind in "fiub" else None
+    return array if array.dtype.kind in "fiubc" else None
 
 
 def _check_arguments(kernel: object, **sizes: object) -> None:
