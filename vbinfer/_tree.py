@@ -1,6 +1,6 @@
 """Named parameter dictionaries as flat vectors, and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,8 +44,3 @@ def unravel(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Arr
         theta[name] = flat[..., start : start + size].reshape((*lead, *shape))
         start += size
     return theta
-
-
-def stack(trees: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Equal dictionaries stacked along a new leading axis."""
-    return {name: jnp.stack([tree[name] for tree in trees]) for name in trees[0]}

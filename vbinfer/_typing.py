@@ -3,16 +3,12 @@
 T time, N node, V state variable, C coupling variable, B batch, F feature, D total size of theta.
 """
 
-from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Key
 
 Theta = dict[str, Array]
 """Constrained named parameters: the key is the path of a leaf (`"coupling.G"`), the value its array."""
-
-ThetaLike = Mapping[str, Array]
-"""Anything that reads like a `Theta`."""
 
 PRNGKey = Key[Array, ""]
 """One typed JAX key, as `jax.random.key` makes it."""

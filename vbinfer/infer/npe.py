@@ -189,7 +189,7 @@ class AmortizedPosterior:
     def save(self, path: str | Path) -> None:
         """Write to one `.npz` of arrays and JSON; `vb.load(path)` rebuilds the same density, bit for bit."""
         arrays = {f"flow/{i:03d}": np.asarray(leaf) for i, leaf in enumerate(_arrays(self._flow))}
-        arrays |= {f"x/{f.name}": np.asarray(getattr(self._standardise, f.name)) for f in _fields(Standardise)}
+        arrays |= self._standardise.to_arrays()
         header = {
             "prior": self.prior.to_spec(),
             "density": self.density.to_spec(),
@@ -214,7 +214,7 @@ class AmortizedPosterior:
         kept, static = eqx.partition(empty, eqx.is_array)
         structure = jax.tree_util.tree_structure(kept)
         flow = eqx.combine(jax.tree_util.tree_unflatten(structure, [jnp.asarray(leaf) for leaf in stored]), static)
-        standardise = Standardise(**{f.name: jnp.asarray(arrays[f"x/{f.name}"]) for f in _fields(Standardise)})
+        standardise = Standardise.from_arrays(arrays)
         return cls(prior, density, flow, standardise, tuple(header["names"]), header["info"])
 
 
@@ -314,7 +314,3 @@ def _sample_batch(
 
 def _arrays(flow: AbstractBijection) -> list[Any]:
     return jax.tree_util.tree_leaves(eqx.filter(flow, eqx.is_array))
-
-
-def _fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(cls)

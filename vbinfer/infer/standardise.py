@@ -1,6 +1,6 @@
 """Summaries as a network sees them: centred, scaled, with extreme values drawn in, and checked against training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jaxtyping import Array
 _LINEAR = 4.0
 _MARGIN = 0.25
 _NORMAL_IQR = 1.349
+_FIELDS = ("median", "spread", "mean", "sd", "varies", "low", "high")
 
 
 class Standardise(eqx.Module):
@@ -41,6 +42,15 @@ class Standardise(eqx.Module):
         h = (squashed - mean) / scale
         values = (median, spread, mean, scale, varies, h.min(axis=0), h.max(axis=0))
         return cls(*(jnp.asarray(value, dtype=jnp.result_type(float)) for value in values))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Its numbers by name, `x/median`, `x/spread`, ..., as a saved estimator holds them."""
+        return {f"x/{name}": np.asarray(getattr(self, name)) for name in _FIELDS}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Standardise":
+        """The inverse of `to_arrays`; other entries are left alone."""
+        return cls(**{name: jnp.asarray(arrays[f"x/{name}"]) for name in _FIELDS})
 
     def __call__(self, x: Array) -> Array:
         """h `[..., F]` of x `[..., F]`."""

@@ -197,7 +197,7 @@ class SbiPosterior:
                 f"one of {', '.join(_SAVED_MODELS)} or zuko_*"
             )
         arrays = {f"net/{name}": value.cpu().numpy() for name, value in self._net.state_dict().items()}
-        arrays |= {f"x/{f.name}": np.asarray(getattr(self._standardise, f.name)) for f in _fields()}
+        arrays |= self._standardise.to_arrays()
         header = {
             "prior": self.prior.to_spec(),
             "network": self._spec,
@@ -221,7 +221,7 @@ class SbiPosterior:
         stored = {name[4:]: torch.as_tensor(value) for name, value in arrays.items() if name.startswith("net/")}
         net.load_state_dict(stored)
         net.eval()
-        standardise = Standardise(**{f.name: jnp.asarray(arrays[f"x/{f.name}"]) for f in _fields()})
+        standardise = Standardise.from_arrays(arrays)
         return cls(prior, header["network"], net, standardise, tuple(header["names"]), header["info"])
 
     def _h(self, x: np.ndarray) -> Any:
@@ -281,7 +281,3 @@ def _train(
         net = trainer.train(**training)
     net.eval()
     return net, trainer
-
-
-def _fields() -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(Standardise)  # pyright: ignore[reportArgumentType]  # every equinox module is a dataclass
