@@ -1,4 +1,4 @@
-"""What the benchmarks share: one core, interleaved repeats, medians, a table, JSON."""
+"""What the benchmarks share: one core, interleaved repeats, medians, a table, JSON, a network."""
 
 import argparse
 import json
@@ -33,11 +33,34 @@ def pin(core: int) -> str:
     return f"pinned to core {core}"
 
 
+def peak() -> float:
+    """Largest resident set of this process so far, MB."""
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def weights(n: int = 84) -> Any:
+    """Dense random weights `[n, n]` without self-connections; a region receives 1 in total on average."""
+    import numpy as np
+
+    w = np.random.default_rng(0).random((n, n))
+    np.fill_diagonal(w, 0.0)
+    return w / w.sum(axis=1).mean()
+
+
 def seconds(fn: Callable[[], Any]) -> float:
     """Wall seconds of one call; `fn` returns only when its work is done."""
     begin = time.perf_counter()
     fn()
     return time.perf_counter() - begin
+
+
+def cpu_seconds(fn: Callable[[], Any]) -> float:
+    """CPU seconds of one call, all threads of this process: on one core, wall seconds without those lent to others."""
+    begin = time.process_time()
+    fn()
+    return time.process_time() - begin
 
 
 def interleaved(cases: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[Any]]:

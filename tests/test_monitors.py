@@ -121,7 +121,7 @@ def test_the_haemodynamic_step_is_second_order():
 
             def step(b, _, n=n):
                 return (
-                    _ode.heun(lambda t, b: monitor.dfun(b, jnp.asarray(0.7)), jnp.zeros(()), b, 5.0 / n),
+                    _ode.heun(lambda stage, b: monitor.dfun(b, jnp.asarray(0.7)), b, 5.0 / n),
                     None,
                 )
 

@@ -8,7 +8,14 @@ import scipy.stats
 
 import vbinfer as vb
 from vbinfer._random import key_words, normals, threefry_2x32_13
-from vbinfer.noise import standard_normals
+from vbinfer import noise
+
+
+def standard_normals(words, step, variable, n_variables, like):
+    """The normals of one state variable in one step, `[N, ...]`."""
+    x = {f"x{k}": like for k in range(n_variables)}
+    generator = noise.Generator(words, (f"x{variable}",), x)
+    return generator.split(generator.pairs(step, 1)[0])[f"x{variable}"]
 
 
 def sample(n_steps, n_nodes, seed=0):

@@ -2,6 +2,7 @@ from . import features as features
 from . import models as models
 from . import monitors as monitors
 from . import noise as noise
+from . import stimuli as stimuli
 from ._io import load as load
 from ._param import Leaf as Leaf
 from ._param import bind as bind
@@ -33,9 +34,15 @@ from .infer.prior_predictive import sample_prior_predictive as sample_prior_pred
 from .infer.torch_sbi import SbiEstimator as SbiEstimator
 from .integrators import Euler as Euler
 from .integrators import Heun as Heun
+from .integrators import Native as Native
+from .integrators import Rosenbrock as Rosenbrock
+from .integrators import RungeKutta4 as RungeKutta4
+from .models.base import AbstractStepper as AbstractStepper
 from .models.base import AbstractVectorField as AbstractVectorField
 from .network import coupling as coupling
 from .network.connectome import Connectome as Connectome
+from .network.delays import Delays as Delays
+from .network.delays import History as History
 from .priors.prior import Prior as Prior
 from .reporting.evidence import Extras as Extras
 from .reporting.evidence import Recovery as Recovery

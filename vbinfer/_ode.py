@@ -1,4 +1,7 @@
-"""Steps of explicit schemes over trees: what the integrators and the BOLD monitor share."""
+"""Steps of explicit schemes over trees: what the integrators and the BOLD monitor share.
+
+A field is called with the fraction of the step at which it stands (0 at the start, 1 at the end) and the state there.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -7,7 +10,8 @@ import jax
 from jaxtyping import Array
 
 State = TypeVar("State")
-Field = Callable[[Array, State], State]
+Field = Callable[[float, State], State]
+Project = Callable[[State], State]
 
 
 def _identity(x: State) -> State:
@@ -15,29 +19,38 @@ def _identity(x: State) -> State:
 
 
 def _add(x: Any, scale: float | Array, *increments: Any) -> Any:
-    """x + scale * increment + ..., leaf by leaf."""
+    """x + scale * (increment + ...), leaf by leaf."""
     return jax.tree.map(lambda a, *b: a + scale * sum(b[1:], b[0]), x, *increments)
 
 
-def euler(
-    f: Field, t: Array, x: State, dt: float, dW: State | None = None, project: Callable[[State], State] = _identity
-) -> State:
-    """x + dt f(t, x) + dW: order 1 (strong order 1 for additive noise); Itô."""
-    new = _add(x, dt, f(t, x))
-    return project(new if dW is None else _add(new, 1.0, dW))
+def _kick(x: Any, dW: Any | None) -> Any:
+    return x if dW is None else _add(x, 1.0, dW)
 
 
-def heun(
-    f: Field, t: Array, x: State, dt: float, dW: State | None = None, project: Callable[[State], State] = _identity
-) -> State:
+def euler(f: Field, x: State, dt: float, dW: State | None = None, project: Project = _identity) -> State:
+    """x + dt f(x) + dW: order 1 (strong order 1 for additive noise); Itô."""
+    return project(_kick(_add(x, dt, f(0.0, x)), dW))
+
+
+def heun(f: Field, x: State, dt: float, dW: State | None = None, project: Project = _identity) -> State:
     """The trapezoidal predictor-corrector with the same dW in both stages; order 2 without noise.
 
-    p = project(x + dt f(t, x) + dW);   x' = project(x + dt/2 (f(t, x) + f(t + dt, p)) + dW)
+    p = project(x + dt f(0, x) + dW);   x' = project(x + dt/2 (f(0, x) + f(1, p)) + dW)
     """
-    k1 = f(t, x)
-    predictor = _add(x, dt, k1)
-    if dW is not None:
-        predictor = _add(predictor, 1.0, dW)
-    k2 = f(t + dt, project(predictor))
-    new = _add(x, 0.5 * dt, k1, k2)
-    return project(new if dW is None else _add(new, 1.0, dW))
+    k1 = f(0.0, x)
+    k2 = f(1.0, project(_kick(_add(x, dt, k1), dW)))
+    return project(_kick(_add(x, 0.5 * dt, k1, k2), dW))
+
+
+def rk4(f: Field, x: State, dt: float, dW: State | None = None, project: Project = _identity) -> State:
+    """The classical Runge-Kutta scheme, order 4 without noise; dW is added once, at the end (Itô).
+
+    k1 = f(0, x);  k2 = f(1/2, x + dt/2 k1);  k3 = f(1/2, x + dt/2 k2);  k4 = f(1, x + dt k3)
+    x' = project(x + dt/6 (k1 + 2 k2 + 2 k3 + k4) + dW), every stage projected too
+    """
+    k1 = f(0.0, x)
+    k2 = f(0.5, project(_add(x, 0.5 * dt, k1)))
+    k3 = f(0.5, project(_add(x, 0.5 * dt, k2)))
+    k4 = f(1.0, project(_add(x, dt, k3)))
+    slope = jax.tree.map(lambda a, b, c, d: (a + 2.0 * b + 2.0 * c + d) / 6.0, k1, k2, k3, k4)
+    return project(_kick(_add(x, dt, slope), dW))

@@ -2,8 +2,8 @@
 
 Threefry-2x32 with 13 rounds (Salmon, Moraes, Dror & Shaw 2011, SC '11, doi:10.1145/2063384.2063405; the fewest rounds
 their table lists as passing BigCrush) turns the counter `(step, index)` under a 64-bit key into two 32-bit words,
-and the Box-Muller transform turns the two words into two normals. Sine and cosine are polynomials on an eighth of a
-turn, which vectorise where the library functions do not.
+and the Box-Muller transform turns the two words into two normals. The logarithm is a polynomial, sine and cosine are
+polynomials on an eighth of a turn: they vectorise where the library functions do not.
 
 Always float32, also when JAX runs in float64: a draw has the same noise in both precisions. Radii reach
 sqrt(2 ln 2^32) = 6.66; the polynomials are within 1e-7 of the functions.
@@ -40,9 +40,7 @@ def box_muller(b0: Array, b1: Array) -> tuple[Array, Array]:
     radius = sqrt(-2 ln u), u = (b0 + 1/2) / 2^32; angle = (quarter + a) pi / 2 with two bits for the quarter and
     thirty for a in [-1/2, 1/2).
     """
-    half = (b0 >> 1).astype(jnp.int32).astype(jnp.float32)
-    u = (half + 0.5) * jnp.float32(2.0**-31)
-    radius = jnp.sqrt(-2.0 * jnp.log(u))
+    radius = jnp.sqrt(-2.0 * _log_uniform(b0))
     quarter = b1 >> 30
     a = ((b1 << 2).astype(jnp.int32)).astype(jnp.float32) * jnp.float32(2.0**-33 * jnp.pi)
     sine, cosine = _sin_cos(a)
@@ -53,6 +51,24 @@ def box_muller(b0: Array, b1: Array) -> tuple[Array, Array]:
     first = jnp.where((quarter == 1) | (quarter == 2), -first, first)
     second = jnp.where(quarter >= 2, -second, second)
     return radius * first, radius * second
+
+
+_SQRT_HALF = 0x3F3504F3
+"""The bits of sqrt(1/2) in float32."""
+# ln(1 + f) = f + f^2 P(f) on [sqrt(1/2) - 1, sqrt(2) - 1]: a minimax fit of P, error 3e-8 relative to f
+_LOG = (-0.49999983, 0.33333934, -0.25002584, 0.19963476, -0.16551794, 0.14883700, -0.14426843, 0.08979435)
+
+
+def _log_uniform(b: Array) -> Array:
+    """ln((floor(b / 2) + 1/2) / 2^31): never of 0, so without the library's branches."""
+    v = (b >> 1).astype(jnp.int32).astype(jnp.float32) + 0.5
+    bits = jax.lax.bitcast_convert_type(v, jnp.int32)
+    exponent = (bits - _SQRT_HALF) >> 23  # v = (1 + f) 2^exponent with 1 + f in [sqrt(1/2), sqrt(2))
+    f = jax.lax.bitcast_convert_type(bits - (exponent << 23), jnp.float32) - 1.0
+    c, f2 = _LOG, f * f
+    low = (c[0] + c[1] * f) + (c[2] + c[3] * f) * f2
+    high = (c[4] + c[5] * f) + (c[6] + c[7] * f) * f2  # shorter chains of operations than Horner's rule
+    return (exponent - 31).astype(jnp.float32) * jnp.float32(0.6931471805599453) + (f + f2 * (low + high * (f2 * f2)))
 
 
 def _sin_cos(a: Array) -> tuple[Array, Array]:

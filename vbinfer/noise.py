@@ -1,16 +1,70 @@
-"""Noise as a pure function of (draw key, step, state variable, node)."""
+"""Noise driven by standard normals that are a pure function of (draw key, step, state variable, node)."""
 
-from collections.abc import Mapping
+import abc
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer._param import Param, Parametrised, did_you_mean, param
 from vbinfer._random import normals
 
+Named = dict[str, Array]
+"""State variable to array `[N, ...batch]`."""
+Words = tuple[Array, Array]
+Process = Callable[[Any, Named, Named], tuple[Any, Named]]
+"""(carry, standard normals, state) to (carry, increments of one step)."""
 
-class Additive(Parametrised):
+START = 0xFFFFFFFF
+"""The step whose normals draw a stationary start; no simulation gets there (int32 steps)."""
+
+
+class AbstractNoise(Parametrised):
+    """What noise adds to the state in a step, given standard normals for the state variables that it drives."""
+
+    @abc.abstractmethod
+    def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
+        """The state variables that it drives, given the state or its shapes; ValueError for one that the model lacks."""
+
+    @abc.abstractmethod
+    def process(self, dt: float) -> Process:
+        """Its increments for steps of `dt` ms."""
+
+    def init(self, z: Named) -> Any:
+        """What it carries at time zero, from one standard normal for each driven variable and node."""
+        return None
+
+
+def _amplitudes(sigma: Any, D: Any, name: str) -> Any:
+    """sigma, or sqrt(2 D)."""
+    if (sigma is None) == (D is None):
+        raise ValueError(f"{name} noise takes sigma or D, one of the two; write {name}(sigma=0.01)")
+    if D is None:
+        return sigma
+    if isinstance(D, Mapping):
+        return {key: jnp.sqrt(2.0 * jnp.asarray(value)) for key, value in D.items()}
+    return jnp.sqrt(2.0 * jnp.asarray(D))
+
+
+def _named(sigma: Any, variables: tuple[str, ...]) -> tuple[str, ...]:
+    """The variables that `sigma` names, in the model's order; all of them for one value."""
+    if not isinstance(sigma, Mapping):
+        return variables
+    for name in sigma:
+        if name not in variables:
+            raise ValueError(f"noise sigma names state variable {name!r}. {did_you_mean(name, variables)}")
+    return tuple(name for name in variables if name in sigma)
+
+
+def _of(sigma: Any, name: str) -> Array:
+    return sigma[name] if isinstance(sigma, Mapping) else sigma
+
+
+class Additive(AbstractNoise):
     """White noise of constant amplitude: dx = f dt + sigma dW, the increment of a step sigma sqrt(dt) N(0, 1).
 
     Itô and Stratonovich agree. The normal variate belongs to (draw key, absolute step, state variable, node), so
@@ -21,58 +75,170 @@ class Additive(Parametrised):
         sigma: diffusion coefficient in units of the state variable per sqrt(ms): one value for all state variables,
             one per node, or a mapping from state variable to either; variables not named get none.
         D: the alternative convention, sigma = sqrt(2 D) (TVB's `nsig` is this D).
+        correlation: `[node, node]`, correlation of the noise across nodes, the same for every state variable: the
+            covariance of the increments of nodes i, j is sigma_i sigma_j correlation_ij dt. Symmetric, with unit
+            diagonal, positive definite.
     """
 
     sigma: Param | dict[str, Param] = param(doc="diffusion coefficient, state units per sqrt(ms)", low=0.0)
+    correlation: Param | None = param(None, low=-1.0, high=1.0, axes=("node", "node"), doc="correlation across nodes")
 
-    def __init__(self, sigma: Any = None, *, D: Any = None):
-        if (sigma is None) == (D is None):
-            raise ValueError("Additive noise takes sigma or D, one of the two; write Additive(sigma=0.01)")
-        if D is not None:
-            sigma = {k: jnp.sqrt(2.0 * jnp.asarray(v)) for k, v in D.items()} if isinstance(D, Mapping) else None
-            sigma = jnp.sqrt(2.0 * jnp.asarray(D)) if sigma is None else sigma
-        self.sigma = sigma
+    def __init__(self, sigma: Any = None, *, D: Any = None, correlation: Any = None):
+        self.sigma = _amplitudes(sigma, D, "Additive")
+        self.correlation = correlation
 
-    def check_variables(self, variables: tuple[str, ...]) -> None:
-        """Raise ValueError when sigma names a state variable that the model does not have."""
-        for name in self.sigma if isinstance(self.sigma, Mapping) else ():
-            if name not in variables:
-                raise ValueError(f"noise sigma names state variable {name!r}. {did_you_mean(name, variables)}")
+    def validate(self) -> None:
+        if self.correlation is None or isinstance(self.correlation, Tracer):
+            return
+        c = np.asarray(self.correlation, float)
+        if c.ndim != 2 or c.shape[0] != c.shape[1]:
+            raise ValueError(f"Additive.correlation is {list(c.shape)}; it must be square, [node, node]")
+        if np.abs(c - c.T).max() > 1e-6 or np.abs(np.diag(c) - 1.0).max() > 1e-6:
+            raise ValueError("Additive.correlation must be symmetric with ones on its diagonal; sigma is the amplitude")
+        if (lowest := np.linalg.eigvalsh(c).min()) < 1e-6:
+            raise ValueError(
+                f"Additive.correlation has the eigenvalue {lowest:.3g}; it must be positive definite. "
+                "Shrink it, for example 0.99 * correlation + 0.01 * np.eye(n)"
+            )
 
-    def increments(
-        self, words: tuple[Array, Array], step: Array, dt: float, like: dict[str, Array]
-    ) -> dict[str, Array]:
-        """sigma sqrt(dt) z for each noisy state variable of `like` (name to array of its shape `[N, ...batch]`)."""
-        names = tuple(like)
-        amplitude = self.sigma if isinstance(self.sigma, Mapping) else dict.fromkeys(names, self.sigma)
+    def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
+        return _named(self.sigma, tuple(x))
+
+    def process(self, dt: float) -> Process:
+        root = None if self.correlation is None else _cholesky(self.correlation)
+
+        def increments(carry: None, z: Named, x: Named) -> tuple[None, Named]:
+            mixed = z if root is None else {name: _mix(root, value) for name, value in z.items()}
+            return None, {name: _of(self.sigma, name) * (dt**0.5 * value) for name, value in mixed.items()}
+
+        return increments
+
+
+def _cholesky(matrix: Array) -> Array:
+    """The lower root of `[N, N]`, or of one matrix for each draw, `[N, N, B]`."""
+    if matrix.ndim == 2:
+        return jnp.linalg.cholesky(matrix)
+    return jnp.moveaxis(jnp.linalg.cholesky(jnp.moveaxis(matrix, -1, 0)), 0, -1)
+
+
+def _mix(root: Array, z: Array) -> Array:
+    return jnp.einsum("ijb,jb->ib", root, z) if root.ndim == 3 else root @ z
+
+
+class Multiplicative(AbstractNoise):
+    """White noise whose amplitude follows the state: dx = f dt + g(x) dW in the sense of Itô.
+
+    g is evaluated at the start of the step, and the increment g(x_n) sqrt(dt) N(0, 1) is the same in every stage of
+    the integrator: for geometric Brownian motion dx = s x dW the mean stays at x_0 (Stratonovich calculus would give
+    x_0 exp(s^2 t / 2)). Strong order 1/2.
+
+    Args:
+        gfun: state to amplitudes, `gfun(x)` with x the model's State of leaves `[N, ...batch]`, elementwise; returns a
+            State, or a mapping from state variable to amplitude for those that get noise, in state units per
+            sqrt(ms). An `equinox.Module` with `param` fields gives leaves that can be inferred (`noise.gfun.<name>`).
+
+    Example:
+        >>> import vbinfer as vb
+        >>> noise = vb.noise.Multiplicative(lambda x: {"x": 0.5 * x.x})
+    """
+
+    gfun: Callable[[Any], Any]
+
+    def _amplitude(self, x: Mapping[str, Any]) -> dict[str, Array]:
+        from collections import namedtuple
+
+        given = self.gfun(namedtuple("State", tuple(x))(**x))
+        named = given._asdict() if hasattr(given, "_asdict") else given
+        if not isinstance(named, Mapping):
+            raise TypeError(
+                f"gfun returned {type(given).__name__}; expected a State or a mapping such as "
+                f'{{"{next(iter(x))}": amplitude}}'
+            )
+        return dict(named)
+
+    def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
+        return _named(jax.eval_shape(self._amplitude, x), tuple(x))
+
+    def process(self, dt: float) -> Process:
+        def increments(carry: None, z: Named, x: Named) -> tuple[None, Named]:
+            g = self._amplitude(x)
+            return None, {name: g[name] * (dt**0.5 * value) for name, value in z.items()}
+
+        return increments
+
+
+class Coloured(AbstractNoise):
+    """An Ornstein-Uhlenbeck process as input: dx = (f + xi) dt, dxi = -xi/tau dt + sigma sqrt(2/tau) dW.
+
+    xi has standard deviation sigma and autocovariance sigma^2 exp(-|s|/tau). It starts in its stationary state, is
+    advanced exactly, xi' = e xi + sigma sqrt(1 - e^2) N(0, 1) with e = exp(-dt/tau), and enters a step through the mean
+    of its values at both ends. With tau far below the model's time scales it acts as white noise of diffusion
+    coefficient sigma sqrt(2 tau).
+
+    Args:
+        sigma: standard deviation of xi in state units per ms; one value, one per node, or a mapping from state
+            variable to either, as for `Additive`.
+        tau: correlation time, ms.
+    """
+
+    sigma: Param | dict[str, Param] = param(doc="standard deviation of the input, state units per ms", low=0.0)
+    tau: Param = param(unit="ms", low=1e-6, doc="correlation time of the input")
+
+    def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
+        return _named(self.sigma, tuple(x))
+
+    def init(self, z: Named) -> Named:
+        return {name: jnp.broadcast_to(_of(self.sigma, name) * value, value.shape) for name, value in z.items()}
+
+    def process(self, dt: float) -> Process:
+        keep, kick = jnp.exp(-dt / self.tau), jnp.sqrt(-jnp.expm1(-2.0 * dt / self.tau))
+
+        def increments(xi: Named, z: Named, x: Named) -> tuple[Named, Named]:
+            new = {name: keep * xi[name] + _of(self.sigma, name) * kick * value for name, value in z.items()}
+            return new, {name: (0.5 * dt) * (xi[name] + new[name]) for name in new}
+
+        return increments
+
+
+class Generator:
+    """The standard normals of the state variables in `names`, for states shaped like `x`.
+
+    Of the variates of a step, j = variable * N + node is the first half of counter j if j < H, else the second half of
+    counter j - H, with H = ceil(V N / 2): one counter serves two variates.
+
+    `pairs` makes them for many steps as complex numbers, `split` takes those of one step apart. With a loop between the
+    two, every pair is made once; handed over as real numbers, XLA would compute the generator anew wherever a step
+    reads a variate (four times in a step of Heun).
+    """
+
+    def __init__(self, words: Words, names: tuple[str, ...], x: Named):
+        variables = tuple(x)
+        like = x[variables[0]]
+        nodes = like.shape[0]
+        self.half = -(-len(variables) * nodes // 2)
+        self.wanted = {name: variables.index(name) * nodes + np.arange(nodes) for name in names}
+        self.counters = np.unique(np.concatenate(list(self.wanted.values())) % self.half)
+        self.tail = (1,) * (like.ndim - 1)
+        self.words = tuple(word[None] if word.ndim else word for word in words)
+        self.dtype = like.dtype
+
+    def pairs(self, first: Array, n: int) -> Array:
+        """`[n, counter, ...batch]` for `n` steps from step `first` on."""
+        steps = first.astype(jnp.uint32) + jnp.arange(n, dtype=jnp.uint32)
+        index = jnp.asarray(self.counters, jnp.uint32).reshape((1, -1, *self.tail))
+        return jax.lax.complex(*normals(*self.words, steps.reshape((-1, 1, *self.tail)), index))
+
+    def split(self, pairs: Array) -> Named:
+        """The normals of one step, `[N, ...batch]` each, from its pairs `[counter, ...batch]`."""
+        real, imag = pairs.real.astype(self.dtype), pairs.imag.astype(self.dtype)
         out = {}
-        for name, x in like.items():
-            if name in amplitude:
-                z = standard_normals(words, step, names.index(name), len(names), x)
-                out[name] = amplitude[name] * (dt**0.5 * z)
+        for name, j in self.wanted.items():
+            parts = [(real, j[j < self.half]), (imag, j[j >= self.half] - self.half)]
+            rows = [_rows(a, np.searchsorted(self.counters, c)) for a, c in parts if c.size]
+            out[name] = rows[0] if len(rows) == 1 else jnp.concatenate(rows)
         return out
 
 
-def standard_normals(words: tuple[Array, Array], step: Array, variable: int, n_variables: int, like: Array) -> Array:
-    """The normals of one state variable in one step, in the shape of `like`, `[N, ...batch]`.
-
-    Variate j = variable * N + node of the step is the first half of counter j if j < H, else the second half of
-    counter j - H, with H = ceil(n_variables N / 2): one counter serves two variates.
-    """
-    n = like.shape[0]
-    half = -(-n_variables * n // 2)
-    tail = (1,) * (like.ndim - 1)
-    counter = step.astype(jnp.uint32)
-
-    def block(start: int, stop: int, which: int) -> Array:
-        index = jnp.arange(start, stop, dtype=jnp.uint32).reshape((-1, *tail))
-        return normals(*words, counter, index)[which]
-
-    start, stop = variable * n, (variable + 1) * n
-    parts = []
-    if start < half:
-        parts.append(block(start, min(stop, half), 0))
-    if stop > half:
-        parts.append(block(max(start, half) - half, stop - half, 1))
-    z = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
-    return z.astype(like.dtype)
+def _rows(a: Array, where: np.ndarray) -> Array:
+    """Consecutive rows."""
+    return jax.lax.slice_in_dim(a, int(where[0]), int(where[-1]) + 1)

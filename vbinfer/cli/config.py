@@ -234,7 +234,7 @@ def _forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Pa
     monitor = table.pop("monitor", next(iter(sim.monitors)))
     if monitor not in sim.monitors:
         raise StudyError(f"[summary] monitor is {monitor!r}; the simulator has {', '.join(sim.monitors)}")
-    values = {} if sim.connectome is None else {"connectome": np.asarray(sim.connectome.weights)}
+    values = {} if sim.connectome is None else {"connectome": np.asarray(sim.connectome.dense().weights)}
     pre = table.pop("preprocess", None)
     if pre is not None:
         pre = construct(pre, "[summary] preprocess", members(features, Preprocess), folder)

@@ -1,6 +1,6 @@
-"""Functional connectivity: who goes with whom, as a matrix and as a few numbers."""
+"""Functional connectivity: who goes with whom, as every pair and as a few numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -8,85 +8,66 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from .base import QUANTILE_NAMES, Feature, centred, positions, quantiles, shape_moments
+from vbinfer._param import did_you_mean
+
+from .base import QUANTILE_NAMES, Feature, positions, quantiles, shape_moments
+from .masks import Mask, homotopic, ordering_of, take_pairs
+from .matrices import (
+    covariance_matrix,
+    eigenvalues,
+    fc_matrix,
+    lagged_matrix,
+    partial_matrix,
+    spearman_matrix,
+    upper_triangle,
+)
+from .nodes import NodeFeature, pool_of, ratio, root
+from .phase import plv_matrix
+
+KINDS: dict[str, Callable[[ArrayLike], Array]] = {
+    "pearson": fc_matrix,
+    "spearman": spearman_matrix,
+    "partial": partial_matrix,
+    "covariance": covariance_matrix,
+    "plv": plv_matrix,
+}
 
 
-def fc_matrix(y: ArrayLike) -> Array:
-    """Functional connectivity: the Pearson correlation of every pair of nodes over time.
-
-    fc[i, j] = sum_t d_i d_j / sqrt(sum_t d_i^2 sum_t d_j^2),   d = y - mean_t y
-
-    Correlations with a constant node, its diagonal entry included, are 0; a node with a NaN has NaN in its row and
-    column and nowhere else.
-
-    Args:
-        y: recording, `[T, N]`.
-
-    Returns:
-        `[N, N]`, symmetric.
-
-    >>> import numpy as np
-    >>> t = np.arange(8.0)
-    >>> np.asarray(fc_matrix(np.stack([t, 5.0 - 2.0 * t, np.ones(8)], axis=1))).round(4) + 0.0
-    array([[ 1., -1.,  0.],
-           [-1.,  1.,  0.],
-           [ 0.,  0.,  0.]], dtype=float32)
-    """
-    d, ss, constant = centred(jnp.asarray(y, jnp.result_type(float)))
-    z = jnp.where(constant, 0.0, d / jnp.sqrt(ss))
-    return jnp.matmul(z.T, z, precision=jax.lax.Precision.HIGHEST)
+def _kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; write one of {', '.join(map(repr, KINDS))}. {did_you_mean(kind, KINDS)}")
+    return kind
 
 
-def upper_triangle(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pairs of `n` nodes, row by row."""
-    if n < 2:
-        raise ValueError(f"functional connectivity needs at least 2 nodes; the recording has {n}")
-    return np.triu_indices(n, k=1)
+EIGEN_NAMES = ("eig_sum", "eig_max", "eig_min", "eig_mean", "eig_std", "eig_skew", "eig_kurtosis")
+SHARE_NAMES = ("pca1", "pca2", "pca3", "pca_std")
+EXTREME_NAMES = ("min", "max", "sum", "abs_sum")
+EXTRA_NAMES = (*EXTREME_NAMES, *EIGEN_NAMES, *SHARE_NAMES)
 
 
-class Mask(eqx.Module):
-    """The pairs of nodes that a `[node, node]` mask selects, each once, as numbers: features stay hashable."""
-
-    rows: tuple[int, ...] = eqx.field(static=True)
-    cols: tuple[int, ...] = eqx.field(static=True)
-    n: int = eqx.field(static=True)
-
-    def __init__(self, mask: ArrayLike):
-        keep = np.asarray(mask).astype(bool)
-        if keep.ndim != 2 or keep.shape[0] != keep.shape[1]:
-            raise ValueError(f"mask is {list(keep.shape)}; it must be [node, node], true for the pairs to keep")
-        rows, cols = np.nonzero(np.triu(keep | keep.T, k=1))
-        if rows.size < 2:
-            raise ValueError(f"mask keeps {rows.size} pairs of nodes; at least 2 are needed")
-        self.rows, self.cols, self.n = tuple(rows.tolist()), tuple(cols.tolist()), keep.shape[0]
+def extreme_numbers(v: Array) -> Array:
+    """Of the entries above the diagonal: `EXTREME_NAMES`; `abs_sum` counts both triangles."""
+    numbers = jnp.stack([v.min(), v.max(), v.sum(), 2.0 * jnp.abs(v).sum()])
+    return jnp.where(jnp.isnan(v).any(), jnp.nan, numbers)  # compiled, a maximum may lose a NaN
 
 
-def _take(matrix: Array, mask: Mask | None) -> Array:
-    if mask is None:
-        return matrix[upper_triangle(matrix.shape[0])]
-    if mask.n != matrix.shape[0]:
-        raise ValueError(f"the recording has {matrix.shape[0]} nodes but mask is {[mask.n, mask.n]}; both must agree")
-    return matrix[np.array(mask.rows), np.array(mask.cols)]
+def eigen_numbers(matrix: Array) -> Array:
+    """Of all the eigenvalues of a symmetric matrix: `EIGEN_NAMES`, the last four as `shape_moments` has them."""
+    found = eigenvalues(matrix)
+    return jnp.concatenate([jnp.stack([found.sum(), found[0], found[-1]]), jnp.stack(shape_moments(found))])
 
 
-def homotopic(matrix: Array, pairs: str) -> Array:
-    """The entries between a node and its mirror image in the other hemisphere, `[N // 2]`.
+def share_numbers(matrix: Array) -> Array:
+    """Of the principal components of the rows of a matrix: `SHARE_NAMES`.
 
-    Args:
-        matrix: `[N, N]`.
-        pairs: `"interleaved"` for left, right, left, right, ... (AAL, AAL2); `"blocks"` for all left, then all right.
+    The share of the variance of the first three (0 where there are fewer), and the standard deviation of all entries of
+    their scores. Scores have mean 0, and their sign is arbitrary: no more of them is a number of the matrix.
     """
     n = matrix.shape[0]
-    if n % 2:
-        raise ValueError(f"homotopic pairs need an even number of nodes; the recording has {n}; leave out pairs=")
-    left = np.arange(0, n, 2) if pairs == "interleaved" else np.arange(n // 2)
-    return matrix[left, left + (1 if pairs == "interleaved" else n // 2)]
-
-
-def _root(value: Array, k: int) -> Array:
-    """The k-th root of a number >= 0, with gradient 0 at 0 (a recording of constant nodes)."""
-    zero = value <= 0.0
-    return jnp.where(zero, 0.0, jnp.where(zero, 1.0, value) ** (1.0 / k))
+    rows = matrix - matrix.mean(axis=0, keepdims=True)
+    found = eigenvalues(jnp.matmul(rows.T, rows, precision=jax.lax.Precision.HIGHEST))
+    three = jnp.pad(found[:3], (0, max(0, 3 - n)))
+    return jnp.concatenate([ratio(three, found.sum() + 0.0 * three), root(three.sum() / (3 * n))[None]])
 
 
 class fc(Feature):
@@ -96,15 +77,27 @@ class fc(Feature):
 
     Args:
         mask: `[node, node]`, true for the pairs to keep; all of them without.
+        kind: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"` (ddof 1) or `"plv"` (phase locking): the entries of
+            `fc_matrix`, `spearman_matrix`, `partial_matrix`, `covariance_matrix` or `plv_matrix`.
+        fisher: give atanh(r), whose error does not depend on r; |r| is held below 1 by the machine epsilon.
     """
 
     mask: Mask | None
+    kind: str = eqx.field(static=True)
+    fisher: bool = eqx.field(static=True)
 
-    def __init__(self, mask: ArrayLike | None = None):
+    def __init__(self, mask: ArrayLike | None = None, kind: str = "pearson", fisher: bool = False):
         self.mask = None if mask is None else Mask(mask)
+        self.kind, self.fisher = _kind(kind), fisher
+        if fisher and kind == "covariance":
+            raise ValueError("fisher=True is for correlations; covariances are not bounded by 1: leave it out")
 
     def __call__(self, y: Array, period: float) -> Array:
-        return _take(fc_matrix(y), self.mask)
+        v = take_pairs(KINDS[self.kind](y), self.mask)
+        if not self.fisher:
+            return v
+        edge = 1.0 - float(jnp.finfo(v.dtype).eps)
+        return jnp.arctanh(jnp.where(jnp.abs(v) > edge, edge * jnp.sign(v), v))
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
         if self.mask is None and n is None:
@@ -114,20 +107,28 @@ class fc(Feature):
 
 
 class fc_stat(Feature):
-    """Functional connectivity in twelve numbers that do not depend on the number of nodes.
+    """Functional connectivity in twelve numbers that do not depend on the number of nodes, and more by name.
 
     Of the correlations above the diagonal: `mean`, `std` (ddof 0), `skew`, `kurtosis` (excess), `q05 q25 q50 q75 q95`;
     of the matrix: `norm3` and `norm4`, with norm_k = (sum_i lambda_i^k)^(1/k) / N over its eigenvalues lambda (when one
     pattern prevails, both are close to lambda_1 / N, the share of the variance of the standardised signals that it
-    carries); `strength_std`, the standard deviation over nodes of the mean correlation with the other nodes.
-    With `pairs`, also `homotopic`, the mean correlation of mirrored regions.
+    carries; 0 where the sum is negative); `strength_std`, the standard deviation over nodes of the mean correlation
+    with the other nodes. With `pairs`, also `homotopic`, the mean correlation of mirrored regions.
 
-    Blind to which nodes correlate (see `fc`, `fc_match`), to lags, and to amplitude.
+    Only when named in `only`: `min`, `max`, `sum` of the correlations above the diagonal, and `abs_sum` of their
+    absolute values on both sides of it; `eig_sum eig_max eig_min eig_mean eig_std eig_skew eig_kurtosis` over the
+    eigenvalues of the matrix; `pca1 pca2 pca3`, the shares of variance of the principal components of its rows, and
+    `pca_std`, the standard deviation of the first three's scores; with `pairs`, `homotopic_positive`, the mean of
+    the mirrored correlations with negative ones counted as 0.
+
+    Blind to which nodes correlate (see `fc`, `fc_match`, `fc_networks`), to lags, and to amplitude.
 
     Args:
-        mask: `[node, node]`, true for the pairs that enter `mean` to `q95`; the other numbers use the whole matrix.
+        mask: `[node, node]`, true for the pairs that enter `mean` to `q95` and `min` to `abs_sum`, such as
+            `within_mask(hemispheres(80, "blocks"))`; the other numbers use the whole matrix.
         pairs: how mirrored regions are ordered: `"interleaved"` (left, right, left, ...; AAL, AAL2) or `"blocks"`.
-        only: names of the numbers to keep, in this order; all of them without.
+        only: names of the numbers to keep, in this order; the twelve or thirteen without.
+        kind: what stands for the correlation: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"` or `"plv"`.
 
     >>> fc_stat().names()[:2]
     ('mean', 'std')
@@ -135,40 +136,68 @@ class fc_stat(Feature):
 
     mask: Mask | None
     pairs: str | None = eqx.field(static=True)
-    only: tuple[int, ...] = eqx.field(static=True)
+    only: tuple[str, ...] = eqx.field(static=True)
+    kind: str = eqx.field(static=True)
 
-    def __init__(self, mask: ArrayLike | None = None, pairs: str | None = None, only: Sequence[str] | None = None):
-        if pairs not in (None, "interleaved", "blocks"):
-            raise ValueError(
-                f"pairs is {pairs!r}; write 'interleaved' (left, right, left, ...), 'blocks' or leave it out"
-            )
+    def __init__(
+        self,
+        mask: ArrayLike | None = None,
+        pairs: str | None = None,
+        only: Sequence[str] | None = None,
+        kind: str = "pearson",
+    ):
         self.mask = None if mask is None else Mask(mask)
-        self.pairs = pairs
-        self.only = positions(self._all(), only, "fc_stat")
+        self.pairs = None if pairs is None else ordering_of(pairs)
+        self.kind = _kind(kind)
+        usual = (*_SHAPE, *_WHOLE, *(() if pairs is None else ("homotopic",)))
+        every = (*usual, *EXTRA_NAMES, *(() if pairs is None else ("homotopic_positive",)))
+        self.only = usual if only is None else tuple(every[i] for i in positions(every, only, "fc_stat"))
 
     def __call__(self, y: Array, period: float) -> Array:
-        matrix = fc_matrix(y)
-        n = matrix.shape[0]
-        v = _take(matrix, self.mask)
-        # Traces of powers, no eigenvalue solver: on a busy machine LAPACK's threads stall (2 ms became 99, measured).
-        square = jnp.matmul(matrix, matrix, precision=jax.lax.Precision.HIGHEST)
-        strength = (matrix.sum(axis=0) - jnp.diagonal(matrix)) / (n - 1)
-        numbers = [
-            jnp.stack(shape_moments(v)),
-            quantiles(v),
-            jnp.stack([_root(jnp.sum(matrix * square), 3), _root(jnp.sum(square * square), 4)]) / n,
-            shape_moments(strength)[1][None],
-        ]
-        if self.pairs is not None:
-            numbers.append(homotopic(matrix, self.pairs).mean()[None])
-        return jnp.concatenate(numbers)[np.array(self.only)]
+        matrix = KINDS[self.kind](y)
+        v = take_pairs(matrix, self.mask)
+        groups: dict[tuple[str, ...], Callable[[], Array]] = {
+            _SHAPE: lambda: jnp.concatenate([jnp.stack(shape_moments(v)), quantiles(v)]),
+            _WHOLE: lambda: _whole_numbers(matrix),
+            ("homotopic", "homotopic_positive"): lambda: _homotopic_numbers(matrix, self.pairs or ""),
+            EXTREME_NAMES: lambda: extreme_numbers(v),
+            EIGEN_NAMES: lambda: eigen_numbers(matrix),
+            SHARE_NAMES: lambda: share_numbers(matrix),
+        }
+        return gather(groups, self.only)
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        return tuple(self._all()[i] for i in self.only)
+        return self.only
 
-    def _all(self) -> tuple[str, ...]:
-        names = ("mean", "std", "skew", "kurtosis", *QUANTILE_NAMES, "norm3", "norm4", "strength_std")
-        return names if self.pairs is None else (*names, "homotopic")
+
+def gather(groups: dict[tuple[str, ...], Callable[[], Array]], only: tuple[str, ...]) -> Array:
+    """The numbers that `only` names, in its order, computing no group of which none is asked for."""
+    found: dict[str, Array] = {}
+    for names, numbers in groups.items():
+        if set(names) & set(only):
+            found.update(zip(names, numbers(), strict=True))
+    return jnp.stack([found[name] for name in only])
+
+
+_SHAPE = ("mean", "std", "skew", "kurtosis", *QUANTILE_NAMES)
+_WHOLE = ("norm3", "norm4", "strength_std")
+
+
+def strengths(matrix: Array) -> Array:
+    """The mean of each row without the diagonal, `[N]`."""
+    return (matrix.sum(axis=0) - jnp.diagonal(matrix)) / (matrix.shape[0] - 1)
+
+
+def _whole_numbers(matrix: Array) -> Array:
+    # Traces of powers, no eigenvalue solver: on a busy machine LAPACK's threads stall (2 ms became 99, measured).
+    square = jnp.matmul(matrix, matrix, precision=jax.lax.Precision.HIGHEST)
+    norms = jnp.stack([root(jnp.sum(matrix * square), 3), root(jnp.sum(square * square), 4)]) / matrix.shape[0]
+    return jnp.concatenate([norms, shape_moments(strengths(matrix))[1][None]])
+
+
+def _homotopic_numbers(matrix: Array, pairs: str) -> Array:
+    mirrored = homotopic(matrix, pairs)
+    return jnp.stack([mirrored.mean(), jnp.where(mirrored < 0.0, 0.0, mirrored).mean()])
 
 
 class fc_match(Feature):
@@ -199,8 +228,142 @@ class fc_match(Feature):
                 f"the recording has {y.shape[1]} nodes but the reference of fc_match is {[self.n, self.n]}; "
                 "both must have the same nodes"
             )
-        both = jnp.stack([_take(fc_matrix(y), None), jnp.asarray(self.above, y.dtype)], axis=1)
+        both = jnp.stack([take_pairs(fc_matrix(y), None), jnp.asarray(self.above, y.dtype)], axis=1)
         return fc_matrix(both)[0, 1][None]
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
         return ("r",)
+
+
+class fc_networks(Feature):
+    """The mean functional connectivity within each network and between every two of them.
+
+    A network of one node has no number within. Names are `visual-visual`, `visual-motor`, networks in the order in
+    which they first appear.
+
+    Args:
+        labels: the network of each node (or hemisphere, as `hemispheres(80, "blocks")` has it), `[N]`.
+        kind: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"` or `"plv"`.
+
+    >>> fc_networks(labels=["a", "b", "a", "b", "c"]).names()
+    ('a-a', 'a-b', 'a-c', 'b-b', 'b-c')
+    """
+
+    labels: tuple[str, ...] = eqx.field(static=True)
+    kind: str = eqx.field(static=True)
+
+    def __init__(self, labels: Sequence[object], kind: str = "pearson"):
+        self.labels = tuple(str(label) for label in labels)
+        self.kind = _kind(kind)
+        if len(self.labels) < 2:
+            raise ValueError(f"labels hold {len(self.labels)} nodes; give one label for each of at least 2 nodes")
+
+    def __call__(self, y: Array, period: float) -> Array:
+        n = len(self.labels)
+        if y.shape[1] != n:
+            raise ValueError(f"the recording has {y.shape[1]} nodes but labels has {n}; give one label per node")
+        v = take_pairs(KINDS[self.kind](y), None)
+        return jnp.stack([v[chosen].mean() for chosen in self._blocks().values()])
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        return tuple(self._blocks())
+
+    def _blocks(self) -> dict[str, np.ndarray]:
+        """Which of the pairs above the diagonal belong to each name."""
+        networks = {label: k for k, label in enumerate(dict.fromkeys(self.labels))}
+        code = np.array([networks[label] for label in self.labels])
+        rows, cols = upper_triangle(len(code))
+        low, high = np.minimum(code[rows], code[cols]), np.maximum(code[rows], code[cols])
+        names = list(networks)
+        found = {
+            f"{names[a]}-{names[b]}": np.flatnonzero((low == a) & (high == b))
+            for a in range(len(names))
+            for b in range(a, len(names))
+        }
+        return {name: chosen for name, chosen in found.items() if chosen.size}
+
+
+class global_connectivity(NodeFeature):
+    """Global brain connectivity of each node (`gbc`): its mean correlation with all other nodes. 0 if it is constant.
+
+    Args:
+        kind: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"` or `"plv"`.
+        pool: `"mean"` over nodes, `"spread"` (mean and standard deviation), `"quantiles"`, or each of the `"nodes"`.
+
+    Cole, Yarkoni, Repovs, Anticevic & Braver 2012, doi:10.1523/JNEUROSCI.0536-12.2012.
+    """
+
+    kind: str = eqx.field(static=True)
+    pool: str = eqx.field(static=True)
+
+    def __init__(self, kind: str = "pearson", pool: str = "spread"):
+        self.kind, self.pool = _kind(kind), pool_of(pool)
+
+    def per_node(self, y: Array, period: float) -> Array:
+        upper_triangle(y.shape[1])
+        return strengths(KINDS[self.kind](y))[None]
+
+    def labels(self) -> tuple[str, ...]:
+        return ("gbc",)
+
+
+class fc_eigenvalues(Feature):
+    """The largest eigenvalues of the functional connectivity, descending, `[0]`, `[1]`, ...
+
+    Divided by N they are shares of the variance of the standardised signals.
+
+    Args:
+        count: how many; no more than there are nodes.
+    """
+
+    count: int = eqx.field(static=True)
+
+    def __init__(self, count: int = 3):
+        if count < 1:
+            raise ValueError(f"count is {count}; give 1 or more")
+        self.count = count
+
+    def __call__(self, y: Array, period: float) -> Array:
+        if y.shape[1] < self.count:
+            raise ValueError(
+                f"the recording has {y.shape[1]} nodes and so no {self.count} eigenvalues; give count= less"
+            )
+        return eigenvalues(fc_matrix(y))[: self.count]
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        return tuple(f"[{i}]" for i in range(self.count))
+
+
+_LAGGED = ("mean", "std", "own", "asymmetry")
+
+
+class fc_lagged(Feature):
+    """Correlation of the nodes with one another some time later, L_ij = corr(y_i(t), y_j(t + lag)), in four numbers.
+
+    `mean` and `std` (ddof 0) over ordered pairs i != j; `own`, the mean of L_ii; `asymmetry`, the root mean square of
+    L_ij - L_ji over pairs, which is 0 on average in equilibrium and not where nodes drive one another one way.
+
+    Args:
+        lag: ms, rounded to samples; one sample without.
+        only: names of the numbers to keep, in this order; all of them without.
+    """
+
+    lag: float | None = eqx.field(static=True)
+    only: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, lag: float | None = None, only: Sequence[str] | None = None):
+        if lag is not None and not 0.0 < lag < float("inf"):
+            raise ValueError(f"lag is {lag:g}; give a duration in ms, such as lag=720.0")
+        self.lag = lag
+        self.only = positions(_LAGGED, only, "fc_lagged")
+
+    def __call__(self, y: Array, period: float) -> Array:
+        matrix = lagged_matrix(y, lag=self.lag or period, period=period)
+        rows, cols = upper_triangle(matrix.shape[0])
+        up, down = matrix[rows, cols], matrix[cols, rows]
+        mean, std, _, _ = shape_moments(jnp.concatenate([up, down]))
+        numbers = [mean, std, jnp.diagonal(matrix).mean(), root(jnp.mean((up - down) ** 2))]
+        return jnp.stack(numbers)[np.array(self.only)]
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        return tuple(_LAGGED[i] for i in self.only)

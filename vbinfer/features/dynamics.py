@@ -1,7 +1,7 @@
 """Functional connectivity dynamics: how the connectivity of one window resembles that of another."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -10,14 +10,32 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from .base import QUANTILE_NAMES, Feature, positions, quantiles, samples, shape_moments
-from .connectivity import fc_matrix, upper_triangle
+from .connectivity import (
+    EIGEN_NAMES,
+    EXTREME_NAMES,
+    SHARE_NAMES,
+    eigen_numbers,
+    extreme_numbers,
+    gather,
+    share_numbers,
+)
+from .masks import Mask, take_pairs
+from .matrices import fc_matrix
 
 
-def fcd_matrix(y: ArrayLike, *, window: float, step: float, period: float) -> Array:
+def fcd_matrix(
+    y: ArrayLike,
+    *,
+    window: float,
+    step: float,
+    period: float,
+    windows: str = "all",
+    mask: Mask | ArrayLike | None = None,
+) -> Array:
     """Functional connectivity dynamics: the correlation between the connectivities of every two windows.
 
     fcd[a, b] = corr over i < j of fc^a[i, j] and fc^b[i, j], where fc^a is `fc_matrix` of samples
-    [a s, a s + w), for every full window. Window and step are rounded to samples, w and s.
+    [a s, a s + w). Window and step are rounded to samples, w and s.
     A window whose correlations are all equal has zeros in its row and column.
 
     Args:
@@ -25,9 +43,12 @@ def fcd_matrix(y: ArrayLike, *, window: float, step: float, period: float) -> Ar
         window: length of a window, ms.
         step: from the start of one window to the start of the next, ms.
         period: between two samples, ms.
+        windows: `"all"` for every full window, a s <= T - w; `"skiplast"` for a s < T - w, which leaves out the one
+            that ends with the recording, as The Virtual Brain's analyser does.
+        mask: `[node, node]`, true for the pairs of nodes whose correlations are compared; all of them without.
 
     Returns:
-        `[W, W]` with W = floor((T - w) / s) + 1.
+        `[W, W]` with W = floor((T - w) / s) + 1, or ceil((T - w) / s) for `"skiplast"`.
 
     Raises:
         ValueError: fewer than two windows fit.
@@ -41,21 +62,33 @@ def fcd_matrix(y: ArrayLike, *, window: float, step: float, period: float) -> Ar
     """
     y = jnp.asarray(y, jnp.result_type(float))
     w, s = _window(window, step, period)
-    if y.shape[0] < w + s:
+    n, count = y.shape[1], _count(y.shape[0], w, s, windows)
+    if count < 2:
+        needed = w + s + (windows == "skiplast")
         raise ValueError(
             f"the recording has {y.shape[0]} samples of {period:g} ms; two windows of {window:g} ms, "
-            f"{step:g} ms apart, take {w + s}; record at least {(w + s) * period:g} ms or give a shorter window="
+            f"{step:g} ms apart, take {needed}; record at least {needed * period:g} ms or give a shorter window="
         )
-    n = y.shape[1]
     if n < 3:
         raise ValueError(f"functional connectivity dynamics needs at least 3 nodes; the recording has {n}")
-    starts = jnp.arange((y.shape[0] - w) // s + 1) * s
-    rows, cols = upper_triangle(n)
+    starts = jnp.arange(count) * s
+    chosen = mask if mask is None or isinstance(mask, Mask) else Mask(mask)
 
     def window_fc(start: Array) -> Array:  # one window at a time: memory stays that of the result
-        return fc_matrix(jax.lax.dynamic_slice_in_dim(y, start, w))[rows, cols]
+        return take_pairs(fc_matrix(jax.lax.dynamic_slice_in_dim(y, start, w)), chosen)
 
     return fc_matrix(jax.lax.map(window_fc, starts).T)
+
+
+def _count(length: int, w: int, s: int, windows: str) -> int:
+    """How many windows of w samples, s apart, there are."""
+    return max(0, (length - w) // s + 1 if windows == "all" else -((w - length) // s))
+
+
+def _windows(windows: str) -> str:
+    if windows not in ("all", "skiplast"):
+        raise ValueError(f"windows is {windows!r}; write 'all' (every full window) or 'skiplast' (without the last)")
+    return windows
 
 
 def _window(window: float, step: float, period: float) -> tuple[int, int]:
@@ -65,49 +98,144 @@ def _window(window: float, step: float, period: float) -> tuple[int, int]:
     return w, s
 
 
-_FCD_NAMES = ("mean", "std", "var", *QUANTILE_NAMES)
+_USUAL = ("mean", "std", "var", *QUANTILE_NAMES)
+_SHAPE = ("skew", "kurtosis")
+_OVERLAPPING = ("var_overlapping",)
+_WITH_ZEROS = ("var_with_zeros",)
 
 
 class fcd_stat(Feature):
-    """Functional connectivity dynamics in eight numbers, from pairs of windows that share no sample.
+    """Functional connectivity dynamics in eight numbers, from pairs of windows that share no sample, and more by name.
 
     Of the entries `fcd[a, b]` with b - a >= ceil(w / s): `mean`, `std`, `var` (ddof 0; the variance is the usual
     measure of switching) and `q05 q25 q50 q75 q95`. Overlapping windows are alike because they overlap and are left
     out.
+
+    Only when named in `only`: of the same entries `skew`, `kurtosis` (excess), `min`, `max`, `sum`, and `abs_sum` of
+    their absolute values on both sides of the diagonal; `var_overlapping`, the variance of all entries above the
+    diagonal; `var_with_zeros`, that of the whole matrix with every other entry than the eight numbers' set to 0 (as
+    codes have it that take the variance of the upper triangle without cutting it out; it measures the length of the
+    recording too); `eig_sum eig_max eig_min eig_mean eig_std eig_skew eig_kurtosis` and `pca1 pca2 pca3 pca_std` of the
+    whole matrix, as in `fc_stat`.
 
     Noisy in short recordings: T / w is about the number of independent windows.
 
     Args:
         window: length of a window, ms.
         step: from the start of one window to the start of the next, ms.
-        only: names of the numbers to keep, in this order; all of them without.
+        only: names of the numbers to keep, in this order; the eight without.
+        windows: `"all"` for every full window; `"skiplast"` leaves out the one that ends with the recording.
+        mask: `[node, node]`, true for the pairs of nodes whose correlations are compared; all of them without.
     """
 
     window: float = eqx.field(static=True)
     step: float = eqx.field(static=True)
-    only: tuple[int, ...] = eqx.field(static=True)
+    only: tuple[str, ...] = eqx.field(static=True)
+    windows: str = eqx.field(static=True)
+    mask: Mask | None
 
-    def __init__(self, window: float = 60e3, step: float = 5e3, only: Sequence[str] | None = None):
-        for name, value in {"window": window, "step": step}.items():
-            if not (math.isfinite(value) and value > 0.0):
-                raise ValueError(f"{name} is {value:g}; give a duration in ms, such as {name}=5000.0")
-        self.window = float(window)
-        self.step = float(step)
-        self.only = positions(_FCD_NAMES, only, "fcd_stat")
+    def __init__(
+        self,
+        window: float = 60e3,
+        step: float = 5e3,
+        only: Sequence[str] | None = None,
+        windows: str = "all",
+        mask: ArrayLike | None = None,
+    ):
+        self.window, self.step = _durations(window, step)
+        every = (*_USUAL, *_SHAPE, *EXTREME_NAMES, *_OVERLAPPING, *_WITH_ZEROS, *EIGEN_NAMES, *SHARE_NAMES)
+        self.only = _USUAL if only is None else tuple(every[i] for i in positions(every, only, "fcd_stat"))
+        self.windows = _windows(windows)
+        self.mask = None if mask is None else Mask(mask)
 
     def __call__(self, y: Array, period: float) -> Array:
         w, s = _window(self.window, self.step, period)
         apart = -(-w // s)  # the first offset without overlap
-        if y.shape[0] < w + apart * s:
+        if _count(y.shape[0], w, s, self.windows) < apart + 1:
+            needed = w + apart * s + (self.windows == "skiplast")
             raise ValueError(
                 f"the recording has {y.shape[0]} samples of {period:g} ms; fcd_stat(window={self.window:g}, "
-                f"step={self.step:g}) compares windows that do not overlap and needs {w + apart * s}; "
-                f"record at least {(w + apart * s) * period:g} ms or give a shorter window="
+                f"step={self.step:g}) compares windows that do not overlap and needs {needed}; "
+                f"record at least {needed * period:g} ms or give a shorter window="
             )
-        fcd = fcd_matrix(y, window=self.window, step=self.step, period=period)
+        fcd = fcd_matrix(y, window=self.window, step=self.step, period=period, windows=self.windows, mask=self.mask)
         v = fcd[np.triu_indices(fcd.shape[0], k=apart)]
-        mean, std, _, _ = shape_moments(v)
-        return jnp.concatenate([jnp.stack([mean, std, std**2]), quantiles(v)])[np.array(self.only)]
+        mean, std, skew, kurtosis = shape_moments(v)
+        groups: dict[tuple[str, ...], Callable[[], Array]] = {
+            _USUAL: lambda: jnp.concatenate([jnp.stack([mean, std, std**2]), quantiles(v)]),
+            _SHAPE: lambda: jnp.stack([skew, kurtosis]),
+            EXTREME_NAMES: lambda: extreme_numbers(v),
+            _OVERLAPPING: lambda: shape_moments(fcd[np.triu_indices(fcd.shape[0], k=1)])[1][None] ** 2,
+            _WITH_ZEROS: lambda: jnp.var(jnp.triu(fcd, k=apart))[None],
+            EIGEN_NAMES: lambda: eigen_numbers(fcd),
+            SHARE_NAMES: lambda: share_numbers(fcd),
+        }
+        return gather(groups, self.only)
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        return tuple(_FCD_NAMES[i] for i in self.only)
+        return self.only
+
+
+def _durations(window: float, step: float) -> tuple[float, float]:
+    for name, value in {"window": window, "step": step}.items():
+        if not (math.isfinite(value) and value > 0.0):
+            raise ValueError(f"{name} is {value:g}; give a duration in ms, such as {name}=5000.0")
+    return float(window), float(step)
+
+
+class fcd_histogram(Feature):
+    """The distribution of functional connectivity dynamics: the share of pairs of windows in bins of equal width over
+    [-1, 1], named by their edges, `[-1,-0.9)` and so on; the last one holds 1.
+
+    For comparing recordings by the distance between such distributions. Counts: the gradient is 0.
+
+    Args:
+        window: length of a window, ms.
+        step: from the start of one window to the start of the next, ms.
+        bins: how many.
+        overlapping: also count pairs of windows that share samples, as is usual; their entries are high because of it.
+        windows: `"all"` for every full window; `"skiplast"` leaves out the one that ends with the recording.
+        mask: `[node, node]`, true for the pairs of nodes whose correlations are compared; all of them without.
+    """
+
+    window: float = eqx.field(static=True)
+    step: float = eqx.field(static=True)
+    bins: int = eqx.field(static=True)
+    overlapping: bool = eqx.field(static=True)
+    windows: str = eqx.field(static=True)
+    mask: Mask | None
+
+    def __init__(
+        self,
+        window: float = 60e3,
+        step: float = 5e3,
+        bins: int = 20,
+        overlapping: bool = True,
+        windows: str = "all",
+        mask: ArrayLike | None = None,
+    ):
+        if bins < 2:
+            raise ValueError(f"bins is {bins}; give 2 or more")
+        self.window, self.step = _durations(window, step)
+        self.bins, self.overlapping, self.windows = bins, overlapping, _windows(windows)
+        self.mask = None if mask is None else Mask(mask)
+
+    def __call__(self, y: Array, period: float) -> Array:
+        w, s = _window(self.window, self.step, period)
+        fcd = fcd_matrix(y, window=self.window, step=self.step, period=period, windows=self.windows, mask=self.mask)
+        apart = 1 if self.overlapping else -(-w // s)
+        if fcd.shape[0] <= apart:
+            raise ValueError(
+                f"the recording has {fcd.shape[0]} windows, of which no two are apart; record at least "
+                f"{(w + apart * s) * period:g} ms, give a shorter window= or overlapping=True"
+            )
+        v = jax.lax.stop_gradient(fcd[np.triu_indices(fcd.shape[0], k=apart)])
+        inner = jnp.asarray(np.linspace(-1.0, 1.0, self.bins + 1)[1:-1], v.dtype)
+        bin_of = jnp.searchsorted(inner, v, side="right")
+        shares = (bin_of[:, None] == jnp.arange(self.bins)[None]).mean(axis=0, dtype=v.dtype)
+        return jnp.where(jnp.isnan(v).any(), jnp.nan, shares)
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        edges = [f"{edge:g}" for edge in np.linspace(-1.0, 1.0, self.bins + 1).round(6) + 0.0]
+        ends = [")"] * (self.bins - 1) + ["]"]
+        return tuple(f"[{low},{high}{end}" for low, high, end in zip(edges[:-1], edges[1:], ends, strict=True))

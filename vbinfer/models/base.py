@@ -18,6 +18,8 @@ class AbstractModel(Parametrised):
     State: ClassVar[type]
     cvar: eqx.AbstractVar[tuple[str, ...]]
     """The state variables that the coupling reads."""
+    rows: ClassVar[int | None] = None
+    """How many rows of coupling input `dfun` reads; the rest of what a coupling sends is dropped. None reads all."""
 
     @abc.abstractmethod
     def init(self, n: int) -> Any:
@@ -57,4 +59,21 @@ class AbstractVectorField(AbstractModel):
             x: `State` with leaves `[N, ...batch]`.
             c: coupling input `[C, N, ...batch]`, a row per coupling variable; zeros without a connectome.
             u: stimulus, broadcastable to `[N, ...batch]`; zero without one.
+        """
+
+
+class AbstractStepper(AbstractModel):
+    """A model that brings its own step: spikes and resets, implicit cables, spectral fields.
+
+    Driven by `integrator=vb.Native(dt=...)`, in the same loop with the same coupling, noise and monitors.
+    """
+
+    @abc.abstractmethod
+    def step(self, t: Array, x: Any, c: Array, u: Array, dW: Any, dt: float) -> Any:
+        """The state at t + dt.
+
+        Args:
+            t, x, c, u: as for `AbstractVectorField.dfun`, at the start of the step.
+            dW: the noise increment of this step, a State; None without noise.
+            dt: ms.
         """

@@ -130,7 +130,7 @@ class BalloonWindkessel(AbstractMonitor):
     def update(self, carry: _Carry, dt: float) -> _Carry:
         u = carry.total / carry.count
         seconds = self.stride(dt) * dt * SECONDS_PER_MS
-        blood = _ode.heun(lambda t, b: self.dfun(b, u), jnp.zeros(()), carry.blood, seconds)
+        blood = _ode.heun(lambda stage, b: self.dfun(b, u), carry.blood, seconds)
         return _Carry(jnp.zeros_like(carry.total), jnp.zeros_like(carry.count), blood)
 
     def dfun(self, blood: Haemodynamics, u: Array) -> Haemodynamics:

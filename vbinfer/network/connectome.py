@@ -30,11 +30,23 @@ def _as_centres(centres: Any) -> Array | None:
     return None if centres is None else jnp.asarray(centres, dtype=jnp.result_type(float))
 
 
+def _coordinates(matrix: Any) -> np.ndarray:
+    """`[2, edge]`, row and column of every entry of a sparse matrix of JAX or SciPy, in the order of its data."""
+    if hasattr(matrix, "indices") and getattr(matrix.indices, "ndim", 1) == 2:
+        return np.asarray(matrix.indices).T
+    listed = matrix.tocoo()
+    return np.stack([listed.row, listed.col])
+
+
 class Connectome(Parametrised):
     """A weighted, directed network of N nodes with the lengths of its tracts.
 
     The input of node i is `sum_j weights[i, j] * ...` of node j: rows receive, columns send. The signal from j
     reaches i after `tract_lengths[i, j] / speed` ms where the simulator has delays.
+
+    A sparse network keeps its E connections only: the leaves `weights` and `tract_lengths` are then `[edge]`, in the
+    order of `edges`. It is made by `from_edges`, by `sparse()`, or by giving weights as a BCOO matrix (JAX) or a SciPy sparse one; simulations
+    give the same numbers as with the dense one, in time and memory proportional to E.
 
     Args:
         weights: `[node, node]`, signed or not, symmetric or not; no unit of its own (`normalise` gives it a scale).
@@ -60,11 +72,106 @@ class Connectome(Parametrised):
     speed: Array = param(3.0, unit="mm/ms", low=0.0, doc="conduction speed of the tracts")
     labels: tuple[str, ...] | None = eqx.field(static=True, default=None, converter=_as_labels)
     centres: Array | None = eqx.field(default=None, converter=_as_centres)
+    edges: Array | None = eqx.field(default=None)
+    """`[2, edge]`, receiver and sender of every connection; None in a dense network."""
+    size: int | None = eqx.field(static=True, default=None)
+    """Number of nodes of a sparse network; None in a dense one."""
+
+    def __init__(
+        self,
+        weights: Any,
+        tract_lengths: Any,
+        speed: Any = 3.0,
+        labels: Iterable[object] | None = None,
+        centres: Any = None,
+        *,
+        edges: Any = None,
+        size: int | None = None,
+    ):
+        if hasattr(weights, "todense"):
+            edges, size = _coordinates(weights), weights.shape[0]
+            dense = tract_lengths.todense() if hasattr(tract_lengths, "todense") else tract_lengths
+            tract_lengths, weights = jnp.asarray(dense)[edges[0], edges[1]], weights.data
+        if (edges is None) != (size is None):
+            raise ValueError("edges and size go together; write Connectome.from_edges(..., n_nodes=...)")
+        self.weights, self.tract_lengths, self.speed = weights, tract_lengths, speed
+        self.labels, self.centres, self.size = labels, centres, size  # type: ignore[assignment]  (converted)
+        self.edges = None if edges is None else jnp.asarray(edges, jnp.int32)
 
     @property
     def n_nodes(self) -> int:
         """The number of nodes."""
-        return self.weights.shape[0]
+        return self.weights.shape[0] if self.size is None else self.size
+
+    @property
+    def pair_rank(self) -> int:
+        """Number of axes that a connection has in `weights`: 2 in a dense network, 1 in a sparse one."""
+        return 2 if self.edges is None else 1
+
+    @property
+    def strength(self) -> Array:
+        """sum_j weights_ij, `[N]`; `[N, B]` where weights have a batch axis."""
+        return self.weights.sum(axis=1) if self.edges is None else self.gathered(self.weights)
+
+    def received(self, weights: Array, sent: Array) -> Array:
+        """sum_j w_ij sent_j for weights in the layout of this network, with or without a batch axis; sent `[N, ...]`."""
+        if self.edges is not None:
+            from_j = sent[self.edges[1]]
+            return self.gathered((weights[:, None] if weights.ndim < from_j.ndim else weights) * from_j)
+        return jnp.einsum("ijb,jb->ib", weights, sent) if weights.ndim == 3 else weights @ sent
+
+    def gathered(self, by_edge: Array) -> Array:
+        """Sums over the connections into each node: `[edge, ...]` to `[N, ...]`."""
+        assert self.edges is not None
+        return jax.ops.segment_sum(by_edge, self.edges[0], num_segments=self.n_nodes)
+
+    def sparse(self) -> "Connectome":
+        """The same network with its non-zero connections only, as an edge list."""
+        if self.edges is not None:
+            return self
+        targets, sources = np.nonzero(np.asarray(self.weights))
+        weights, lengths = np.asarray(self.weights)[targets, sources], np.asarray(self.tract_lengths)[targets, sources]
+        return self._with(weights, lengths, np.stack([targets, sources]), self.n_nodes)
+
+    def dense(self) -> "Connectome":
+        """The same network with weights and lengths `[node, node]`; parallel connections are added up."""
+        if self.edges is None:
+            return self
+        targets, sources = np.asarray(self.edges)
+        weights, lengths = np.zeros((self.n_nodes, self.n_nodes)), np.zeros((self.n_nodes, self.n_nodes))
+        np.add.at(weights, (targets, sources), np.asarray(self.weights))
+        lengths[targets, sources] = np.asarray(self.tract_lengths)
+        return self._with(weights, lengths, None, None)
+
+    def _with(self, weights: Any, lengths: Any, edges: Any, size: int | None) -> "Connectome":
+        return Connectome(weights, lengths, self.speed, self.labels, self.centres, edges=edges, size=size)
+
+    @classmethod
+    def from_edges(
+        cls,
+        sources: Any,
+        targets: Any,
+        weights: Any,
+        tract_lengths: Any = None,
+        *,
+        n_nodes: int,
+        speed: float = 3.0,
+        labels: Iterable[object] | None = None,
+    ) -> "Connectome":
+        """A sparse network from a list of connections, `[edge]` each: from `sources` into `targets`.
+
+        Several connections between the same two nodes, of unequal lengths, are allowed. Without `tract_lengths` they
+        are 0 mm.
+
+        Example:
+            >>> import vbinfer as vb
+            >>> network = vb.Connectome.from_edges([1, 2], [0, 0], [0.5, 0.25], n_nodes=3)
+            >>> network.dense().weights[0].tolist()
+            [0.0, 0.5, 0.25]
+        """
+        lengths = np.zeros(len(weights)) if tract_lengths is None else tract_lengths
+        edges = np.stack([np.asarray(targets, np.int32), np.asarray(sources, np.int32)])
+        return cls(weights, lengths, speed, labels, edges=edges, size=n_nodes)
 
     def validate(self) -> None:
         """Sizes that agree and a positive speed; ranges are checked before this."""
@@ -72,7 +179,9 @@ class Connectome(Parametrised):
             name = "weights" if self.weights is None else "tract_lengths"
             raise ValueError(f"{name} is None; give [node, node] numbers, np.zeros_like(weights) for no delays")
         weights, lengths = self.weights.shape, self.tract_lengths.shape
-        if len(weights) != 2 or weights[0] != weights[1]:
+        if self.edges is not None:
+            self._check_edges()
+        elif len(weights) != 2 or weights[0] != weights[1]:
             raise ValueError(f"weights is {list(weights)}; it must be square, [node, node], with [i, j] from j to i")
         if weights != lengths:
             raise ValueError(
@@ -88,6 +197,20 @@ class Connectome(Parametrised):
             raise ValueError(f"speed was given shape {list(self.speed.shape)}; expected one number, in mm/ms")
         if not isinstance(self.speed, Tracer) and float(self.speed) <= 0.0:
             raise ValueError(f"Connectome.speed is {float(self.speed):g} mm/ms; it must be above 0, for example 3.0")
+
+    def _check_edges(self) -> None:
+        assert self.edges is not None
+        if self.weights.ndim != 1 or self.edges.shape != (2, len(self.weights)):
+            raise ValueError(
+                f"weights is {list(self.weights.shape)} with edges {list(self.edges.shape)}; expected one weight, source "
+                "and target for each connection"
+            )
+        if isinstance(self.edges, Tracer) or self.edges.size == 0:
+            return
+        edges = np.asarray(self.edges)
+        if edges.min() < 0 or edges.max() >= self.n_nodes:
+            off = edges.min() if edges.min() < 0 else edges.max()
+            raise ValueError(f"a connection names node {off}; there are {self.n_nodes}, 0 to {self.n_nodes - 1}")
 
     def normalise(self, how: str = "max", *, log: bool = False, zero_diagonal: bool = True) -> "Connectome":
         """The same network with weights on a common scale.
@@ -111,6 +234,8 @@ class Connectome(Parametrised):
         """
         if how not in _NORMALISATIONS:
             raise ValueError(f"there is no normalisation {how!r}. {did_you_mean(how, _NORMALISATIONS)}")
+        if self.edges is not None:
+            return self.dense().normalise(how, log=log, zero_diagonal=zero_diagonal).sparse()
         weights = np.array(self.weights, dtype=np.float64)
         if zero_diagonal:
             np.fill_diagonal(weights, 0.0)
@@ -157,10 +282,11 @@ class Connectome(Parametrised):
         labels or centres: nodes without names are called `node_0`, ..., unknown centres are written as zeros (which
         `from_tvb` reads as unknown), blanks in names become underscores. The speed is not part of the format.
         """
+        full = self.dense()
         tvb_zip.write(
             Path(path),
-            weights=np.asarray(self.weights),
-            tract_lengths=np.asarray(self.tract_lengths),
+            weights=np.asarray(full.weights),
+            tract_lengths=np.asarray(full.tract_lengths),
             labels=self.labels or tuple(f"node_{i}" for i in range(self.n_nodes)),
             centres=np.zeros((self.n_nodes, 3)) if self.centres is None else np.asarray(self.centres),
         )

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from vbinfer._param import paths, replace
 from vbinfer.simulation import loop
 from vbinfer.simulation.simulator import Simulator
+from vbinfer.simulation.step import start
 
 
 def arrange(sim: Simulator, theta: Mapping[str, Array]) -> Simulator:
@@ -28,28 +29,29 @@ def arrange(sim: Simulator, theta: Mapping[str, Array]) -> Simulator:
     return replace(sim, values)
 
 
-def arrange_state(state: Any, drawn: Mapping[str, Array], n: int, width: int) -> Any:
-    """Initial states `[N, B]` from a shared state of leaves `[N]` and drawn variables `[B]` or `[B, N]`."""
+def arrange_history(history: Any, drawn: Mapping[str, Array], n: int, width: int) -> Any:
+    """Histories `[H, N, B]` from a shared one of leaves `[H, N]` and drawn variables `[B]` or `[B, N]`."""
     leaves = {}
-    for name, value in state._asdict().items():
+    for name, value in history._asdict().items():
+        rows = len(value)
         if name in drawn:
             value = jnp.moveaxis(drawn[name], 0, -1)
-            value = value[None] if value.ndim == 1 else value
+            value = (value[None] if value.ndim == 1 else value)[None]
         else:
-            value = value[:, None]
-        leaves[name] = jnp.broadcast_to(value, (n, width))
-    return type(state)(**leaves)
+            value = value[..., None]
+        leaves[name] = jnp.broadcast_to(value, (rows, n, width))
+    return type(history)(**leaves)
 
 
 def run_batch(
-    sim: Simulator, theta: Mapping[str, Array], state: Any, drawn_init: Mapping[str, Array], n_steps: int, words: Any
+    sim: Simulator, theta: Mapping[str, Array], history: Any, drawn_init: Mapping[str, Array], n_steps: int, words: Any
 ) -> dict[str, Any]:
     """Samples of every monitor for B draws, `[B, T, N]` each, from time zero.
 
     Args:
         sim: the simulator whose leaves `theta` replaces.
         theta: paths to leaves `[B, ...]`.
-        state: initial state shared by the draws, leaves `[N]`.
+        history: the time up to zero, shared by the draws, leaves `[H, N]`, oldest first.
         drawn_init: state variables to drawn initial values, `[B]` or `[B, N]`.
         n_steps: number of steps.
         words: key words `[B]` each, or None.
@@ -60,7 +62,7 @@ def run_batch(
         words = tuple(w[None, :] for w in words)
     # without a connectome, a drawn map says how many nodes there are
     n = max([sim.n_nodes, *(v.shape[1] for name, v in theta.items() if v.ndim == 2 and paths(sim)[name].axes is None)])
-    x = arrange_state(state, drawn_init, n, width)
     batched = arrange(sim, theta)
-    _, ys = loop.run(batched, loop.start(batched, x), 0, n_steps, words)
+    carry = start(batched, arrange_history(history, drawn_init, n, width), words)
+    _, ys = loop.run(batched, carry, 0, n_steps, words)
     return jax.tree.map(lambda y: jnp.moveaxis(y, -1, 0), ys)

@@ -15,9 +15,11 @@ from vbinfer._param import bind, did_you_mean, paths, resolve
 from vbinfer._random import key_words
 from vbinfer._typing import Theta
 from vbinfer.monitors.base import steps_in
+from vbinfer.network.delays import History
 from vbinfer.simulation.batch import run_batch
+from vbinfer.simulation.compiled import Compiled
 from vbinfer.simulation.fingerprint import digest
-from vbinfer.simulation.simulate import initial_state, named_state, sample_times, simulate
+from vbinfer.simulation.simulate import initial_history, initial_state, named_state, sample_times, simulate
 from vbinfer.simulation.simulator import Simulator
 from vbinfer.simulation.solution import Final
 
@@ -67,7 +69,7 @@ class ForwardModel(eqx.Module):
         observe: Callable[[Theta, Any, Array], Any] | None = None,
     ):
         init = init.state if isinstance(init, Final) else init
-        self.sim, self.init, self.to_paths, self.observe = sim, initial_state(sim, init), to_paths, observe
+        self.sim, self.init, self.to_paths, self.observe = sim, initial_history(sim, init), to_paths, observe
         self.t1, self.transient = float(t1), float(transient)
         given = _summaries(sim, summary, monitor)
         self.outputs, self.parts = tuple(given), tuple(given.values())
@@ -105,7 +107,7 @@ class ForwardModel(eqx.Module):
 
         def series() -> Any:
             key = None if self.sim.noise is None else jax.random.key(0)
-            return self._drop(name, simulate(self.sim, t1=self.t1, key=key, init=self.init).ys[name], axis=0)
+            return self._drop(name, simulate(self.sim, t1=self.t1, key=key, init=History(self.init)).ys[name], axis=0)
 
         return jax.eval_shape(series)
 
@@ -153,14 +155,22 @@ class ForwardModel(eqx.Module):
         def one(theta: Theta) -> Any:
             leaves, init = self._split(theta)
             bound = bind(self.sim, leaves)
-            return bound, initial_state(bound, self.init._replace(**init))
+            return bound, self._history(bound, init)
 
         jax.eval_shape(one, dict(theta))
 
+    def _history(self, sim: Simulator, drawn: Mapping[str, Array]) -> History:
+        """The time up to zero, constant in the variables whose initial value is drawn."""
+        now = initial_state(sim, self.sim.model.init(sim.n_nodes)._replace(**drawn))
+        rows = len(self.init[0])
+        const = {name: jnp.broadcast_to(getattr(now, name), (rows, sim.n_nodes)) for name in drawn}
+        rest = jax.tree.map(lambda a: jnp.broadcast_to(a, (rows, sim.n_nodes)), self.init)
+        return History(rest._replace(**const))
+
     def _series(self, theta: Theta, key: Array | None) -> dict[str, Any]:
         leaves, init = self._split(theta)
-        state = initial_state(self.sim, self.init._replace(**init))
-        ys = simulate(bind(self.sim, leaves), t1=self.t1, key=key, init=state).ys
+        bound = bind(self.sim, leaves)
+        ys = simulate(bound, t1=self.t1, key=key, init=self._history(bound, init)).ys
         return {name: self._drop(name, ys[name], axis=0) for name in self.summary}
 
     def _drop(self, name: str, y: Any, axis: int) -> Any:
@@ -219,7 +229,7 @@ class ForwardModel(eqx.Module):
         probe_steps = max(1, min(steps, 2_000))
         keys = jax.random.split(jax.random.key(0), width)
         words = None if self.sim.noise is None else key_words(keys)
-        run = eqx.filter_jit(lambda k: run_batch(self.sim, {}, self.init, {}, k, words))
+        run = Compiled(lambda k: run_batch(self.sim, {}, self.init, {}, k, words))
         jax.block_until_ready(run(probe_steps))
         begin = time.perf_counter()
         jax.block_until_ready(run(probe_steps))
@@ -232,12 +242,12 @@ def _arrays(theta: Mapping[str, Any]) -> dict[str, Array]:
     return {name: jnp.asarray(value, jnp.result_type(float)) for name, value in theta.items()}
 
 
-@eqx.filter_jit
+@Compiled
 def _call(fwd: ForwardModel, theta: Theta, key: Array) -> Array:
     return fwd._observed(theta, fwd._series(theta, key), key)[0]
 
 
-@eqx.filter_jit
+@Compiled
 def _batch(fwd: ForwardModel, theta: Theta, keys: Array) -> tuple[Array, Any]:
     return jax.vmap(fwd._observed)(theta, fwd._series_batch(theta, keys), keys)
 

@@ -1,48 +1,69 @@
-"""The only loop over time: steps inside, samples outside."""
+"""The only loop over time: steps inside, samples outside, noise drawn for many steps at once."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbinfer.integrators import System
-from vbinfer.network.coupling import weighted_sum
+from vbinfer.noise import Generator, Words
 from vbinfer.simulation.simulator import Simulator, sampling_steps
 from vbinfer.simulation.solution import Carry
+from vbinfer.simulation.step import Named, named, one_step, read
 
-Words = tuple[Array, Array]
+Body = Callable[[Carry, Any], tuple[Carry, Any]]
+"""A few steps: (carry, their standard normals `[step, N, ...]` or None) to (carry, samples)."""
 
-
-def start(sim: Simulator, x: Any) -> Carry:
-    """The carry at time zero from a state with leaves `[N]` or `[N, B]`."""
-    x = sim.model.project(x)
-    named = _named(sim, x)
-    monitors = {name: m.init(_read(sim, m, named)) for name, m in sim.monitors.items()}
-    return Carry(jnp.zeros((), jnp.int32), x, monitors)
+NOISE_VALUES = 2**15
+"""About so many variates are drawn at once: they stay in the cache of a core."""
 
 
-def run(sim: Simulator, carry: Carry, phase: int, n_steps: int, words: Words | None) -> tuple[Carry, dict[str, Any]]:
+class Plan(NamedTuple):
+    """How the loop is cut."""
+
+    generator: Generator | None
+    """Of standard normals; None where there is no noise, or where they were given."""
+    grain: int
+    """Steps for which noise is drawn at once."""
+    segments: tuple[int, ...]
+    """Steps of the nested segments of which only the start is kept for the backward pass, shortest first."""
+
+
+def run(
+    sim: Simulator,
+    carry: Carry,
+    phase: int,
+    n_steps: int,
+    words: Words | None,
+    path: Named | None = None,
+    checkpoint: bool | tuple[int, ...] | None = None,
+) -> tuple[Carry, dict[str, Any]]:
     """Take `n_steps` steps from a carry that is `phase` steps past a common multiple of all periods.
+
+    Args:
+        path: standard normals `[n_steps, N, ...]` by state variable, in place of those that `words` give.
+        checkpoint: see `simulate`.
 
     Returns:
         The carry at the end, and the samples of each monitor, `[T, N]` or `[T, N, B]` by monitor name.
     """
     block, tick, _ = sampling_steps(sim)
-    advance = _advance(sim, _step(sim, carry.x, words), tick)
+    plan = _plan(sim, carry, n_steps, words if path is None else None, checkpoint)
+    advance = _advance(sim, plan, one_step(sim, carry.x), tick)
     lead = min(n_steps, -phase % block)
-    carry = advance(carry, phase % block, lead)
+    carry = advance(carry, _part(path, 0, lead), phase % block, lead)
     first: dict[str, Any] | None = None
     if lead and (phase + lead) % block == 0:
         carry, first = _sample(sim, carry, block)
 
-    def one_block(carry: Carry, _: None) -> tuple[Carry, dict[str, Any]]:
-        return _sample(sim, advance(carry, 0, block), block)
+    def one_block(carry: Carry, z: Any) -> tuple[Carry, dict[str, Any]]:
+        return _sample(sim, advance(carry, z, 0, block), block)
 
     n_blocks, tail = divmod(n_steps - lead, block)
-    carry, ys = jax.lax.scan(one_block, carry, None, length=n_blocks)
-    carry = advance(carry, 0, tail)
+    carry, ys = repeat(plan, one_block, carry, _part(path, lead, n_steps - tail), n_blocks, block)
+    carry = advance(carry, _part(path, n_steps - tail, n_steps), 0, tail)
     if first is not None:
         ys = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, ys)
     start_block = phase // block
@@ -52,67 +73,92 @@ def run(sim: Simulator, carry: Carry, phase: int, n_steps: int, words: Words | N
     }
 
 
+def _plan(sim: Simulator, carry: Carry, n_steps: int, words: Words | None, checkpoint: Any) -> Plan:
+    segments: tuple[int, ...] = ()
+    if checkpoint is True:
+        segments = (max(2, math.isqrt(n_steps)),)
+    elif checkpoint:
+        lengths = [math.prod(checkpoint[i:]) for i in range(1, len(checkpoint))]
+        segments = tuple(sorted({n for n in lengths if n > 1}))
+    if sim.noise is None or words is None:
+        return Plan(None, 1, segments)
+    x = named(sim, carry.x)
+    names = sim.noise.noisy(x)
+    grain = min(512, max(2, NOISE_VALUES // max(1, len(names) * carry.x[0].size)))
+    if segments:
+        grain = min(grain, segments[0])
+    return Plan(Generator(words, names, x), grain, segments)
+
+
+def _part(z: Any, start: int, stop: int) -> Any:
+    """Some steps of the normals, pairs or a given path; None where there are none yet."""
+    return jax.tree.map(lambda a: a[start:stop], z)
+
+
+def repeat(plan: Plan, body: Body, carry: Carry, z: Any, n: int, size: int) -> tuple[Carry, Any]:
+    """`n` times a body of `size` steps, samples stacked; noise is drawn and segments are cut at the right depth."""
+    cuts = [(steps, True) for steps in plan.segments if size < steps < n * size]
+    if z is None and plan.generator is not None and size < plan.grain:
+        cuts.append((min(plan.grain, n * size), False))
+    return _nested(plan, body, carry, z, n, size, sorted(cuts))
+
+
+def _nested(
+    plan: Plan, body: Body, carry: Carry, z: Any, n: int, size: int, cuts: list[tuple[int, bool]]
+) -> tuple[Carry, Any]:
+    if not cuts:
+        return _scan(body, carry, z, n, size)
+    *inner, (steps, is_segment) = cuts
+    many = _divisor(n, steps // size)
+
+    def group(carry: Carry, z: Any, many: int = many) -> tuple[Carry, Any]:
+        if z is None and plan.generator is not None and not is_segment:
+            z = plan.generator.pairs(carry.step, many * size)
+        return _nested(plan, body, carry, z, many, size, inner)
+
+    groups, rest = divmod(n, many)
+    of_groups = jax.checkpoint(group, prevent_cse=False) if is_segment else group
+    carry, ys = _scan(of_groups, carry, _part(z, 0, groups * many * size), groups, many * size)
+    ys = jax.tree.map(lambda y: y.reshape((groups * many, *y.shape[2:])), ys)
+    if rest:
+        carry, last = group(carry, _part(z, groups * many * size, n * size), rest)
+        ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
+    return carry, ys
+
+
+def _scan(body: Body, carry: Carry, z: Any, n: int, size: int) -> tuple[Carry, Any]:
+    if n == 1:  # no loop around a single round
+        carry, y = body(carry, z)
+        return carry, jax.tree.map(lambda a: a[None], y)
+    by_round = jax.tree.map(lambda a: a.reshape((n, size, *a.shape[1:])), z)
+    return jax.lax.scan(body, carry, by_round, length=n)
+
+
+def _divisor(n: int, most: int) -> int:
+    """A number of rounds per group, at most `most`: one that divides n if there is one above half of it."""
+    most = max(1, min(n, most))
+    return next((k for k in range(most, most // 2, -1) if n % k == 0), most)
+
+
 def _due(y: Any, start_block: int, every: int, n: int) -> Any:
     """Of samples taken at blocks start_block + 1 ... start_block + n, those at multiples of `every`."""
     offset = -(start_block + 1) % every
     return jax.tree.map(lambda a: a[offset:n:every], y)
 
 
-def _named(sim: Simulator, x: Any) -> dict[str, Array]:
-    return dict(zip(sim.model.variables(), x, strict=True))
+Advance = Callable[[Carry, Any, int, int], Carry]
 
 
-def _read(sim: Simulator, monitor: Any, named: dict[str, Array]) -> dict[str, Array]:
-    return {name: named[name] for name in monitor.reads(sim.model.variables())}
-
-
-def _system(sim: Simulator, x: Any) -> System:
-    """Coupling, drift and bounds of this simulator, for a state shaped like `x`."""
-    model: Any = sim.model
-    cvar = [model.variable(name) for name in model.cvar]
-    none = jnp.zeros_like(x[0])
-    coupling, connectome = sim.coupling, sim.connectome
-    if coupling is None or connectome is None:
-        silence = jnp.zeros((len(cvar), *none.shape), none.dtype)
-        return System(lambda x: silence, lambda t, x, c: model.dfun(t, x, c, none), model.project)
-    weights = connectome.weights
-    strength = weights.sum(axis=1)
-    if none.ndim == 2 and weights.ndim == 2:
-        strength = strength[:, None]
-
-    def couple(x: Any) -> Array:
-        x_i = tuple(x[i] for i in cvar)
-        gx = tuple(weighted_sum(weights, sent) for sent in coupling.pre(x_i))
-        return jnp.stack(coupling.post(gx, x_i, strength))
-
-    return System(couple, lambda t, x, c: model.dfun(t, x, c, none), model.project)
-
-
-def _step(sim: Simulator, x: Any, words: Words | None) -> Callable[[Carry], Carry]:
-    """One step of dt: the state, then every monitor takes note."""
-    system = _system(sim, x)
-
-    def step(carry: Carry) -> Carry:
-        x = carry.x
-        dW = None
-        if sim.noise is not None and words is not None:
-            named = _named(sim, x)
-            noisy = sim.noise.increments(words, carry.step, sim.dt, named)
-            dW = type(x)(*(noisy.get(name, jnp.zeros((), a.dtype)) for name, a in named.items()))
-        new = sim.integrator.step(system, carry.step * sim.dt, x, dW)
-        named = _named(sim, new)
-        monitors = {name: m.observe(carry.monitors[name], _read(sim, m, named)) for name, m in sim.monitors.items()}
-        return Carry(carry.step + 1, new, monitors)
-
-    return step
-
-
-def _advance(sim: Simulator, step: Callable[[Carry], Carry], tick: int) -> Callable[[Carry, int, int], Carry]:
-    """`advance(carry, phase, n)`: n steps from `phase` steps past a tick multiple, with every update that falls due."""
+def _advance(sim: Simulator, plan: Plan, step: Callable[[Carry, Named | None], Carry], tick: int) -> Advance:
+    """`advance(carry, z, phase, n)`: n steps from `phase` steps past a tick multiple, with updates that fall due."""
     strides = {name: k for name, m in sim.monitors.items() if (k := m.stride(sim.dt)) is not None}
 
-    def steps(carry: Carry, n: int) -> Carry:
-        return jax.lax.scan(lambda c, _: (step(c), None), carry, None, length=n)[0] if n else carry
+    def one(carry: Carry, z: Any) -> tuple[Carry, None]:
+        now = jax.tree.map(lambda a: a[0], z)
+        return step(carry, now if plan.generator is None or now is None else plan.generator.split(now)), None
+
+    def steps(carry: Carry, z: Any, n: int) -> Carry:
+        return repeat(plan, one, carry, z, n, 1)[0] if n else carry
 
     def update(carry: Carry) -> Carry:
         monitors = dict(carry.monitors)
@@ -125,20 +171,18 @@ def _advance(sim: Simulator, step: Callable[[Carry], Carry], tick: int) -> Calla
             )
         return carry._replace(monitors=monitors)
 
-    def one_tick(carry: Carry, _: None) -> tuple[Carry, None]:
-        return update(steps(carry, tick)), None
+    def one_tick(carry: Carry, z: Any) -> tuple[Carry, None]:
+        return update(steps(carry, z, tick)), None
 
-    def advance(carry: Carry, phase: int, n: int) -> Carry:
+    def advance(carry: Carry, z: Any, phase: int, n: int) -> Carry:
         lead = min(n, -phase % tick)
-        carry = steps(carry, lead)
+        carry = steps(carry, _part(z, 0, lead), lead)
         if lead and (phase + lead) % tick == 0:
             carry = update(carry)
         ticks, tail = divmod(n - lead, tick)
-        if ticks == 1:
-            carry = one_tick(carry, None)[0]
-        elif ticks:
-            carry = jax.lax.scan(one_tick, carry, None, length=ticks)[0]
-        return steps(carry, tail)
+        if ticks:
+            carry = repeat(plan, one_tick, carry, _part(z, lead, n - tail), ticks, tick)[0]
+        return steps(carry, _part(z, n - tail, n), tail)
 
     return advance
 
@@ -150,10 +194,10 @@ def _when(always: bool, due: Array, f: Callable[[Any], Any], value: Any) -> Any:
 
 def _sample(sim: Simulator, carry: Carry, block: int) -> tuple[Carry, dict[str, Any]]:
     """The samples of every monitor at the end of a block; zeros from those that are not due, dropped later."""
-    named = _named(sim, carry.x)
+    by_name = named(sim, carry.x)
     monitors, ys = dict(carry.monitors), {}
     for name, steps in sim.period_steps().items():
-        monitor, x = sim.monitors[name], _read(sim, sim.monitors[name], named)
+        monitor, x = sim.monitors[name], read(sim, sim.monitors[name], by_name)
 
         def sample(carry_: Any, monitor: Any = monitor, x: Any = x) -> tuple[Any, Any]:
             return monitor.sample(carry_, x)

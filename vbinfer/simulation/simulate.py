@@ -1,29 +1,51 @@
 """`simulate`: one run of a simulator, resumable."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import did_you_mean
 from vbinfer._random import key_words
 from vbinfer.monitors.base import steps_in
+from vbinfer.network.delays import History
+from vbinfer.noise import Coloured, Words
 from vbinfer.simulation import loop
+from vbinfer.simulation.compiled import Compiled
 from vbinfer.simulation.simulator import Simulator, sampling_steps
-from vbinfer.simulation.solution import Carry, Final, Solution
+from vbinfer.simulation.solution import Carry, Final, Grid, Solution
+from vbinfer.simulation.step import start
 
 
-def simulate(sim: Simulator, *, t1: float, key: Array | None, init: Any = None) -> Solution:
+def simulate(
+    sim: Simulator,
+    *,
+    t1: float,
+    key: Array | None,
+    init: Any = None,
+    checkpoint: bool | tuple[int, ...] | None = None,
+    noise_path: Any = None,
+) -> Solution:
     """Run a simulator for `t1` ms.
 
     Args:
         sim: what to run.
         t1: duration, ms, a multiple of dt; from `init`'s end when `init` is a `Solution.final`.
         key: a typed JAX key; may be None when nothing is random.
-        init: None (the model's own), a `State` with leaves `[N]` or numbers, a dictionary of some of its variables, or
-            the `final` of an earlier run.
+        init: None (the model's own), a `State` with leaves `[N]` or numbers, a dictionary of some of its variables, a
+            `History` for what was sent before time zero, or the `final` of an earlier run.
             `simulate(2 T)` equals `simulate(T)` followed by `simulate(T, init=final)` with the same key, bit for bit.
+        checkpoint: how the backward pass of a gradient saves memory; the result is the same. None keeps what every
+            step needs. True keeps the state once per segment of sqrt(number of steps) steps and computes the segments
+            anew: memory grows like the square root of the duration, for one more forward run. A tuple of nested
+            lengths, outermost first, such as `(60, 100, 10)`, cuts segments of 10 steps in segments of 1000: a forward
+            run more for each level; the product need not be the number of steps.
+        noise_path: standard normals in place of those that `key` would give, so that they can be sampled with the
+            parameters: a State or a mapping from state variable to `[T, N]`, T the number of steps, for every variable
+            that gets noise.
 
     Returns:
         `Solution(ts, ys, final)`; the initial state is not among the samples.
@@ -34,26 +56,29 @@ def simulate(sim: Simulator, *, t1: float, key: Array | None, init: Any = None) 
     (4, 1)
     """
     n_steps = steps_in(float(t1), sim.dt, "t1")
-    if sim.noise is not None and key is None:
+    if sim.noise is not None and key is None and (noise_path is None or isinstance(sim.noise, Coloured)):
         raise ValueError(
             "the simulator has noise and key is None; pass key=jax.random.key(0), or build it without noise"
         )
     words = None if key is None or sim.noise is None else key_words(key)
+    path = None if noise_path is None else _path(sim, noise_path, n_steps)
     if isinstance(init, Final):
         if init.grid != _grid(sim):
             raise ValueError(
-                f"init is the end of a run with dt and monitors {init.grid}, this simulator has {_grid(sim)}; "
+                f"init is the end of a run with {init.grid}, this simulator has {_grid(sim)}; "
                 "continue with the same, or start anew from init=final.state"
             )
         carry, phase = init.carry, init.phase
     else:
-        carry, phase = loop.start(sim, initial_state(sim, init)), 0
-    return _run(sim, carry, phase, n_steps, words)
+        carry, phase = start(sim, initial_history(sim, init), words), 0
+    return _run(sim, carry, phase, n_steps, words, path, _segments(checkpoint))
 
 
-@eqx.filter_jit
-def _run(sim: Simulator, carry: Carry, phase: int, n_steps: int, words: loop.Words | None) -> Solution:
-    end, ys = loop.run(sim, carry, phase, n_steps, words)
+@Compiled
+def _run(
+    sim: Simulator, carry: Carry, phase: int, n_steps: int, words: Words | None, path: Any, checkpoint: Any
+) -> Solution:
+    end, ys = loop.run(sim, carry, phase, n_steps, words, path, checkpoint)
     ts = {
         name: sample_times(carry.step - phase, phase, n_steps, steps, sim.dt)
         for name, steps in sim.period_steps().items()
@@ -61,9 +86,53 @@ def _run(sim: Simulator, carry: Carry, phase: int, n_steps: int, words: loop.Wor
     return Solution(ts, ys, Final(end, (phase + n_steps) % sampling_steps(sim)[2], _grid(sim)))
 
 
-def _grid(sim: Simulator) -> tuple[float, tuple[tuple[str, int], ...]]:
-    """dt and the steps per sample of every monitor, by name."""
-    return sim.dt, tuple(sorted(sim.period_steps().items()))
+def _grid(sim: Simulator) -> Grid:
+    slots = 0 if sim.delays is None else sim.delays.slots(sim.dt)
+    return Grid(sim.dt, tuple(sorted(sim.period_steps().items())), slots)
+
+
+def _segments(checkpoint: Any) -> bool | tuple[int, ...] | None:
+    if checkpoint is None or isinstance(checkpoint, bool):
+        return checkpoint or None
+    whole = isinstance(checkpoint, tuple | list) and all(isinstance(n, int) and n > 0 for n in checkpoint)
+    if not whole or not checkpoint:
+        raise ValueError(
+            f"checkpoint={checkpoint!r} was given; expected None, True, or nested lengths in steps such as (60, 100)"
+        )
+    return tuple(checkpoint)
+
+
+def _path(sim: Simulator, noise_path: Any, n_steps: int) -> dict[str, Array]:
+    """The given normals of the state variables that get noise, `[n_steps, N]` each."""
+    if sim.noise is None:
+        raise ValueError(
+            "noise_path was given to a simulator without noise; build it with noise=vb.noise.Additive(...)"
+        )
+    given = noise_path._asdict() if hasattr(noise_path, "_asdict") else noise_path
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"noise_path was given as {type(noise_path).__name__}; expected a State or a mapping by variable"
+        )
+    n = sim.n_nodes
+    names = sim.noise.noisy(_shapes(sim))
+    for name in given:
+        if name not in sim.model.variables():
+            raise ValueError(f"noise_path names {name!r}. {did_you_mean(name, sim.model.variables())}")
+    path = {}
+    for name in names:
+        if given.get(name) is None:
+            raise ValueError(f"noise_path lacks {name!r}; it needs [T, N] normals for {', '.join(names)}")
+        path[name] = jnp.asarray(given[name], jnp.result_type(float))
+        if path[name].shape != (n_steps, n):
+            raise ValueError(
+                f"noise_path[{name!r}] has shape {list(path[name].shape)}; expected [{n_steps}, {n}], a row per step"
+            )
+    return path
+
+
+def _shapes(sim: Simulator) -> dict[str, Any]:
+    like = jax.ShapeDtypeStruct((sim.n_nodes,), jnp.result_type(float))
+    return dict.fromkeys(sim.model.variables(), like)
 
 
 def sample_times(origin: Array, phase: int, n_steps: int, period: int, dt: float) -> Array:
@@ -93,6 +162,25 @@ def initial_state(sim: Simulator, init: Any) -> Any:
             raise ValueError(f"init.{name} has shape {list(value.shape)}; expected a number or [{n}], one per node")
         leaves.append(jnp.broadcast_to(value, (n,)))
     return State(*leaves)
+
+
+def initial_history(sim: Simulator, init: Any) -> Any:
+    """What `init` says of the time up to zero: leaves `[H, N]`, oldest first; one row is a constant history."""
+    if not isinstance(init, History):
+        return jax.tree.map(lambda a: a[None], initial_state(sim, init))
+    n, State, rows = sim.n_nodes, sim.model.State, []
+    if not isinstance(init.state, State):
+        raise TypeError(f"History holds {type(init.state).__name__}; expected a {State.__name__} with leaves [H, {n}]")
+    for name, value in zip(sim.model.variables(), init.state, strict=True):
+        value = jnp.asarray(value, jnp.result_type(float))
+        if value.ndim != 2 or value.shape[1] != n or value.shape[0] < 1:
+            raise ValueError(f"the history of {name!r} has shape {list(value.shape)}; expected [H, {n}], oldest first")
+        rows.append(value)
+    if len({len(value) for value in rows}) > 1:
+        raise ValueError(
+            f"the histories have {[len(v) for v in rows]} rows; every state variable needs the same number"
+        )
+    return State(*rows)
 
 
 def named_state(sim: Simulator, values: dict[str, Any]) -> Any:

@@ -5,15 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 
 from vbinfer._param import Leaf, Parametrised, paths
-from vbinfer.integrators import AbstractIntegrator
-from vbinfer.models.base import AbstractModel
+from vbinfer.integrators import AbstractIntegrator, Native
+from vbinfer.models.base import AbstractModel, AbstractStepper
 from vbinfer.monitors import AbstractMonitor, Raw
 from vbinfer.monitors.base import steps_in
 from vbinfer.network.connectome import Connectome
 from vbinfer.network.coupling import AbstractCoupling
-from vbinfer.noise import Additive
+from vbinfer.network.delays import Delays
+from vbinfer.noise import AbstractNoise
+from vbinfer.stimuli import AbstractStimulus
 
 
 class Simulator(Parametrised):
@@ -23,8 +27,11 @@ class Simulator(Parametrised):
         model: the equations of a node.
         connectome: who drives whom; needs a `coupling`. Without one the nodes are independent.
         coupling: how they drive each other.
-        integrator: `Euler(dt)` or `Heun(dt)`.
-        noise: `noise.Additive(sigma)`, or None for a deterministic simulation.
+        integrator: `Euler(dt)`, `Heun(dt)`, `RungeKutta4(dt)` or `Rosenbrock(dt)`; `Native(dt)` for a model that brings
+            its own step.
+        noise: one of `vbinfer.noise`, or None for a deterministic simulation.
+        stimulus: one of `vbinfer.stimuli`: the input u of every node.
+        delays: `Delays(max)`; None transmits at once, whatever the tract lengths.
         monitors: name to monitor; None is `{"raw": Raw()}`.
         nodes: number of nodes without a connectome; by default the length of the model's `[N]` parameters, else 1.
 
@@ -37,7 +44,9 @@ class Simulator(Parametrised):
     connectome: Connectome | None
     coupling: AbstractCoupling | None
     integrator: AbstractIntegrator
-    noise: Additive | None
+    noise: AbstractNoise | None
+    stimulus: AbstractStimulus | None
+    delays: Delays | None
     monitors: dict[str, AbstractMonitor]
     nodes: int | None = eqx.field(static=True)
 
@@ -48,16 +57,20 @@ class Simulator(Parametrised):
         *,
         coupling: AbstractCoupling | None = None,
         integrator: AbstractIntegrator,
-        noise: Additive | None = None,
+        noise: AbstractNoise | None = None,
+        stimulus: AbstractStimulus | None = None,
+        delays: Delays | None = None,
         monitors: Mapping[str, AbstractMonitor] | None = None,
         nodes: int | None = None,
     ):
-        _check_parts(model, connectome, coupling, integrator, noise)
+        parts = {"model": model, "connectome": connectome, "coupling": coupling, "integrator": integrator}
+        _check_parts(parts | {"noise": noise, "stimulus": stimulus, "delays": delays})
         _check_monitors(monitors)
         if nodes is not None and (isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1):
             raise ValueError(f"nodes={nodes!r} was given; expected a whole number above 0")
         self.model, self.connectome, self.coupling = model, connectome, coupling
-        self.integrator, self.noise, self.nodes = integrator, noise, nodes
+        self.integrator, self.noise, self.stimulus, self.nodes = integrator, noise, stimulus, nodes
+        self.delays = delays if delays is None or connectome is None else delays.measured(connectome)
         self.monitors = {"raw": Raw()} if monitors is None else dict(monitors)
 
     @property
@@ -102,19 +115,48 @@ class Simulator(Parametrised):
         for monitor in self.monitors.values():
             monitor.reads(variables)
         if self.noise is not None:
-            self.noise.check_variables(variables)
+            like = jax.ShapeDtypeStruct((n,), jnp.result_type(float))
+            self.noise.noisy(dict.fromkeys(variables, like))
+        if self.stimulus is not None:
+            self.stimulus.check_nodes(n)
+        if self.delays is not None:
+            if self.connectome is None:
+                raise ValueError("delays were given without a connectome; leave delays out, or give a connectome")
+            self.delays.check(self.connectome)
+        self._check_integrator()
+        self._check_correlation(n)
         self.period_steps()
 
+    def _check_integrator(self) -> None:
+        brings, native = isinstance(self.model, AbstractStepper), isinstance(self.integrator, Native)
+        name, dt = type(self.model).__name__, self.dt
+        if brings and not native:
+            kind = type(self.integrator).__name__
+            raise ValueError(f"{name} brings its own step; use integrator=Native(dt={dt:g}) instead of {kind}")
+        if native and not brings:
+            raise ValueError(f"{name} has no step of its own; use integrator=Heun(dt={dt:g}) instead of Native")
 
-def _check_parts(model: Any, connectome: Any, coupling: Any, integrator: Any, noise: Any) -> None:
+    def _check_correlation(self, n: int) -> None:
+        correlation = getattr(self.noise, "correlation", None)
+        if correlation is not None and correlation.shape != (n, n):
+            raise ValueError(f"the noise correlation is {list(correlation.shape)}; expected [{n}, {n}], [node, node]")
+
+
+_KINDS = {
+    "model": (AbstractModel, "one of vbinfer.models, vb.models.Linear()", False),
+    "connectome": (Connectome, "vb.Connectome(weights, tract_lengths)", True),
+    "coupling": (AbstractCoupling, "coupling=vb.coupling.Linear(G=0.5)", True),
+    "integrator": (AbstractIntegrator, "integrator=vb.Heun(dt=0.1)", False),
+    "noise": (AbstractNoise, "noise=vb.noise.Additive(sigma=0.01)", True),
+    "stimulus": (AbstractStimulus, "stimulus=vb.stimuli.Pulse(onset=100.0, duration=10.0, amplitude=1.0)", True),
+    "delays": (Delays, "delays=vb.Delays(max=80.0)", True),
+}
+
+
+def _check_parts(parts: Mapping[str, Any]) -> None:
     """Every part is an object of its kind; the message says what to write."""
-    for name, value, kind, example, optional in (
-        ("model", model, AbstractModel, "one of vbinfer.models, vb.models.Linear()", False),
-        ("connectome", connectome, Connectome, "vb.Connectome(weights, tract_lengths)", True),
-        ("coupling", coupling, AbstractCoupling, "coupling=vb.coupling.Linear(G=0.5)", True),
-        ("integrator", integrator, AbstractIntegrator, "integrator=vb.Heun(dt=0.1)", False),
-        ("noise", noise, Additive, "noise=vb.noise.Additive(sigma=0.01)", True),
-    ):
+    for name, value in parts.items():
+        kind, example, optional = _KINDS[name]
         if not isinstance(value, kind) and not (optional and value is None):
             given = repr(value) if isinstance(value, str | int | float | type) else type(value).__name__
             raise TypeError(f"{name} was given as {given}; expected {example}")

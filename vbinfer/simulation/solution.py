@@ -14,20 +14,33 @@ class Carry(NamedTuple):
     x: Any
     """State of the model, leaves `[N]` or `[N, B]`."""
     monitors: dict[str, Any]
+    noise: Any = None
+    """What the noise carries (coloured noise: its own state)."""
+    line: Any = None
+    """Signals under way, `network.delays.Line`; None without delays."""
+
+
+class Grid(NamedTuple):
+    """What two simulators must share for one to continue a run of the other."""
+
+    dt: float
+    periods: tuple[tuple[str, int], ...]
+    """Steps per sample of every monitor, by name."""
+    slots: int
+    """Slots of the ring of delays; 0 without delays."""
 
 
 class Final(eqx.Module):
     """The end of a simulation: pass it as `init=` to continue as if there had been no break.
 
-    It holds the number of steps taken, the state and the monitors with their open windows, but no key: noise is
-    indexed by the absolute step, so the same key continues the same noise.
+    It holds the number of steps taken, the state, the signals under way and the monitors with their open windows, but
+    no key: noise is indexed by the absolute step, so the same key continues the same noise.
     """
 
     carry: Carry
     phase: int = eqx.field(static=True)
     """Steps since the last moment at which every monitor sampled."""
-    grid: tuple[float, tuple[tuple[str, int], ...]] = eqx.field(static=True)
-    """dt, and the steps per sample of every monitor: what a simulator must share to continue."""
+    grid: Grid = eqx.field(static=True)
 
     @property
     def state(self) -> Any:

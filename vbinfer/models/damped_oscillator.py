@@ -1,0 +1,44 @@
+"""Two variables that spiral into a known fixed point: the smallest model with something to infer."""
+
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbinfer._param import Param, param
+from vbinfer.models.base import AbstractVectorField
+
+
+class DampedState(NamedTuple):
+    """x: prey, y: predator, dimensionless, each `[N]`."""
+
+    x: Array
+    y: Array
+
+
+class DampedOscillator(AbstractVectorField):
+    """Predator and prey that both limit themselves (Lotka 1925 and Volterra 1926, with self-limitation).
+
+    dx/dt = x - x y - a x^2 + c + u
+    dy/dt = x y - y - b y^2
+
+    Without input it spirals into x* = (1 + b) / (1 + a b), y* = (1 - a) / (1 + a b), for a < 1. The unit of time is
+    taken as 1 ms. The equations are those of vbi's toy problem.
+
+    Murray 2002, chapter 3, doi:10.1007/b98868
+    """
+
+    State: ClassVar = DampedState
+    a: Param = param(0.1, unit="1/ms", doc="self-limitation of x")
+    b: Param = param(0.05, unit="1/ms", doc="self-limitation of y")
+    cvar: tuple[str, ...] = eqx.field(static=True, default=("x",))
+
+    def init(self, n: int) -> DampedState:
+        return DampedState(jnp.full(n, 0.5), jnp.ones(n))
+
+    def dfun(self, t: Array, x: DampedState, c: Array, u: Array) -> DampedState:
+        return DampedState(
+            x.x - x.x * x.y - self.a * x.x**2 + c[0] + u,
+            x.x * x.y - x.y - self.b * x.y**2,
+        )

@@ -1,0 +1,87 @@
+"""The normal form of a supercritical Hopf bifurcation, with its frequency in rad/ms or in Hz."""
+
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbinfer._param import Param, param
+from vbinfer.models.base import AbstractVectorField
+
+RAD_PER_MS = 2.0 * jnp.pi / 1000.0
+"""Angular frequency of 1 Hz."""
+
+
+class HopfState(NamedTuple):
+    """x, y: real and imaginary part of the oscillation z, dimensionless, each `[N]`."""
+
+    x: Array
+    y: Array
+
+
+def _normal_form(x: HopfState, a: Array, omega: Array, c: Array, u: Array) -> HopfState:
+    growth = a - x.x**2 - x.y**2
+    into_x = growth * x.x - omega * x.y + c[0] + u
+    into_y = growth * x.y + omega * x.x
+    return HopfState(into_x, into_y + c[1] if c.shape[0] > 1 else into_y)
+
+
+def _check_coupled(name: str, cvar: tuple[str, ...]) -> None:
+    if cvar not in (("x", "y"), ("x",)):
+        raise ValueError(f'{name} couples cvar=("x", "y") or ("x",); {cvar!r} was given')
+
+
+class SupHopf(AbstractVectorField):
+    """Normal form of a supercritical Hopf bifurcation, angular frequency in rad/ms (Kuznetsov 1998; Deco et al. 2017).
+
+    dx/dt = (a - x^2 - y^2) x - omega y + c_x + u
+    dy/dt = (a - x^2 - y^2) y + omega x + c_y
+
+    For a < 0 a damped rotation into the origin, for a > 0 a cycle of radius sqrt(a). Both variables are coupled, or x
+    alone with `cvar=("x",)`, as in neurolib and, for undelayed input, tvboptim; "Hopf with strength G" is
+    `coupling.Difference(G)` in most papers. Names and defaults are TVB's. `StuartLandau` is the same field with the
+    frequency in Hz.
+
+    doi:10.1007/b98848, doi:10.1038/s41598-017-03073-5
+    """
+
+    State: ClassVar = HopfState
+    a: Param = param(-0.5, unit="1/ms", doc="distance from the bifurcation, the growth rate at the origin")
+    omega: Param = param(1.0, unit="rad/ms", doc="angular frequency")
+    cvar: tuple[str, ...] = eqx.field(static=True, default=("x", "y"))
+
+    def validate(self) -> None:
+        _check_coupled(type(self).__name__, self.cvar)
+
+    def init(self, n: int) -> HopfState:
+        return HopfState(jnp.full(n, 0.1), jnp.zeros(n))
+
+    def dfun(self, t: Array, x: HopfState, c: Array, u: Array) -> HopfState:
+        return _normal_form(x, self.a, self.omega, c, u)
+
+
+class StuartLandau(AbstractVectorField):
+    """Oscillator near a Hopf bifurcation, frequency in Hz (Landau 1944; Stuart 1960; Cabral et al. 2022).
+
+    dz/dt = z (a + i 2 pi f / 1000 - |z|^2) + c_x + i c_y + u,   z = x + i y
+
+    The field of `SupHopf`, with the frequency as recordings report it. Defaults are vbi's, gamma oscillations of radius
+    sqrt(0.1) at 40 Hz (there omega = 2 pi 0.04 rad/ms); it couples the z_j - z_i, that is `coupling.Difference`.
+
+    doi:10.1017/S002211206000116X, doi:10.1038/s42005-022-00950-y
+    """
+
+    State: ClassVar = HopfState
+    a: Param = param(0.1, unit="1/ms", doc="distance from the bifurcation, the growth rate at the origin")
+    f: Param = param(40.0, unit="Hz", doc="frequency")
+    cvar: tuple[str, ...] = eqx.field(static=True, default=("x", "y"))
+
+    def validate(self) -> None:
+        _check_coupled(type(self).__name__, self.cvar)
+
+    def init(self, n: int) -> HopfState:
+        return HopfState(jnp.full(n, 0.1), jnp.zeros(n))
+
+    def dfun(self, t: Array, x: HopfState, c: Array, u: Array) -> HopfState:
+        return _normal_form(x, self.a, RAD_PER_MS * self.f, c, u)

@@ -1,0 +1,148 @@
+"""Sensors: EEG, MEG and stereotactic EEG as a matrix of gains times the activity of the sources."""
+
+from collections.abc import Iterable, Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbinfer._param import Param, did_you_mean, param
+from vbinfer.monitors.base import AbstractMonitor, positive_ms
+from vbinfer.monitors.raw import chosen
+
+Sources = tuple[tuple[str, float], ...]
+
+
+def contract(matrix: Array, x: Array, what: str = "gain") -> Array:
+    """sum_i matrix_si x_i: `[S, N]`, or one for each draw `[S, N, B]`, times `[N]` or `[N, B]`."""
+    if matrix.shape[1] != x.shape[0]:
+        raise ValueError(
+            f"the {what}: {list(matrix.shape[:2])} for a simulation of {x.shape[0]} nodes; give one column per node"
+            + ("" if what != "gain" else " (vb.monitors.region_gain sums the vertices of each region)")
+        )
+    sum_over_nodes = "snb,nb->sb" if matrix.ndim == 3 else "sn,n...->s..."
+    return jnp.einsum(sum_over_nodes, matrix, x, precision=jax.lax.Precision.HIGHEST)
+
+
+def _sources(var: str | Mapping[str, float] | Sources) -> Sources:
+    """Names and weights, in order; one name has weight 1."""
+    if isinstance(var, str):
+        return ((var, 1.0),)
+    pairs = var.items() if isinstance(var, Mapping) else var
+    found = tuple((str(name), float(weight)) for name, weight in pairs)
+    if not found:
+        raise ValueError('no source was given; name a state variable, var="y1", or a sum, var={"y1": 1.0, "y2": -1.0}')
+    return found
+
+
+def _labels(labels: Iterable[object] | None) -> tuple[str, ...] | None:
+    return None if labels is None else tuple(str(label) for label in labels)
+
+
+class AbstractSensors(AbstractMonitor):
+    """Sensors that see a weighted sum of the sources, averaged over the period.
+
+    y_s = sum_i gain_si mean_t s_i(t),   s = sum_v w_v x_v
+    """
+
+    gain: eqx.AbstractVar[Array]
+    var: eqx.AbstractVar[Sources]
+    reference: eqx.AbstractVar[str | None]
+    labels: eqx.AbstractVar[tuple[str, ...] | None]
+
+    def validate(self) -> None:
+        kind = type(self).__name__
+        if self.gain.ndim != 2:
+            raise ValueError(f"{kind} was given a gain of shape {list(self.gain.shape)}; expected [sensor, node]")
+        if self.labels is not None and len(self.labels) != self.gain.shape[0]:
+            raise ValueError(f"{kind} has {len(self.labels)} labels for a gain with {self.gain.shape[0]} sensors")
+        if self.reference not in (None, "average", *(self.labels or ())):
+            known = did_you_mean(str(self.reference), ("average", *(self.labels or ())))
+            raise ValueError(f"{kind} has no sensor {self.reference!r} to refer to. {known}")
+
+    def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
+        return chosen(tuple(name for name, _ in self.var), variables)
+
+    def init(self, x: dict[str, Array]) -> tuple[Array, Array]:
+        return jnp.zeros(()), jnp.zeros_like(x[self.var[0][0]])
+
+    def observe(self, carry: tuple[Array, Array], x: dict[str, Array]) -> tuple[Array, Array]:
+        count, total = carry
+        for name, weight in self.var:
+            total = total + (x[name] if weight == 1.0 else weight * x[name])
+        return count + 1.0, total
+
+    def sample(self, carry: tuple[Array, Array], x: dict[str, Array]) -> tuple[tuple[Array, Array], Array]:
+        count, total = carry
+        y = contract(self.gain, total / count)
+        if self.reference == "average":
+            y = y - y.mean(axis=0, keepdims=True)
+        elif self.reference is not None:
+            row = (self.labels or ()).index(self.reference)
+            y = y - y[row : row + 1]
+        return self.init(x), y
+
+
+class EEG(AbstractSensors):
+    """Electroencephalogram: gains times the mean of the sources over each period, `[T, sensor]`.
+
+    y_s = sum_i gain_si mean_t s_i(t),   s = sum_v w_v x_v;   with a reference, y_s - mean_s' y_s' or y_s - y_ref
+
+    Args:
+        gain: `[sensor, node]`, the potential at a sensor for a unit source in a region (`read_projection`,
+            `region_gain`).
+        var: the source: a state variable, or a weighted sum of several, `{"y1": 1.0, "y2": -1.0}` for JansenRit.
+        period: ms between samples; each is the mean of the states after the steps of its period.
+        reference: None keeps the reference of the gains, `"average"` subtracts the mean over sensors, a label that
+            sensor.
+        labels: names of the sensors.
+
+    >>> EEG([[1.0, 0.5], [0.2, 1.0]], var={"y1": 1.0, "y2": -1.0}, period=4.0, reference="average").var
+    (('y1', 1.0), ('y2', -1.0))
+    """
+
+    gain: Param = param(axes=("sensor", "node"), doc="signal of a sensor for a unit source in a node")
+    var: Sources = eqx.field(static=True, converter=_sources)  # type: ignore[misc]  (param() above has no default)
+    period: float | None = eqx.field(static=True, converter=positive_ms)
+    reference: str | None = eqx.field(static=True, default=None, kw_only=True)
+    labels: tuple[str, ...] | None = eqx.field(static=True, default=None, converter=_labels, kw_only=True)
+
+
+class MEG(AbstractSensors):
+    """Magnetoencephalogram: as `EEG`, without a reference.
+
+    y_s = sum_i gain_si mean_t s_i(t),   s = sum_v w_v x_v
+
+    Args:
+        gain: `[sensor, node]`, the field at a sensor for a unit source in a region.
+        var: the source, a state variable or a weighted sum of several.
+        period: ms between samples; each is the mean over its period.
+        labels: names of the sensors.
+    """
+
+    gain: Param = param(axes=("sensor", "node"), doc="signal of a sensor for a unit source in a node")
+    var: Sources = eqx.field(static=True, converter=_sources)  # type: ignore[misc]  (param() above has no default)
+    period: float | None = eqx.field(static=True, converter=positive_ms)
+    labels: tuple[str, ...] | None = eqx.field(static=True, default=None, converter=_labels, kw_only=True)
+    reference: str | None = eqx.field(static=True, default=None, init=False)
+
+
+class SEEG(AbstractSensors):
+    """Stereotactic EEG: contacts inside the brain, as `EEG`; `seeg_gain` makes gains from positions.
+
+    y_s = sum_i gain_si mean_t s_i(t),   s = sum_v w_v x_v;   with a reference, y_s - mean_s' y_s' or y_s - y_ref
+
+    Args:
+        gain: `[contact, node]`.
+        var: the source, `"x1"` or `{"x1": -1.0, "x2": 1.0}` for the Epileptor.
+        period: ms between samples; each is the mean over its period.
+        reference: None, `"average"` or the label of a contact.
+        labels: names of the contacts.
+    """
+
+    gain: Param = param(axes=("sensor", "node"), doc="signal of a contact for a unit source in a node")
+    var: Sources = eqx.field(static=True, converter=_sources)  # type: ignore[misc]  (param() above has no default)
+    period: float | None = eqx.field(static=True, converter=positive_ms)
+    reference: str | None = eqx.field(static=True, default=None, kw_only=True)
+    labels: tuple[str, ...] | None = eqx.field(static=True, default=None, converter=_labels, kw_only=True)

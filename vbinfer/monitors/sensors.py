@@ -1,0 +1,204 @@
+"""Where sensors are and what they see: reading the files of The Virtual Brain, and gains from positions."""
+
+import bz2
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+LIMIT = 2**30
+"""Bytes of one file, unpacked: more is refused (300 sensors by 16,384 vertices in float64 are 4e7)."""
+
+_GAIN_NAMES = ("ProjectionMatrix", "gain", "Gain", "gain_matrix", "projection_data")
+
+
+class Sensors(NamedTuple):
+    """Sensors of a recording."""
+
+    labels: tuple[str, ...]
+    positions: np.ndarray
+    """`[sensor, 3]`, in the unit of the file (mm in TVB)."""
+    orientations: np.ndarray | None
+    """`[sensor, 3]`, for MEG coils."""
+
+
+def read_sensors(path: str | Path) -> Sensors:
+    """Read a table of sensors: a line `label x y z` each, for MEG `label x y z nx ny nz`; text, or text in bz2.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line of another form, with its number; no line at all.
+    """
+    path = Path(path)
+    labels, rows = [], []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        cells = line.split("#")[0].replace(",", " ").split()
+        if not cells:
+            continue
+        try:
+            row = [float(cell) for cell in cells[1:]]
+        except ValueError:
+            row = []
+        if len(row) not in (3, 6) or len(row) != len(rows[0] if rows else row):
+            raise ValueError(
+                f"line {number} of {str(path)!r} is {line.strip()!r}; expected label x y z (or label x y z nx ny nz), "
+                "the same in every line"
+            )
+        labels.append(cells[0])
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{str(path)!r} has no sensors; expected lines label x y z")
+    table = np.array(rows, np.float64)
+    return Sensors(tuple(labels), table[:, :3], table[:, 3:] if table.shape[1] == 6 else None)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    return path
+
+
+def _text(path: Path) -> str:
+    with (bz2.open if path.suffix == ".bz2" else open)(_existing(path), "rb") as stream:
+        data = stream.read(LIMIT + 1)
+    if len(data) > LIMIT:
+        raise ValueError(f"{str(path)!r} is larger than {LIMIT:,} bytes")
+    return data.decode("utf-8-sig", errors="replace")
+
+
+def read_projection(path: str | Path, name: str | None = None) -> np.ndarray:
+    """Read a matrix of gains, `[sensor, source]`: NumPy (`.npy`, `.npz`), MATLAB (`.mat` up to version 7.2), text.
+
+    Args:
+        path: the file; `.txt`, `.csv` and either in `.bz2` are tables of numbers.
+        name: which array of an `.npz` or `.mat`; by default `ProjectionMatrix` (TVB's), `gain`, `Gain`, `gain_matrix`
+            or `projection_data`, else the only matrix in it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no matrix, several, or one with NaN or infinities.
+    """
+    path = Path(path)
+    suffix = _existing(path).suffix
+    if suffix == ".npy":
+        gain = np.load(path, allow_pickle=False)
+    elif suffix in (".npz", ".mat"):
+        gain = _pick(path, _arrays(path, suffix), name)
+    elif suffix in (".txt", ".csv", ".bz2"):
+        gain = np.loadtxt(_text(path).replace(",", " ").replace(";", " ").splitlines(), ndmin=2)
+    else:
+        raise ValueError(f"{str(path)!r} is of no known kind; give .npy, .npz, .mat, .txt, .csv or .bz2")
+    gain = np.asarray(gain, np.float64)
+    if gain.ndim != 2 or not np.isfinite(gain).all():
+        raise ValueError(
+            f"{str(path)!r} holds {list(gain.shape)} numbers, {np.isnan(gain).sum()} NaN; "
+            "expected finite ones, [sensor, source]"
+        )
+    return gain
+
+
+def _arrays(path: Path, suffix: str) -> dict[str, np.ndarray]:
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    from scipy.io import loadmat  # here, because importing vbinfer need not load it
+
+    try:
+        return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+    except NotImplementedError as error:
+        raise ValueError(f"{str(path)!r} is of version 7.3 (HDF5); save it in MATLAB with '-v7'") from error
+
+
+def _pick(path: Path, arrays: dict[str, np.ndarray], name: str | None) -> np.ndarray:
+    matrices = {key: a for key, a in arrays.items() if a.ndim == 2 and a.dtype.kind in "fiu" and a.size > 1}
+    found = [key for key in ((name,) if name is not None else _GAIN_NAMES) if key in matrices]
+    if name is None and not found and len(matrices) == 1:
+        found = list(matrices)
+    if not found:
+        asked = "none of them is known as a gain" if name is None else f"none is {name!r}"
+        listing = ", ".join(matrices) or "(none)"
+        raise ValueError(f"{str(path)!r} holds the matrices {listing}; {asked}; write name=... with the right one")
+    return matrices[found[0]]
+
+
+def region_gain(gain: np.ndarray, mapping: np.ndarray, n_regions: int | None = None) -> np.ndarray:
+    """Gains of regions from gains of the vertices of a surface: G_sr = sum of gain_sv over the vertices v of r.
+
+    Every vertex of a region is taken to have the region's activity, as in TVB.
+
+    Args:
+        gain: `[sensor, vertex]`.
+        mapping: `[vertex]`, the region of each vertex, counted from 0.
+        n_regions: number of regions; by default the largest one named. Regions without vertices (subcortical ones)
+            get zeros.
+
+    Returns:
+        `[sensor, region]`.
+
+    >>> region_gain(np.array([[1.0, 2.0, 4.0]]), np.array([0, 2, 0]))
+    array([[5., 0., 2.]])
+    """
+    gain, mapping = np.asarray(gain, np.float64), np.asarray(mapping)
+    if gain.ndim != 2 or mapping.ndim != 1 or gain.shape[1] != len(mapping):
+        raise ValueError(
+            f"gain is {list(gain.shape)} and mapping {list(mapping.shape)}; expected [sensor, vertex] and [vertex]"
+        )
+    if np.any(mapping != np.round(mapping)) or mapping.min() < 0:
+        raise ValueError("mapping must hold whole numbers from 0, the region of each vertex")
+    n = int(mapping.max()) + 1 if n_regions is None else n_regions
+    if mapping.max() >= n:
+        raise ValueError(f"mapping names region {int(mapping.max())} but n_regions={n}; regions count from 0")
+    member = np.zeros((len(mapping), n))
+    member[np.arange(len(mapping)), mapping.astype(int)] = 1.0
+    return gain @ member
+
+
+def seeg_gain(
+    positions: np.ndarray,
+    centres: np.ndarray,
+    orientations: np.ndarray | None = None,
+    *,
+    power: int = 2,
+    sigma: float = 1.0,
+) -> np.ndarray:
+    """Gains of contacts inside a homogeneous conductor, from distances d = position - centre.
+
+    with orientations Q:  G_sr = Q_r . d_sr / (4 pi sigma |d_sr|^3)      a current dipole (Sarvas 1987, eq. 12)
+    without:              G_sr = 1 / (4 pi sigma |d_sr|^power)
+
+    power = 2 is the size of a dipole's potential when its direction is unknown (the usual choice for stereotactic EEG
+    of region models), power = 1 the potential of a current monopole. Walls of the head and folding of the cortex are
+    left out: within a few mm of a contact the centre of a region stands for it badly.
+
+    Args:
+        positions: `[contact, 3]`, mm.
+        centres: `[region, 3]`, mm (`connectome.centres`).
+        orientations: `[region, 3]`, unit vectors.
+        power: 1 or 2.
+        sigma: conductivity; a scale, unless all units are kept.
+
+    Returns:
+        `[contact, region]`.
+
+    doi:10.1088/0031-9155/32/1/004
+    """
+    positions, centres = np.asarray(positions, np.float64), np.asarray(centres, np.float64)
+    if positions.ndim != 2 or centres.ndim != 2 or positions.shape[1] != 3 or centres.shape[1] != 3:
+        raise ValueError(
+            f"positions is {list(positions.shape)} and centres {list(centres.shape)}; "
+            "expected [contact, 3] and [region, 3]"
+        )
+    if power not in (1, 2):
+        raise ValueError(f"power={power} was given; write 2 (dipole of unknown direction) or 1 (monopole)")
+    away = positions[:, None, :] - centres[None, :, :]
+    distance = np.sqrt((away**2).sum(-1))
+    if not distance.all():
+        contact, region = np.argwhere(distance == 0)[0]
+        raise ValueError(f"contact {contact} lies exactly on the centre of region {region}: its gain would be infinite")
+    if orientations is None:
+        return 1.0 / (4.0 * math.pi * sigma * distance**power)
+    orientations = np.asarray(orientations, np.float64)
+    if orientations.shape != centres.shape:
+        raise ValueError(f"orientations is {list(orientations.shape)}; expected {list(centres.shape)}, one per region")
+    return (away * orientations).sum(-1) / (4.0 * math.pi * sigma * distance**3)

@@ -1,0 +1,288 @@
+"""Conduction delays: what a node sent is kept for the longest lag, and read when it arrives."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
+
+from vbinfer._param import Parametrised
+from vbinfer.network.connectome import Connectome
+
+Rows = tuple[Array, ...]
+
+
+def _milliseconds(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"Delays(max={value!r}) was given; expected a number of ms, 0 or more, or None")
+    return float(value)
+
+
+class Delays(Parametrised):
+    """Delays of `tract_lengths / speed`: node i receives at time t what node j sent at t - lag_ij.
+
+    What was sent is kept in a ring buffer of max/dt slots, so memory does not grow with the simulated time. Lengths and
+    speed stay parameters (`connectome.tract_lengths`, `connectome.speed`).
+
+    - `interpolate=False`: lags are rounded to steps, round(lag / dt) with halves to the even number, as TVB does. A
+      lag of 0 steps reads the state of the current stage of the integrator. The derivative with respect to speed and
+      lengths is exactly 0.
+    - `interpolate=True`: what was sent is interpolated linearly between steps, with the current stage as the newest
+      point. d/d(speed) and d/d(tract_lengths) exist; the error is second order in dt where the history is smooth.
+
+    Before time zero a node sent its initial state, or what `init=History(...)` says.
+
+    Args:
+        max: the longest lag that the ring can hold, ms; None measures it from the connectome (its connections of
+            non-zero weight). A longer lag is an error when the simulator is built, and gives NaN, hence an invalid
+            draw, where speed or lengths are drawn: set `max` to the longest lag under the prior.
+        interpolate: see above.
+
+    Example:
+        >>> import vbinfer as vb
+        >>> network = vb.Connectome([[0.0, 1.0], [0.5, 0.0]], [[0.0, 30.0], [60.0, 0.0]], speed=3.0)
+        >>> vb.network.delays.longest_lag(network)      # 60 mm at 3 mm/ms
+        20.0
+    """
+
+    max: float | None = eqx.field(static=True, default=None, converter=_milliseconds)
+    interpolate: bool = eqx.field(static=True, default=False)
+
+    def measured(self, connectome: Connectome) -> "Delays":
+        """The same with `max` as a number."""
+        if self.max is not None:
+            return self
+        if _is_traced(connectome):
+            raise ValueError("Delays() cannot measure lengths that are being traced; write Delays(max=...) in ms")
+        return Delays(longest_lag(connectome), self.interpolate)
+
+    def check(self, connectome: Connectome) -> None:
+        """Raise ValueError when a connection is longer than the ring; nothing for traced values."""
+        if _is_traced(connectome):
+            return
+        longest = longest_lag(connectome)
+        if self.max is not None and longest > self.max * (1.0 + 1e-6):
+            least = math.ceil(longest * 10.0) / 10.0
+            raise ValueError(
+                f"longest delay is {longest:.4g} ms but Delays(max={self.max:g}); set max to at least {least:g}"
+            )
+
+    def slots(self, dt: float) -> int:
+        """Number of slots of the ring."""
+        assert self.max is not None
+        return math.ceil(self.max / dt - 1e-6) + 2
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.interpolate, bool):
+            raise TypeError(f"Delays(interpolate={self.interpolate!r}) was given; expected True or False")
+
+
+def _is_traced(connectome: Connectome) -> bool:
+    return any(isinstance(a, Tracer) for a in (connectome.weights, connectome.tract_lengths, connectome.speed))
+
+
+def longest_lag(connectome: Connectome) -> float:
+    """The longest tract_length / speed of a connection, ms."""
+    lengths = np.where(np.asarray(connectome.weights) != 0.0, np.asarray(connectome.tract_lengths), 0.0)
+    return float(lengths.max(initial=0.0)) / float(connectome.speed)
+
+
+class History(eqx.Module):
+    """What the nodes did before time zero: pass it as `init=`.
+
+    Args:
+        state: the model's State with leaves `[H, N]`, rows dt apart, oldest first; the last row is the state at time
+            zero. Before its first row the state is that of the first row; only the last max/dt rows matter.
+    """
+
+    state: Any
+
+
+class Line(NamedTuple):
+    """Signals under way."""
+
+    ring: Rows
+    """For each row that the coupling sends `[slot, N, ...batch]`; slot k holds the steps that are k modulo the slots."""
+    due: Rows
+    """What arrives now of what was sent at earlier steps, sum_j w_ij sent_j(t - lag_ij): rows `[N, ...batch]`."""
+
+
+class Wiring(NamedTuple):
+    """Weights and delays prepared for a run: how what the nodes send becomes what they receive."""
+
+    instant: Callable[[Array], Array]
+    """What is sent now, `[N, ...]`, to sum_j w_ij sent_j over the connections without delay."""
+    arriving: Callable[[Array, Array], Array] | None
+    """(ring, step) to the sum over the connections with delay at that step; None where nothing is delayed."""
+    strength: Array
+    """sum_j w_ij, `[N]` or, in a batch, `[N, 1]` or `[N, B]`."""
+
+
+def wiring(connectome: Connectome, delays: Delays | None, dt: float, batched: bool) -> Wiring:
+    """Prepare a connectome for steps of `dt` ms; `batched` when states are `[N, B]`."""
+    w, received = connectome.weights, connectome.received
+    strength = connectome.strength
+    if batched and strength.ndim == 1:
+        strength = strength[:, None]
+    if delays is None:
+        return Wiring(lambda sent: received(w, sent), None, strength)
+    lag = _lag(connectome, delays, dt)
+    if lag.steps.ndim > connectome.pair_rank:
+        instant = _instant_by_draw(connectome, lag)
+    else:
+        now = _times(w, jnp.where(lag.steps == 0, 1.0 - lag.part, 0.0))
+        instant = lambda sent: received(now, sent)  # noqa: E731
+    reads = [(_times(w, jnp.where(lag.steps == 0, 0.0, 1.0 - lag.part)), jnp.maximum(lag.steps, 1))]
+    if delays.interpolate:
+        reads.append((_times(w, lag.part), lag.steps + 1))
+    elif lag.steps.ndim > w.ndim:
+        reads = [(w, lag.steps)]  # a weight for each draw would be read from memory at every step
+    readers = [_reader(connectome, weight, age) for weight, age in reads]
+
+    def arriving(ring: Array, step: Array) -> Array:
+        total = readers[0](ring, step)
+        for read in readers[1:]:
+            total = total + read(ring, step)
+        return total + lag.fault
+
+    return Wiring(instant, arriving, strength)
+
+
+class _Lag(NamedTuple):
+    steps: Array
+    """Whole steps of lag of every pair, int32: `[N, N]` or `[edge]`, with the batch appended where it is drawn."""
+    part: Array
+    """The fraction of a step beyond them; 0 without interpolation."""
+    fault: Array
+    """0, or NaN where a lag does not fit the ring or a speed is not positive: the draw fails visibly."""
+
+
+def _lag(connectome: Connectome, delays: Delays, dt: float) -> _Lag:
+    w, lengths, speed = connectome.weights, connectome.tract_lengths, connectome.speed
+    assert delays.max is not None
+    if speed.ndim and lengths.ndim == connectome.pair_rank:
+        lengths = lengths[..., None]
+    if speed.ndim:  # one for each draw, [1, B]
+        speed = speed.reshape((1,) * connectome.pair_rank + (-1,))
+    time = lengths / speed
+    present = w != 0.0
+    if time.ndim > present.ndim:
+        present = present[..., None]
+    elif present.ndim > time.ndim:
+        present = present.any(axis=-1)
+    bad = ((time > delays.max * (1.0 + 1e-6)) & present) | ~(speed > 0.0)
+    bad = bad.any(axis=tuple(range(connectome.pair_rank)))
+    fault = jnp.where(bad, jnp.nan, 0.0).astype(w.dtype)
+    fixed = jax.lax.stop_gradient(time) / dt
+    whole = jnp.floor(fixed) if delays.interpolate else jnp.round(fixed)
+    steps = jnp.clip(jnp.nan_to_num(whole), 0.0, delays.slots(dt) - 2).astype(jnp.int32)
+    part = time / dt - whole if delays.interpolate else jnp.zeros((), w.dtype)
+    return _Lag(steps, part, fault[None] if fault.ndim else fault)
+
+
+def _times(w: Array, factor: Array) -> Array:
+    """w * factor, either of which may have a batch axis that the other lacks."""
+    if factor.ndim and factor.ndim < w.ndim:
+        factor = factor[..., None]
+    elif factor.ndim > w.ndim:
+        w = w[..., None]
+    return w * factor
+
+
+def _instant_by_draw(connectome: Connectome, lag: _Lag) -> Callable[[Array], Array]:
+    """The connections without delay where lags differ between draws.
+
+    Those of length zero are without delay in every draw, a matrix product; the few others that may be are looked for
+    once, and a sum over `[N, N, B]` is done at each step only if there are any.
+    """
+    w, lengths, received = connectome.weights, connectome.tract_lengths, connectome.received
+    zero = lengths == 0.0 if lengths.ndim == connectome.pair_rank else jnp.zeros((), bool)
+    others = (lag.steps == 0) & ~(zero[..., None] if zero.ndim else zero)
+    always = _times(w, jnp.where(zero, 1.0, 0.0).astype(w.dtype)) if zero.ndim else None
+    some = _times(w, jnp.where(others, 1.0 - lag.part, 0.0))
+    any_others = others.any()
+
+    def instant(sent: Array) -> Array:
+        rest = jax.lax.cond(any_others, lambda s: received(some, s), jnp.zeros_like, sent)
+        return rest if always is None else received(always, sent) + rest
+
+    return instant
+
+
+def _reader(connectome: Connectome, weight: Array, age: Array) -> Callable[[Array, Array], Array]:
+    """(ring, step) to sum_j weight_ij sent_j(step - age_ij) over the pairs with age_ij > 0, of weight 0 otherwise."""
+    if connectome.edges is not None:
+        return _read_edges(connectome, weight, age)
+    weight_of, age_of = jnp.moveaxis(weight, 1, 0), jnp.moveaxis(age, 1, 0)  # source first
+
+    def read(ring: Array, step: Array) -> Array:
+        slots, n = ring.shape[:2]
+        position = step % slots
+        if ring.ndim == 2:
+            sent = _at(ring.reshape(-1), _slot(position, age_of, slots) * n + jnp.arange(n)[:, None])
+            return (weight_of * sent).sum(axis=0)
+        width = ring.shape[2]
+        by_draw = age_of.ndim == 3
+
+        def from_source(j: Array, total: Array) -> Array:
+            age = jax.lax.dynamic_index_in_dim(age_of, j, 0, keepdims=False)
+            slot = _slot(position, age, slots)
+            if by_draw:
+                sent = _at(ring.reshape(-1), (slot * n + j) * width + jnp.arange(width)[None])
+                sent = jnp.where(age > 0, sent, 0.0)
+            else:
+                sent = _at(ring.reshape(-1, width), slot * n + j)
+            w = jax.lax.dynamic_index_in_dim(weight_of, j, 0, keepdims=False)
+            return total + (w if w.ndim == 2 else w[:, None]) * sent
+
+        return jax.lax.fori_loop(0, n, from_source, jnp.zeros((n, width), ring.dtype))
+
+    return read
+
+
+def _read_edges(connectome: Connectome, weight: Array, age: Array) -> Callable[[Array, Array], Array]:
+    assert connectome.edges is not None
+    source = connectome.edges[1]
+
+    def read(ring: Array, step: Array) -> Array:
+        slots, n = ring.shape[:2]
+        slot = _slot(step % slots, age, slots)
+        if ring.ndim == 2:
+            sent = _at(ring.reshape(-1), slot * n + source)
+        elif age.ndim == 2:
+            width = ring.shape[2]
+            sent = _at(ring.reshape(-1), (slot * n + source[:, None]) * width + jnp.arange(width)[None])
+            sent = jnp.where(age > 0, sent, 0.0)
+        else:
+            sent = _at(ring.reshape(-1, ring.shape[2]), slot * n + source)
+        return connectome.gathered(_times(weight, sent))
+
+    return read
+
+
+def _slot(position: Array, age: Array, slots: int) -> Array:
+    slot = position - age
+    return jnp.where(slot < 0, slot + slots, slot)
+
+
+def _at(a: Array, index: Array) -> Array:
+    return a.at[index].get(mode="promise_in_bounds")
+
+
+def fill(sent: Array, slots: int) -> Array:
+    """The ring at step 0 from what was sent at the steps up to it, `[H, N, ...]`, oldest first."""
+    steps = jnp.arange(-slots + 1, 1)
+    rows = sent[jnp.maximum(steps + sent.shape[0] - 1, 0)]
+    return jnp.zeros_like(rows).at[steps % slots].set(rows)
+
+
+def write(ring: Array, step: Array, sent: Array) -> Array:
+    """The ring with what is sent at `step` in its slot."""
+    return jax.lax.dynamic_update_index_in_dim(ring, sent.astype(ring.dtype), step % ring.shape[0], 0)

@@ -1,0 +1,29 @@
+"""Compilation at the edge of the package, with vectors as wide as the processor has."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+WIDE = {"xla_cpu_prefer_vector_width": "512"}
+"""XLA keeps to 256 bits unless asked; noise and elementwise equations gain 1.3 to 1.4 where there are 512. Without
+effect elsewhere."""
+
+
+class Compiled:
+    """`equinox.filter_jit` with these options where they are allowed: JAX takes them for the outermost program only."""
+
+    def __init__(self, fn: Callable[..., Any]):
+        self._outermost = eqx.filter_jit(fn, compiler_options=WIDE)
+        self._inner = eqx.filter_jit(fn)
+
+    def __call__(self, *args: Any) -> Any:
+        traced = isinstance(jnp.zeros(()), Tracer) or any(isinstance(a, Tracer) for a in jax.tree.leaves(args))
+        return self._inner(*args) if traced else self._outermost(*args)
+
+    def compilations(self) -> int:
+        """How many programs were compiled so far."""
+        return self._outermost._cached._cache_size()

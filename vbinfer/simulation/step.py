@@ -1,0 +1,125 @@
+"""One step of a simulator: coupling with its delays, drift with its stimulus, noise."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbinfer.integrators import System
+from vbinfer.models.base import AbstractStepper
+from vbinfer.network.delays import Line, Wiring, fill, wiring, write
+from vbinfer.noise import START, Generator, Words
+from vbinfer.simulation.simulator import Simulator
+from vbinfer.simulation.solution import Carry
+
+Named = dict[str, Array]
+Step = Callable[[Carry, Named | None], Carry]
+"""(carry, standard normals of this step by state variable) to the next carry."""
+
+
+def named(sim: Simulator, x: Any) -> Named:
+    """A state by variable."""
+    return dict(zip(sim.model.variables(), x, strict=True))
+
+
+def read(sim: Simulator, monitor: Any, x: Named) -> Named:
+    """What a monitor reads of a state."""
+    return {name: x[name] for name in monitor.reads(sim.model.variables())}
+
+
+def start(sim: Simulator, history: Any, words: Words | None) -> Carry:
+    """The carry at time zero from a history with leaves `[H, N]` or `[H, N, B]`, oldest first."""
+    history = jax.vmap(sim.model.project)(history)
+    x = jax.tree.map(lambda a: a[-1], history)
+    by_name = named(sim, x)
+    monitors = {name: m.init(read(sim, m, by_name)) for name, m in sim.monitors.items()}
+    noise = None
+    if sim.noise is not None:
+        names = sim.noise.noisy(by_name)
+        zero = {name: jnp.zeros_like(by_name[name]) for name in names}
+        if words is not None:
+            generator = Generator(words, names, by_name)
+            zero = generator.split(generator.pairs(jnp.asarray(START, jnp.uint32), 1)[0])
+        noise = sim.noise.init(zero)
+    zero_step = jnp.zeros((), jnp.int32)
+    return Carry(zero_step, x, monitors, noise, None if sim.delays is None else _line(sim, history, x))
+
+
+def _line(sim: Simulator, history: Any, x: Any) -> Line:
+    assert sim.connectome is not None
+    assert sim.delays is not None
+    slots = sim.delays.slots(sim.dt)
+    sent = jax.vmap(lambda row: _sent(sim, row))(history)
+    ring = tuple(fill(jnp.broadcast_to(row, (row.shape[0], *x[0].shape)), slots) for row in sent)
+    wires = wiring(sim.connectome, sim.delays, sim.dt, batched=x[0].ndim == 2)
+    assert wires.arriving is not None
+    return Line(ring, tuple(wires.arriving(row, jnp.zeros((), jnp.int32)) for row in ring))
+
+
+def _coupled(sim: Simulator, x: Any) -> tuple[Array, ...]:
+    return tuple(x[sim.model.variable(name)] for name in sim.model.cvar)
+
+
+def _sent(sim: Simulator, x: Any) -> tuple[Array, ...]:
+    """The rows that the coupling sends and the model reads."""
+    assert sim.coupling is not None
+    return tuple(sim.coupling.pre(_coupled(sim, x)))[: sim.model.rows]
+
+
+def one_step(sim: Simulator, x: Any) -> Step:
+    """The step of a simulator whose states are shaped like `x`; what does not change from step to step is done here."""
+    batched = x[0].ndim == 2
+    wires = None if sim.connectome is None else wiring(sim.connectome, sim.delays, sim.dt, batched)
+    process = None if sim.noise is None else sim.noise.process(sim.dt)
+
+    def step(carry: Carry, z: Named | None) -> Carry:
+        x, noise, dW = carry.x, carry.noise, None
+        if process is not None and z is not None:
+            noise, kicks = process(noise, z, named(sim, x))
+            dW = type(x)(*(kicks.get(name, jnp.zeros((), a.dtype)) for name, a in named(sim, x).items()))
+        next_due = None
+        if carry.line is not None and wires is not None and wires.arriving is not None:
+            next_due = tuple(wires.arriving(ring, carry.step + 1) for ring in carry.line.ring)
+        new = sim.integrator.step(_system(sim, carry, wires, next_due), x, dW)
+        line = carry.line
+        if next_due is not None:
+            sent = (jnp.broadcast_to(row, x[0].shape) for row in _sent(sim, new))
+            ring = tuple(write(r, carry.step + 1, row) for r, row in zip(carry.line.ring, sent, strict=True))
+            line = Line(ring, next_due)
+        by_name = named(sim, new)
+        monitors = {k: m.observe(carry.monitors[k], read(sim, m, by_name)) for k, m in sim.monitors.items()}
+        return Carry(carry.step + 1, new, monitors, noise, line)
+
+    return step
+
+
+def _system(sim: Simulator, carry: Carry, wires: Wiring | None, next_due: Any) -> System:
+    """Coupling, drift and bounds during one step, for an integrator."""
+    model: Any = sim.model
+    like = carry.x[0]
+    time = lambda stage: (carry.step + stage) * sim.dt  # noqa: E731
+
+    def stimulus(stage: float) -> Array:
+        return jnp.zeros_like(like) if sim.stimulus is None else sim.stimulus(time(stage), like)
+
+    def couple(stage: float, x: Any) -> Array:
+        if wires is None or sim.coupling is None:
+            return jnp.zeros((len(model.cvar), *like.shape), like.dtype)
+        gx = tuple(wires.instant(row) for row in _sent(sim, x))
+        if next_due is not None:
+            due = carry.line.due if stage == 0.0 else next_due
+            if stage not in (0.0, 1.0):
+                due = tuple((1.0 - stage) * a + stage * b for a, b in zip(carry.line.due, next_due, strict=True))
+            gx = tuple(a + b for a, b in zip(gx, due, strict=True))
+        received = sim.coupling.post(gx, _coupled(sim, x), wires.strength)
+        return jnp.stack([jnp.broadcast_to(row, like.shape) for row in received])
+
+    def drift(stage: float, x: Any, c: Array) -> Any:
+        return model.dfun(time(stage), x, c, stimulus(stage))
+
+    def update(x: Any, c: Array, dW: Any) -> Any:
+        return model.step(time(0.0), x, c, stimulus(0.0), dW, sim.dt)
+
+    return System(couple, drift, model.project, update if isinstance(model, AbstractStepper) else None)
