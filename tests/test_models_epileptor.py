@@ -160,9 +160,12 @@ def test_a_parameter_of_the_other_form_is_refused():
         vb.models.Epileptor2D(form="vep", r=0.1)
     with pytest.raises(ValueError, match="the strength is the G of"):
         vb.bind(vb.models.Epileptor2D(form="vep"), {"Ks": -1.0})
+    with pytest.raises(ValueError, match='form="tvb" and form="vep"'):
+        vb.models.Epileptor2D(form="VEP")
     with pytest.raises(ValueError, match='modification=True belongs to form="tvb"'):
         vb.models.Epileptor2D(form="vep", modification=True)
     with pytest.raises(ValueError, match='couples cvar=\\("x1", "x2"\\)'):
         vb.models.Epileptor(cvar=("x1",))
+    assert float(vb.bind(vb.models.Epileptor2D(form="vep"), {"tau": 90.0}).tau) == 90.0
     assert "tau" not in vb.paths(vb.models.Epileptor2D())
     assert "r" not in vb.paths(vb.models.Epileptor2D(form="vep"))

@@ -1,4 +1,4 @@
-"""Models with matrices, polynomials or synapses of their own: bilinear DCM, dopamine, Zerlaut."""
+"""Bilinear DCM, dopamine, Zerlaut, Larter-Breakspear: their own matrices and polynomials, closed forms, edges."""
 
 import json
 from functools import partial

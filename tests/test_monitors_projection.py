@@ -164,6 +164,19 @@ def test_a_dipole_is_two_opposite_monopoles_close_together():
     np.testing.assert_allclose(make(contact, centre, along), apart / (2 * h), rtol=1e-6, atol=1e-12)
 
 
+def test_channels_without_gains_keep_their_rows_of_nan(tmp_path):
+    """TVB's files have them for triggers and references; a monitor refuses them."""
+    gain = np.vstack([GAIN, np.full(3, np.nan)])
+    np.save(tmp_path / "a.npy", gain)
+    np.testing.assert_array_equal(read(tmp_path / "a.npy"), gain)
+    with pytest.raises(ValueError, match=r"EEG.gain holds NaN"):
+        EEG(gain, "V", 1.0)
+
+
+HOLE = np.array([[False, False, False], [False, True, False]])
+read = vb.monitors.read_projection
+
+
 def _read(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     return vb.monitors.read_sensors(tmp_path / name)
@@ -183,8 +196,9 @@ def _read(tmp_path, name, content):
         (lambda p: _read(p, "s.txt", "Fz 1 2 3\nCz 1 2\n"), "line 2 of"),
         (lambda p: _read(p, "s.txt", ""), "no sensors"),
         (lambda p: _read(p, "s.txt", "Fz 1 2 3 4 5 6\nCz 1 2 3\n"), "the same in every line"),
-        (lambda p: (np.savez(p / "a.npz", x=GAIN, y=GAIN), vb.monitors.read_projection(p / "a.npz")), "x, y; none of"),
-        (lambda p: (np.save(p / "a.npy", GAIN * np.nan), vb.monitors.read_projection(p / "a.npy")), "6 NaN"),
+        (lambda p: (np.savez(p / "a.npz", x=GAIN, y=GAIN), read(p / "a.npz")), "x, y; none of"),
+        (lambda p: (np.save(p / "a.npy", np.where(HOLE, np.nan, GAIN)), read(p / "a.npy")), "row 1 of"),
+        (lambda p: (np.save(p / "a.npy", GAIN[0]), read(p / "a.npy")), r"shape \[3\]"),
         (lambda p: vb.monitors.region_gain(GAIN, np.array([0, 1])), r"\[2, 3\] and mapping \[2\]"),
         (lambda p: vb.monitors.region_gain(GAIN, np.array([0, 1, 4]), 3), "names region 4 but n_regions=3"),
         (lambda p: vb.monitors.seeg_gain(np.zeros((1, 3)), np.zeros((1, 3))), "exactly on the centre"),

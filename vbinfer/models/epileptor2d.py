@@ -1,6 +1,6 @@
 """The Epileptor reduced to its slow scale: TVB's two variables, and those of the virtual epileptic patient."""
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ class Epileptor2D(AbstractVectorField):
     Ks: Param = param(0.0, doc='form "tvb": gain of the coupling on z')
     tt: Param = param(1.0, unit="1/ms", low=0.0, doc="time scale of the whole model")
     cvar: tuple[str, ...] = eqx.field(static=True, default=("x1",))
-    form: Literal["tvb", "vep"] = eqx.field(static=True, default="tvb")
+    form: str = eqx.field(static=True, default="tvb")
     modification: bool = eqx.field(static=True, default=False)
 
     def __post_init__(self) -> None:

@@ -70,6 +70,12 @@ def _text(path: Path) -> str:
 def read_projection(path: str | Path, name: str | None = None) -> np.ndarray:
     """Read a matrix of gains, `[sensor, source]`: NumPy (`.npy`, `.npz`), MATLAB (`.mat` up to version 7.2), text.
 
+    Channels that are no sensors (triggers, references) have rows of NaN in TVB's files, and in what is returned; no
+    monitor accepts them. Leave them out:
+
+        seen = np.isfinite(gain).all(axis=1)
+        EEG(region_gain(gain[seen], mapping), ..., labels=np.array(sensors.labels)[seen])
+
     Args:
         path: the file; `.txt`, `.csv` and either in `.bz2` are tables of numbers.
         name: which array of an `.npz` or `.mat`; by default `ProjectionMatrix` (TVB's), `gain`, `Gain`, `gain_matrix`
@@ -77,7 +83,7 @@ def read_projection(path: str | Path, name: str | None = None) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no matrix, several, or one with NaN or infinities.
+        ValueError: no matrix, several, or one with infinities, or NaN in a part of a row.
     """
     path = Path(path)
     suffix = _existing(path).suffix
@@ -90,11 +96,11 @@ def read_projection(path: str | Path, name: str | None = None) -> np.ndarray:
     else:
         raise ValueError(f"{str(path)!r} is of no known kind; give .npy, .npz, .mat, .txt, .csv or .bz2")
     gain = np.asarray(gain, np.float64)
-    if gain.ndim != 2 or not np.isfinite(gain).all():
-        raise ValueError(
-            f"{str(path)!r} holds {list(gain.shape)} numbers, {np.isnan(gain).sum()} NaN; "
-            "expected finite ones, [sensor, source]"
-        )
+    if gain.ndim != 2:
+        raise ValueError(f"{str(path)!r} holds numbers of shape {list(gain.shape)}; expected [sensor, source]")
+    holes = ~np.isfinite(gain) & ~np.isnan(gain).all(axis=1, keepdims=True)
+    if holes.any():
+        raise ValueError(f"row {int(holes.any(axis=1).argmax())} of {str(path)!r} holds NaN or infinite numbers")
     return gain
 
 

@@ -109,7 +109,8 @@ class Line(NamedTuple):
     """Signals under way."""
 
     ring: Rows
-    """For each row that the coupling sends `[slot, N, ...batch]`; slot k holds the steps that are k modulo the slots."""
+    """For each row that the coupling sends, `[slot, N, ...batch]`: what was sent at a step stands in slot step modulo
+    slots, from the step that is about to be taken."""
     due: Rows
     """What arrives now of what was sent at earlier steps, sum_j w_ij sent_j(t - lag_ij): rows `[N, ...batch]`."""
 

@@ -79,15 +79,13 @@ def one_step(sim: Simulator, x: Any) -> Step:
         if process is not None and z is not None:
             noise, kicks = process(noise, z, named(sim, x))
             dW = type(x)(*(kicks.get(name, jnp.zeros((), a.dtype)) for name, a in named(sim, x).items()))
-        next_due = None
-        if carry.line is not None and wires is not None and wires.arriving is not None:
-            next_due = tuple(wires.arriving(ring, carry.step + 1) for ring in carry.line.ring)
-        new = sim.integrator.step(_system(sim, carry, wires, next_due), x, dW)
         line = carry.line
-        if next_due is not None:
-            sent = (jnp.broadcast_to(row, x[0].shape) for row in _sent(sim, new))
-            ring = tuple(write(r, carry.step + 1, row) for r, row in zip(carry.line.ring, sent, strict=True))
-            line = Line(ring, next_due)
+        if line is not None and wires is not None and wires.arriving is not None:
+            # written before it is read: the other way round XLA copies the ring at every step
+            sent = (jnp.broadcast_to(row, x[0].shape) for row in _sent(sim, x))
+            ring = tuple(write(r, carry.step, row) for r, row in zip(line.ring, sent, strict=True))
+            line = Line(ring, tuple(wires.arriving(r, carry.step + 1) for r in ring))
+        new = sim.integrator.step(_system(sim, carry, wires, line), x, dW)
         by_name = named(sim, new)
         monitors = {k: m.observe(carry.monitors[k], read(sim, m, by_name)) for k, m in sim.monitors.items()}
         return Carry(carry.step + 1, new, monitors, noise, line)
@@ -95,8 +93,8 @@ def one_step(sim: Simulator, x: Any) -> Step:
     return step
 
 
-def _system(sim: Simulator, carry: Carry, wires: Wiring | None, next_due: Any) -> System:
-    """Coupling, drift and bounds during one step, for an integrator."""
+def _system(sim: Simulator, carry: Carry, wires: Wiring | None, line: Line | None) -> System:
+    """Coupling, drift and bounds during one step, for an integrator; `line` is that of the end of the step."""
     model: Any = sim.model
     like = carry.x[0]
     time = lambda stage: (carry.step + stage) * sim.dt  # noqa: E731
@@ -108,10 +106,10 @@ def _system(sim: Simulator, carry: Carry, wires: Wiring | None, next_due: Any) -
         if wires is None or sim.coupling is None:
             return jnp.zeros((len(model.cvar), *like.shape), like.dtype)
         gx = tuple(wires.instant(row) for row in _sent(sim, x))
-        if next_due is not None:
-            due = carry.line.due if stage == 0.0 else next_due
+        if line is not None:
+            due = carry.line.due if stage == 0.0 else line.due
             if stage not in (0.0, 1.0):
-                due = tuple((1.0 - stage) * a + stage * b for a, b in zip(carry.line.due, next_due, strict=True))
+                due = tuple((1.0 - stage) * a + stage * b for a, b in zip(carry.line.due, line.due, strict=True))
             gx = tuple(a + b for a, b in zip(gx, due, strict=True))
         received = sim.coupling.post(gx, _coupled(sim, x), wires.strength)
         return jnp.stack([jnp.broadcast_to(row, like.shape) for row in received])
