@@ -143,8 +143,8 @@ def transfer_entropy_matrix(y: ArrayLike, *, lag: float, period: float) -> Array
     [i, j] = from j to i = log(var(y_i(t + lag) | y_i(t)) / var(y_i(t + lag) | y_i(t), y_j(t))) / 2
            = -log(1 - q^2) / 2,   q the partial correlation of y_i(t + lag) and y_j(t) given y_i(t)
 
-    with the residual variances of least squares over the samples t at which both exist; 0 on the diagonal and with a
-    constant node. Pairwise: a third node that drives both shows as transfer. For Gaussian signals it is half of Granger
+    with the residual variances of least squares over the samples t at which both exist; 0 on the diagonal, with a
+    constant node, and where y_j repeats y_i or y_i predicts itself to within rounding. Pairwise: a third node that drives both shows as transfer. For Gaussian signals it is half of Granger
     causality.
 
     Args:
@@ -163,7 +163,9 @@ def transfer_entropy_matrix(y: ArrayLike, *, lag: float, period: float) -> Array
     kept = ~(jnp.eye(n, dtype=bool) | still[:, None] | still[None])
     own = jnp.diagonal(later)[:, None]
     eps = jnp.finfo(y.dtype).eps
-    free = jnp.maximum((1.0 - own**2) * (1.0 - r**2), eps**2)  # 0 where y_j repeats y_i or y_i is a straight line
+    left, new = 1.0 - own**2, 1.0 - r**2
+    kept = kept & ~((left < 64.0 * eps) | (new < 64.0 * eps))  # y_i is a straight line, or y_j repeats y_i
+    free = left * new
     above = jnp.where(kept, later - own * r, 0.0)
     return gaussian_information(jnp.where(kept, above / jnp.sqrt(jnp.where(kept, free, 1.0)), 0.0))
 
