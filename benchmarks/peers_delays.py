@@ -212,7 +212,7 @@ def tvb() -> dict[str, Case]:
     def run(_: int) -> Any:
         sim.configure()  # starts anew from the initial conditions
         (_, ys), *_ = sim.run()
-        return ys[:, 0, :, 0].mean(axis=0)[None]
+        return np.asarray(ys)[:, 0, :, 0].mean(axis=0)[None]
 
     return {"tvb, one simulation": (run, STEPS)}
 

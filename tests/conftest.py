@@ -26,7 +26,10 @@ STRICT_RANK = (
     "test_monitors",
     "test_network",
     "test_noise",
+    "test_delays",
     "test_simul",
+    "test_sparse",
+    "test_stimuli",
 )
 
 

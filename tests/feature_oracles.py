@@ -389,7 +389,7 @@ def np_masked(y):
 
 def np_extra_stat(y):
     fc = np_fc(y)
-    return [*np_extras(fc, np_above(fc)), np.mean(np.maximum(np_homotopic(y), 0.0))]
+    return [*np_extras(fc, np_above(fc)), np.mean(np_homotopic(y)), np.mean(np.maximum(np_homotopic(y), 0.0))]
 
 
 def np_histogram(y):

@@ -66,15 +66,11 @@ def wilson_cowan(x, c, p, i):
     return out
 
 
-def hopf(frequency, per_unit):
-    """z' = z (a + i omega - |z|^2) in complex numbers, with omega = per_unit times the named parameter."""
-
-    def field(x, c, p, i):
-        z = complex(x[0], x[1])
-        dz = z * complex(p["a"][i] - abs(z) ** 2, per_unit * p[frequency][i]) + complex(c[0], c[1])
-        return [dz.real, dz.imag]
-
-    return field
+def hopf(x, c, p, i):
+    """z' = z (a + i omega - |z|^2) in complex numbers."""
+    z = complex(x[0], x[1])
+    dz = z * complex(p["a"][i] - abs(z) ** 2, p["omega"][i]) + complex(c[0], c[1])
+    return [dz.real, dz.imag]
 
 
 def generic_2d(x, c, p, i):

@@ -38,11 +38,9 @@ from feature_oracles import (
     np_fcd_extras,
     np_fcd_stat,
     np_histogram,
-    np_homotopic,
     np_information,
     np_lagged,
     np_masked,
-    np_moments,
     np_networks,
     np_numbers,
     np_onset,
@@ -68,13 +66,8 @@ from vbinfer.features import Summary
 BOTH, SHIFT, NONE = ("scale", "shift"), ("shift",), ()
 FEATURES = {
     "fc_stat": (features.fc_stat(), lambda y: np_numbers(np_fc(y)), BOTH),
-    "fc_stat(pairs)": (
-        features.fc_stat(pairs="interleaved"),
-        lambda y: [*np_numbers(np_fc(y)), np.mean(np_homotopic(y))],
-        BOTH,
-    ),
     "fc_stat(only)": (
-        features.fc_stat(pairs="interleaved", only=(*EXTRAS, "homotopic_positive")),
+        features.fc_stat(pairs="interleaved", only=(*EXTRAS, "homotopic", "homotopic_positive")),
         np_extra_stat,
         BOTH,
     ),
@@ -98,14 +91,8 @@ FEATURES = {
     "fcd_stat(only)": (features.fcd_stat(**WHERE, only=FCD_EXTRAS), lambda y: np_fcd_extras(y, 25, 4), BOTH),
     "fcd_histogram": (features.fcd_histogram(**WHERE, bins=7), np_histogram, BOTH),
     "moments": (features.moments(), np_all_moments, NONE),
-    "autocorrelation": (features.autocorrelation(), lambda y: np_autocorrelation(y, 1), BOTH),
     "autocorrelation(lag)": (features.autocorrelation(lag=6_300.0), lambda y: np_autocorrelation(y, 3), BOTH),
     "statistics": (features.statistics(pool="spread"), per_node(np_statistics, "spread"), NONE),
-    "statistics(nodes)": (
-        features.statistics(only=("skew", "std"), pool="nodes"),
-        per_node(lambda x: [np_moments(x)[2], np_moments(x)[1]], "nodes"),
-        SHIFT,
-    ),
     "area": (features.area(((0.0, 20e3), (7e3, 298e3)), pool="quantiles"), per_node(np_area, "quantiles"), NONE),
     "timescales": (features.timescales(), per_node(np_timescales), BOTH),
     "acf": (features.acf(lags=(2e3, 10e3, 40e3)), per_node(lambda x: np_acf(x, (1, 5, 20))), BOTH),
@@ -157,7 +144,7 @@ def compiled(name, transform="value"):
 
 PARTLY = {  # some of their numbers do not read the node, or the time, of the NaN
     *("fc", "fc(mask)", "fc(covariance)", "fc(fisher)", "fc_networks", "area"),
-    *("statistics(nodes)", "envelope", "onset"),
+    *("envelope", "onset"),
 }
 
 
@@ -263,9 +250,7 @@ def test_without_jit_the_numbers_are_the_same(name):
         close(Summary(period=PERIOD, f=FEATURES[name][0])(y), value(name, y))
 
 
-@pytest.mark.parametrize(
-    "name", ["statistics(nodes)", "envelope", "onset", "fc", "fc(covariance)", "fc_stat(spearman)"]
-)
+@pytest.mark.parametrize("name", ["envelope", "onset", "fc", "fc(covariance)", "fc_stat(spearman)"])
 def test_a_nan_leaves_the_numbers_of_other_nodes_alone(name):
     y = recording()
     clean = value(name, y)

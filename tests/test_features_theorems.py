@@ -11,6 +11,7 @@ import scipy.linalg
 
 from vbinfer import features
 from vbinfer.features import Summary
+from vbinfer.features.host import CATCH22, RENAMED
 
 RNG = np.random.default_rng(11)
 
@@ -24,7 +25,7 @@ def named(feature, y, period=1.0):
 
 
 def autoregression(a, noise, length):
-    """x(t + 1) = a x(t) + noise e(t), `[T, N]`, from its stationary distribution, and that distribution's covariance."""
+    """x(t + 1) = a x(t) + noise e(t), `[T, N]`, from its stationary distribution, and its covariance."""
     covariance = scipy.linalg.solve_discrete_lyapunov(a, noise @ noise.T)
     x = np.empty((length, len(a)))
     x[0] = np.linalg.cholesky(covariance) @ RNG.normal(size=len(a))
@@ -56,7 +57,7 @@ def test_transfer_entropy_of_a_driven_pair_is_that_of_its_stationary_covariance(
 
 
 def test_lagged_correlation_and_autocorrelation_time_of_an_autoregression():
-    """corr(x_i(t), x_j(t + 1)) = (a S)_ji / sqrt(S_ii S_jj); an AR(1) with coefficient p has 1 + 2 sum p^l, -1 / log p."""
+    """corr(x_i(t), x_j(t + 1)) = (a S)_ji / sqrt(S_ii S_jj); AR(1) has times 1 + 2 sum p^l and -1 / log p."""
     a, noise = np.array([[0.6, 0.5], [0.0, 0.8]]), np.diag([1.0, 0.7])
     x, s = autoregression(a, noise, 40_000)
     scale = np.sqrt(np.diag(s))
@@ -126,7 +127,7 @@ def test_a_wavelet_measures_the_amplitude_of_its_sinusoid_and_the_power_is_in_it
 
 
 def test_coherence_is_the_share_of_the_power_that_comes_from_the_common_source():
-    """y = x + noise of equal power: 1 / 2 at all frequencies, at any lag short of a segment, plus a bias below 1 / 80."""
+    """y = x + noise of equal power: 1 / 2 at all frequencies and short lags, with a bias below 1 / 80."""
     x, e = RNG.normal(size=(2, 40_000))
     y = np.stack([x, 9.0 + 4.0 * (np.roll(x, 3) + e)], axis=1)
     found = named(features.coherence(((5.0, 50.0), (50.0, 120.0)), segment=1000.0), y, 4.0)
@@ -194,14 +195,22 @@ def test_hemispheres_and_networks_make_the_masks_that_their_names_say():
 
 
 def fake_catch22(signal):
-    """The names in another order than ours, the values recognisable."""
-    names = sorted(features.catch22.__init__.__globals__["CATCH22"])
-    return {"names": names, "values": [len(name) + np.std(signal) for name in names]}
+    """The names of version 1.0.2 in another order than ours, the values recognisable."""
+    names = sorted(CATCH22)
+    return {"names": [RENAMED.get(name, name) for name in names], "values": [len(n) + np.std(signal) for n in names]}
 
 
 def test_catch22_asks_for_its_package_when_it_is_made(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycatch22", None)
     with pytest.raises(ImportError, match="pip install pycatch22"):
+        features.catch22()
+
+
+def test_catch22_of_another_package_version_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(
+        sys.modules, "pycatch22", types.SimpleNamespace(catch22_all=lambda y: dict(names=[], values=[]))
+    )
+    with pytest.raises(ImportError, match="does not give DN_HistogramMode_5, "):
         features.catch22()
 
 

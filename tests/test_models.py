@@ -95,7 +95,7 @@ MODELS = {
     ),
     "SupHopf": Member(
         vb.models.SupHopf,
-        oracles.hopf("omega", 1.0),
+        oracles.hopf,
         [[0.5, -0.3, 0.2], [0.1, 0.4, -0.6]],
         [0.3, -0.4],
         {"a": 0.25, "omega": 0.4},
@@ -104,10 +104,10 @@ MODELS = {
     ),
     "StuartLandau": Member(
         vb.models.StuartLandau,
-        oracles.hopf("f", 2 * np.pi * 1e-3),
+        oracles.hopf,
         [[0.5, -0.3, 0.2], [0.1, 0.4, -0.6]],
         [0.3, -0.4],
-        {"a": 0.25, "f": 8.0},
+        {"a": 0.25, "omega": 0.016 * np.pi},
         period=125.0,
         coupled=(0, 1),
     ),

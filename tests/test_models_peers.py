@@ -80,12 +80,17 @@ def test_damped_oscillator():
 
 
 def test_stuart_landau_follows_its_closed_form():
-    """In polar form r' = r (a - r^2), phi' = 2 pi f / 1000: r^2 = a / (1 + (a / r_0^2 - 1) exp(-2 a t))."""
-    a, f, r0, t = np.array([0.1, -0.05, 0.02]), np.array([40.0, 10.0, 25.0]), np.array([0.2, 0.7, 0.05]), 30.0
+    """In polar form r' = r (a - r^2), phi' = omega: r^2 = a / (1 + (a / r_0^2 - 1) exp(-2 a t))."""
+    a, omega, r0, t = (
+        np.array([0.1, -0.05, 0.02]),
+        2e-3 * np.pi * np.array([40.0, 10.0, 25.0]),
+        np.array([0.2, 0.7, 0.05]),
+        30.0,
+    )
     with jax.enable_x64(True):
-        sim = vb.Simulator(vb.models.StuartLandau(a=a, f=f), integrator=vb.Heun(dt=0.01))
+        sim = vb.Simulator(vb.models.StuartLandau(a=a, omega=omega), integrator=vb.Heun(dt=0.01))
         y = vb.simulate(sim, t1=t, key=None, init={"x": r0 * np.cos(0.3), "y": r0 * np.sin(0.3)}).ys["raw"]
     z = np.asarray(y["x"])[-1] + 1j * np.asarray(y["y"])[-1]
     radius = np.sqrt(a / (1 + (a / r0**2 - 1) * np.exp(-2 * a * t)))
-    phase = 0.3 + 2 * np.pi * f * 1e-3 * t
+    phase = 0.3 + omega * t
     np.testing.assert_allclose(z, radius * np.exp(1j * phase), atol=2e-5)

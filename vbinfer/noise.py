@@ -45,18 +45,23 @@ def _amplitudes(sigma: Any, D: Any, name: str) -> Any:
         raise ValueError(f"{name} noise takes sigma or D, one of the two; write {name}(sigma=0.01)")
     if D is None:
         return sigma
+    for value in D.values() if isinstance(D, Mapping) else (D,):
+        if not isinstance(value, Tracer) and np.any(np.asarray(value) < 0):
+            raise ValueError(f"{name} noise was given D={np.min(value):g}; D = sigma^2 / 2 cannot be negative")
     if isinstance(D, Mapping):
         return {key: jnp.sqrt(2.0 * jnp.asarray(value)) for key, value in D.items()}
     return jnp.sqrt(2.0 * jnp.asarray(D))
 
 
-def _named(sigma: Any, variables: tuple[str, ...]) -> tuple[str, ...]:
+def _named(sigma: Any, variables: tuple[str, ...], given: str = "sigma") -> tuple[str, ...]:
     """The variables that `sigma` names, in the model's order; all of them for one value."""
     if not isinstance(sigma, Mapping):
         return variables
+    if not sigma:
+        raise ValueError(f"noise {given} names no state variable; write noise=None for a deterministic simulation")
     for name in sigma:
         if name not in variables:
-            raise ValueError(f"noise sigma names state variable {name!r}. {did_you_mean(name, variables)}")
+            raise ValueError(f"noise {given} names state variable {name!r}. {did_you_mean(name, variables)}")
     return tuple(name for name in variables if name in sigma)
 
 
@@ -81,7 +86,7 @@ class Additive(AbstractNoise):
     """
 
     sigma: Param | dict[str, Param] = param(doc="diffusion coefficient, state units per sqrt(ms)", low=0.0)
-    correlation: Param | None = param(None, low=-1.0, high=1.0, axes=("node", "node"), doc="correlation across nodes")
+    correlation: Param | None = param(None, axes=("node", "node"), doc="correlation across nodes, within [-1, 1]")
 
     def __init__(self, sigma: Any = None, *, D: Any = None, correlation: Any = None):
         self.sigma = _amplitudes(sigma, D, "Additive")
@@ -144,6 +149,13 @@ class Multiplicative(AbstractNoise):
 
     gfun: Callable[[Any], Any]
 
+    def validate(self) -> None:
+        if not callable(self.gfun):
+            raise TypeError(
+                f"Multiplicative was given {self.gfun!r}; expected a function of the state, "
+                'Multiplicative(lambda x: {"x": 0.5 * x.x}), or vb.noise.Additive(sigma) for a constant amplitude'
+            )
+
     def _amplitude(self, x: Mapping[str, Any]) -> dict[str, Array]:
         from collections import namedtuple
 
@@ -157,7 +169,7 @@ class Multiplicative(AbstractNoise):
         return dict(named)
 
     def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
-        return _named(jax.eval_shape(self._amplitude, x), tuple(x))
+        return _named(jax.eval_shape(self._amplitude, x), tuple(x), "gfun")
 
     def process(self, dt: float) -> Process:
         def increments(carry: None, z: Named, x: Named) -> tuple[None, Named]:

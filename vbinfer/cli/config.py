@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer import datasets, features, integrators, models, monitors, noise
+from vbinfer import datasets, features, integrators, models, monitors, noise, stimuli
 from vbinfer.cli.build import StudyError, construct, keys, members
 from vbinfer.features.base import Feature, Preprocess
 from vbinfer.features.summary import Summary
@@ -18,6 +18,7 @@ from vbinfer.infer.torch_sbi import SbiEstimator
 from vbinfer.monitors.base import steps_in
 from vbinfer.network import coupling
 from vbinfer.network.connectome import Connectome
+from vbinfer.network.delays import Delays
 from vbinfer.priors.families import families
 from vbinfer.priors.prior import Prior
 from vbinfer.simulation.forward import ForwardModel
@@ -199,18 +200,21 @@ def _simulator(table: Any, connectome: Connectome | None, folder: Path) -> tuple
         table,
         "[simulator]",
         required=("model", "integrator", "t1"),
-        optional=("coupling", "noise", "monitor", "monitors", "transient", "nodes"),
+        optional=("coupling", "noise", "stimulus", "delays", "monitor", "monitors", "transient", "nodes"),
     )
     known = {
         "model": members(models, models.AbstractModel),
         "coupling": members(coupling, coupling.AbstractCoupling),
         "integrator": members(integrators, integrators.AbstractIntegrator),
-        "noise": {"Additive": noise.Additive},
+        "noise": members(noise, noise.AbstractNoise),
+        "stimulus": members(stimuli, stimuli.AbstractStimulus),
         "monitor": members(monitors, monitors.AbstractMonitor),
     }
     built = {
         part: construct(parts[part], f"[simulator] {part}", known[part], folder) for part in known if part in parts
     }
+    if "delays" in parts:
+        built["delays"] = _delays(parts["delays"])
     several = parts.get("monitors", {})
     if not isinstance(several, dict):
         raise StudyError(f"[simulator] monitors is {several!r}; write monitors.bold = {{ name = ... }}")
@@ -225,6 +229,14 @@ def _simulator(table: Any, connectome: Connectome | None, folder: Path) -> tuple
         raise StudyError(f"[simulator]: {error}") from error
     t1 = _number(parts["t1"], "[simulator] t1")
     return sim, t1, _number(parts.get("transient", 0.0), "[simulator] transient")
+
+
+def _delays(table: Any) -> Delays:
+    options = keys(table, "[simulator] delays", optional=("max", "interpolate"))
+    try:
+        return Delays(**options)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"[simulator] delays: {error}") from error
 
 
 def _forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Path) -> ForwardModel:

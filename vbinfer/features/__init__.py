@@ -35,7 +35,7 @@ from .information import transfer_entropy as transfer_entropy
 from .events import onset as onset
 from .events import bursts as bursts
 from .events import avalanches as avalanches
-from .catch22 import catch22 as catch22
+from .host import catch22 as catch22
 from .matrices import fc_matrix as fc_matrix
 from .matrices import spearman_matrix as spearman_matrix
 from .matrices import partial_matrix as partial_matrix

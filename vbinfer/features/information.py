@@ -144,8 +144,8 @@ def transfer_entropy_matrix(y: ArrayLike, *, lag: float, period: float) -> Array
            = -log(1 - q^2) / 2,   q the partial correlation of y_i(t + lag) and y_j(t) given y_i(t)
 
     with the residual variances of least squares over the samples t at which both exist; 0 on the diagonal, with a
-    constant node, and where y_j repeats y_i or y_i predicts itself to within rounding. Pairwise: a third node that drives both shows as transfer. For Gaussian signals it is half of Granger
-    causality.
+    constant node, and where y_j repeats y_i or y_i predicts itself to within rounding. Pairwise: a third node that
+    drives both shows as transfer. For Gaussian signals it is half of Granger causality.
 
     Args:
         y: recording, `[T, N]`.

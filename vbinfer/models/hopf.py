@@ -1,4 +1,4 @@
-"""The normal form of a supercritical Hopf bifurcation, with its frequency in rad/ms or in Hz."""
+"""The normal form of a supercritical Hopf bifurcation, below it (SupHopf) and above it (StuartLandau)."""
 
 from typing import ClassVar, NamedTuple
 
@@ -8,9 +8,6 @@ from jaxtyping import Array
 
 from vbinfer._param import Param, param
 from vbinfer.models.base import AbstractVectorField
-
-RAD_PER_MS = 2.0 * jnp.pi / 1000.0
-"""Angular frequency of 1 Hz."""
 
 
 class HopfState(NamedTuple):
@@ -40,8 +37,8 @@ class SupHopf(AbstractVectorField):
 
     For a < 0 a damped rotation into the origin, for a > 0 a cycle of radius sqrt(a). Both variables are coupled, or x
     alone with `cvar=("x",)`, as in neurolib and, for undelayed input, tvboptim; "Hopf with strength G" is
-    `coupling.Difference(G)` in most papers. Names and defaults are TVB's. `StuartLandau` is the same field with the
-    frequency in Hz.
+    `coupling.Difference(G)` in most papers. Names and defaults are TVB's. `StuartLandau` is the same field with
+    the defaults of a self-sustained oscillator.
 
     doi:10.1007/b98848, doi:10.1038/s41598-017-03073-5
     """
@@ -62,19 +59,20 @@ class SupHopf(AbstractVectorField):
 
 
 class StuartLandau(AbstractVectorField):
-    """Oscillator near a Hopf bifurcation, frequency in Hz (Landau 1944; Stuart 1960; Cabral et al. 2022).
+    """Self-sustained oscillator near a Hopf bifurcation (Landau 1944; Stuart 1960; Cabral et al. 2022).
 
-    dz/dt = z (a + i 2 pi f / 1000 - |z|^2) + c_x + i c_y + u,   z = x + i y
+    dz/dt = z (a + i omega - |z|^2) + c_x + i c_y + u,   z = x + i y
 
-    The field of `SupHopf`, with the frequency as recordings report it. Defaults are vbi's, gamma oscillations of radius
-    sqrt(0.1) at 40 Hz (there omega = 2 pi 0.04 rad/ms); it couples the z_j - z_i, that is `coupling.Difference`.
+    The field of `SupHopf` under the name that whole-brain models of oscillations give it. Defaults are vbi's, gamma
+    oscillations of radius sqrt(0.1) at 40 Hz (omega = 2 pi 40 / 1000 rad/ms); it couples the z_j - z_i, that is
+    `coupling.Difference`.
 
     doi:10.1017/S002211206000116X, doi:10.1038/s42005-022-00950-y
     """
 
     State: ClassVar = HopfState
     a: Param = param(0.1, unit="1/ms", doc="distance from the bifurcation, the growth rate at the origin")
-    f: Param = param(40.0, unit="Hz", doc="frequency")
+    omega: Param = param(0.08 * jnp.pi, unit="rad/ms", doc="angular frequency, 2 pi / 1000 times that in Hz")
     cvar: tuple[str, ...] = eqx.field(static=True, default=("x", "y"))
 
     def validate(self) -> None:
@@ -84,4 +82,4 @@ class StuartLandau(AbstractVectorField):
         return HopfState(jnp.full(n, 0.1), jnp.zeros(n))
 
     def dfun(self, t: Array, x: HopfState, c: Array, u: Array) -> HopfState:
-        return _normal_form(x, self.a, RAD_PER_MS * self.f, c, u)
+        return _normal_form(x, self.a, self.omega, c, u)

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from vbinfer._param import Param, param
 from vbinfer.monitors.base import AbstractMonitor, positive_ms
-from vbinfer.monitors.projection import contract
+from vbinfer.monitors.projection import check_columns, contract
 from vbinfer.monitors.raw import chosen
 
 
@@ -56,6 +56,9 @@ class SpatialAverage(AbstractMonitor):
     def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
         return chosen(self.var, variables)
 
+    def check_nodes(self, n: int) -> None:
+        check_columns(self.weights, n, "groups of SpatialAverage")
+
     def init(self, x: dict[str, Array]) -> None:
         return None
 
@@ -63,4 +66,4 @@ class SpatialAverage(AbstractMonitor):
         return None
 
     def sample(self, carry: None, x: dict[str, Array]) -> tuple[None, Array]:
-        return None, contract(self.weights, x[self.var], "groups of SpatialAverage")
+        return None, contract(self.weights, x[self.var])

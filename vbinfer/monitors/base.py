@@ -50,6 +50,9 @@ class AbstractMonitor(Parametrised):
     def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
         """The state variables it needs, given those of the model."""
 
+    def check_nodes(self, n: int) -> None:
+        """Raise ValueError unless what this monitor holds beyond elementwise parameters fits `n` nodes."""
+
     def stride(self, dt: float) -> int | None:
         """How many steps lie between two calls of `update`; None if it is never called."""
         return None

@@ -14,13 +14,17 @@ from vbinfer.monitors.raw import chosen
 Sources = tuple[tuple[str, float], ...]
 
 
-def contract(matrix: Array, x: Array, what: str = "gain") -> Array:
-    """sum_i matrix_si x_i: `[S, N]`, or one for each draw `[S, N, B]`, times `[N]` or `[N, B]`."""
-    if matrix.shape[1] != x.shape[0]:
+def check_columns(matrix: Array, n: int, what: str = "gain") -> None:
+    """Raise ValueError unless the matrix has a column for each of `n` nodes."""
+    if matrix.shape[1] != n:
         raise ValueError(
-            f"the {what}: {list(matrix.shape[:2])} for a simulation of {x.shape[0]} nodes; give one column per node"
+            f"the {what}: {list(matrix.shape[:2])} for a simulation of {n} nodes; give one column per node"
             + ("" if what != "gain" else " (vb.monitors.region_gain sums the vertices of each region)")
         )
+
+
+def contract(matrix: Array, x: Array) -> Array:
+    """sum_i matrix_si x_i: `[S, N]`, or one for each draw `[S, N, B]`, times `[N]` or `[N, B]`."""
     sum_over_nodes = "snb,nb->sb" if matrix.ndim == 3 else "sn,n...->s..."
     return jnp.einsum(sum_over_nodes, matrix, x, precision=jax.lax.Precision.HIGHEST)
 
@@ -63,6 +67,9 @@ class AbstractSensors(AbstractMonitor):
 
     def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
         return chosen(tuple(name for name, _ in self.var), variables)
+
+    def check_nodes(self, n: int) -> None:
+        check_columns(self.gain, n)
 
     def init(self, x: dict[str, Array]) -> tuple[Array, Array]:
         return jnp.zeros(()), jnp.zeros_like(x[self.var[0][0]])

@@ -97,7 +97,7 @@ def _part(z: Any, start: int, stop: int) -> Any:
 
 def repeat(plan: Plan, body: Body, carry: Carry, z: Any, n: int, size: int) -> tuple[Carry, Any]:
     """`n` times a body of `size` steps, samples stacked; noise is drawn and segments are cut at the right depth."""
-    cuts = [(steps, True) for steps in plan.segments if size < steps < n * size]
+    cuts = [(steps, True) for steps in plan.segments if size <= steps < n * size]
     if z is None and plan.generator is not None and size < plan.grain:
         cuts.append((min(plan.grain, n * size), False))
     return _nested(plan, body, carry, z, n, size, sorted(cuts))

@@ -56,9 +56,14 @@ def simulate(
     (4, 1)
     """
     n_steps = steps_in(float(t1), sim.dt, "t1")
-    if sim.noise is not None and key is None and (noise_path is None or isinstance(sim.noise, Coloured)):
+    if sim.noise is not None and key is None and noise_path is None:
         raise ValueError(
             "the simulator has noise and key is None; pass key=jax.random.key(0), or build it without noise"
+        )
+    if isinstance(sim.noise, Coloured) and key is None and not isinstance(init, Final):
+        raise ValueError(
+            "noise_path has no row for the stationary start of Coloured noise; pass key=jax.random.key(0) too, which "
+            "then draws the start alone, or init=final of an earlier run"
         )
     words = None if key is None or sim.noise is None else key_words(key)
     path = None if noise_path is None else _path(sim, noise_path, n_steps)

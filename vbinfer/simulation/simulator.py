@@ -114,6 +114,7 @@ class Simulator(Parametrised):
         variables = self.model.variables()
         for monitor in self.monitors.values():
             monitor.reads(variables)
+            monitor.check_nodes(n)
         if self.noise is not None:
             like = jax.ShapeDtypeStruct((n,), jnp.result_type(float))
             self.noise.noisy(dict.fromkeys(variables, like))
@@ -125,6 +126,7 @@ class Simulator(Parametrised):
             self.delays.check(self.connectome)
         self._check_integrator()
         self._check_correlation(n)
+        self._check_rows(n)
         self.period_steps()
 
     def _check_integrator(self) -> None:
@@ -135,6 +137,21 @@ class Simulator(Parametrised):
             raise ValueError(f"{name} brings its own step; use integrator=Native(dt={dt:g}) instead of {kind}")
         if native and not brings:
             raise ValueError(f"{name} has no step of its own; use integrator=Heun(dt={dt:g}) instead of Native")
+
+    def _check_rows(self, n: int) -> None:
+        """The coupling sends as many rows as the model reads."""
+        if self.coupling is None:
+            return
+        coupling, model = self.coupling, self.model
+        row = jax.ShapeDtypeStruct((n,), jnp.result_type(float))
+        x_i = (row,) * len(model.cvar)
+        gx = jax.eval_shape(coupling.pre, x_i)[: model.rows]
+        sent, needed = len(jax.eval_shape(coupling.post, gx, x_i, row)), model.rows or len(model.cvar)
+        if sent < needed:
+            raise ValueError(
+                f"{type(coupling).__name__} sends {sent} row(s) of coupling input, {type(model).__name__} with "
+                f"cvar={model.cvar} reads {needed}; use another coupling, or couple fewer variables"
+            )
 
     def _check_correlation(self, n: int) -> None:
         correlation = getattr(self.noise, "correlation", None)

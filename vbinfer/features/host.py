@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -37,9 +38,20 @@ CATCH22 = (
     "FC_LocalSimple_mean3_stderr",
 )
 
+RENAMED = {  # names of the paper and of pycatch22 before 1.0: names since then
+    "CO_f1ecac": "CO_FirstCrossing_acf_1e_pointOfCrossing",
+    "CO_HistogramAMI_even_2_5": "CO_HistogramAMI_even_5bin_ami2",
+    "MD_hrv_classic_pnn40": "MD_pNN_pnn40",
+    "SB_TransitionMatrix_3ac_sumdiagcov": "SB_TransitionMatrix_quantile_3_ac_sumdiagcov",
+    "FC_LocalSimple_mean1_tauresrat": "FC_LocalSimple_mean1_taurat",
+    "SP_Summaries_welch_rect_area_5_1": "SP_Summaries_fft_area_5_1",
+    "SP_Summaries_welch_rect_centroid": "SP_Summaries_fft_wq_50",
+    "FC_LocalSimple_mean3_stderr": "FC_LocalSimple_mean3_stde",
+}
+
 
 class catch22(NodeFeature):
-    """The catch22 characteristics of each node, under their own names.
+    """The catch22 characteristics of each node, under the names of the paper whatever the version of the package.
 
     An optional extra: the numbers come from the package pycatch22, which is not a dependency, is under the GPL (install
     it yourself: `pip install pycatch22`) and runs on the host, one node after the other, also inside `jit` and `vmap`.
@@ -51,7 +63,7 @@ class catch22(NodeFeature):
         pool: `"mean"` over nodes, `"spread"` (mean and standard deviation), `"quantiles"`, or each of the `"nodes"`.
 
     Raises:
-        ImportError: pycatch22 is not installed.
+        ImportError: pycatch22 is not installed, or gives other names.
 
     Lubba et al. 2019, doi:10.1007/s10618-019-00647-x.
     """
@@ -61,12 +73,18 @@ class catch22(NodeFeature):
 
     def __init__(self, only: Sequence[str] | None = None, pool: str = "mean"):
         try:
-            importlib.import_module("pycatch22")
+            package = importlib.import_module("pycatch22")
         except ImportError as error:
             raise ImportError(
                 "catch22 needs the package pycatch22 (GPL), which vbinfer does not install; "
                 "write pip install pycatch22, or use vb.features.statistics, timescales and spectrum"
             ) from error
+        known = _by_name(package, np.sin(np.arange(60.0) ** 1.5))  # once, so that a name it lacks is found here
+        missing = [name for name in CATCH22 if name not in known]
+        if missing:
+            raise ImportError(
+                f"the installed pycatch22 does not give {', '.join(missing)}; pip install pycatch22==1.0.2"
+            )
         self.only = positions(CATCH22, only, "catch22")
         self.pool = pool_of(pool)
 
@@ -87,7 +105,14 @@ def _on_host(y: Array) -> np.ndarray:
     numbers = np.zeros((len(CATCH22), y.shape[1]), dtype=y.dtype)
     for node, signal in enumerate(np.asarray(y, dtype=float).T):
         if np.isfinite(signal).all() and np.ptp(signal) > 0.0:
-            found = package.catch22_all(signal.tolist())
-            by_name = dict(zip(found["names"], found["values"], strict=True))
+            by_name = _by_name(package, signal)
             numbers[:, node] = [by_name[name] for name in CATCH22]
     return numbers
+
+
+def _by_name(package: Any, signal: np.ndarray) -> dict[str, float]:
+    """What the package finds in one signal, by the names of the paper."""
+    found = package.catch22_all(signal.tolist())
+    former = {new: old for old, new in RENAMED.items()}
+    named = zip(map(str, found["names"]), found["values"], strict=True)
+    return {former.get(name, name): float(value) for name, value in named}

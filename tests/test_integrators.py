@@ -1,0 +1,369 @@
+"""Integrators: advertised orders, amplification of one step, stiff models, and models that bring their own step."""
+
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import vbinfer as vb
+from vbinfer.network.delays import History
+
+W = np.array([[0.0, 0.9, 0.1], [0.3, 0.0, 0.0], [0.5, 0.2, 0.0]])
+SCHEMES = {"Euler": vb.Euler, "Heun": vb.Heun, "RungeKutta4": vb.RungeKutta4, "Rosenbrock": vb.Rosenbrock}
+
+
+def double(sim):
+    """The same with float64 leaves; the numbers chosen here are exact in float32."""
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) if eqx.is_inexact_array(a) else a, sim)
+
+
+def run(sim, t1, **options):
+    """The raw trajectory `[T, V, N]`, float64 throughout."""
+    with jax.enable_x64(True):
+        y = vb.simulate(double(sim), t1=t1, **({"key": None} | options)).ys["raw"]
+    return np.stack([np.asarray(value) for value in y.values()], axis=1)
+
+
+# ------------------------------------------------------------------------------------------------------- orders
+
+
+def network(integrator):
+    """Three unequal oscillators on an asymmetric network, with an input that changes with time."""
+    return vb.Simulator(
+        vb.models.SupHopf(a=[0.5, -0.25, 0.125], omega=[1.0, 2.0, 1.5]),
+        vb.Connectome(np.float32(W), np.zeros((3, 3))),
+        coupling=vb.coupling.Linear(G=0.75),
+        integrator=integrator,
+        stimulus=vb.stimuli.Sinusoid(frequency=500.0, amplitude=1.5, phase=0.5, gain=[1.0, 0.0, -0.5]),
+    )
+
+
+def network_by_hand(t, y):
+    weights = np.float32(W).astype(float)
+    out = np.empty(6)
+    drive = 1.5 * np.sin(2 * np.pi * 0.5 * t + 0.5)
+    for i, (a, omega, gain) in enumerate(((0.5, 1.0, 1.0), (-0.25, 2.0, 0.0), (0.125, 1.5, -0.5))):
+        x, v = y[i], y[3 + i]
+        into = sum(weights[i, j] * y[j] for j in range(3)), sum(weights[i, j] * y[3 + j] for j in range(3))
+        slow = a - x * x - v * v
+        out[i] = slow * x - omega * v + 0.75 * into[0] + gain * drive
+        out[3 + i] = slow * v + omega * x + 0.75 * into[1]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("integrator", "order"),
+    [
+        (vb.Euler, 1),
+        (vb.Heun, 2),
+        (lambda dt: vb.Heun(dt, frozen_coupling=True), 1),
+        (vb.RungeKutta4, 4),
+        (vb.Rosenbrock, 2),
+    ],
+    ids=["Euler", "Heun", "Heun, coupling frozen", "Runge-Kutta", "Rosenbrock"],
+)
+def test_order_with_coupling_and_a_stimulus(integrator, order):
+    """Slope of the log of the error at 2 ms over the log of dt, against an integrator of order eight."""
+    start = {"x": jnp.array([0.5, -0.25, 1.0]), "y": jnp.array([0.0, 0.75, -0.5])}
+    y0 = np.concatenate([start["x"], start["y"]]).astype(float)
+    truth = solve_ivp(network_by_hand, (0.0, 2.0), y0, method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
+    steps = (16, 32, 64)
+    errors = [np.abs(run(network(integrator(2.0 / n)), 2.0, init=start)[-1].reshape(-1) - truth).max() for n in steps]
+    slope = np.polyfit(np.log(2.0 / np.array(steps)), np.log(errors), 1)[0]
+    assert slope == pytest.approx(order, abs=0.2)
+    assert errors[-1] < {1: 5e-2, 2: 2e-3, 4: 2e-6}[order]
+
+
+# ------------------------------------------------------------------------------------------- one step of x' = gamma x
+
+G = 1 - 1 / np.sqrt(2)
+FACTORS = {  # growth of x in a step, and what a noise increment of 1 adds, at z = gamma dt
+    "Euler": (lambda z: 1 + z, lambda z: 1.0 + 0 * z),
+    "Heun": (lambda z: 1 + z + z**2 / 2, lambda z: 1 + z / 2),
+    "RungeKutta4": (lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24, lambda z: 1.0 + 0 * z),
+    "Rosenbrock": (lambda z: (1 + (1 - 2 * G) * z) / (1 - G * z) ** 2, lambda z: 1.0 + 0 * z),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_growth_and_noise_of_one_step_of_a_linear_equation(name):
+    z = np.array([0.5, -0.0625, -0.5, -1.5, -4.0, -64.0])
+    model = vb.models.Linear(gamma=z / 0.25)
+    growth, entry = FACTORS[name]
+    sim = vb.Simulator(model, integrator=SCHEMES[name](0.25), noise=vb.noise.Additive(2.0))
+    one = lambda kick: {"x": np.full((1, 6), kick)}  # noqa: E731
+    x = run(sim, 0.25, init={"x": 1.5}, noise_path=one(0.0))[0, 0]
+    np.testing.assert_allclose(x, 1.5 * growth(z), rtol=1e-12)
+    kicked = run(sim, 0.25, init={"x": 1.5}, noise_path=one(1.0))[0, 0]
+    np.testing.assert_allclose(kicked - x, 2.0 * 0.5 * entry(z), rtol=1e-10)
+
+
+def test_rosenbrock_is_l_stable():
+    """Growth tends to 0 as gamma dt goes to -inf, and is at most 1 on the imaginary axis, as on the rest of the left."""
+    z = -(4.0 ** np.arange(3, 15))
+    sim = vb.Simulator(vb.models.Linear(gamma=z), integrator=vb.Rosenbrock(1.0))
+    growth = np.abs(run(sim, 1.0, init={"x": 1.0})[0, 0])
+    assert (np.diff(growth) < 0).all()
+    np.testing.assert_allclose(growth[6:] * -z[6:], np.abs(1 - 2 * G) / G**2, rtol=1e-3)  # 4.83 / |z|
+    omega = 2.0 ** np.arange(-4, 12)
+    rotation = vb.Simulator(vb.models.SupHopf(a=0.0, omega=omega), integrator=vb.Rosenbrock(1.0))
+    tiny = 2.0**-40  # the cubic terms are below rounding
+    length = np.hypot(*(run(rotation, 1.0, init={"x": tiny, "y": 0.0})[0] / tiny))
+    expected = np.abs((1 + (1 - 2 * G) * 1j * omega) / (1 - G * 1j * omega) ** 2)
+    np.testing.assert_allclose(length, expected, rtol=1e-9)
+    assert length.max() <= 1.0
+
+
+# --------------------------------------------------------------------------------------------------------- stiff
+
+
+class RelaxationState(NamedTuple):
+    """v: fast, w: slow."""
+
+    v: jax.Array
+    w: jax.Array
+
+
+class Relaxation(vb.AbstractVectorField):
+    """The oscillator of van der Pol in Lienard's variables.
+
+    eps v' = v - v^3 / 3 - w + c + u;   w' = rate v
+    """
+
+    State: ClassVar = RelaxationState
+    eps: jax.Array = vb.param(1e-4, unit="ms", low=1e-9)
+    rate: jax.Array = vb.param(1.0, unit="1/ms")
+    cvar: tuple[str, ...] = eqx.field(static=True, default=("v",))
+
+    def init(self, n):
+        return RelaxationState(jnp.full(n, 2.0), jnp.full(n, 0.0))
+
+    def dfun(self, t, x, c, u):
+        return RelaxationState((x.v - x.v**3 / 3.0 - x.w + c[0] + u) / self.eps, self.rate * x.v)
+
+
+def relaxation(integrator, **options):
+    """Two unequal oscillators, the first driven by the second."""
+    return vb.Simulator(
+        Relaxation(eps=[2.0**-12, 2.0**-10], rate=[1.0, 0.5]),
+        vb.Connectome(np.array([[0.0, 0.25], [0.125, 0.0]]), np.zeros((2, 2))),
+        coupling=vb.coupling.Linear(G=0.5),
+        integrator=integrator,
+        **options,
+    )
+
+
+def relaxation_by_hand(t, y):
+    v, w = y[:2], y[2:]
+    into = 0.5 * np.array([0.25 * v[1], 0.125 * v[0]])
+    return np.concatenate([(v - v * v * v / 3 - w + into) * np.array([4096.0, 1024.0]), [v[0], 0.5 * v[1]]])
+
+
+def test_rosenbrock_follows_a_relaxation_oscillation_at_steps_where_heun_is_lost():
+    """eps of 0.25 us and 1 us, dt 2 us: over two jumps of the first node, second order, against an implicit method."""
+    T = 2.0
+    truth = solve_ivp(relaxation_by_hand, (0.0, T), [2.0, 2.0, 0.0, 0.0], method="Radau", rtol=1e-9, atol=1e-11)
+    assert (np.abs(np.diff(np.sign(truth.y[0]))) > 0).sum() >= 1  # it has jumped
+    truth = truth.y[:, -1].reshape(2, 2)
+    errors = [np.abs(run(relaxation(vb.Rosenbrock(dt)), T)[-1] - truth).max() for dt in (2.0**-8, 2.0**-9, 2.0**-10)]
+    print(errors)
+    assert errors[-1] < 2e-3
+    assert errors[0] / errors[-1] > 4.0
+    assert not np.isfinite(run(relaxation(vb.Heun(2.0**-8)), T)).all()
+
+
+def test_a_fast_node_on_a_slow_network():
+    """gamma = -1000 / ms at dt = 0.1 ms: the fast node sits on 0.75 times the slow one, which is as if it were alone."""
+    weights = np.array([[0.0, 750.0], [0.0, 0.0]])
+    make = lambda integrator: vb.Simulator(  # noqa: E731
+        vb.models.Linear(gamma=[-1000.0, -0.125]),
+        vb.Connectome(weights, np.zeros((2, 2))),
+        coupling=vb.coupling.Linear(G=1.0),
+        integrator=integrator,
+    )
+    x = run(make(vb.Rosenbrock(0.125)), 10.0, init={"x": jnp.array([3.0, 2.0])})[:, 0]
+    t = 0.125 * np.arange(1, 81)
+    slow = 2.0 * np.exp(-t / 8)
+    np.testing.assert_allclose(x[:, 1], slow, rtol=2e-4)
+    np.testing.assert_allclose(x[8:, 0], 0.75 * slow[8:] * 1000 / (1000 - 0.125), rtol=2e-2)
+    assert not np.isfinite(run(make(vb.Heun(0.125)), 10.0, init={"x": 1.0})).all()
+
+
+def test_rosenbrock_in_a_batch_and_its_gradients():
+    """[N, B] equals the draws alone, with B = N too; reverse = forward = central difference."""
+    sim = relaxation(vb.Rosenbrock(2.0**-8), monitors={"raw": vb.monitors.Subsample(0.25)})
+    with jax.enable_x64(True):
+        fwd = vb.ForwardModel(double(sim), t1=1.0, summary=lambda y: jnp.concatenate([y["v"], y["w"]]).reshape(-1))
+        for n in (2, 3):
+            theta = {
+                "model.rate": jnp.linspace(0.5, 1.5, n),
+                "coupling.G": jnp.linspace(0.25, 0.75, n),
+                "model.eps": 1e-3 * (1 + jnp.arange(2.0 * n).reshape(n, 2)),
+            }
+            keys = jax.random.split(jax.random.key(0), n)
+            single = [fwd({k: v[i] for k, v in theta.items()}, keys[i]) for i in range(n)]
+            np.testing.assert_allclose(fwd.batch(theta, keys), jnp.stack(single), rtol=1e-9, atol=1e-12)
+            assert np.ptp(np.asarray(single), axis=0).min() > 1e-3
+
+        weights = jnp.cos(jnp.arange(16.0))
+        loss = lambda G, rate: weights @ fwd({"coupling.G": G, "model.rate": rate}, None)  # noqa: E731
+        at = (jnp.asarray(0.5), jnp.asarray(0.9))
+        reverse, forward = jax.grad(loss, (0, 1))(*at), jax.jacfwd(loss, (0, 1))(*at)
+        h = 1e-5
+        shifted = [(loss(at[0] + h, at[1]) - loss(at[0] - h, at[1])) / (2 * h)]
+        shifted += [(loss(at[0], at[1] + h) - loss(at[0], at[1] - h)) / (2 * h)]
+    np.testing.assert_allclose(reverse, forward, rtol=1e-9)
+    np.testing.assert_allclose(reverse, shifted, rtol=1e-6)
+
+
+# -------------------------------------------------------------------------------------- models with a step of their own
+
+
+class SpikingState(NamedTuple):
+    """v: potential; spike: 1 in the step in which a node fires; wait: time left of the refractory period, ms."""
+
+    v: jax.Array
+    spike: jax.Array
+    wait: jax.Array
+
+
+class LeakyIntegrateAndFire(vb.AbstractStepper):
+    """v decays exactly towards drive + c + u; above 1 it fires, is reset to 0, and rests."""
+
+    State: ClassVar = SpikingState
+    tau: jax.Array = vb.param(10.0, unit="ms", low=1e-3)
+    drive: jax.Array = vb.param(1.25)
+    rest: jax.Array = vb.param(2.0, unit="ms", low=0.0)
+    cvar: tuple[str, ...] = eqx.field(static=True, default=("spike",))
+
+    def init(self, n):
+        return SpikingState(jnp.linspace(0.0, 0.9, n), jnp.zeros(n), jnp.zeros(n))
+
+    def step(self, t, x, c, u, dW, dt):
+        target = self.drive + c[0] + u
+        v = target + (x.v - target) * jnp.exp(-dt / self.tau)
+        v = jnp.where(x.wait > 0.0, 0.0, v if dW is None else v + dW.v)
+        fires = v >= 1.0
+        wait = jnp.where(fires, self.rest, jnp.maximum(x.wait - dt, 0.0))
+        return SpikingState(jnp.where(fires, 0.0, v), jnp.where(fires, 1.0, 0.0), wait)
+
+
+LENGTHS = np.array([[0.0, 3.0, 1.5], [6.0, 0.0, 0.0], [0.75, 4.5, 0.0]])
+
+
+def spiking(**options):
+    parts = dict(
+        coupling=vb.coupling.Linear(G=4.0),
+        integrator=vb.Native(dt=0.25),
+        noise=vb.noise.Additive({"v": [0.125, 0.25, 0.0625]}),
+        delays=vb.Delays(),
+        stimulus=vb.stimuli.Pulse(onset=5.0, duration=10.0, amplitude=0.5, gain=[1.0, 0.0, -1.0]),
+        monitors={"raw": vb.monitors.Raw(), "rate": vb.monitors.TimeAverage(2.0, var="spike")},
+    )
+    connectome = vb.Connectome(np.float32(W), LENGTHS, speed=1.5)
+    model = LeakyIntegrateAndFire(tau=[8.0, 12.0, 10.0], drive=[1.25, 1.125, 1.5])
+    return vb.Simulator(model, connectome, **(parts | options))
+
+
+def spiking_by_hand(n_steps, z):
+    """Scalar loops over nodes; sent spikes are looked up in a list."""
+    dt, taus, drives, gains = 0.25, (8.0, 12.0, 10.0), (1.25, 1.125, 1.5), (1.0, 0.0, -1.0)
+    weights = np.float32(W).astype(float)
+    v, wait, sent = [0.0, 0.45, 0.9], [0.0] * 3, [[0.0] * 3]
+    rows = []
+    for k in range(n_steps):
+        spikes = [0.0] * 3
+        for i in range(3):
+            c = 0.0
+            for j in range(3):
+                late = k - round(LENGTHS[i, j] / 1.5 / dt)
+                c += weights[i, j] * (sent[late][j] if late >= 0 else 0.0)
+            u = 0.5 * gains[i] if 5.0 <= k * dt < 15.0 else 0.0
+            target = drives[i] + 4.0 * c + u
+            if wait[i] > 0.0:
+                new = 0.0
+            else:
+                decay = np.exp(-dt / taus[i])
+                new = v[i] * decay + target * (1 - decay) + (0.125, 0.25, 0.0625)[i] * 0.5 * z[k, i]
+            wait[i] = max(wait[i] - dt, 0.0)
+            if new >= 1.0:
+                new, spikes[i], wait[i] = 0.0, 1.0, 2.0
+            v[i] = new
+        sent.append(spikes)
+        rows.append([list(v), spikes, list(wait)])
+    return np.array(rows)
+
+
+def test_a_model_with_a_reset_runs_with_everything_else():
+    """Coupling with unequal lags, stimulus, noise, monitors: equal to scalar loops, step by step."""
+    z = np.random.default_rng(5).standard_normal((160, 3))
+    with jax.enable_x64(True):
+        state = SpikingState(jnp.array([0.0, 0.45, 0.9]), jnp.zeros(3), jnp.zeros(3))
+        solution = vb.simulate(double(spiking()), t1=40.0, key=None, noise_path={"v": z}, init=state)
+    y = np.stack(list(solution.ys["raw"].values()), axis=1)
+    expected = spiking_by_hand(160, z)
+    np.testing.assert_allclose(y, expected, atol=1e-9)
+    assert (expected[:, 1].sum(axis=0) > 3).all()
+    np.testing.assert_allclose(solution.ys["rate"], expected[:, 1].reshape(20, 8, 3).mean(axis=1), atol=1e-12)
+    quiet = spiking_by_hand(160, 0 * z)
+    assert np.abs(quiet - expected).max() > 0.5
+
+
+def test_a_model_with_a_reset_is_resumed_and_runs_in_batches():
+    sim, key = spiking(), jax.random.key(3)
+    whole = vb.simulate(sim, t1=20.0, key=key).ys["raw"]
+    first = vb.simulate(sim, t1=7.5, key=key)
+    second = vb.simulate(sim, t1=12.5, key=key, init=first.final).ys["raw"]
+    for name, value in whole.items():
+        np.testing.assert_array_equal(np.concatenate([first.ys["raw"][name], second[name]]), value)
+    fwd = vb.ForwardModel(sim, t1=20.0, monitor="raw", summary=lambda y: y["v"].mean(axis=0))
+    for n in (2, 3):
+        theta = {"model.drive": jnp.linspace(1.1, 1.6, n), "noise.sigma.v": jnp.full((n, 3), 0.1)}
+        keys = jax.random.split(jax.random.key(4), n)
+        single = [fwd({k: v[i] for k, v in theta.items()}, keys[i]) for i in range(n)]
+        np.testing.assert_allclose(fwd.batch(theta, keys), jnp.stack(single), rtol=1e-4)
+        assert np.ptp(np.asarray(single), axis=0).min() > 1e-3
+
+
+def test_a_history_of_spikes_arrives_with_its_lags():
+    """Sent before time zero: node 0 hears a spike of node 1 that was fired 2 ms before it."""
+    rows = 20
+    spike = np.zeros((rows, 3))
+    spike[-1 - 3, 1] = 1.0  # at -0.75 ms; the lag from 1 to 0 is 2 ms, so it arrives at 1.25 ms, in the sixth step
+    state = SpikingState(jnp.zeros((rows, 3)), jnp.asarray(spike), jnp.zeros((rows, 3)))
+    plain = dict(noise=None, stimulus=None, monitors=None)
+    y = run(spiking(**plain), 2.5, init=History(state))[:, 0, 0]
+    silent = run(spiking(**plain), 2.5, init=History(state._replace(spike=jnp.zeros((rows, 3)))))[:, 0, 0]
+    where = np.flatnonzero(np.abs(y - silent) > 1e-6)
+    assert where[0] == 5
+    assert y[5] - silent[5] == pytest.approx(4.0 * float(np.float32(0.9)) * (1 - np.exp(-0.25 / 8.0)), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_model_with_its_own_step_is_refused_by_every_other_integrator(name):
+    message = rf"LeakyIntegrateAndFire brings its own step; use integrator=Native\(dt=0\.5\) instead of {name}"
+    with pytest.raises(ValueError, match=message):
+        spiking(integrator=SCHEMES[name](0.5))
+
+
+def test_native_refuses_a_model_without_a_step():
+    message = r"Linear has no step of its own; use integrator=Heun\(dt=0\.5\) instead of Native"
+    with pytest.raises(ValueError, match=message):
+        vb.Simulator(vb.models.Linear(), integrator=vb.Native(0.5))
+
+
+@pytest.mark.parametrize("dt", [0.0, -0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", [*SCHEMES.values(), vb.Native])
+def test_steps_are_positive(kind, dt):
+    with pytest.raises(ValueError, match="must be positive"):
+        kind(dt)
+
+
+@pytest.mark.parametrize("dt", [True, "0.1", None])
+def test_steps_are_numbers(dt):
+    with pytest.raises(TypeError, match=r"write a Python number of milliseconds"):
+        vb.Heun(dt)
