@@ -175,6 +175,12 @@ def np_all_moments(y):
     return [mean.mean(), mean.std(), std.mean(), std.std(), skew.mean(), kurtosis.mean()]
 
 
+def np_amplitude(y):
+    s = y.std(axis=0) * [not still(x) for x in y.T]
+    relative = s / s.mean() if s.any() else s
+    return [relative.std(), *np_quantiles(relative)]
+
+
 def np_autocorrelation(y, k):
     d = y - y.mean(axis=0)
     ss = (d**2).sum(axis=0)

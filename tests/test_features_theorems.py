@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -192,6 +193,15 @@ def test_hemispheres_and_networks_make_the_masks_that_their_names_say():
     assert means["left-right"] == pytest.approx(named(features.fc_stat(mask=between), y)["mean"], rel=1e-12)
     both = [means["left-left"], means["right-right"]]
     assert np.mean(both) == pytest.approx(named(features.fc_stat(mask=within), y)["mean"], rel=1e-12)
+
+
+def test_the_listing_of_the_document_gives_the_names_that_it_says():
+    text = (Path(__file__).parent.parent / "docs" / "features.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    found: dict = {}
+    exec(compile(code, "docs/features.md", "exec"), found)
+    assert found["summary"].names == tuple(code.partition("# ")[2].strip().split(", "))
+    assert np.isfinite(jax.jit(found["summary"])(RNG.normal(size=(1000, 5)))).all()
 
 
 def fake_catch22(signal):

@@ -25,7 +25,7 @@ def run(sim, t1, **options):
     """The raw trajectory `[T, V, N]`, float64 throughout."""
     with jax.enable_x64(True):
         y = vb.simulate(double(sim), t1=t1, **({"key": None} | options)).ys["raw"]
-    return np.stack([np.asarray(value) for value in y.values()], axis=1)
+    return np.stack([np.asarray(y[name]) for name in sim.model.variables()], axis=1)
 
 
 # ------------------------------------------------------------------------------------------------------- orders
@@ -71,14 +71,14 @@ def test_order_with_coupling_and_a_stimulus(integrator, order):
     start = {"x": jnp.array([0.5, -0.25, 1.0]), "y": jnp.array([0.0, 0.75, -0.5])}
     y0 = np.concatenate([start["x"], start["y"]]).astype(float)
     truth = solve_ivp(network_by_hand, (0.0, 2.0), y0, method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
-    steps = (16, 32, 64)
+    steps = (64, 128, 256)
     errors = [np.abs(run(network(integrator(2.0 / n)), 2.0, init=start)[-1].reshape(-1) - truth).max() for n in steps]
     slope = np.polyfit(np.log(2.0 / np.array(steps)), np.log(errors), 1)[0]
-    assert slope == pytest.approx(order, abs=0.2)
-    assert errors[-1] < {1: 5e-2, 2: 2e-3, 4: 2e-6}[order]
+    assert slope == pytest.approx(order, abs=0.1)
+    assert errors[-1] < {1: 2e-2, 2: 2e-4, 4: 1e-8}[order]
 
 
-# ------------------------------------------------------------------------------------------- one step of x' = gamma x
+# ---------------------------------------------------------------------------------------- one step of x' = gamma x
 
 G = 1 - 1 / np.sqrt(2)
 FACTORS = {  # growth of x in a step, and what a noise increment of 1 adds, at z = gamma dt
@@ -103,7 +103,7 @@ def test_growth_and_noise_of_one_step_of_a_linear_equation(name):
 
 
 def test_rosenbrock_is_l_stable():
-    """Growth tends to 0 as gamma dt goes to -inf, and is at most 1 on the imaginary axis, as on the rest of the left."""
+    """Growth tends to 0 as gamma dt goes to -inf, and is at most 1 on the imaginary axis, hence on all of the left."""
     z = -(4.0 ** np.arange(3, 15))
     sim = vb.Simulator(vb.models.Linear(gamma=z), integrator=vb.Rosenbrock(1.0))
     growth = np.abs(run(sim, 1.0, init={"x": 1.0})[0, 0])
@@ -122,34 +122,37 @@ def test_rosenbrock_is_l_stable():
 
 
 class RelaxationState(NamedTuple):
-    """v: fast, w: slow."""
+    """v: oscillates with w; s: a fast variable that follows v and acts back."""
 
     v: jax.Array
     w: jax.Array
+    s: jax.Array
 
 
 class Relaxation(vb.AbstractVectorField):
-    """The oscillator of van der Pol in Lienard's variables.
+    """The oscillator of van der Pol in Lienard's variables, with a fast inhibition.
 
-    eps v' = v - v^3 / 3 - w + c + u;   w' = rate v
+    eps v' = v - v^3 / 3 - w - s / 4 + c + u;   w' = rate v;   tau s' = v + v^2 / 2 - s
     """
 
     State: ClassVar = RelaxationState
-    eps: jax.Array = vb.param(1e-4, unit="ms", low=1e-9)
+    eps: jax.Array = vb.param(0.125, unit="ms", low=1e-9)
+    tau: jax.Array = vb.param(1e-4, unit="ms", low=1e-9)
     rate: jax.Array = vb.param(1.0, unit="1/ms")
     cvar: tuple[str, ...] = eqx.field(static=True, default=("v",))
 
     def init(self, n):
-        return RelaxationState(jnp.full(n, 2.0), jnp.full(n, 0.0))
+        return RelaxationState(jnp.full(n, 1.5), jnp.zeros(n), jnp.full(n, 2.625))
 
     def dfun(self, t, x, c, u):
-        return RelaxationState((x.v - x.v**3 / 3.0 - x.w + c[0] + u) / self.eps, self.rate * x.v)
+        v = (x.v - x.v**3 / 3.0 - x.w - 0.25 * x.s + c[0] + u) / self.eps
+        return RelaxationState(v, self.rate * x.v, (x.v + 0.5 * x.v**2 - x.s) / self.tau)
 
 
 def relaxation(integrator, **options):
-    """Two unequal oscillators, the first driven by the second."""
+    """Two unequal oscillators that drive each other unequally."""
     return vb.Simulator(
-        Relaxation(eps=[2.0**-12, 2.0**-10], rate=[1.0, 0.5]),
+        Relaxation(eps=[0.125, 0.25], tau=[2.0**-13, 2.0**-11], rate=[1.0, 0.5]),
         vb.Connectome(np.array([[0.0, 0.25], [0.125, 0.0]]), np.zeros((2, 2))),
         coupling=vb.coupling.Linear(G=0.5),
         integrator=integrator,
@@ -158,26 +161,26 @@ def relaxation(integrator, **options):
 
 
 def relaxation_by_hand(t, y):
-    v, w = y[:2], y[2:]
+    v, w, s = y[:2], y[2:4], y[4:]
     into = 0.5 * np.array([0.25 * v[1], 0.125 * v[0]])
-    return np.concatenate([(v - v * v * v / 3 - w + into) * np.array([4096.0, 1024.0]), [v[0], 0.5 * v[1]]])
+    dv = (v * (1 - v * v / 3) - w - s / 4 + into) * np.array([8.0, 4.0])
+    return np.concatenate([dv, [v[0], 0.5 * v[1]], (v * (1 + v / 2) - s) * np.array([8192.0, 2048.0])])
 
 
-def test_rosenbrock_follows_a_relaxation_oscillation_at_steps_where_heun_is_lost():
-    """eps of 0.25 us and 1 us, dt 2 us: over two jumps of the first node, second order, against an implicit method."""
-    T = 2.0
-    truth = solve_ivp(relaxation_by_hand, (0.0, T), [2.0, 2.0, 0.0, 0.0], method="Radau", rtol=1e-9, atol=1e-11)
-    assert (np.abs(np.diff(np.sign(truth.y[0]))) > 0).sum() >= 1  # it has jumped
-    truth = truth.y[:, -1].reshape(2, 2)
-    errors = [np.abs(run(relaxation(vb.Rosenbrock(dt)), T)[-1] - truth).max() for dt in (2.0**-8, 2.0**-9, 2.0**-10)]
-    print(errors)
-    assert errors[-1] < 2e-3
-    assert errors[0] / errors[-1] > 4.0
-    assert not np.isfinite(run(relaxation(vb.Heun(2.0**-8)), T)).all()
+def test_rosenbrock_follows_a_stiff_oscillation_at_steps_where_heun_is_lost():
+    """The fast variable relaxes up to 64 times in a step; against an implicit method, order between 1.5 and 2."""
+    T, start = 6.0, [1.5, 1.5, 0.0, 0.0, 2.625, 2.625]
+    truth = solve_ivp(relaxation_by_hand, (0.0, T), start, method="Radau", rtol=1e-9, atol=1e-11).y
+    assert (np.abs(np.diff(np.sign(truth[0]))) > 0).sum() >= 2  # it has gone down and up again
+    steps = (2.0**-7, 2.0**-8, 2.0**-9)
+    errors = [np.abs(run(relaxation(vb.Rosenbrock(dt)), T)[-1].reshape(-1) - truth[:, -1]).max() for dt in steps]
+    assert 1.5 < np.polyfit(np.log(steps), np.log(errors), 1)[0] < 2.2, errors
+    assert errors[-1] < 1e-5
+    assert not np.isfinite(run(relaxation(vb.Heun(2.0**-9)), T)).all()
 
 
 def test_a_fast_node_on_a_slow_network():
-    """gamma = -1000 / ms at dt = 0.1 ms: the fast node sits on 0.75 times the slow one, which is as if it were alone."""
+    """gamma = -1000 / ms, dt = 1/8 ms: the fast node sits on 0.75 times the slow one, which is as if it were alone."""
     weights = np.array([[0.0, 750.0], [0.0, 0.0]])
     make = lambda integrator: vb.Simulator(  # noqa: E731
         vb.models.Linear(gamma=[-1000.0, -0.125]),
@@ -194,23 +197,22 @@ def test_a_fast_node_on_a_slow_network():
 
 
 def test_rosenbrock_in_a_batch_and_its_gradients():
-    """[N, B] equals the draws alone, with B = N too; reverse = forward = central difference."""
+    """[N, B] equals the draws alone, with B = N; reverse = forward = central difference."""
     sim = relaxation(vb.Rosenbrock(2.0**-8), monitors={"raw": vb.monitors.Subsample(0.25)})
     with jax.enable_x64(True):
         fwd = vb.ForwardModel(double(sim), t1=1.0, summary=lambda y: jnp.concatenate([y["v"], y["w"]]).reshape(-1))
-        for n in (2, 3):
-            theta = {
-                "model.rate": jnp.linspace(0.5, 1.5, n),
-                "coupling.G": jnp.linspace(0.25, 0.75, n),
-                "model.eps": 1e-3 * (1 + jnp.arange(2.0 * n).reshape(n, 2)),
-            }
-            keys = jax.random.split(jax.random.key(0), n)
-            single = [fwd({k: v[i] for k, v in theta.items()}, keys[i]) for i in range(n)]
-            np.testing.assert_allclose(fwd.batch(theta, keys), jnp.stack(single), rtol=1e-9, atol=1e-12)
-            assert np.ptp(np.asarray(single), axis=0).min() > 1e-3
+        theta = {
+            "model.rate": jnp.array([0.5, 1.5]),
+            "coupling.G": jnp.array([0.25, 0.75]),
+            "model.eps": jnp.array([[0.1, 0.2], [0.3, 0.4]]),
+        }
+        keys = jax.random.split(jax.random.key(0), 2)
+        single = [fwd({k: v[i] for k, v in theta.items()}, keys[i]) for i in range(2)]
+        np.testing.assert_allclose(fwd.batch(theta, keys), jnp.stack(single), rtol=1e-9, atol=1e-12)
+        assert np.ptp(np.asarray(single), axis=0).min() > 1e-3
 
         weights = jnp.cos(jnp.arange(16.0))
-        loss = lambda G, rate: weights @ fwd({"coupling.G": G, "model.rate": rate}, None)  # noqa: E731
+        loss = lambda G, rate: weights @ fwd({"coupling.G": G, "model.rate": rate}, keys[0])  # noqa: E731
         at = (jnp.asarray(0.5), jnp.asarray(0.9))
         reverse, forward = jax.grad(loss, (0, 1))(*at), jax.jacfwd(loss, (0, 1))(*at)
         h = 1e-5
@@ -304,10 +306,10 @@ def test_a_model_with_a_reset_runs_with_everything_else():
     with jax.enable_x64(True):
         state = SpikingState(jnp.array([0.0, 0.45, 0.9]), jnp.zeros(3), jnp.zeros(3))
         solution = vb.simulate(double(spiking()), t1=40.0, key=None, noise_path={"v": z}, init=state)
-    y = np.stack(list(solution.ys["raw"].values()), axis=1)
+    y = np.stack([solution.ys["raw"][name] for name in SpikingState._fields], axis=1)
     expected = spiking_by_hand(160, z)
     np.testing.assert_allclose(y, expected, atol=1e-9)
-    assert (expected[:, 1].sum(axis=0) > 3).all()
+    assert (expected[:, 1].sum(axis=0) > 2).all()
     np.testing.assert_allclose(solution.ys["rate"], expected[:, 1].reshape(20, 8, 3).mean(axis=1), atol=1e-12)
     quiet = spiking_by_hand(160, 0 * z)
     assert np.abs(quiet - expected).max() > 0.5
@@ -316,17 +318,16 @@ def test_a_model_with_a_reset_runs_with_everything_else():
 def test_a_model_with_a_reset_is_resumed_and_runs_in_batches():
     sim, key = spiking(), jax.random.key(3)
     whole = vb.simulate(sim, t1=20.0, key=key).ys["raw"]
-    first = vb.simulate(sim, t1=7.5, key=key)
-    second = vb.simulate(sim, t1=12.5, key=key, init=first.final).ys["raw"]
+    first = vb.simulate(sim, t1=10.0, key=key)
+    second = vb.simulate(sim, t1=10.0, key=key, init=first.final).ys["raw"]
     for name, value in whole.items():
         np.testing.assert_array_equal(np.concatenate([first.ys["raw"][name], second[name]]), value)
     fwd = vb.ForwardModel(sim, t1=20.0, monitor="raw", summary=lambda y: y["v"].mean(axis=0))
-    for n in (2, 3):
-        theta = {"model.drive": jnp.linspace(1.1, 1.6, n), "noise.sigma.v": jnp.full((n, 3), 0.1)}
-        keys = jax.random.split(jax.random.key(4), n)
-        single = [fwd({k: v[i] for k, v in theta.items()}, keys[i]) for i in range(n)]
-        np.testing.assert_allclose(fwd.batch(theta, keys), jnp.stack(single), rtol=1e-4)
-        assert np.ptp(np.asarray(single), axis=0).min() > 1e-3
+    theta = {"model.drive": jnp.array([1.1, 1.3, 1.6]), "noise.sigma.v": jnp.full((3, 3), 0.1)}
+    keys = jax.random.split(jax.random.key(4), 3)
+    single = [fwd({k: v[i] for k, v in theta.items()}, keys[i]) for i in range(3)]
+    np.testing.assert_allclose(fwd.batch(theta, keys), jnp.stack(single), rtol=1e-4)
+    assert np.ptp(np.asarray(single), axis=0).min() > 1e-3
 
 
 def test_a_history_of_spikes_arrives_with_its_lags():
@@ -363,7 +364,6 @@ def test_steps_are_positive(kind, dt):
         kind(dt)
 
 
-@pytest.mark.parametrize("dt", [True, "0.1", None])
-def test_steps_are_numbers(dt):
-    with pytest.raises(TypeError, match=r"write a Python number of milliseconds"):
-        vb.Heun(dt)
+def test_a_step_is_a_number():
+    with pytest.raises(TypeError, match="write a Python number of milliseconds"):
+        vb.Heun(True)

@@ -40,7 +40,7 @@ def impulse_responses(given, gamma, dt, n, scheme=vb.Heun):
 
 @pytest.mark.parametrize("case", ["noise_mpr", "noise_linear", "noise_suphopf"])
 def test_equals_the_stochastic_heun_of_tvb(case):
-    """Its standard normals, its delays, its bounds; D is TVB's nsig. Three models, two with an amplitude by variable."""
+    """Its standard normals, its delays, its bounds; D is TVB's nsig, for two models one number for each variable."""
     stored = {k.removeprefix(f"{case}__"): v for k, v in CONVENTIONS.items() if k.startswith(f"{case}__")}
     info = json.loads(str(CONVENTIONS["info"]))[case]
     with jax.enable_x64(True):
@@ -231,7 +231,7 @@ def test_a_state_and_a_mapping_mean_the_same():
 
 
 def test_coloured_input_has_its_variance_and_autocovariance_from_the_start():
-    """x' = xi: what a step adds is dt (xi_n + xi_{n+1}) / 2, of autocovariance sigma^2 e^k (2 + e + 1/e) / 4 at lag k."""
+    """x' = xi: a step adds dt (xi_n + xi_{n+1}) / 2, of autocovariance sigma^2 e^k (2 + e + 1/e) / 4 at lag k."""
     dt, sigma, tau, n = 0.5, 0.6, 2.0, 20_000
     x = run(linear(0.0, noise.Coloured(sigma, tau), n, dt), 10.0, key=jax.random.key(4))["x"]
     xi = np.diff(x, axis=0, prepend=0.0) / dt
@@ -269,7 +269,7 @@ def test_fast_coloured_noise_is_white_noise_of_sigma_sqrt_two_tau():
 
 
 def test_what_coloured_noise_carries_is_an_exact_recursion():
-    """Per variable and node, in float64: xi' = e xi + sigma sqrt(1 - e^2) z from given normals, x' = x + dt (xi + xi') / 2."""
+    """By node: xi' = e xi + sigma sqrt(1 - e^2) z from given normals, x' = x + dt (xi + xi') / 2."""
     sigma, tau, dt = np.array([0.5, 0.25, 2.0]), np.array([1.0, 4.0, 0.5]), 0.25
     rng = np.random.default_rng(2)
     z = rng.standard_normal((9, 3))
@@ -366,7 +366,7 @@ def test_covariance_of_correlated_noise_by_variable_and_node():
 
 
 def test_the_covariance_of_a_long_run_is_the_one_asked_for():
-    """From a key, with x' = 0: increments of all steps, within 4.5 standard errors of every entry; unequal variables."""
+    """From a key, with x' = 0: increments of all steps, within 4.5 standard errors of every entry."""
     sigma, n = np.array([0.5, 1.0, 2.0]), 40_000
     model = vb.models.SupHopf(a=0.0, omega=0.0)
     given = noise.Additive({"x": sigma, "y": 1.0}, correlation=CORRELATION)
@@ -380,7 +380,7 @@ def test_the_covariance_of_a_long_run_is_the_one_asked_for():
 
 
 def test_a_drawn_correlation():
-    """One matrix for each draw, with B = N; a draw that is no correlation is NaN, hence invalid, and spoils no other."""
+    """One matrix for each draw, with B = N; one that is no correlation is NaN, hence invalid, and spoils no other."""
     sim = linear(-0.5, noise.Additive([0.5, 1.0, 2.0], correlation=np.eye(3)), 3)
     matrices = np.stack([CORRELATION, np.eye(3), 0.9 + 0.1 * np.eye(3)])
     x = assert_batch_is_singles(sim, {"noise.correlation": jnp.asarray(matrices, jnp.float32)})
@@ -412,6 +412,11 @@ MISTAKES = {
         lambda: linear(-1.0, noise.Multiplicative(lambda x: {"y": 1.0}), 2),
         ValueError,
         "gfun names state variable 'y'",
+    ),
+    "gfun of another shape": (
+        lambda: linear(-1.0, noise.Multiplicative(lambda x: {"x": jnp.ones(3)}), 2),
+        ValueError,
+        r"gfun gives 'x' the shape \[3\]; expected a number or \[2\]",
     ),
     "gfun without names": (
         lambda: linear(-1.0, noise.Multiplicative(lambda x: 0.5 * x.x), 2),

@@ -114,7 +114,7 @@ class Additive(AbstractNoise):
 
         def increments(carry: None, z: Named, x: Named) -> tuple[None, Named]:
             mixed = z if root is None else {name: _mix(root, value) for name, value in z.items()}
-            return None, {name: _of(self.sigma, name) * (dt**0.5 * value) for name, value in mixed.items()}
+            return None, {name: (_of(self.sigma, name) * dt**0.5) * value for name, value in mixed.items()}
 
         return increments
 
@@ -166,15 +166,21 @@ class Multiplicative(AbstractNoise):
                 f"gfun returned {type(given).__name__}; expected a State or a mapping such as "
                 f'{{"{next(iter(x))}": amplitude}}'
             )
-        return dict(named)
+        return {name: jnp.asarray(amplitude) for name, amplitude in named.items()}
 
     def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
-        return _named(jax.eval_shape(self._amplitude, x), tuple(x), "gfun")
+        given = jax.eval_shape(self._amplitude, x)
+        names = _named(given, tuple(x), "gfun")
+        for name in names:
+            shape, like = given[name].shape, x[name].shape
+            if shape and (len(shape) != len(like) or any(n not in (1, m) for n, m in zip(shape, like, strict=True))):
+                raise ValueError(f"gfun gives {name!r} the shape {list(shape)}; expected a number or {list(like)}")
+        return names
 
     def process(self, dt: float) -> Process:
         def increments(carry: None, z: Named, x: Named) -> tuple[None, Named]:
             g = self._amplitude(x)
-            return None, {name: g[name] * (dt**0.5 * value) for name, value in z.items()}
+            return None, {name: (g[name] * dt**0.5) * value for name, value in z.items()}
 
         return increments
 

@@ -174,11 +174,12 @@ def _lag(connectome: Connectome, delays: Delays, dt: float) -> _Lag:
         speed = speed.reshape((1,) * connectome.pair_rank + (-1,))
     time = lengths / speed
     present = w != 0.0
-    if time.ndim > present.ndim:
+    fits = (time >= 0.0) & (time <= delays.max * (1.0 + 1e-6))  # false for NaN
+    if fits.ndim > present.ndim:
         present = present[..., None]
-    elif present.ndim > time.ndim:
-        present = present.any(axis=-1)
-    bad = ((time > delays.max * (1.0 + 1e-6)) & present) | ~(speed > 0.0)
+    elif present.ndim > fits.ndim:
+        fits = fits[..., None]
+    bad = (present & ~fits) | ~(speed > 0.0)
     bad = bad.any(axis=tuple(range(connectome.pair_rank)))
     fault = jnp.where(bad, jnp.nan, 0.0).astype(w.dtype)
     fixed = jax.lax.stop_gradient(time) / dt

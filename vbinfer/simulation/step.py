@@ -70,47 +70,55 @@ def _sent(sim: Simulator, x: Any) -> tuple[Array, ...]:
 
 def one_step(sim: Simulator, x: Any) -> Step:
     """The step of a simulator whose states are shaped like `x`; what does not change from step to step is done here."""
-    batched = x[0].ndim == 2
-    wires = None if sim.connectome is None else wiring(sim.connectome, sim.delays, sim.dt, batched)
+    wires = None if sim.connectome is None else wiring(sim.connectome, sim.delays, sim.dt, batched=x[0].ndim == 2)
     process = None if sim.noise is None else sim.noise.process(sim.dt)
 
-    def step(carry: Carry, z: Named | None) -> Carry:
-        x, noise, dW = carry.x, carry.noise, None
+    # A backward pass computes the inside of a step anew from the state before it: less memory, and faster than reading
+    # every intermediate result back. The ring stays outside, or each step would keep a copy of it.
+    @jax.checkpoint
+    def move(step: Array, x: Any, noise: Any, monitors: Any, due: Any, z: Named | None) -> tuple[Any, Any, Any]:
+        dW = None
         if process is not None and z is not None:
             noise, kicks = process(noise, z, named(sim, x))
             dW = type(x)(*(kicks.get(name, jnp.zeros((), a.dtype)) for name, a in named(sim, x).items()))
-        line = carry.line
+        new = sim.integrator.step(_system(sim, step, x[0], wires, due), x, dW)
+        by_name = named(sim, new)
+        return new, noise, {k: m.observe(monitors[k], read(sim, m, by_name)) for k, m in sim.monitors.items()}
+
+    def step(carry: Carry, z: Named | None) -> Carry:
+        line, due = carry.line, None
         if line is not None and wires is not None and wires.arriving is not None:
             # written before it is read: the other way round XLA copies the ring at every step
-            sent = (jnp.broadcast_to(row, x[0].shape) for row in _sent(sim, x))
+            sent = (jnp.broadcast_to(row, x[0].shape) for row in _sent(sim, carry.x))
             ring = tuple(write(r, carry.step, row) for r, row in zip(line.ring, sent, strict=True))
             line = Line(ring, tuple(wires.arriving(r, carry.step + 1) for r in ring))
-        new = sim.integrator.step(_system(sim, carry, wires, line), x, dW)
-        by_name = named(sim, new)
-        monitors = {k: m.observe(carry.monitors[k], read(sim, m, by_name)) for k, m in sim.monitors.items()}
+            due = (carry.line.due, line.due)
+        new, noise, monitors = move(carry.step, carry.x, carry.noise, carry.monitors, due, z)
         return Carry(carry.step + 1, new, monitors, noise, line)
 
     return step
 
 
-def _system(sim: Simulator, carry: Carry, wires: Wiring | None, line: Line | None) -> System:
-    """Coupling, drift and bounds during one step, for an integrator; `line` is that of the end of the step."""
+def _system(sim: Simulator, step: Array, like: Array, wires: Wiring | None, due: Any) -> System:
+    """Coupling, drift and bounds during one step, for an integrator; `due` is what arrives at its start and end."""
     model: Any = sim.model
-    like = carry.x[0]
-    time = lambda stage: (carry.step + stage) * sim.dt  # noqa: E731
+    time = lambda stage: (step + stage) * sim.dt  # noqa: E731
 
     def stimulus(stage: float) -> Array:
         return jnp.zeros_like(like) if sim.stimulus is None else sim.stimulus(time(stage), like)
+
+    def arriving(stage: float) -> tuple[Array, ...]:
+        first, last = due
+        if stage in (0.0, 1.0):
+            return last if stage else first
+        return tuple((1.0 - stage) * a + stage * b for a, b in zip(first, last, strict=True))
 
     def couple(stage: float, x: Any) -> Array:
         if wires is None or sim.coupling is None:
             return jnp.zeros((len(model.cvar), *like.shape), like.dtype)
         gx = tuple(wires.instant(row) for row in _sent(sim, x))
-        if line is not None:
-            due = carry.line.due if stage == 0.0 else line.due
-            if stage not in (0.0, 1.0):
-                due = tuple((1.0 - stage) * a + stage * b for a, b in zip(carry.line.due, line.due, strict=True))
-            gx = tuple(a + b for a, b in zip(gx, due, strict=True))
+        if due is not None:
+            gx = tuple(a + b for a, b in zip(gx, arriving(stage), strict=True))
         received = sim.coupling.post(gx, _coupled(sim, x), wires.strength)
         return jnp.stack([jnp.broadcast_to(row, like.shape) for row in received])
 
