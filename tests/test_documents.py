@@ -102,3 +102,22 @@ def test_the_model_of_contributing_runs_and_spikes():
     rises = (np.diff(np.sign(v - 0.5), axis=0) > 0).sum(axis=0)
     assert rises[0] == 0
     assert rises[1] >= 4
+
+
+def test_the_listing_of_the_simulator_page_runs():
+    names: dict = {}
+    exec(compile(block("docs/simulator.md", "simulator"), "docs/simulator.md", "exec"), names)
+    assert names["run"].ys["eeg"].shape == (250, 4)
+    assert names["more"].ts["fc"].tolist() == [1500.0, 2000.0]
+    h = 1e-2
+    numeric = (float(names["loss"](3.0 + h)) - float(names["loss"](3.0 - h))) / (2 * h)
+    assert float(names["slope"]) == pytest.approx(numeric, rel=0.05)
+
+
+def test_the_table_of_models_is_complete():
+    listed = re.findall(
+        r"`(\w+)(?:\(form=\))?`",
+        re.search(r"\| model \|.*?\n\n", (ROOT / "docs/simulator.md").read_text(), re.DOTALL)[0],
+    )
+    classes = [n for n, m in vars(vb.models).items() if isinstance(m, type) and not n.startswith("Abstract")]
+    assert sorted(set(listed) & set(classes)) == sorted(n for n in classes if not n.endswith("State"))

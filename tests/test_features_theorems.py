@@ -210,6 +210,20 @@ def fake_catch22(signal):
     return {"names": [RENAMED.get(name, name) for name in names], "values": [len(n) + np.std(signal) for n in names]}
 
 
+def test_windows_compare_the_pairs_that_a_mask_keeps():
+    """The mask of all pairs of the first four nodes is the recording of those nodes."""
+    y = RNG.normal(size=(80, 7)) + RNG.normal(size=(80, 1))
+    mask = np.zeros((7, 7), dtype=bool)
+    mask[:4, :4] = True
+    where = {"window": 20.0, "step": 3.0, "windows": "skiplast"}
+    alone = features.fcd_matrix(y[:, :4], period=1.0, **where)
+    assert alone.shape == (20, 20)  # 21 with the one that ends with the recording
+    np.testing.assert_allclose(features.fcd_matrix(y, period=1.0, mask=mask, **where), alone, atol=1e-5)
+    every = ("var", "var_overlapping", "abs_sum", "eig_max", "pca1")
+    few, many = features.fcd_stat(only=every, **where), features.fcd_stat(only=every, mask=mask, **where)
+    assert list(named(many, y).values()) == pytest.approx(list(named(few, y[:, :4]).values()), rel=1e-9)
+
+
 def test_catch22_asks_for_its_package_when_it_is_made(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycatch22", None)
     with pytest.raises(ImportError, match="pip install pycatch22"):

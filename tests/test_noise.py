@@ -248,7 +248,7 @@ def test_variance_and_autocovariance_of_a_linear_system_under_coloured_input():
     """x' = -k x + xi: var = sigma^2 tau / (k (1 + k tau)), autocovariance a sum of two exponentials; error O(dt^2)."""
     k, tau, sigma = 0.5, 2.5, 0.75
     for dt, tolerance in ((0.2, 2e-2), (0.1, 5e-3)):
-        n = round(60.0 / dt)
+        n = round(40.0 / dt)
         h = impulse_responses(noise.Coloured(sigma, tau), -k, dt, n)
         for lag in (0.0, 1.0, 6.0):
             m = round(lag / dt)
@@ -260,7 +260,7 @@ def test_variance_and_autocovariance_of_a_linear_system_under_coloured_input():
 
 def test_fast_coloured_noise_is_white_noise_of_sigma_sqrt_two_tau():
     """With dt below tau and tau below 1/k; within the correlation's own share 1 / (1 + k tau)."""
-    k, tau, dt, n = 0.0625, 0.25, 0.125, 1_600
+    k, tau, dt, n = 0.125, 0.25, 0.125, 640
     white = np.sum(impulse_responses(noise.Additive(0.5 * np.sqrt(2 * tau)), -k, dt, n) ** 2)
     coloured = np.sum(impulse_responses(noise.Coloured(0.5, tau), -k, dt, n) ** 2)
     # the trapezoid over a step of dt adds (dt / 2 tau) coth(dt / 2 tau) - 1 = 2 % here

@@ -143,10 +143,11 @@ def keys_of(kind):
     parent = jax.random.key(3)
     return {
         "split": lambda n: jax.random.split(parent, n),
-        "fold_in": lambda n: jax.vmap(lambda i: jax.random.fold_in(parent, i))(jnp.arange(n)),
+        # elements of `split` are those of `fold_in` under some settings of JAX: another parent, higher numbers
+        "fold_in": lambda n: jax.vmap(lambda i: jax.random.fold_in(jax.random.key(4), i))(1_000 + jnp.arange(n)),
         "seeds in a row": lambda n: jax.vmap(jax.random.key)(jnp.arange(n)),
         "split of split": lambda n: jax.random.split(jax.random.split(parent)[0], n),
-        "split, rbg": lambda n: jax.random.split(jax.random.key(3, impl="rbg"), n),
+        "split, rbg": lambda n: jax.random.split(jax.random.key(5, impl="rbg"), n),
     }[kind]
 
 

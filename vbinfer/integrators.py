@@ -94,7 +94,8 @@ class RungeKutta4(AbstractIntegrator):
     """The classical Runge-Kutta scheme: order 4 without noise and delays.
 
     With delays, what arrives half-way through a step is the mean of what arrives at its ends, and the order is at most
-    2. Noise is added once per step, after the drift (Itô); with noise Heun costs half as much and is as accurate.
+    2. Noise is added once per step, after the drift (Itô), so that the stationary variance of dx = -x/T dt + dW is too
+    large by a factor of about 1 + dt/T (Euler: 1 + dt/2T; Heun: 1 - dt^2/4T^2). With noise take Heun.
     """
 
     dt: float = eqx.field(static=True, converter=_step_size)
@@ -111,8 +112,13 @@ class Rosenbrock(AbstractIntegrator):
 
     A is the Jacobian of a node's own equations at (t, x), one V by V matrix for each node, with the coupling and the
     stimulus held; the coupling between nodes stays explicit (the order is 2 for any A), so it limits the step and fast
-    local dynamics do not. Noise is added once per step (Itô). A step costs V derivatives and a linear solve per node:
-    worth it where the fastest rate of a node forces an explicit dt below the scale of interest.
+    local dynamics do not. A step costs V derivatives and a linear solve per node: worth it where the fastest rate of a
+    node forces an explicit dt below the scale of interest.
+
+    Fast means fast decay. Growth has to be resolved: (I - g dt A) is singular where a local rate is +3.41/dt, as in the
+    jump of a relaxation oscillator. Noise is added once per step, after the drift (Itô): the stationary variance of
+    dx = -x/T dt + dW is too large by a factor of about 1 + dt/T for dt < T, and of 2 dt/T for dt > T; give noise to
+    slow variables alone.
 
     doi:10.1137/S1064827597326651
     """

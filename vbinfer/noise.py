@@ -28,7 +28,7 @@ class AbstractNoise(Parametrised):
 
     @abc.abstractmethod
     def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
-        """The state variables that it drives, given the state or its shapes; ValueError for one that the model lacks."""
+        """The state variables that it drives, given the state or its shapes; ValueError for one that it lacks."""
 
     @abc.abstractmethod
     def process(self, dt: float) -> Process:
@@ -191,7 +191,10 @@ class Coloured(AbstractNoise):
     xi has standard deviation sigma and autocovariance sigma^2 exp(-|s|/tau). It starts in its stationary state, is
     advanced exactly, xi' = e xi + sigma sqrt(1 - e^2) N(0, 1) with e = exp(-dt/tau), and enters a step through the mean
     of its values at both ends. With tau far below the model's time scales it acts as white noise of diffusion
-    coefficient sigma sqrt(2 tau).
+    coefficient sigma sqrt(2 tau), provided that dt stays below tau: the variance that it adds is too large by a factor
+    h coth(h), h = dt / 2 tau, 2 % at dt = tau/2 and 8 % at dt = tau.
+
+    With `noise_path` the normals of a path are those of the steps, and the key draws the start alone.
 
     Args:
         sigma: standard deviation of xi in state units per ms; one value, one per node, or a mapping from state

@@ -1,13 +1,17 @@
-"""Where lanes run: `Local` uses the devices of this process."""
+"""Where lanes run: `Local` uses the devices of this process, or other processes."""
 
 import dataclasses
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+
+from vbinfer.execute.lanes import as_count
+from vbinfer.execute.workers import run_in_workers
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,19 +19,30 @@ Result = TypeVar("Result")
 
 @runtime_checkable
 class Executor(Protocol):
-    """What runs work: `map` calls `fn(item, device)` for every item and yields the results in order."""
+    """What runs work: `map` calls `fn(item, device)` for every item and yields the results in order.
+
+    It may also have `as_completed`, which yields `(position, result)` as they finish; that one is used where the order
+    does not matter, so that nothing finished waits for what is slow, or is lost with what fails.
+    """
 
     def map(self, fn: Callable[[Item, Any], Result], items: Iterable[Item]) -> Iterator[Result]: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """Runs lanes on the devices of this process, one thread per device.
+    """Runs lanes on this computer: on the devices of this process, one thread per device, or in processes of their own.
 
-    The numbers do not depend on how many devices there are. A CPU is one device unless `vb.use_cores(n)` splits it.
+    The numbers do not depend on which, or on how many. A CPU is one device unless `vb.use_cores(n)` splits it. With
+    `workers=n`, every call starts n processes, each on one of the cores that this one may use (`taskset` or a batch
+    system may have narrowed them), with JAX on the CPU and its settings as they are here, and ends them when it is
+    done. That takes some seconds, and is then the fastest: nothing is shared.
+
+    A simulator for workers must be something that can be sent to another process: functions, also those of a script or
+    a notebook, and objects of arrays and numbers can. What it prints goes to stderr.
 
     Args:
         devices: the JAX devices to use; all local ones by default.
+        workers: the number of processes to use instead; beyond the number of cores they share them.
 
     Example:
         >>> list(Local().map(lambda item, device: item**2, [1, 2, 3]))
@@ -35,8 +50,13 @@ class Local:
     """
 
     devices: Sequence[Any] | None = None
+    workers: int | None = None
 
     def __post_init__(self) -> None:
+        if self.workers is not None:
+            if self.devices is not None:
+                raise ValueError("devices and workers were given; a worker has a device of its own, so leave one out")
+            object.__setattr__(self, "workers", as_count(self.workers, "workers", "4"))
         if self.devices is None:
             return
         devices = tuple(self.devices)
@@ -46,37 +66,78 @@ class Local:
 
     def map(self, fn: Callable[[Item, Any], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield `fn(item, device)` in the order of `items`; an error in one item ends the run after those before it."""
-        devices = self.devices or tuple(jax.local_devices())
-        if len(devices) == 1:
-            for item in items:
-                yield fn(item, devices[0])
+        early: dict[int, Result] = {}
+        wanted = 0
+        with closing(self.as_completed(fn, items)) as finished:
+            for position, result in finished:
+                early[position] = result
+                while wanted in early:
+                    yield early.pop(wanted)
+                    wanted += 1
+
+    def as_completed(
+        self, fn: Callable[[Item, Any], Result], items: Iterable[Item]
+    ) -> Generator[tuple[int, Result], None, None]:
+        """Yield `(position, fn(item, device))` as they finish.
+
+        After an error in one item no other is begun; those that were are finished and yielded, then it is raised.
+        """
+        if self.workers is not None:
+            yield from run_in_workers(fn, items, self.workers)
             return
-        yield from _threaded(fn, items, devices)
+        devices = list(self.devices or jax.local_devices())
+        if len(devices) > 1:
+            yield from _threaded(fn, items, devices)
+            return
+        for position, item in enumerate(items):
+            yield position, fn(item, devices[0])
 
 
-def _threaded(fn: Callable[[Item, Any], Result], items: Iterable[Item], devices: Sequence[Any]) -> Iterator[Result]:
+def _threaded(
+    fn: Callable[[Item, Any], Result], items: Iterable[Item], devices: Sequence[Any]
+) -> Iterator[tuple[int, Result]]:
     free: SimpleQueue[Any] = SimpleQueue()
     for device in devices:
         free.put(device)
+    x64 = jnp.result_type(float) == jnp.float64  # a setting of this thread alone, if made by `with jax.enable_x64(...)`
 
     def run(item: Item) -> Result:
         device = free.get()
         try:
-            return fn(item, device)
+            with _enable_x64(x64):
+                return fn(item, device)
         finally:
             free.put(device)
 
-    waiting: deque[Future[Result]] = deque()
+    numbered, running = enumerate(items), dict[Future[Result], int]()
+    failed: BaseException | None = None
     pool = ThreadPoolExecutor(len(devices), thread_name_prefix="vbinfer-lane")
     try:
-        for item in items:
-            waiting.append(pool.submit(run, item))
-            if len(waiting) > 2 * len(devices):  # bounded, so that results do not pile up behind a slow consumer
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        while True:
+            while failed is None and len(running) < 2 * len(devices):  # results do not pile up behind a slow consumer
+                found = next(numbered, None)
+                if found is None:
+                    break
+                running[pool.submit(run, found[1])] = found[0]
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                position, error = running.pop(future), future.exception()
+                if error is None:
+                    yield position, future.result()
+                failed = failed or error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+    if failed is not None:
+        raise failed
+
+
+def _enable_x64(value: bool) -> Any:
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(value)
+    from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]  # its place before 0.8
+
+    return enable_x64(value)
 
 
 def use_cores(n: int) -> None:

@@ -1,7 +1,8 @@
 """Lanes: every simulation runs among the same number of others, so that its last bits never depend on how it ran.
 
-A matrix product's rounding depends on its width (measured). With one fixed width on every executor and device count,
-draw i is the same number whether it was simulated fresh, resumed, alone or among a million.
+A matrix product's rounding depends on its width (measured), and that of a sum on the number of threads that share it
+(`options.steady`). With one fixed width and one thread on every executor and device count, draw i is the same number
+whether it was simulated fresh, resumed, alone or among a million.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import numpy as np
 
 from vbinfer._tree import flat_names
 from vbinfer._typing import PRNGKey, SimulatorLike, Theta
+from vbinfer.execute.options import steady
 
 LANE = 64
 """Simulations that run together."""
@@ -30,10 +32,10 @@ def as_key(key: Any) -> PRNGKey:
     raise TypeError(f"key is {what}; expected one JAX key: write key=jax.random.key(0)")
 
 
-def as_count(value: Any, what: str) -> int:
+def as_count(value: Any, what: str, example: str = "1_000") -> int:
     """A positive whole number, NumPy's too, as an int; anything else is an error naming `what`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{what}={value!r} was given; expected a positive whole number, such as {what}=1_000")
+        raise ValueError(f"{what}={value!r} was given; expected a positive whole number, such as {what}={example}")
     return int(value)
 
 
@@ -45,7 +47,7 @@ def key_words(key: PRNGKey) -> list[int]:
 def batched(simulator: SimulatorLike) -> Callable[[Theta, Any], Any]:
     """`(theta leaves [B, ...], keys [B]) -> x [B, F]`: the simulator's own `.batch`, else `jit(vmap(simulator))`."""
     own = getattr(simulator, "batch", None)
-    return own if own is not None else jax.jit(jax.vmap(simulator))
+    return own if own is not None else jax.jit(jax.vmap(simulator), compiler_options=steady())
 
 
 def checked(x: Any) -> np.ndarray:

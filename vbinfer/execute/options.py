@@ -4,15 +4,15 @@ import functools
 
 import jax
 
-_OPTIONS = {
+_OPTIONS: dict[str, str | bool] = {
     "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
     "xla_cpu_experimental_ynn_fusion_type": "",
-    "xla_cpu_multi_thread_eigen": "false",
+    "xla_cpu_multi_thread_eigen": False,
 }
 
 
 @functools.cache
-def steady() -> dict[str, str]:
+def steady() -> dict[str, str | bool]:
     """Options for `jax.jit(..., compiler_options=)` of a program that fills one core and leaves the others alone.
 
     Left to itself, XLA splits loops, sums and matrix products over as many threads as the process may use cores, and
@@ -24,9 +24,11 @@ def steady() -> dict[str, str]:
     return {name: value for name, value in _OPTIONS.items() if _known(name, value)}
 
 
-def _known(name: str, value: str) -> bool:
+def _known(name: str, value: str | bool) -> bool:
     try:
         jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
-    except jax.errors.JaxRuntimeError:
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
         return False
     return True

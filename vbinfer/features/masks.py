@@ -82,7 +82,7 @@ def homotopic_mask(n: int, pairs: str) -> np.ndarray:
     return mask | mask.T
 
 
-def within_mask(labels: Sequence[object]) -> np.ndarray:
+def within_mask(labels: Sequence[object] | np.ndarray) -> np.ndarray:
     """The pairs of nodes with one label (hemisphere, network), `[N, N]` without the diagonal, for `mask=`.
 
     >>> int(within_mask(hemispheres(4, "blocks")).sum())
@@ -92,6 +92,6 @@ def within_mask(labels: Sequence[object]) -> np.ndarray:
     return same & ~np.eye(len(labels), dtype=bool)
 
 
-def between_mask(labels: Sequence[object]) -> np.ndarray:
+def between_mask(labels: Sequence[object] | np.ndarray) -> np.ndarray:
     """The pairs of nodes with different labels (hemispheres, networks), `[N, N]`, for `mask=`."""
     return np.array([[a != b for b in labels] for a in labels])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from vbinfer._param import did_you_mean
@@ -72,7 +73,9 @@ def positive(value: float, name: str, unit: str, example: str) -> float:
     return float(value)
 
 
-def intervals_of(given: Sequence[Sequence[float]], name: str, unit: str) -> tuple[tuple[float, float], ...]:
+def intervals_of(
+    given: Sequence[Sequence[float]] | np.ndarray, name: str, unit: str
+) -> tuple[tuple[float, float], ...]:
     """Pairs (low, high) with 0 <= low < high, at least one."""
     found = tuple(tuple(float(edge) for edge in pair) for pair in given)
     if not found or any(len(pair) != 2 or not 0.0 <= pair[0] < pair[1] < math.inf for pair in found):

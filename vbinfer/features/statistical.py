@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from .base import QUANTILE_NAMES, QUANTILES, positions
@@ -150,7 +151,7 @@ class area(NodeFeature):
     intervals: tuple[tuple[float, float], ...] = eqx.field(static=True)
     pool: str = eqx.field(static=True)
 
-    def __init__(self, intervals: Sequence[Sequence[float]] = ((0.0, 1000.0),), pool: str = "mean"):
+    def __init__(self, intervals: Sequence[Sequence[float]] | np.ndarray = ((0.0, 1000.0),), pool: str = "mean"):
         self.intervals = intervals_of(intervals, "intervals", "ms")
         self.pool = pool_of(pool)
 

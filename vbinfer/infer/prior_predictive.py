@@ -2,7 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from vbinfer import _io
 from vbinfer._typing import PRNGKey, SimulatorLike
 from vbinfer.execute.executor import Executor, Local
 from vbinfer.execute.lanes import LANE, as_count, as_key, batched, checked, feature_names, key_words, trace
+from vbinfer.execute.options import steady
 from vbinfer.execute.store import Rows, Store, read_store
 from vbinfer.infer.draws import Draws, finite_rows
 from vbinfer.infer.progress import Progress
@@ -47,7 +50,8 @@ def sample_prior_predictive(
         batch_size: draws per shard of the store, a multiple of 64; 64 by default.
         store: a folder. Finished shards are read from it instead of simulated, new ones written to it; an interrupted
             run loses nothing that a shard holds, and a larger n appends.
-        executor: where lanes run; `vb.Local()`, all devices of this process, by default.
+        executor: where lanes run; `vb.Local()`, all devices of this process, by default; `vb.Local(workers=n)` runs
+            them in n processes.
         progress: show a bar with draws per second, failed share and time left.
 
     Returns:
@@ -73,7 +77,7 @@ def sample_prior_predictive(
     n, batch_size = as_count(n, "n"), _check_batch(batch_size)
     _check_simulator(prior, simulator)
     folder = None if store is None else Store.open(store, _study(prior, simulator, key, batch_size))
-    runner, began = _runner(prior, simulator, key), time.perf_counter()
+    runner, began = _Lanes(prior, simulator, key), time.perf_counter()
     lanes, read = _collect(n, batch_size, runner, folder, executor or Local(), progress)
     seconds = time.perf_counter() - began
     rows = {name: np.concatenate([lane[name] for lane in lanes])[:n] for name in lanes[0]}
@@ -155,28 +159,29 @@ def _study(prior: Prior, simulator: Any, key: PRNGKey, batch_size: int) -> dict[
     }
 
 
-def _runner(prior: Prior, simulator: SimulatorLike, key: PRNGKey) -> Callable[[int, Any], Rows]:
-    """`(lane, device) -> rows` of the 64 draws of that lane."""
-    batch = batched(simulator)
-    known: list[tuple[str, ...]] = []
+class _Lanes:
+    """`(lane, device) -> rows` of the 64 draws of that lane; what is sent to other processes are its three parts."""
 
-    @jax.jit
-    def start(root: PRNGKey, index: jax.Array) -> tuple[Any, Any]:
-        def one(i: jax.Array) -> tuple[Any, Any]:
-            k_theta, k_sim = jax.random.split(jax.random.fold_in(root, i))
-            return prior.sample(key=k_theta), k_sim
+    def __init__(self, prior: Prior, simulator: SimulatorLike, key: PRNGKey) -> None:
+        self._prior, self._simulator, self._key = prior, simulator, key
+        self._batch = batched(simulator)
+        self._start = jax.jit(jax.vmap(self._one, in_axes=(None, 0)), compiler_options=steady())
+        self._known: tuple[str, ...] | None = None
 
-        return jax.vmap(one)(index)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Lanes, (self._prior, self._simulator, self._key)
 
-    def run(lane: int, device: Any) -> Rows:
+    def _one(self, root: PRNGKey, index: jax.Array) -> tuple[Any, Any]:
+        k_theta, k_sim = jax.random.split(jax.random.fold_in(root, index))
+        return self._prior.sample(key=k_theta), k_sim
+
+    def __call__(self, lane: int, device: Any) -> Rows:
         index = np.arange(lane * LANE, (lane + 1) * LANE, dtype=np.uint32)
-        theta, keys = start(jax.device_put(key, device), jax.device_put(index, device))
-        x = checked(batch(theta, keys))
-        if not known:  # before the rest runs, not after it
-            known.append(feature_names(simulator, x.shape[1]))
-        return {**{f"theta/{name}": np.asarray(theta[name]) for name in prior.shapes}, "x": x}
-
-    return run
+        theta, keys = self._start(jax.device_put(self._key, device), jax.device_put(index, device))
+        x = checked(self._batch(theta, keys))
+        if self._known is None:  # before the rest runs, not after it
+            self._known = feature_names(self._simulator, x.shape[1])
+        return {**{f"theta/{name}": np.asarray(theta[name]) for name in self._prior.shapes}, "x": x}
 
 
 def _collect(
@@ -197,27 +202,42 @@ def _collect(
             lanes[shard * per_shard + i] = {name: value[part] for name, value in (rows or {}).items()}
     missing = [lane for lane in range(wanted) if lane not in lanes]
     read = (wanted - len(missing)) * LANE
-    unsaved: int | None = None
-    with Progress(n, min(read, n), shown=progress) as bar:
+    unsaved: set[int] = set()
+    with Progress(n, min(read, n), shown=progress) as bar, closing(_finished(executor, runner, missing)) as finished:
         try:
-            for lane, rows in zip(missing, executor.map(runner, missing), strict=True):
-                if store is not None and unsaved not in (None, lane // per_shard):
-                    _save(store, unsaved, per_shard, lanes)
-                lanes[lane], unsaved = rows, lane // per_shard
+            for position, rows in finished:
+                lane = missing[position]
+                shard = lane // per_shard
+                lanes[lane] = rows
+                unsaved.add(shard)
                 bar.add(LANE, int((~finite_rows(rows["x"])).sum()))
-                if (lane + 1) % per_shard == 0 and store is not None:
-                    _save(store, unsaved, per_shard, lanes)
-                    unsaved = None
-        finally:  # also when interrupted: what the open shard holds so far is kept
-            if store is not None and unsaved is not None:
-                _save(store, unsaved, per_shard, lanes)
+                if store is not None and all(other in lanes for other in _inside(shard, per_shard)):
+                    _save(store, shard, per_shard, lanes)
+                    unsaved.remove(shard)
+        finally:  # also when interrupted: what the open shards hold so far is kept
+            if store is not None:
+                for shard in sorted(unsaved):
+                    _save(store, shard, per_shard, lanes)
     return [lanes[lane] for lane in range(wanted)], read
 
 
+def _finished(
+    executor: Executor, runner: Callable[[int, Any], Rows], lanes: list[int]
+) -> Generator[tuple[int, Rows], None, None]:
+    """`(position, rows)` as they are done, or in order from an executor that has nothing else."""
+    as_completed = getattr(executor, "as_completed", None)
+    yield from enumerate(executor.map(runner, lanes)) if as_completed is None else as_completed(runner, lanes)
+
+
+def _inside(shard: int, per_shard: int) -> range:
+    return range(shard * per_shard, (shard + 1) * per_shard)
+
+
 def _save(store: Store, shard: int, per_shard: int, lanes: dict[int, Rows]) -> None:
-    inside = range(shard * per_shard, (shard + 1) * per_shard)
-    done = [lanes[lane] for lane in inside if lane in lanes]
-    store.write(shard, {name: np.concatenate([rows[name] for rows in done]) for name in done[0]})
+    """Write the lanes of a shard up to the first that is missing."""
+    done = [lanes[lane] for lane in takewhile(lanes.__contains__, _inside(shard, per_shard))]
+    if done:
+        store.write(shard, {name: np.concatenate([rows[name] for rows in done]) for name in done[0]})
 
 
 def _draws(rows: Rows, names: tuple[str, ...], info: dict[str, Any]) -> Draws:

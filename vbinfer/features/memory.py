@@ -93,7 +93,7 @@ class acf(NodeFeature):
     lags: int | tuple[float, ...] = eqx.field(static=True)
     pool: str = eqx.field(static=True)
 
-    def __init__(self, lags: int | Sequence[float] = 5, pool: str = "mean"):
+    def __init__(self, lags: int | Sequence[float] | np.ndarray = 5, pool: str = "mean"):
         given = (lags,) if isinstance(lags, int) else tuple(float(lag) for lag in lags)
         if not given or not all(0.0 < lag < math.inf for lag in given):
             raise ValueError(
