@@ -10,15 +10,20 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
+# a file at a time in processes of their own, at most four
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
 # what is ours from end to end: simulation, features, priors
-X64_TESTS := $(addprefix tests/test_,models.py monitors.py noise.py simulate.py forward.py features.py prior.py connectome.py)
+X64_TESTS := $(wildcard $(addsuffix *.py,$(addprefix tests/test_,connectome coupling delays features forward gradients \
+  integrators models monitors noise prior simulate sparse stimuli)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser test-x64 notebooks bench bench-peers fmt lint type clean
+.PHONY: help setup demo test test-slow test-faults test-browser test-parity test-x64 notebooks bench bench-peers fmt lint type clean
 
 help:
 	@echo "make demo         a posterior from a real fMRI recording, with a report"
-	@echo "make test         the test suite; test-slow: the long ones, test-x64: in float64, test-browser: in Chromium"
+	@echo "make test         the test suite; test-slow: the long ones, test-x64: in float64, test-browser: in Chromium,"
+	@echo "                  test-faults: processes are killed half-way, test-parity: against The Virtual Brain"
 	@echo "make notebooks    execute the notebooks in a fast setting"
 	@echo "make fmt lint type    format; check format and style; check types"
 	@echo "make bench        the benchmarks (bench-peers: against other packages)"
@@ -46,16 +51,26 @@ demo: $(READY)
 	@$(BIN)/vbinfer demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
+test-faults: $(READY)
+	$(BIN)/python -m pytest -q -m faults $(ARGS)
+
 test-browser: $(READY)
 	$(BIN)/python -m pytest -q -m browser $(ARGS)
 
+# in the environment of the benchmarks against other packages, which has tvb-library
+PEERS := .venv-peers/bin/python
+test-parity: $(READY)
+	@cd benchmarks && ../$(BIN)/python -c "import _peers; _peers.environment()"
+	@$(PEERS) -m pip --disable-pip-version-check -qq install pytest beartype equinox jaxtyping lazy-loader
+	PYTHONPATH=. $(PEERS) -m pytest -q -m parity tests/test_parity_tvb.py $(ARGS)
+
 test-x64: $(READY)
-	VBINFER_X64=1 $(BIN)/python -m pytest -q $(X64_TESTS) $(ARGS)
+	VBINFER_X64=1 $(BIN)/python -m pytest -q $(PARALLEL) $(X64_TESTS) $(ARGS)
 
 notebooks: $(READY)
 	$(BIN)/python -m pytest -q -m "slow or not slow" tests/test_notebooks.py $(ARGS)

@@ -21,6 +21,7 @@ STRICT_RANK = (
     "test_coupling",
     "test_features",
     "test_forward",
+    "test_gradients",
     "test_integrators",
     "test_models",
     "test_monitors",
@@ -46,6 +47,13 @@ def _no_rank_promotion(request):
             yield
     else:
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_programs():
+    """The programs of one file are of no use to the next, and a thousand of them fill gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

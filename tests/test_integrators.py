@@ -85,7 +85,7 @@ FACTORS = {  # growth of x in a step, and what a noise increment of 1 adds, at z
     "Euler": (lambda z: 1 + z, lambda z: 1.0 + 0 * z),
     "Heun": (lambda z: 1 + z + z**2 / 2, lambda z: 1 + z / 2),
     "RungeKutta4": (lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24, lambda z: 1.0 + 0 * z),
-    "Rosenbrock": (lambda z: (1 + (1 - 2 * G) * z) / (1 - G * z) ** 2, lambda z: 1.0 + 0 * z),
+    "Rosenbrock": (lambda z: (1 + (1 - 2 * G) * z) / (1 - G * z) ** 2, lambda z: (1 - G**2 * z) / (1 - G * z) ** 2),
 }
 
 

@@ -88,7 +88,7 @@ def test_sigma_is_the_diffusion_coefficient_and_D_half_its_square():
         (vb.Euler, lambda h: 1 / (1 - h / 2)),
         (vb.Heun, lambda h: 2 * h * (1 - h / 2) ** 2 / (1 - (1 - h + h * h / 2) ** 2)),
         (vb.RungeKutta4, lambda h: 2 * h / (1 - (1 - h + h**2 / 2 - h**3 / 6 + h**4 / 24) ** 2)),
-        (vb.Rosenbrock, lambda h: 2 * h / (1 - _rosenbrock_factor(-h) ** 2)),
+        (vb.Rosenbrock, lambda h: 2 / h * (1 - _rosenbrock_factor(-h)) / (1 + _rosenbrock_factor(-h))),
     ],
 )
 def test_stationary_variance_of_every_scheme(scheme, bias):

@@ -186,3 +186,9 @@ def test_a_run_is_not_continued_on_another_time_grid():
         vb.simulate(
             simulator(), t1=1.2, key=jax.random.key(0), init=vb.simulate(simulator(), t1=1.2, key=jax.random.key(0))
         )
+
+
+def test_state_variables_come_in_the_order_of_the_model_not_of_the_alphabet():
+    ys = vb.simulate(simulator(), t1=1.2, key=jax.random.key(0)).ys
+    assert list(ys) == ["raw", "mean", "sub", "bold"]
+    assert list(ys["raw"]) == list(ys["mean"]) == ["r", "V"]

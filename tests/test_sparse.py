@@ -65,8 +65,8 @@ def test_every_way_to_give_it_is_the_same_network(way):
     sparse = WAYS[way]()
     assert sparse.weights.shape == sparse.tract_lengths.shape == (len(TARGETS),)
     full = sparse.dense()
-    np.testing.assert_array_equal(full.weights, np.float32(W))
-    np.testing.assert_array_equal(full.tract_lengths, np.where(W == 0.0, 0.0, np.float32(L)))
+    np.testing.assert_array_equal(full.weights, jnp.asarray(W))
+    np.testing.assert_array_equal(full.tract_lengths, jnp.where(W == 0.0, 0.0, jnp.asarray(L)))
     assert sparse.n_nodes == 5
     assert float(sparse.speed) == 2.0
 
@@ -199,3 +199,25 @@ MISTAKES = [
 def test_mistakes(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("how", ["max", "strength", "row", "spectral"])
+def test_normalising_keeps_every_parallel_connection_with_its_length(how):
+    weights, lengths = [0.5, 0.25, 2.0, 1.0], [10.0, 40.0, 20.0, 5.0]
+    network = vb.Connectome.from_edges([1, 1, 0, 2], [0, 0, 2, 2], weights, lengths, n_nodes=3)
+    scaled = network.normalise(how, zero_diagonal=False)
+    np.testing.assert_array_equal(scaled.tract_lengths, lengths)
+    np.testing.assert_array_equal(scaled.edges, network.edges)
+    full = np.zeros((3, 3))
+    np.add.at(full, (np.array([0, 0, 2, 2]), np.array([1, 1, 0, 2])), weights)
+    received = full.sum(axis=1)
+    scale = {"max": 2.0, "strength": received.mean(), "row": received[[0, 0, 2, 2]], "spectral": 1.0}[how]
+    np.testing.assert_allclose(scaled.weights, np.array(weights) / scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc", "coo", "dia", "lil", "dok", "bsr"])
+def test_every_scipy_layout_and_a_padded_bcoo_are_read(layout):
+
+    w = np.array([[0.0, 2.0, 0.0], [0.5, 0.0, 0.0], [0.0, 1.5, 0.0]])
+    for sparse in (getattr(scipy.sparse, f"{layout}_array")(w), BCOO.fromdense(jnp.asarray(w), nse=6)):
+        np.testing.assert_allclose(vb.Connectome(sparse, 10.0 * w.T).dense().weights, w)

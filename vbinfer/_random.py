@@ -37,8 +37,8 @@ def threefry_2x32_13(k0: Array, k1: Array, c0: Array, c1: Array) -> tuple[Array,
 def box_muller(b0: Array, b1: Array) -> tuple[Array, Array]:
     """Two independent standard normals, float32, from two independent uint32 words.
 
-    radius = sqrt(-2 ln u), u = (floor(b0 / 2) + 1/2) / 2^31; angle = (quarter + a) pi / 2 with two bits for the quarter and
-    thirty for a in [-1/2, 1/2).
+    radius = sqrt(-2 ln u), u = (floor(b0 / 2) + 1/2) / 2^31; angle = (quarter + a) pi / 2 with two bits for the quarter
+    and thirty for a in [-1/2, 1/2).
     """
     radius = jnp.sqrt(-2.0 * _log_uniform(b0))
     quarter = b1 >> 30

@@ -240,7 +240,8 @@ class Generator:
         self.wanted = {name: variables.index(name) * nodes + np.arange(nodes) for name in names}
         self.counters = np.unique(np.concatenate(list(self.wanted.values())) % self.half)
         self.tail = (1,) * (like.ndim - 1)
-        self.words = tuple(word[None] if word.ndim else word for word in words)
+        k0, k1 = words
+        self.words = (k0[None], k1[None]) if k0.ndim else (k0, k1)
         self.dtype = like.dtype
 
     def pairs(self, first: Array, n: int) -> Array:

@@ -59,7 +59,7 @@ def construct(
     _check_options(name, known[name], options, where)
     try:
         return known[name](**options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError) as error:
         raise StudyError(f"{where}: {error}") from error
 
 

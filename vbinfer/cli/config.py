@@ -49,6 +49,7 @@ class Study:
         replicates: the other segments of that length.
         estimator: `NPE` or `SbiEstimator`.
         theta_true: known truth, for simulated recordings.
+        workers: processes that simulate the draws; None for the devices of this one.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Study:
     out: Path
     report: ReportOptions
     theta_true: dict[str, Any] | None
+    workers: int | None = None
 
     @property
     def connectome(self) -> Connectome | None:
@@ -113,7 +115,7 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
     execution = keys(tables.get("execution", {}), "[execution]", optional=("executor", "workers"))
     if execution.get("executor", "local") != "local":
         raise StudyError(f'[execution] executor is {execution["executor"]!r}; this version has "local"')
-    _count(execution.get("workers", 1), "[execution] workers")
+    workers = _count(execution["workers"], "[execution] workers") if "workers" in execution else None
     samples = _count(inference.get("posterior_samples", 4_000), "[inference] posterior_samples")
     output = keys(tables.get("output", {}), "[output]", optional=("dir",))
     options = keys(
@@ -137,6 +139,7 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
         out=Path(out) if out is not None else folder / output.get("dir", f"runs/{path.stem}"),
         report=_report(options, sim, samples),
         theta_true=_truth(data.get("theta_true"), prior),
+        workers=workers,
     )
 
 

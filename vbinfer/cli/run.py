@@ -14,6 +14,7 @@ import numpy as np
 
 from vbinfer import _io
 from vbinfer.cli.config import Study
+from vbinfer.execute.executor import Local
 from vbinfer.features.connectivity import fc_matrix, upper_triangle
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.posterior import Posterior
@@ -66,7 +67,13 @@ def run_study(study: Study, *, quiet: bool = False) -> Verdict:
 
     with clock.stage("simulation", f"[1/5] simulating {study.draws:,} draws into {out / 'store'}"):
         draws = sample_prior_predictive(
-            study.prior, study.forward, study.draws, key=keys["draws"], store=out / "store", progress=not quiet
+            study.prior,
+            study.forward,
+            study.draws,
+            key=keys["draws"],
+            store=out / "store",
+            executor=Local(workers=study.workers),
+            progress=not quiet,
         )
     failed = int(np.sum(~draws.valid))
     with clock.stage("training", f"[2/5] training {_method(study)} on {len(draws) - failed:,} draws ({failed} failed)"):
@@ -195,6 +202,7 @@ def _notes(study: Study, draws: Draws, clock: Clock) -> dict[str, object]:
         "recording": study.recording.name,
         "dt, t1, transient (ms)": f"{study.forward.sim.dt:g}, {study.forward.t1:g}, {study.forward.transient:g}",
         "devices": f"{len(jax.devices())} x {jax.devices()[0].platform}",
+        **({} if study.workers is None else {"workers": study.workers}),
         **{f"version, {name}": value for name, value in _io.versions().items()},
         **seconds,
     }

@@ -1,6 +1,7 @@
 """The parent's side of worker processes: start them, hand out items, take results, survive their deaths."""
 
 import collections
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -66,8 +67,16 @@ class _Worker:
         try:
             self.process.stdin.write(_pickled(message))
             self.process.stdin.flush()
-        except OSError:
+        except (OSError, ValueError):  # broken, or closed by `end`
             pass
+
+    def end(self) -> None:
+        """Kill the process, if it is still there: it has nothing that is not here."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # what it no longer read
+            self.process.stdin.close()
 
 
 def run_in_workers(
@@ -97,9 +106,7 @@ def run_in_workers(
         yield from _Run(workers, inbox, itertools.chain(first, numbered), hint).results()
     finally:
         for worker in workers:
-            worker.process.kill()
-        for worker in workers:
-            worker.process.wait()
+            worker.end()
 
 
 class _Run:

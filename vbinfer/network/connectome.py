@@ -30,12 +30,14 @@ def _as_centres(centres: Any) -> Array | None:
     return None if centres is None else jnp.asarray(centres, dtype=jnp.result_type(float))
 
 
-def _coordinates(matrix: Any) -> np.ndarray:
-    """`[2, edge]`, row and column of every entry of a sparse matrix of JAX or SciPy, in the order of its data."""
-    if hasattr(matrix, "indices") and getattr(matrix.indices, "ndim", 1) == 2:
-        return np.asarray(matrix.indices).T
+def _listed(matrix: Any) -> tuple[np.ndarray, Any]:
+    """`[2, edge]`, row and column, and the values of the entries of a sparse matrix of JAX (BCOO) or SciPy."""
+    if getattr(getattr(matrix, "indices", None), "ndim", 1) == 2:
+        indices = np.asarray(matrix.indices).T
+        inside = (indices < np.asarray(matrix.shape)[:, None]).all(axis=0)  # BCOO fills up with entries outside
+        return indices[:, inside], matrix.data[inside]
     listed = matrix.tocoo()
-    return np.stack([listed.row, listed.col])
+    return np.stack([listed.row, listed.col]), listed.data
 
 
 class Connectome(Parametrised):
@@ -45,8 +47,8 @@ class Connectome(Parametrised):
     reaches i after `tract_lengths[i, j] / speed` ms where the simulator has delays.
 
     A sparse network keeps its E connections only: the leaves `weights` and `tract_lengths` are then `[edge]`, in the
-    order of `edges`. It is made by `from_edges`, by `sparse()`, or by giving weights as a BCOO matrix (JAX) or a SciPy sparse one; simulations
-    give the same numbers as with the dense one, in time and memory proportional to E.
+    order of `edges`. It is made by `from_edges`, by `sparse()`, or by giving weights as a sparse matrix, BCOO (JAX) or
+    any of SciPy's; simulations give the same numbers as with the dense one, in time and memory proportional to E.
 
     Args:
         weights: `[node, node]`, signed or not, symmetric or not; no unit of its own (`normalise` gives it a scale).
@@ -65,7 +67,7 @@ class Connectome(Parametrised):
         (2, 2.0)
     """
 
-    weights: Array = param(axes=("node", "node"), doc="weights[i, j] from node j into node i")
+    weights: Array = param(axes=("node", "node"), doc="weights[i, j] from node j into node i; [edge] if sparse")
     tract_lengths: Array = param(
         unit="mm", low=0.0, axes=("node", "node"), doc="tract_lengths[i, j] from node j to node i"
     )
@@ -89,9 +91,10 @@ class Connectome(Parametrised):
         size: int | None = None,
     ):
         if hasattr(weights, "todense"):
-            edges, size = _coordinates(weights), weights.shape[0]
+            size = weights.shape[0]
+            edges, weights = _listed(weights)
             dense = tract_lengths.todense() if hasattr(tract_lengths, "todense") else tract_lengths
-            tract_lengths, weights = jnp.asarray(dense)[edges[0], edges[1]], weights.data
+            tract_lengths = jnp.asarray(dense)[edges[0], edges[1]]
         if (edges is None) != (size is None):
             raise ValueError("edges and size go together; write Connectome.from_edges(..., n_nodes=...)")
         self.weights, self.tract_lengths, self.speed = weights, tract_lengths, speed
@@ -114,7 +117,7 @@ class Connectome(Parametrised):
         return self.weights.sum(axis=1) if self.edges is None else self.gathered(self.weights)
 
     def received(self, weights: Array, sent: Array) -> Array:
-        """sum_j w_ij sent_j for weights in the layout of this network, with or without a batch axis; sent `[N, ...]`."""
+        """sum_j w_ij sent_j for weights laid out as this network's, with or without a batch axis; sent `[N, ...]`."""
         if self.edges is not None:
             from_j = sent[self.edges[1]]
             return self.gathered((weights[:, None] if weights.ndim < from_j.ndim else weights) * from_j)
@@ -134,7 +137,10 @@ class Connectome(Parametrised):
         return self._with(weights, lengths, np.stack([targets, sources]), self.n_nodes)
 
     def dense(self) -> "Connectome":
-        """The same network with weights and lengths `[node, node]`; parallel connections are added up."""
+        """The same network with `[node, node]` weights and lengths.
+
+        Of parallel connections the weights are added up, and the length is that of the last.
+        """
         if self.edges is None:
             return self
         targets, sources = np.asarray(self.edges)
@@ -202,8 +208,8 @@ class Connectome(Parametrised):
         assert self.edges is not None
         if self.weights.ndim != 1 or self.edges.shape != (2, len(self.weights)):
             raise ValueError(
-                f"weights is {list(self.weights.shape)} with edges {list(self.edges.shape)}; expected one weight, source "
-                "and target for each connection"
+                f"weights is {list(self.weights.shape)} with edges {list(self.edges.shape)}; expected one weight, "
+                "source and target for each connection"
             )
         if isinstance(self.edges, Tracer) or self.edges.size == 0:
             return
@@ -234,22 +240,23 @@ class Connectome(Parametrised):
         """
         if how not in _NORMALISATIONS:
             raise ValueError(f"there is no normalisation {how!r}. {did_you_mean(how, _NORMALISATIONS)}")
-        if self.edges is not None:
-            return self.dense().normalise(how, log=log, zero_diagonal=zero_diagonal).sparse()
-        weights = np.array(self.weights, dtype=np.float64)
+        n, weights = self.n_nodes, np.array(self.weights, dtype=np.float64)
+        rows, columns = np.indices((n, n)) if self.edges is None else np.asarray(self.edges)
         if zero_diagonal:
-            np.fill_diagonal(weights, 0.0)
+            weights[rows == columns] = 0.0
         if log:
             weights = np.sign(weights) * np.log1p(np.abs(weights))
-        received = np.abs(weights).sum(axis=1)
+        received = np.bincount(rows.ravel(), np.abs(weights).ravel(), minlength=n)
         if how == "max":
-            scale: Any = np.abs(weights).max()
+            scale: Any = np.abs(weights).max(initial=0.0)
         elif how == "strength":
             scale = received.mean()
         elif how == "row":
-            scale = np.where(received > 0, received, 1.0)[:, None]
+            scale = np.where(received > 0, received, 1.0)[rows]
         else:
-            scale = np.abs(np.linalg.eigvals(weights)).max()
+            full = np.zeros((n, n))
+            np.add.at(full, (rows, columns), weights)
+            scale = np.abs(np.linalg.eigvals(full)).max()
             if scale < 1e-9 * max(received.max(), 1e-300):
                 scale = 0.0  # a network without loops: eigenvalues are rounding errors
         if not received.any() or np.all(scale == 0.0):

@@ -35,7 +35,11 @@ class Delays(Parametrised):
       lag of 0 steps reads the state of the current stage of the integrator. The derivative with respect to speed and
       lengths is exactly 0.
     - `interpolate=True`: what was sent is interpolated linearly between steps, with the current stage as the newest
-      point. d/d(speed) and d/d(tract_lengths) exist; the error is second order in dt where the history is smooth.
+      point. d/d(speed) and d/d(tract_lengths) exist. Where the history is smooth the error is second order in dt, that
+      of these two derivatives first order.
+
+    Lags are computed in the precision of the simulation: a length / speed / dt within rounding of a half step may be
+    rounded either way.
 
     Before time zero a node sent its initial state, or what `init=History(...)` says.
 
@@ -224,12 +228,16 @@ def _reader(connectome: Connectome, weight: Array, age: Array) -> Callable[[Arra
         return _read_edges(connectome, weight, age)
     weight_of, age_of = jnp.moveaxis(weight, 1, 0), jnp.moveaxis(age, 1, 0)  # source first
 
+    @jax.checkpoint  # the backward pass makes the indices anew instead of keeping [N, N] of them for every step
+    def look(ring: Array, position: Array) -> Array:
+        slots, n = ring.shape
+        return _at(ring.reshape(-1), _slot(position, age_of, slots) * n + jnp.arange(n)[:, None])
+
     def read(ring: Array, step: Array) -> Array:
         slots, n = ring.shape[:2]
         position = step % slots
         if ring.ndim == 2:
-            sent = _at(ring.reshape(-1), _slot(position, age_of, slots) * n + jnp.arange(n)[:, None])
-            return (weight_of * sent).sum(axis=0)
+            return (weight_of * look(ring, position)).sum(axis=0)
         width = ring.shape[2]
         by_draw = age_of.ndim == 3
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -76,7 +75,17 @@ def simulate(
         carry, phase = init.carry, init.phase
     else:
         carry, phase = start(sim, initial_history(sim, init), words), 0
-    return _run(sim, carry, phase, n_steps, words, path, _segments(checkpoint))
+    return _in_order(sim, _run(sim, carry, phase, n_steps, words, path, _segments(checkpoint)))
+
+
+def _in_order(sim: Simulator, solution: Solution) -> Solution:
+    """Monitors in the order of the simulator, state variables in that of the model: jit returns them sorted by name."""
+
+    def by_variable(y: Any) -> Any:
+        return {name: y[name] for name in sim.model.variables() if name in y} if isinstance(y, dict) else y
+
+    ys = {name: by_variable(solution.ys[name]) for name in sim.monitors}
+    return Solution({name: solution.ts[name] for name in sim.monitors}, ys, solution.final)
 
 
 @Compiled
