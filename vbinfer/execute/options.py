@@ -6,7 +6,7 @@ import jax
 
 _OPTIONS: dict[str, str | bool] = {
     "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
-    "xla_cpu_experimental_ynn_fusion_type": "",
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
     "xla_cpu_multi_thread_eigen": False,
 }
 
@@ -17,9 +17,11 @@ def steady() -> dict[str, str | bool]:
 
     Left to itself, XLA splits loops, sums and matrix products over as many threads as the process may use cores, and
     where it splits a sum decides its last bits: measured, a mean over 4,371 correlations differs between one thread and
-    two. Network steps are too short to gain from it (measured, reduced Wong-Wang on 94 nodes, 64 draws: 0.43 s of CPU
-    time with two threads, 0.29 s with one). What the installed version does not know is left out: before 0.8.2 nothing
-    but loops and products was split. Without effect on accelerators.
+    two. Network steps are too short to gain from it (measured, reduced Wong-Wang on 94 nodes, 64 draws of 7,200 steps:
+    0.42 s of CPU time with two threads, 0.27 s with one). Of the library kernels those for matrix products stay, the
+    sums go. Products over thousands of rows are split all the same (`features.matrices.products` sees to those). What
+    the installed version does not know is left out (the second option: jaxlib 0.8.0 and before). Without effect on
+    accelerators.
     """
     return {name: value for name, value in _OPTIONS.items() if _known(name, value)}
 

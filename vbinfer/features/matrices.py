@@ -9,6 +9,22 @@ from jaxtyping import Array, ArrayLike
 from .base import centred, samples
 
 
+STRETCH = 1024
+"""Rows that are multiplied at once. XLA splits a longer sum over as many threads as there are cores, and the last bits
+of a draw would depend on them (measured: from about 4,000 rows)."""
+
+
+def products(a: Array, b: Array) -> Array:
+    """sum_t a_ti b_tj: `[T, N]` and `[T, M]` to `[N, M]`."""
+    multiply = lambda x, y: jnp.matmul(x.T, y, precision=jax.lax.Precision.HIGHEST)  # noqa: E731
+    if len(a) <= STRETCH:
+        return multiply(a, b)
+    whole = len(a) // STRETCH * STRETCH
+    pieces = (a[:whole].reshape(-1, STRETCH, a.shape[1]), b[:whole].reshape(-1, STRETCH, b.shape[1]))
+    rest = multiply(a[whole:], b[whole:])
+    return jax.lax.scan(lambda total, xy: (total + multiply(*xy), None), rest, pieces)[0]
+
+
 def fc_matrix(y: ArrayLike) -> Array:
     """Functional connectivity: the Pearson correlation of every pair of nodes over time.
 
@@ -32,7 +48,7 @@ def fc_matrix(y: ArrayLike) -> Array:
     """
     d, ss, constant = centred(jnp.asarray(y, jnp.result_type(float)))
     z = jnp.where(constant, 0.0, d / jnp.sqrt(ss))
-    return jnp.matmul(z.T, z, precision=jax.lax.Precision.HIGHEST)
+    return products(z, z)
 
 
 def upper_triangle(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +63,7 @@ def covariance_matrix(y: ArrayLike) -> Array:
     y = jnp.asarray(y, jnp.result_type(float))
     d, _, constant = centred(y)
     d = jnp.where(constant, 0.0, d)
-    return jnp.matmul(d.T, d, precision=jax.lax.Precision.HIGHEST) / (y.shape[0] - 1)
+    return products(d, d) / (y.shape[0] - 1)
 
 
 def spearman_matrix(y: ArrayLike) -> Array:
@@ -107,7 +123,7 @@ def lagged_matrix(y: ArrayLike, *, lag: float, period: float) -> Array:
     (early, early_ss, early_still), (late, late_ss, late_still) = centred(y[:-k]), centred(y[k:])
     early = jnp.where(early_still, 0.0, early / jnp.sqrt(early_ss))
     late = jnp.where(late_still, 0.0, late / jnp.sqrt(late_ss))
-    return jnp.matmul(early.T, late, precision=jax.lax.Precision.HIGHEST)
+    return products(early, late)
 
 
 def eigenvalues(matrix: Array) -> Array:

@@ -8,17 +8,27 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from vbinfer.execute.options import steady
+
 WIDE = {"xla_cpu_prefer_vector_width": "512"}
 """XLA keeps to 256 bits unless asked; noise and elementwise equations gain 1.3 to 1.4 where there are 512. Without
 effect elsewhere."""
 
 
 class Compiled:
-    """`equinox.filter_jit` with these options where they are allowed: JAX takes them for the outermost program only."""
+    """`equinox.filter_jit` with these options and those of `steady` where they are allowed: JAX takes them for the
+    outermost program only."""
 
     def __init__(self, fn: Callable[..., Any]):
-        self._outermost = eqx.filter_jit(fn, compiler_options=WIDE)
-        self._inner = eqx.filter_jit(fn)
+        self._fn, self._inner = fn, eqx.filter_jit(fn)
+
+    @property
+    def _outermost(self) -> Any:
+        """Made when it is first called, since `steady` asks JAX, and once, whichever threads call first."""
+        made = self.__dict__.get("_made")
+        if made is None:
+            made = self.__dict__.setdefault("_made", eqx.filter_jit(self._fn, compiler_options={**WIDE, **steady()}))
+        return made
 
     def __call__(self, *args: Any) -> Any:
         traced = isinstance(jnp.zeros(()), Tracer) or any(isinstance(a, Tracer) for a in jax.tree.leaves(args))
