@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -74,6 +75,11 @@ def folder(tmp_path_factory):
     x = vb.simulate(sim, t1=430.0, key=jax.random.key(9)).ys["x"]
     np.savetxt(place / "signal.csv", np.asarray(x), delimiter=",", header="a,b,c,d,e", comments="")
     (place / "study.toml").write_text(STUDY.format(out="results"))
+    for name in ("gamma.dat", "text.npy"):
+        (place / name).write_text("-0.9 -1.0\n")
+    (place / "words.csv").write_text("a,b\n1,2\n")
+    np.savez(place / "two.npz", a=gamma, b=gamma)
+    np.save(place / "names.npy", np.array(["a", "b"]))
     return place
 
 
@@ -179,13 +185,31 @@ MISTAKES = [
     ("t1         = 220.0", 't1         = "long"', "t1"),
     ("low = 0.0, high = 0.9 }}", 'low = 0.0, high = 0.9 }}\n"noise.sigma" = {{ name = "Normal" }}', "TruncatedNormal"),
     ("[output]", '[execution]\nexecutor = "slurm"\n[output]', "local"),
+    ('"Subsample", var = "x"', '"Subsample"', 'add var = "x"'),
+    ('"Subsample", var = "x"', '"RunningFC", var = "x"', r"a matrix \[5, 5\] at a time .* summarise it by fc ="),
+    ('"Subsample", var = "x"', '"RunningFC", var = "x", every = 0.25', "0.2 or 0.3 ms"),
+    ('"Subsample", var = "x"', '"HRF", var = "x", kernel = {{ name = "GamaKernel" }}', "Did you mean 'GammaKernel'"),
+    ('"Subsample", var = "x"', '"HRF", var = "x", kernel = {{ name = "GammaKernel", tua = 1 }}', "no option 'tua'"),
+    ('"Subsample", var = "x"', '"HRF", var = "x", kernel = "GammaKernel"', 'write kernel = {{ name = "GammaKernel" }}'),
+    ('"Subsample", var = "x"', '"HRF", var = "x", kernel = {{ name = "TvbVolterraKernel" }}', "not of 1 ms"),
+    ('"Subsample", var = "x"', '"BalloonWindkessel", var = "x", step = -1.0', "must be positive"),
+    (
+        '"Subsample", var = "x"',
+        '"SpatialAverage", var = "x", groups = [0, 0, 1, 1, 1]',
+        r"reference of fc_match is \[5",
+    ),
+    ('"gamma.npy"', '"gamma.dat"', "give .npy, .npz, .csv or .txt"),
+    ('"gamma.npy"', '"words.csv"', "words.csv' does not hold numbers alone .*'a'"),
+    ('"gamma.npy"', '"two.npz"', "two.npz' holds a, b; expected one array"),
+    ('"gamma.npy"', '"text.npy"', "text.npy' does not hold numbers alone; write it with np.save"),
+    ('"gamma.npy"', '"names.npy"', "expected numbers"),
 ]
 
 
 @pytest.mark.parametrize(("old", "new", "message"), MISTAKES, ids=[f"{i}" for i in range(len(MISTAKES))])
 def test_mistakes_in_the_file(folder, old, new, message):
     template = STUDY.format(out="x")
-    old, new = old.replace("{{", "{").replace("}}", "}"), new.replace("{{", "{").replace("}}", "}")
+    old, new, message = (text.replace("{{", "{").replace("}}", "}") for text in (old, new, message))
     assert old in template
     (folder / "wrong.toml").write_text(template.replace(old, new, 1))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -203,6 +227,53 @@ def test_a_recording_of_other_channels_is_refused(folder):
         (folder / "wrong.toml").write_text(STUDY.format(out="x").replace("signal.csv", name))
         with pytest.raises(ValueError, match=message):
             load_study(folder / "wrong.toml")
+
+
+@pytest.mark.parametrize(
+    ("monitor", "good", "bad", "message"),
+    [
+        ('"SpatialAverage", groups = ["l", "l", "r", "r", "r"]', "l,r", "a,b,c,d,e", "5 channels, .* 2 channels of Sp"),
+        ('"SpatialAverage", groups = ["l", "l", "r", "r", "r"]', "L,R", "r,l", "column 0 of the recording is 'r'"),
+        ('"SpatialAverage", groups = ["v", "w", "x", "y", "z"]', "v,w,x,y,z", "v,w", "2 channels, .* 5 channels of"),
+        ('"EEG", gain = {{ array = "gain.csv" }}', "Fz,Cz,Pz", "a,b,c,d,e", "5 channels, .* 3 channels of EEG"),
+    ],
+)
+def test_channels_of_a_recording_are_those_of_the_monitor_not_the_nodes(folder, monitor, good, bad, message):
+    """Five nodes a to e; sensors and groups have columns of their own, even when there are as many as nodes."""
+    np.savetxt(folder / "gain.csv", np.random.default_rng(1).normal(size=(3, 5)), delimiter=",")
+    text = STUDY.replace('"Subsample"', monitor).replace('sc = {{ name = "fc_match", reference = "connectome" }}', "")
+    (folder / "sensors.toml").write_text(text.format(out="x").replace("signal.csv", "sensors.csv"))
+    for names in (good, bad):
+        values = np.random.default_rng(2).normal(size=(210, names.count(",") + 1))
+        np.savetxt(folder / "sensors.csv", values, delimiter=",", header=names, comments="")
+        if names == good:
+            study = load_study(folder / "sensors.toml")
+            np.testing.assert_allclose(study.recording.values, values[:200], rtol=1e-6)
+        else:
+            with pytest.raises(ValueError, match=message):
+                load_study(folder / "sensors.toml")
+
+
+def test_a_kernel_is_named_as_a_part_is(folder):
+    monitor = '"HRF", step = 2.0, kernel = { name = "GammaKernel", shape = 2, tau = 0.7 }'
+    (folder / "kernel.toml").write_text(STUDY.format(out="x").replace('"Subsample"', monitor))
+    kernel = load_study(folder / "kernel.toml").forward.sim.monitors["monitor"].kernel
+    t = jnp.linspace(0.0, 5.0, 7)
+    np.testing.assert_allclose(kernel(t), t / 0.7**2 * np.exp(-t / 0.7), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["g.npy", "g.npz", "g.csv", "g.txt"])
+def test_arrays_are_read_from_every_usual_kind_of_file(folder, name):
+    gamma = -np.linspace(0.3, 0.8, 5)
+    if name == "g.npy":
+        np.save(folder / name, gamma)
+    elif name == "g.npz":
+        np.savez(folder / name, gamma=gamma)
+    else:
+        np.savetxt(folder / name, gamma[None], delimiter="," if name == "g.csv" else " ")
+    (folder / "array.toml").write_text(STUDY.format(out="x").replace("gamma.npy", name))
+    model = load_study(folder / "array.toml").forward.sim.model
+    np.testing.assert_allclose(model.gamma, gamma, rtol=1e-6)
 
 
 def test_a_missing_study_file_is_one_line_on_stderr(capsys, tmp_path):

@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import types
+from typing import ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -228,9 +231,9 @@ def test_a_new_python_float_is_not_a_new_compilation():
 
     fwd = forward(t1=4.0)
     fwd({"coupling.G": 0.1}, jax.random.key(0))
-    before = _call._cached._cache_size()
+    before = _call.compilations()
     values = [float(fwd({"coupling.G": G}, jax.random.key(0))[0]) for G in (0.2, 0.3, np.float64(0.4))]
-    assert _call._cached._cache_size() == before
+    assert _call.compilations() == before
     assert len(set(values)) == 3
 
 
@@ -292,3 +295,168 @@ def test_fingerprints_see_into_partials_jit_objects_and_methods():
     ]
     assert len({forward(summary=s).fingerprint() for s in summaries}) == len(summaries)
     assert forward(summary=Scaled(1.0)).fingerprint() == forward(summary=Scaled(1.0)).fingerprint()
+
+
+class DrivenState(NamedTuple):
+    x: jax.Array
+
+
+class Driven(vb.AbstractVectorField):
+    """A user's model that starts where its parameter says."""
+
+    State: ClassVar = DrivenState
+    tau: jax.Array = vb.param(1.0)
+    cvar: tuple[str, ...] = eqx.field(static=True, default=("x",))
+
+    def init(self, n):
+        return DrivenState(jnp.full(n, 0.5) * self.tau)
+
+    def dfun(self, t, x, c, u):
+        return DrivenState(-x.x / self.tau + c[0])
+
+
+class Undeclared(vb.AbstractVectorField):
+    """A user's model with one value per node that is not declared with `param`."""
+
+    State: ClassVar = DrivenState
+    drive: jax.Array
+    cvar: tuple[str, ...] = eqx.field(static=True, default=("x",))
+
+    def init(self, n):
+        return DrivenState(jnp.zeros(n))
+
+    def dfun(self, t, x, c, u):
+        return DrivenState(self.drive - x.x)
+
+
+def last(y):
+    return y[-1]
+
+
+def at_the_end(model, n=4, **parts):
+    monitors = parts.pop("monitors", {"x": vb.monitors.Subsample(0.5, var="x")})
+    sim = vb.Simulator(model, integrator=vb.Heun(dt=0.5), nodes=n, monitors=monitors, **parts)
+    return vb.ForwardModel(sim, t1=2.0, summary=parts.get("summary", last))
+
+
+def test_an_undeclared_array_of_nodes_is_not_spread_over_as_many_draws():
+    model = Undeclared(drive=jnp.arange(4.0))
+    keys = jax.random.split(jax.random.key(0), 4)
+    sim = vb.Simulator(model, integrator=vb.Euler(dt=0.5), nodes=4, monitors={"x": vb.monitors.Subsample(0.5, "x")})
+    fwd = vb.ForwardModel(sim, t1=1.0, summary=last)
+    with pytest.raises(ValueError, match=r"vb\.param"):
+        fwd.batch({"init.x": jnp.zeros(4)}, keys)
+
+
+def test_multiplicative_noise_given_as_a_function_runs_in_a_batch():
+    fwd = at_the_end(vb.models.Linear(gamma=-0.5), noise=vb.noise.Multiplicative(lambda x: {"x": 0.1 + 0.2 * x.x}))
+    keys = jax.random.split(jax.random.key(0), 3)
+    theta = {"model.gamma": jnp.array([-0.5, -0.2, -0.1])}
+    singly = [fwd({"model.gamma": g}, k) for g, k in zip(theta["model.gamma"], keys, strict=True)]
+    np.testing.assert_allclose(fwd.batch(theta, keys), singly, rtol=1e-5, atol=1e-7)
+
+
+def test_a_draw_starts_where_its_own_model_does():
+    fwd = at_the_end(Driven())
+    keys = jax.random.split(jax.random.key(0), 3)
+    taus = jnp.array([1.0, 3.0, 0.7])
+    expected = [vb.simulate(vb.bind(fwd.sim, {"model.tau": tau}), t1=2.0, key=None).ys["x"][-1] for tau in taus]
+    np.testing.assert_allclose(fwd.batch({"model.tau": taus}, keys), expected, rtol=1e-5)
+    np.testing.assert_allclose(fwd({"model.tau": taus[1]}, keys[1]), expected[1], rtol=1e-5)
+
+
+def test_a_batch_without_parameters_is_as_wide_as_its_keys():
+    fwd = at_the_end(vb.models.Linear(gamma=-0.5))
+    keys = jax.random.split(jax.random.key(0), 5)
+    assert fwd.batch({}, keys).shape == (5, 4)
+
+
+def test_features_of_sensors_are_named_by_sensors_not_by_nodes():
+    gain = np.random.default_rng(0).uniform(size=(7, 4))
+    monitors = {"eeg": vb.monitors.EEG(gain, "x", period=0.5)}
+    sim = vb.Simulator(
+        vb.models.Linear(gamma=-0.5),
+        integrator=vb.Heun(dt=0.5),
+        nodes=4,
+        noise=vb.noise.Additive(0.1),
+        monitors=monitors,
+    )
+    fwd = vb.ForwardModel(sim, t1=20.0, summary=vb.Summary(period=0.5, fc=vb.features.fc))
+    assert len(fwd.names) == 21 == fwd({}, jax.random.key(0)).size
+
+
+@pytest.mark.parametrize(
+    ("monitor", "message"),
+    [
+        (vb.monitors.TimeAverage(0.5), r"TimeAverage\(\.\.\., var='r'\)"),
+        (vb.monitors.RunningFC("r", 0.5), r"\[T, 4, 4\]"),
+    ],
+)
+def test_a_summary_of_what_is_no_series_is_refused_when_the_forward_model_is_built(monitor, message):
+    sim = vb.Simulator(vb.models.MontbrioPazoRoxin(), integrator=vb.Heun(dt=0.5), nodes=4, monitors={"y": monitor})
+    with pytest.raises(ValueError, match=message):
+        vb.ForwardModel(sim, t1=20.0, summary=vb.Summary(period=0.5, fc=vb.features.fc_stat))
+
+
+def test_a_draw_outside_the_range_of_a_parameter_fails():
+    noise = vb.noise.Coloured({"x": 0.1}, tau=3.0)
+    fwd = at_the_end(vb.models.Linear(gamma=-0.5), noise=noise)
+    x = fwd.batch({"noise.tau": jnp.array([3.0, 0.0, -1.0])}, jax.random.split(jax.random.key(0), 3))
+    assert np.isfinite(x).all(axis=1).tolist() == [True, False, False]
+
+
+def test_a_forward_model_does_not_drop_signals_under_way_in_silence():
+    network = vb.Connectome([[0.0, 1.0], [1.0, 0.0]], [[0.0, 9.0], [6.0, 0.0]])
+    sim = vb.Simulator(
+        vb.models.Linear(),
+        network,
+        coupling=vb.coupling.Linear(G=0.1),
+        integrator=vb.Heun(dt=0.1),
+        delays=vb.Delays(),
+        monitors={"x": vb.monitors.Subsample(1.0, "x")},
+    )
+    final = vb.simulate(sim, t1=2.0, key=None).final
+    with pytest.raises(ValueError, match="signals under way"):
+        vb.ForwardModel(sim, t1=2.0, summary=last, init=final)
+
+
+def source(scale, rate):
+    return f"""
+from typing import ClassVar, NamedTuple
+import equinox as eqx
+import jax.numpy as jnp
+import vbinfer as vb
+
+SCALE = {scale}
+
+class State(NamedTuple):
+    x: object
+
+def scaled(y):
+    return SCALE * y
+
+class Own(vb.AbstractVectorField):
+    State: ClassVar = State
+    a: object = vb.param(1.0)
+    cvar: tuple[str, ...] = eqx.field(static=True, default=("x",))
+
+    def init(self, n):
+        return State(jnp.zeros(n))
+
+    def dfun(self, t, x, c, u):
+        return State({rate} * self.a * x.x + c[0])
+
+sim = vb.Simulator(Own(), integrator=vb.Heun(dt=0.1), monitors={{"y": vb.monitors.Subsample(1.0, "x")}})
+forward = vb.ForwardModel(sim, t1=4.0, summary=lambda y: y[-1], observe=lambda theta, y, key: scaled(y))
+"""
+
+
+def test_the_fingerprint_sees_the_equations_of_a_users_model_and_the_globals_of_a_function(monkeypatch):
+    def fingerprint(*values):
+        module = types.ModuleType("own_model")
+        monkeypatch.setitem(sys.modules, "own_model", module)
+        exec(compile(source(*values), "own_model.py", "exec"), module.__dict__)
+        return module.forward.fingerprint()
+
+    assert fingerprint("1.0", "-1.0") == fingerprint("1.0", "-1.0")
+    assert len({fingerprint("1.0", "-1.0"), fingerprint("2.0", "-1.0"), fingerprint("1.0", "-2.0")}) == 3

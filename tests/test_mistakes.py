@@ -74,6 +74,18 @@ MISTAKES = [
     ("vb.shrinkage(prior, vb.Posterior({'g': np.zeros(5)}))", "ValueError", "chain"),
     ("vb.simulate(sim, t1=1.0, key=None, init=3)", "TypeError", "LinearState"),
     ("vb.simulate(sim, t1=1.03, key=None)", "ValueError", "not a multiple of dt"),
+    ("vb.monitors.Subsample('x', 1.0)", "TypeError", "Subsample(10.0, var="),
+    ("vb.monitors.Subsample('4')", "TypeError", "period=10.0"),
+    ("vb.monitors.Subsample(1.0, 5)", "TypeError", 'var="x"'),
+    ("vb.monitors.HRF(720.0, 'S')", "TypeError", "other monitors after it"),
+    ("vb.monitors.HRF('x', 1.0, vb.monitors.GammaKernel)", "TypeError", "kernel=vb.monitors.GammaKernel(shape=3)"),
+    ("vb.monitors.HRF('x', 1.0, 'gamma')", "TypeError", "kernel=vb.monitors.GammaKernel(shape=3)"),
+    ("vb.monitors.HRF('x', 1.0, step=-3)", "ValueError", "must be positive"),
+    ("vb.monitors.BalloonWindkessel('x', 1.0, step='fast')", "TypeError", "step=10.0"),
+    ("vb.models.JansenRit(cvar='y1')", "TypeError", 'cvar=("y1",)'),
+    ("vb.models.JansenRit(cvar=(0, 1))", "TypeError", 'cvar=("x", "y")'),
+    ("vb.Heun(dt=True)", "TypeError", "Python number of milliseconds"),
+    ("vb.Delays(max='80')", "ValueError", "expected a number of ms"),
 ]
 
 

@@ -94,3 +94,22 @@ def test_stuart_landau_follows_its_closed_form():
     radius = np.sqrt(a / (1 + (a / r0**2 - 1) * np.exp(-2 * a * t)))
     phase = 0.3 + omega * t
     np.testing.assert_allclose(z, radius * np.exp(1j * phase), atol=2e-5)
+
+
+def test_wrapped_phases_keep_their_frequency_in_float32():
+    """Unwrapped, 0.025 rad per step are rounded to 6 % too few or too many once the phase passes 10,000."""
+    slopes = {}
+    for wrap in (True, False):
+        sim = vb.Simulator(
+            vb.models.Kuramoto(omega=0.25, wrap=wrap),
+            integrator=vb.Heun(dt=0.1),
+            monitors={"theta": vb.monitors.Subsample(1.0, "theta")},
+        )
+        start = 75_000.0 % (2 * np.pi) if wrap else 75_000.0
+        theta = np.unwrap(
+            np.asarray(vb.simulate(sim, t1=200.0, key=None, init={"theta": start}).ys["theta"][:, 0], float)
+        )
+        slopes[wrap] = (theta[-1] - theta[0]) / 199.0
+    assert slopes[True] == pytest.approx(0.25, rel=1e-5)
+    if not jax.config.jax_enable_x64:
+        assert abs(slopes[False] / 0.25 - 1) > 0.02

@@ -222,6 +222,8 @@ def test_a_batch_equals_its_draws_with_a_response_of_each_draw_and_node():
         (lambda: VolterraKernel(tau_s=0.2, tau_f=0.4), "tau_f < 4 tau_s"),
         (lambda: response(TvbVolterraKernel(), np.zeros(3), 0.01), "blocks of 4 ms, not of 10 ms"),
         (lambda: GammaKernel(tau=0.0), "tau is 0 s"),
+        (lambda: network(TvbVolterraKernel()), "blocks of 4 ms, not of 2 ms"),
+        (lambda: HRF("r", 200.0, step=-3.0), "step of -3.0 ms"),
     ],
 )
 def test_mistakes(make, message):

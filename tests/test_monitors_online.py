@@ -7,6 +7,7 @@ import pytest
 
 import vbinfer as vb
 from vbinfer.monitors import Raw, RunningCovariance, RunningFC, TimeAverage
+from vbinfer.monitors.online import Moments, see
 
 
 def fed(monitor, series, dt=1.0):
@@ -125,12 +126,28 @@ def test_a_batch_equals_its_draws():
         np.testing.assert_allclose(x[b], fwd({"coupling.G": theta["coupling.G"][b]}, keys[b]), atol=2e-4)
 
 
+def single(monitor):
+    return vb.Simulator(vb.models.Linear(), integrator=vb.Heun(dt=0.1), monitors={"m": monitor})
+
+
+def test_observations_are_counted_beyond_2_to_the_24():
+    """One more after n = 2^24 + 1 with mean m: C grows by n / (n + 1) (x - m)^2, the variance divides by n."""
+    n = 2**24 + 1
+    moments = Moments(jnp.asarray(n, jnp.int32), jnp.asarray([1.0]), jnp.asarray([[float(n)]]))
+    moments = see(see(moments, jnp.asarray([1.0]), jnp.asarray(True)), jnp.asarray([9.0]), jnp.asarray(False))
+    assert int(moments.count) == n + 1
+    moments = see(moments, jnp.asarray([5.0]), jnp.asarray(True))
+    assert int(moments.count) == n + 2
+    np.testing.assert_allclose(moments.comoment, [[n + 16.0]], rtol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: RunningFC("V", 10.0, start=-1.0), "start=-1"),
         (lambda: RunningCovariance("V", 10.0, every=20.0), "every is 20 ms but the period is 10 ms"),
         (lambda: RunningCovariance("V", 10.0, every=0.25).stride(0.1), "0.2 or 0.3 ms"),
+        (lambda: single(RunningFC("x", 10.0, every=0.25)), "0.2 or 0.3 ms"),
     ],
 )
 def test_mistakes(make, message):

@@ -73,6 +73,7 @@ def test_groups_are_means_of_their_regions_at_the_end_of_the_period(recorded):
     numbered = SpatialAverage("V", [2, 0, 2], 1.0)
     assert numbered.labels == ("0", "2")
     np.testing.assert_array_equal(numbered.weights, [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]])
+    assert SpatialAverage("V", np.array([2.0, 0.0, 2.0]), 1.0).labels == ("0", "2")  # as a file or TOML gives them
     np.testing.assert_allclose(SpatialAverage("V", GAIN, 1.0).weights, GAIN, rtol=1e-6)
 
 

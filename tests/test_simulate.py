@@ -144,6 +144,24 @@ def test_starts_where_it_is_told(init):
 
 
 MISTAKES = [
+    (
+        lambda: vb.simulate(simulator(), t1=1.2, key=jax.random.split(jax.random.key(0), 3)),
+        ValueError,
+        "takes one key",
+    ),
+    (lambda: simulator(monitors={"eeg.1": vb.monitors.Raw()}), ValueError, "without dots"),
+    (
+        lambda: vb.simulate(
+            simulator(integrator=vb.Heun(dt=1.0), monitors=None), t1=1_000_000.5, key=jax.random.key(0)
+        ),
+        ValueError,
+        "not a multiple",
+    ),
+    (
+        lambda: simulator(model=vb.models.MontbrioPazoRoxin(cvar=("r", "V")), coupling=vb.coupling.Kuramoto()),
+        ValueError,
+        "couples",
+    ),
     (lambda: simulator(coupling=None), ValueError, "connectome was given without a coupling"),
     (lambda: simulator(model=vb.models.MontbrioPazoRoxin(eta=jnp.zeros(4))), ValueError, "each of 3 nodes"),
     (lambda: simulator(noise=vb.noise.Additive({"S": 0.1})), ValueError, "names state variable 'S'"),
@@ -175,6 +193,18 @@ def test_binding_leaves_the_original_as_it_was():
     assert float(vb.paths(sim)["coupling.G"].value) == pytest.approx(0.4)
     assert float(vb.paths(bound)["coupling.G"].value) == pytest.approx(0.9)
     np.testing.assert_allclose(bound.connectome.weights, 2 * W, rtol=1e-6)
+
+
+def test_a_run_is_not_continued_with_other_parts():
+    monitors = {"fc": vb.monitors.RunningFC("r", period=1.2, every=0.1)}
+    final = vb.simulate(simulator(monitors=monitors), t1=1.2, key=jax.random.key(0)).final
+    for other in (
+        simulator(monitors={"fc": vb.monitors.RunningFC("r", period=1.2, every=0.3)}),
+        simulator(monitors={"fc": vb.monitors.TimeAverage(1.2, "r")}),
+        simulator(monitors=monitors, noise=vb.noise.Coloured({"r": 0.1}, tau=1.0)),
+    ):
+        with pytest.raises(ValueError, match=r"init=final\.state"):
+            vb.simulate(other, t1=1.2, key=jax.random.key(0), init=final)
 
 
 def test_a_run_is_not_continued_on_another_time_grid():

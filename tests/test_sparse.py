@@ -221,3 +221,9 @@ def test_every_scipy_layout_and_a_padded_bcoo_are_read(layout):
     w = np.array([[0.0, 2.0, 0.0], [0.5, 0.0, 0.0], [0.0, 1.5, 0.0]])
     for sparse in (getattr(scipy.sparse, f"{layout}_array")(w), BCOO.fromdense(jnp.asarray(w), nse=6)):
         np.testing.assert_allclose(vb.Connectome(sparse, 10.0 * w.T).dense().weights, w)
+
+
+@pytest.mark.parametrize(("weights", "lengths"), [((6, 6), (3, 3)), ((3, 2), (3, 2))])
+def test_sparse_weights_and_lengths_of_unequal_sizes_are_refused(weights, lengths):
+    with pytest.raises(ValueError, match=r"must be \[node, node\]"):
+        vb.Connectome(scipy.sparse.csr_matrix(np.ones(weights)), np.ones(lengths))

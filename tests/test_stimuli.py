@@ -264,6 +264,31 @@ def test_the_onset_can_be_inferred_by_gradients_through_a_simulation():
         assert abs(float(slope)) > 1.0
 
 
+GARBAGE = {
+    "pulses that overlap": (
+        stimuli.PulseTrain(onset=0.0, duration=2.0, interval=9.0, amplitude=1.0, rise=1.0),
+        {"interval": np.array([9.0, 2.5, 3.0])},
+    ),
+    "times that decrease": (
+        stimuli.Table([0.0, 5.0, 9.0], np.ones((3, 1))),
+        {"times": np.array([[0.0, 5.0, 9.0], [0.0, 9.0, 5.0], [0.0, 0.0, 9.0]])},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_a_draw_that_construction_would_refuse_fails_and_leaves_the_others(name):
+    """The second of three draws alone is NaN, at every time, one by one and in a batch."""
+    stimulus, drawn = GARBAGE[name]
+    fwd = vb.ForwardModel(driven(stimulus), t1=2.0, summary=lambda y: y["x"].ravel())
+    theta = {f"stimulus.{path}": jnp.asarray(v, jnp.result_type(float)) for path, v in drawn.items()}
+    keys = jax.random.split(jax.random.key(0), N)
+    x = fwd.batch(theta, keys)
+    np.testing.assert_array_equal(jnp.isnan(x).all(axis=1), [False, True, False])
+    assert np.isfinite(x[::2]).all()
+    assert bool(jnp.isnan(fwd({k: v[1] for k, v in theta.items()}, keys[1])).all())
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

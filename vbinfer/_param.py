@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,8 +13,11 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 Tree = TypeVar("Tree")
-Param = Array
-"""The type of a declared parameter. `noise.Additive.sigma` may also be named arrays (`noise.sigma.r`)."""
+if TYPE_CHECKING:
+    Param = Any  # what is given may be a number, a list or an array; type checkers do not know of the conversion
+else:
+    Param = Array
+    """The type of a declared parameter. `noise.Additive.sigma` may also be named arrays (`noise.sigma.r`)."""
 
 _META = "vbinfer_param"
 

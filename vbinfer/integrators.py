@@ -2,6 +2,7 @@
 
 import abc
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,8 +29,8 @@ class System(NamedTuple):
     """(state, c, dW) to the next state, of a model that brings its own step."""
 
 
-def _step_size(dt: float) -> float:
-    if isinstance(dt, bool) or not isinstance(dt, int | float):
+def _step_size(dt: object) -> float:
+    if isinstance(dt, bool) or not isinstance(dt, numbers.Real):
         raise TypeError(f"dt was given as {dt!r}; write a Python number of milliseconds, for example Heun(dt=0.1)")
     if not math.isfinite(dt) or dt <= 0:
         raise ValueError(f"dt is {dt:g} ms; it must be positive")

@@ -79,7 +79,8 @@ class PulseTrain(AbstractStimulus):
     u_i(t) = gain_i amplitude sum_{k=0}^{count-1} [h(t - t_k) - h(t - t_k - duration)],   t_k = onset + k interval
 
     h is that of `Pulse`, and so is what `rise` does. A pulse must be over when the next one begins:
-    duration + rise <= interval. `count` is fixed when the stimulus is built; None is without end.
+    duration + rise <= interval; inside a trace the input is NaN where it is not, a failed draw. `count` is fixed when
+    the stimulus is built; None is without end.
     """
 
     onset: Param = param(unit="ms", doc="when the first pulse begins")
@@ -110,6 +111,7 @@ class PulseTrain(AbstractStimulus):
             one = _edge(t, begin, self.rise) - _edge(t, begin + self.duration, self.rise)
             exists = k >= 0.0 if self.count is None else (k >= 0.0) & (k < self.count)
             level = level + jnp.where(exists, one, 0.0)
+        level = jnp.where(self.duration + self.rise <= self.interval * (1.0 + 1e-6), level, jnp.nan)
         return self.gain * self.amplitude * level
 
 
@@ -157,7 +159,7 @@ class Table(AbstractStimulus):
     A time that occurs twice is a jump, to the second of its values.
 
     Args:
-        times: `[time]`, ms, not decreasing.
+        times: `[time]`, ms, not decreasing; inside a trace the input is NaN where they do, a failed draw.
         values: `[time, node]` in the unit of the coupling input; `[time, 1]` is the same for every node.
         gain: share of each node.
     """
@@ -173,8 +175,11 @@ class Table(AbstractStimulus):
                 f"Table was given times {list(times.shape)} and values {list(values.shape)}; "
                 "expected [time] and [time, node]; values[:, None] is the same for every node"
             )
-        if not isinstance(times, Tracer) and np.any(np.diff(np.asarray(times)) < 0):
-            k = int(np.argmax(np.diff(np.asarray(times)) < 0))
+        if isinstance(times, Tracer):
+            return
+        back = np.asarray(times)[1:] < np.asarray(times)[:-1]
+        if back.any():
+            k = int(np.argmax(back))
             raise ValueError(f"Table: times must not decrease; {times[k]:g} ms is followed by {times[k + 1]:g} ms")
 
     def check_nodes(self, n: int) -> None:
@@ -187,9 +192,14 @@ class Table(AbstractStimulus):
     def __call__(self, t: Array, like: Array) -> Array:
         values = self.values[..., None] if self.values.ndim == like.ndim else self.values  # a table all draws share
         if self.times.ndim == 1:
-            return self.gain * _interpolate(t, self.times, values)
+            return self.gain * jnp.where(_is_sorted(self.times), _interpolate(t, self.times, values), jnp.nan)
         values = jnp.broadcast_to(values, (*values.shape[:-1], self.times.shape[1]))
-        return self.gain * jax.vmap(_interpolate, in_axes=(None, -1, -1), out_axes=-1)(t, self.times, values)
+        u = jax.vmap(_interpolate, in_axes=(None, -1, -1), out_axes=-1)(t, self.times, values)
+        return self.gain * jnp.where(_is_sorted(self.times)[None], u, jnp.nan)
+
+
+def _is_sorted(times: Array) -> Array:
+    return jnp.all(times[1:] >= times[:-1], axis=0)
 
 
 def _interpolate(t: Array, times: Array, values: Array) -> Array:

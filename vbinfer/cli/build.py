@@ -1,6 +1,8 @@
 """Objects from tables of a study file: `{ name = "Heun", dt = 1.0 }` to `Heun(dt=1.0)`, every mistake named."""
 
 import inspect
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +38,7 @@ def construct(
     known: Mapping[str, Callable[..., Any]],
     folder: Path,
     values: Mapping[str, Any] | None = None,
+    parts: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Any:
     """The object that `{ name = ..., option = ... }` describes.
 
@@ -45,6 +48,7 @@ def construct(
         known: name to constructor.
         folder: where relative paths of `{ array = "eta.npy" }` start.
         values: words that stand for an object when given as an option, such as "connectome".
+        parts: constructors of objects that an option may describe in the same way, `kernel = { name = ... }`.
     """
     if isinstance(table, str):
         raise StudyError(f'{where} is {table!r}; write {where.split()[-1]} = {{ name = "{table}" }}')
@@ -55,12 +59,25 @@ def construct(
     name = table["name"]
     if name not in known:
         raise StudyError(f"{where} names {name!r}, which is not there. {did_you_mean(name, known)}")
-    options = {key: value_of(v, f"{where} {key}", folder, values or {}) for key, v in table.items() if key != "name"}
+    options = {}
+    for key, value in table.items():
+        if key != "name":
+            inner = f"{where} {key}"
+            is_part = parts and (value in parts if isinstance(value, str) else _is_named(value))
+            options[key] = (
+                construct(value, inner, parts or {}, folder)
+                if is_part
+                else value_of(value, inner, folder, values or {})
+            )
     _check_options(name, known[name], options, where)
     try:
         return known[name](**options)
     except (TypeError, ValueError, ImportError) as error:
         raise StudyError(f"{where}: {error}") from error
+
+
+def _is_named(value: object) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("name"), str)
 
 
 def _example(known: Mapping[str, Any]) -> str:
@@ -77,17 +94,45 @@ def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, An
 
 
 def value_of(value: Any, where: str, folder: Path, values: Mapping[str, Any]) -> Any:
-    """A value of the file: numbers and words as they are, lists and `{ array = "file.npy" }` as arrays."""
+    """A value of the file: numbers and words as they are, lists and `{ array = "file" }` (npy, npz, text) as arrays."""
     if isinstance(value, Mapping) and set(value) == {"array"}:
         path = folder / str(value["array"])
         if not path.is_file():
             raise StudyError(f"{where}: there is no file {str(path)!r}; paths start at the folder of the study file")
-        return np.load(path, allow_pickle=False)
+        return _array(path, where)
     if isinstance(value, Mapping):
         return {key: value_of(v, f"{where}.{key}", folder, values) for key, v in value.items()}
     if isinstance(value, list) and all(isinstance(v, int | float) for v in value):
         return np.asarray(value, dtype=float)
     return values.get(value, value) if isinstance(value, str) else value
+
+
+def _array(path: Path, where: str) -> np.ndarray:
+    """The numbers of a file: npy, npz with one array, or text with commas, semicolons or blanks in between."""
+    if path.suffix not in (".npy", ".npz", ".csv", ".txt"):
+        raise StudyError(f"{where}: {str(path)!r} is of no known kind; give .npy, .npz, .csv or .txt")
+    try:
+        array = _text_array(path) if path.suffix in (".csv", ".txt") else np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            with array:
+                if len(array.files) != 1:
+                    raise StudyError(f"{where}: {str(path)!r} holds {', '.join(array.files)}; expected one array")
+                array = array[array.files[0]]
+    except StudyError:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        why = f" ({error})" if path.suffix in (".csv", ".txt") else "; write it with np.save or np.savez"
+        raise StudyError(f"{where}: {str(path)!r} does not hold numbers alone{why}") from error
+    if array.dtype.kind not in "fiub" or not array.size:
+        raise StudyError(f"{where}: {str(path)!r} holds {array.size} values of type {array.dtype}; expected numbers")
+    return array
+
+
+def _text_array(path: Path) -> np.ndarray:
+    lines = path.read_text(encoding="utf-8-sig").replace(",", " ").replace(";", " ").splitlines()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an empty file, which the caller refuses
+        return np.loadtxt(lines)
 
 
 def members(module: ModuleType, base: type | tuple[type, ...]) -> dict[str, Callable[..., Any]]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vbinfer import datasets, features, integrators, models, monitors, noise, stimuli
@@ -169,6 +171,7 @@ def _report(options: dict[str, Any], sim: Simulator, samples: int) -> ReportOpti
             if monitor.period is not None:
                 try:
                     steps_in(monitor.period, dt, f"the period of monitor {name!r}")
+                    monitor.stride(dt)
                 except ValueError as error:
                     raise StudyError(f"[report] compare_dt: {error}") from error
     return chosen
@@ -213,8 +216,11 @@ def _simulator(table: Any, connectome: Connectome | None, folder: Path) -> tuple
         "stimulus": members(stimuli, stimuli.AbstractStimulus),
         "monitor": members(monitors, monitors.AbstractMonitor),
     }
+    kernels = members(monitors, monitors.AbstractKernel)
     built = {
-        part: construct(parts[part], f"[simulator] {part}", known[part], folder) for part in known if part in parts
+        part: construct(parts[part], f"[simulator] {part}", known[part], folder, parts=kernels)
+        for part in known
+        if part in parts
     }
     if "delays" in parts:
         built["delays"] = _delays(parts["delays"])
@@ -222,7 +228,8 @@ def _simulator(table: Any, connectome: Connectome | None, folder: Path) -> tuple
     if not isinstance(several, dict):
         raise StudyError(f"[simulator] monitors is {several!r}; write monitors.bold = {{ name = ... }}")
     named = {
-        name: construct(t, f"[simulator] monitors.{name}", known["monitor"], folder) for name, t in several.items()
+        name: construct(t, f"[simulator] monitors.{name}", known["monitor"], folder, parts=kernels)
+        for name, t in several.items()
     }
     if "monitor" in built:
         named = {"monitor": built.pop("monitor")} | named
@@ -249,6 +256,7 @@ def _forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Pa
     monitor = table.pop("monitor", next(iter(sim.monitors)))
     if monitor not in sim.monitors:
         raise StudyError(f"[summary] monitor is {monitor!r}; the simulator has {', '.join(sim.monitors)}")
+    width = _width(sim, monitor)
     values = {} if sim.connectome is None else {"connectome": np.asarray(sim.connectome.dense().weights)}
     pre = table.pop("preprocess", None)
     if pre is not None:
@@ -257,9 +265,32 @@ def _forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Pa
     chosen = {name: construct(t, f"[summary] {name}", known, folder, values) for name, t in table.items()}
     try:
         summary = Summary(period=sim.monitors[monitor].period or sim.dt, preprocess=pre, **chosen)
-        return ForwardModel(sim, t1=t1, transient=transient, monitor=monitor, summary=summary)
+        forward = ForwardModel(sim, t1=t1, transient=transient, monitor=monitor, summary=summary)
     except ValueError as error:
         raise StudyError(f"[simulator]: {error}") from error
+    try:
+        jax.eval_shape(summary, jax.ShapeDtypeStruct((len(forward.times()), width), jnp.result_type(float)))
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"[summary]: {error}") from error
+    return forward
+
+
+def _width(sim: Simulator, name: str) -> int:
+    """How many channels a monitor records."""
+    shape = sim.monitors[name].sample_shape(sim.n_nodes)
+    if shape is None:
+        raise StudyError(
+            f"monitor {name!r} records several state variables and features take one; add "
+            f'var = "{sim.model.variables()[0]}" to it'
+        )
+    if len(shape) != 1:
+        kind = type(sim.monitors[name]).__name__
+        raise StudyError(
+            f"monitor {name!r}, {kind}, gives a matrix [{', '.join(map(str, shape))}] at a time and features take one "
+            'number per channel; record the signal, for example by { name = "TimeAverage", var = ..., period = ... }, '
+            'and summarise it by fc = { name = "fc" }'
+        )
+    return shape[0]
 
 
 def _prior(table: Any, folder: Path) -> Prior:
@@ -296,12 +327,7 @@ def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tupl
         raise StudyError(
             f"the recording has a sample every {whole.period:g} ms, the monitor every {period:g} ms; make them equal"
         )
-    if forward.sim.connectome is not None:
-        datasets.match(forward.sim.connectome, whole)
-    elif whole.values.shape[1] != forward.sim.n_nodes:
-        raise StudyError(
-            f"the recording has {whole.values.shape[1]} channels, the simulator {forward.sim.n_nodes} nodes"
-        )
+    _check_channels(forward.sim, name, whole)
     needed = len(forward.times(name))
     if whole.values.shape[0] < needed:
         raise StudyError(
@@ -309,3 +335,21 @@ def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tupl
             f"set t1 to at most {forward.transient + whole.values.shape[0] * period:g}"
         )
     return tuple(whole.segments(needed * period))
+
+
+def _check_channels(sim: Simulator, name: str, recording: datasets.Recording) -> None:
+    """The columns of a recording are those of what the monitor records: nodes, sensors or groups."""
+    monitor, channels = sim.monitors[name], recording.n_channels
+    if monitor.by_node and sim.connectome is not None:
+        datasets.match(sim.connectome, recording)
+        return
+    width, kind = _width(sim, name), "nodes" if monitor.by_node else f"channels of {type(monitor).__name__}"
+    if channels != width:
+        raise StudyError(f"the recording has {channels} channels, monitor {name!r} records {width} {kind}")
+    labels = getattr(monitor, "labels", None)
+    if labels and recording.labels and set(labels) & set(recording.labels) and labels != recording.labels:
+        k = next(k for k in range(width) if labels[k] != recording.labels[k])
+        raise StudyError(
+            f"column {k} of the recording is {recording.labels[k]!r} but channel {k} of monitor {name!r} is "
+            f"{labels[k]!r}; bring them into the same order"
+        )

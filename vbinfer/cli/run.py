@@ -104,7 +104,7 @@ def run_study(study: Study, *, quiet: bool = False) -> Verdict:
                 prior_predictive=prior_predictive,
                 recovery=recovery,
                 replicates=replicates,
-                structural=None if study.connectome is None else np.asarray(study.connectome.dense().weights),
+                structural=_structural(study),
                 sections=sections,
                 notes=_notes(study, draws, clock),
                 units=study.forward.units(),
@@ -118,6 +118,14 @@ def run_study(study: Study, *, quiet: bool = False) -> Verdict:
 
 def _method(study: Study) -> str:
     return type(study.estimator).__name__
+
+
+def _structural(study: Study) -> np.ndarray | None:
+    """The weights, where the channels of the recording are the nodes."""
+    monitor = study.forward.sim.monitors[next(iter(study.forward.summary))]
+    if study.connectome is None or not monitor.by_node:
+        return None
+    return np.asarray(study.connectome.dense().weights)
 
 
 def _replicates(study: Study, amortized: Any, key: Any) -> dict[str, Posterior]:

@@ -8,7 +8,6 @@ from jaxtyping import Array, ArrayLike
 
 from .base import centred, samples
 
-
 STRETCH = 1024
 """Rows that are multiplied at once. XLA splits a longer sum over as many threads as there are cores, and the last bits
 of a draw would depend on them (measured: from about 4,000 rows)."""

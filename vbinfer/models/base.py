@@ -9,6 +9,15 @@ from jaxtyping import Array
 from vbinfer._param import Parametrised, did_you_mean
 
 
+def names_of(cvar: object) -> tuple[str, ...]:
+    """Names of state variables as a tuple; a bare string is an error, its letters would be taken for names."""
+    if isinstance(cvar, str):
+        raise TypeError(f'cvar={cvar!r} was given; write a tuple, cvar=("{cvar}",)')
+    if not isinstance(cvar, tuple | list) or not all(isinstance(name, str) for name in cvar):
+        raise TypeError(f'cvar={cvar!r} was given; write a tuple of state variables, cvar=("x", "y")')
+    return tuple(cvar)
+
+
 class AbstractModel(Parametrised):
     """State variables, what of them is coupled, and where they start.
 
@@ -30,7 +39,7 @@ class AbstractModel(Parametrised):
         return x
 
     def validate(self) -> None:
-        for name in self.cvar:
+        for name in names_of(self.cvar):
             self.variable(name)
 
     @classmethod

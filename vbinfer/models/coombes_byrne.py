@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class CoombesByrneState(NamedTuple):
@@ -35,7 +35,7 @@ class CoombesByrne2D(AbstractVectorField):
     v_syn: Param = param(-4.0, doc="reversal potential of the synapses")
     k: Param = param(1.0, doc="conductance of the synapses")
     eta: Param = param(2.0, doc="mean excitability")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("r",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("r",))
 
     def init(self, n: int) -> CoombesByrneState:
         return CoombesByrneState(jnp.full(n, 0.1), jnp.zeros(n))

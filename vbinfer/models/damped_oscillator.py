@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class DampedState(NamedTuple):
@@ -32,7 +32,7 @@ class DampedOscillator(AbstractVectorField):
     State: ClassVar = DampedState
     a: Param = param(0.1, unit="1/ms", doc="self-limitation of x")
     b: Param = param(0.05, unit="1/ms", doc="self-limitation of y")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("x",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x",))
 
     def init(self, n: int) -> DampedState:
         return DampedState(jnp.full(n, 0.5), jnp.ones(n))

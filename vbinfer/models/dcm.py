@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 from vbinfer.models.matrix import check_square, product
 
 
@@ -37,7 +37,7 @@ class BilinearDCM(AbstractVectorField):
     a: Param = param(-0.0005, unit="1/ms", doc="self-connection; negative is stable")
     B: Param | None = param(None, unit="1/ms", axes=("node", "node"), doc="change of connections per unit input")
     C: Param = param(0.0, unit="1/ms", doc="drive per unit input")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("x",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x",))
 
     def validate(self) -> None:
         check_square("BilinearDCM.B", self.B)

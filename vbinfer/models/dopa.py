@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 from vbinfer.models.matrix import check_square, product
 
 
@@ -70,7 +70,7 @@ class DopaAdaptiveQIF(AbstractVectorField):
     wd: Param = param(1e-4, doc="gain of dopaminergic projections, per receiver")
     Ci: Param | None = param(None, axes=("node", "node"), doc="inhibitory projections, from column to row")
     Cd: Param | None = param(None, axes=("node", "node"), doc="dopaminergic projections, from column to row")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("r",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("r",))
 
     def validate(self) -> None:
         check_square("DopaAdaptiveQIF.Ci", self.Ci)

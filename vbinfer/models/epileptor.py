@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class EpileptorState(NamedTuple):
@@ -71,7 +71,7 @@ class Epileptor(AbstractVectorField):
     Kf: Param = param(0.0, doc="gain of the coupling of x2 on x2")
     Ks: Param = param(0.0, doc="gain of the coupling of x1 on z, relative to r")
     tt: Param = param(1.0, unit="1/ms", low=0.0, doc="time scale of the whole model")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("x1", "x2"))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x1", "x2"))
     modification: bool = eqx.field(static=True, default=False)
 
     def validate(self) -> None:

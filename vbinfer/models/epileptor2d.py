@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 from vbinfer.models.epileptor import permittivity
 
 
@@ -53,7 +53,7 @@ class Epileptor2D(AbstractVectorField):
     Kvf: Param = param(0.0, doc='form "tvb": gain of the coupling on x1')
     Ks: Param = param(0.0, doc='form "tvb": gain of the coupling on z')
     tt: Param = param(1.0, unit="1/ms", low=0.0, doc="time scale of the whole model")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("x1",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x1",))
     form: str = eqx.field(static=True, default="tvb")
     modification: bool = eqx.field(static=True, default=False)
 

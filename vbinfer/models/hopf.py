@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class HopfState(NamedTuple):
@@ -46,7 +46,7 @@ class SupHopf(AbstractVectorField):
     State: ClassVar = HopfState
     a: Param = param(-0.5, unit="1/ms", doc="distance from the bifurcation, the growth rate at the origin")
     omega: Param = param(1.0, unit="rad/ms", doc="angular frequency")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("x", "y"))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x", "y"))
 
     def validate(self) -> None:
         _check_coupled(type(self).__name__, self.cvar)
@@ -73,7 +73,7 @@ class StuartLandau(AbstractVectorField):
     State: ClassVar = HopfState
     a: Param = param(0.1, unit="1/ms", doc="distance from the bifurcation, the growth rate at the origin")
     omega: Param = param(0.08 * jnp.pi, unit="rad/ms", doc="angular frequency, 2 pi / 1000 times that in Hz")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("x", "y"))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x", "y"))
 
     def validate(self) -> None:
         _check_coupled(type(self).__name__, self.cvar)

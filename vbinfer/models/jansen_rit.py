@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class JansenRitState(NamedTuple):
@@ -58,7 +58,7 @@ class JansenRit(AbstractVectorField):
     a_3: Param = param(0.25, doc="share of J, pyramidal to inhibitory")
     a_4: Param = param(0.25, doc="share of J, inhibitory to pyramidal")
     mu: Param = param(0.22, unit="1/ms", doc="mean input rate")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("y1", "y2"))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("y1", "y2"))
 
     def init(self, n: int) -> JansenRitState:
         return JansenRitState(*(jnp.zeros(n) for _ in range(6)))

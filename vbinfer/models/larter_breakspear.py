@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class LarterBreakspearState(NamedTuple):
@@ -74,7 +74,7 @@ class LarterBreakspear(AbstractVectorField):
     QV_max: Param = param(1.0, unit="kHz", low=0.0, doc="largest firing rate of the excitatory cells")
     QZ_max: Param = param(1.0, unit="kHz", low=0.0, doc="largest firing rate of the inhibitory cells")
     t_scale: Param = param(1.0, low=0.0, doc="time scale of the whole model")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("V",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("V",))
 
     def init(self, n: int) -> LarterBreakspearState:
         return LarterBreakspearState(jnp.full(n, -0.2), jnp.full(n, 0.2), jnp.full(n, 0.1))

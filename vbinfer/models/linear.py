@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class LinearState(NamedTuple):
@@ -27,7 +27,7 @@ class Linear(AbstractVectorField):
 
     State: ClassVar = LinearState
     gamma: Param = param(-10.0, unit="1/ms", doc="relaxation rate; negative is stable")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("x",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x",))
 
     def init(self, n: int) -> LinearState:
         return LinearState(jnp.zeros(n))

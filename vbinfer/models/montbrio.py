@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class MPRState(NamedTuple):
@@ -40,7 +40,7 @@ class MontbrioPazoRoxin(AbstractVectorField):
     eta: Param = param(-5.0, doc="mean excitability")
     cr: Param = param(1.0, doc="share of the coupling that reads r")
     cv: Param = param(0.0, doc="share of the coupling that reads V")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("r",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("r",))
 
     def validate(self) -> None:
         if self.cvar not in (("r",), ("r", "V")):

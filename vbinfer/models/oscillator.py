@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class OscillatorState(NamedTuple):
@@ -42,7 +42,7 @@ class Generic2dOscillator(AbstractVectorField):
     alpha: Param = param(1.0, doc="effect of W on V")
     beta: Param = param(1.0, doc="decay of W")
     gamma: Param = param(1.0, doc="scale of the inputs")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("V",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("V",))
 
     def init(self, n: int) -> OscillatorState:
         return OscillatorState(jnp.zeros(n), jnp.zeros(n))

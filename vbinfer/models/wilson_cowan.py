@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class WilsonCowanState(NamedTuple):
@@ -57,7 +57,7 @@ class WilsonCowan(AbstractVectorField):
     alpha_e: Param = param(1.0, doc="scale of the input to E")
     alpha_i: Param = param(1.0, doc="scale of the input to I")
     shift_sigmoid: bool = eqx.field(static=True, default=True)
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("E",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("E",))
 
     def init(self, n: int) -> WilsonCowanState:
         return WilsonCowanState(jnp.full(n, 0.1), jnp.full(n, 0.1))

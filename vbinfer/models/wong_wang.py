@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class RWWState(NamedTuple):
@@ -54,7 +54,7 @@ class ReducedWongWang(AbstractVectorField):
     w: Param = param(0.6, low=0.0, doc="strength of local recurrent excitation")
     J_N: Param = param(0.2609, unit="nA", low=0.0, doc="synaptic coupling")
     I_o: Param = param(0.33, unit="nA", doc="external input")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("S",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("S",))
 
     def init(self, n: int) -> RWWState:
         return RWWState(jnp.full(n, 0.1))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 from vbinfer.models.wong_wang import rate
 
 
@@ -58,7 +58,7 @@ class ReducedWongWangExcInh(AbstractVectorField):
     I_ext: Param = param(0.0, unit="nA", doc="external input to the excitatory population only")
     G: Param = param(2.0, low=0.0, doc="global coupling strength, times that of the coupling function")
     lamda: Param = param(0.0, low=0.0, doc="share of the coupling that the inhibitory population receives")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("S_e",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("S_e",))
 
     def init(self, n: int) -> RWWExcInhState:
         return RWWExcInhState(jnp.full(n, 0.1), jnp.full(n, 0.05))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField
+from vbinfer.models.base import AbstractVectorField, names_of
 
 SPONTANEOUS = 1e-6
 """Rate of spontaneous release, 1/ms: keeps the variance of the potential above zero without any input."""
@@ -92,7 +92,7 @@ class ZerlautAdaptationFirstOrder(AbstractVectorField):
     external_input_in_in: Param = param(0.0, unit="kHz", doc="inhibitory drive of inhibitory cells")
     tau_OU: Param = param(5.0, unit="ms", low=1e-6, doc="correlation time of the fluctuating drive")
     weight_noise: Param = param(10.5, unit="kHz", doc="strength of the fluctuating drive")
-    cvar: tuple[str, ...] = eqx.field(static=True, default=("E",))
+    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("E",))
 
     def validate(self) -> None:
         for name in ("P_e", "P_i"):

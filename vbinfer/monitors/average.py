@@ -1,7 +1,7 @@
 """Groups of regions in place of regions."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import numpy as np
@@ -31,6 +31,7 @@ class SpatialAverage(AbstractMonitor):
     ('left', 'right')
     """
 
+    by_node: ClassVar[bool] = False
     var: str = eqx.field(static=True)
     period: float | None = eqx.field(static=True, converter=positive_ms)
     labels: tuple[str, ...] = eqx.field(static=True)
@@ -42,6 +43,8 @@ class SpatialAverage(AbstractMonitor):
         if given.ndim == 2:
             self.weights, self.labels = given, tuple(str(g) for g in range(len(given)))  # type: ignore  (converted)
             return
+        if given.dtype.kind == "f" and np.isfinite(given).all() and np.all(given == np.round(given)):
+            given = given.astype(int)  # as a table of numbers is read from a file
         if given.ndim != 1 or not len(given) or given.dtype.kind not in "iuU":
             raise ValueError(
                 f"groups has shape {list(given.shape)} and type {given.dtype}; expected a label or a whole number for "
@@ -55,6 +58,9 @@ class SpatialAverage(AbstractMonitor):
 
     def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
         return chosen(self.var, variables)
+
+    def sample_shape(self, n: int) -> tuple[int, ...]:
+        return (self.weights.shape[0],)
 
     def check_nodes(self, n: int) -> None:
         check_columns(self.weights, n, "groups of SpatialAverage")

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from vbinfer import _ode
 from vbinfer._param import Param, did_you_mean, param
-from vbinfer.monitors.base import AbstractMonitor, positive_ms
+from vbinfer.monitors.base import AbstractMonitor, block_steps, longest_ms, positive_ms
 from vbinfer.monitors.raw import chosen
 
 SECONDS_PER_MS = 1e-3
@@ -81,7 +81,7 @@ class BalloonWindkessel(AbstractMonitor):
     var: str = eqx.field(static=True)
     period: float | None = eqx.field(static=True, converter=positive_ms)
     preset: str = eqx.field(static=True)
-    step: float = eqx.field(static=True)
+    step: float = eqx.field(static=True, converter=longest_ms)
     kappa: Param = param(unit="1/s", low=0.0, doc="decay of the vasodilatory signal")
     gamma: Param = param(unit="1/s", low=0.0, doc="flow-dependent elimination")
     tau: Param = param(unit="s", low=1e-6, doc="haemodynamic transit time")
@@ -107,7 +107,7 @@ class BalloonWindkessel(AbstractMonitor):
         if unknown:
             name = min(unknown)
             raise TypeError(f"BalloonWindkessel has no constant {name!r}. {did_you_mean(name, PRESETS[preset])}")
-        self.var, self.period, self.preset, self.step = var, positive_ms(period), preset, float(step)
+        self.var, self.period, self.preset, self.step = var, positive_ms(period), preset, longest_ms(step)
         for name, value in (PRESETS[preset] | constants).items():
             setattr(self, name, value)
 
@@ -115,10 +115,7 @@ class BalloonWindkessel(AbstractMonitor):
         return chosen(self.var, variables)
 
     def stride(self, dt: float) -> int:
-        assert self.period is not None
-        n = round(self.period / dt)
-        longest = max(1, int(self.step / dt + 1e-6))
-        return next(k for k in range(min(longest, n), 0, -1) if n % k == 0)
+        return block_steps(self.period, self.step, dt, "BalloonWindkessel")
 
     def init(self, x: dict[str, Array]) -> _Carry:
         zero = jnp.zeros_like(x[self.var])

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbinfer.monitors.base import AbstractMonitor, positive_ms
+from vbinfer.monitors.base import AbstractMonitor, block_steps, longest_ms, positive_ms
 from vbinfer.monitors.kernels import AbstractKernel, DoubleGammaKernel
 from vbinfer.monitors.raw import chosen
 
@@ -44,16 +44,20 @@ class HRF(AbstractMonitor):
     var: str = eqx.field(static=True)
     period: float | None = eqx.field(static=True, converter=positive_ms)
     kernel: AbstractKernel = eqx.field(default_factory=DoubleGammaKernel)
-    step: float = eqx.field(static=True, default=10.0, kw_only=True)
+    step: float = eqx.field(static=True, default=10.0, converter=longest_ms, kw_only=True)
+
+    def validate(self) -> None:
+        if not isinstance(self.kernel, AbstractKernel):
+            given = f"the class {self.kernel.__name__}" if isinstance(self.kernel, type) else repr(self.kernel)
+            raise TypeError(f"kernel was given as {given}; expected an object, kernel=vb.monitors.GammaKernel(shape=3)")
 
     def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
         return chosen(self.var, variables)
 
     def stride(self, dt: float) -> int:
-        assert self.period is not None
-        n = round(self.period / dt)
-        longest = max(1, int(self.step / dt + 1e-6))
-        return next(k for k in range(min(longest, n), 0, -1) if n % k == 0)
+        steps = block_steps(self.period, self.step, dt, "HRF")
+        self.kernel.check_block(steps * dt * SECONDS_PER_MS)
+        return steps
 
     def init(self, x: dict[str, Array]) -> _Carry:
         zero = jnp.zeros_like(x[self.var])

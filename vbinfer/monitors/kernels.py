@@ -27,6 +27,9 @@ class AbstractKernel(Parametrised):
     def __call__(self, t: Array) -> Array:
         """G(t), 1/s, at t seconds after an impulse; 0 before it."""
 
+    def check_block(self, seconds: float) -> None:
+        """Raise ValueError unless the filter can advance by that much at a time; most can by any."""
+
     @abc.abstractmethod
     def init(self, like: Array) -> Any:
         """The filter at rest, for an input of this shape."""
@@ -271,12 +274,15 @@ class TvbVolterraKernel(AbstractKernel):
     def init(self, like: Array) -> tuple[Array, Array, Array]:
         return jnp.zeros_like(like), jnp.zeros_like(like), jnp.zeros_like(like)
 
-    def advance(self, state: tuple[Array, Array, Array], u: Array, seconds: float) -> tuple[Array, Array, Array]:
+    def check_block(self, seconds: float) -> None:
         if abs(seconds - TVB_BLOCK) > 1e-9:
             raise ValueError(
                 f"TVB's kernel counts blocks of 4 ms, not of {1e3 * seconds:g} ms; write HRF(..., step=4.0) with a "
                 "period that is a multiple of 4 ms, itself a multiple of dt"
             )
+
+    def advance(self, state: tuple[Array, Array, Array], u: Array, seconds: float) -> tuple[Array, Array, Array]:
+        self.check_block(seconds)
         re, im, newest = state
         turn_re, turn_im = _turn(2.0 * self.tau_s, _omega(self.tau_s, self.tau_f), seconds)
         return turn_re * re - turn_im * im + newest, turn_im * re + turn_re * im, u

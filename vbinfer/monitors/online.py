@@ -1,7 +1,7 @@
 """Covariance and functional connectivity accumulated while the simulation runs: memory does not grow with time."""
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from vbinfer.monitors.raw import chosen
 
 
 class Moments(NamedTuple):
-    """Count, mean `[N, ...]` and sum of products of deviations `[N, N, ...]` of what was seen so far."""
+    """Count (int32), mean `[N, ...]` and sum of products of deviations `[N, N, ...]` of what was seen so far."""
 
     count: Array
     mean: Array
@@ -26,13 +26,14 @@ class _Carry(NamedTuple):
     moments: Moments
 
 
-def see(m: Moments, x: Array, weight: Array) -> Moments:
-    """Moments with one more observation (weight 1), or as they were (weight 0)."""
-    count = m.count + weight
-    d = weight * (x - m.mean)
-    share = m.count / jnp.maximum(count, 1.0)
+def see(m: Moments, x: Array, new: Array) -> Moments:
+    """Moments with one more observation, or as they were where `new` is false."""
+    count = m.count + new.astype(jnp.int32)  # a float32 would stop counting at 2^24
+    n = jnp.maximum(count, 1).astype(m.mean.dtype)
+    d = new.astype(m.mean.dtype) * (x - m.mean)
+    share = m.count.astype(m.mean.dtype) / n
     # one product, the same for [i, j] and [j, i]: the matrix stays symmetric to the last bit
-    return Moments(count, m.mean + d / jnp.maximum(count, 1.0), m.comoment + share * (d[:, None] * d[None, :]))
+    return Moments(count, m.mean + d / n, m.comoment + share * (d[:, None] * d[None, :]))
 
 
 class AbstractRunning(AbstractMonitor):
@@ -44,6 +45,7 @@ class AbstractRunning(AbstractMonitor):
     steps of block n of `every` ms; blocks that begin before `start` are left out.
     """
 
+    by_node: ClassVar[bool] = False
     var: eqx.AbstractVar[str]
     every: eqx.AbstractVar[float | None]
     start: eqx.AbstractVar[float]
@@ -63,10 +65,13 @@ class AbstractRunning(AbstractMonitor):
     def stride(self, dt: float) -> int:
         return 1 if self.every is None else steps_in(self.every, dt, f"every of {type(self).__name__}")
 
+    def sample_shape(self, n: int) -> tuple[int, ...]:
+        return (n, n)
+
     def init(self, x: dict[str, Array]) -> _Carry:
-        zero, none = jnp.zeros_like(x[self.var]), jnp.zeros(())
+        zero, none = jnp.zeros_like(x[self.var]), jnp.zeros((), jnp.int32)
         moments = Moments(none, zero, jnp.zeros_like(zero[:, None] * zero[None, :]))
-        return _Carry(zero, none, jnp.zeros((), jnp.int32), moments)
+        return _Carry(zero, jnp.zeros(()), none, moments)
 
     def observe(self, carry: _Carry, x: dict[str, Array]) -> _Carry:
         return carry._replace(total=carry.total + x[self.var], steps=carry.steps + 1.0)
@@ -74,8 +79,7 @@ class AbstractRunning(AbstractMonitor):
     def update(self, carry: _Carry, dt: float) -> _Carry:
         block = self.stride(dt) * dt
         skipped = math.ceil(self.start / block - 1e-6)  # the rounding of decimal fractions skips no block
-        weight = jnp.where(carry.blocks >= skipped, 1.0, 0.0)
-        moments = see(carry.moments, carry.total / carry.steps, weight)
+        moments = see(carry.moments, carry.total / carry.steps, carry.blocks >= skipped)
         return _Carry(jnp.zeros_like(carry.total), jnp.zeros_like(carry.steps), carry.blocks + 1, moments)
 
 
@@ -99,7 +103,7 @@ class RunningCovariance(AbstractRunning):
 
     def sample(self, carry: _Carry, x: dict[str, Array]) -> tuple[_Carry, Array]:
         moments = carry.moments
-        return carry, moments.comoment / jnp.maximum(moments.count - 1.0, 1.0)
+        return carry, moments.comoment / jnp.maximum(moments.count - 1, 1).astype(moments.mean.dtype)
 
 
 class RunningFC(AbstractRunning):
@@ -127,6 +131,6 @@ class RunningFC(AbstractRunning):
         count, mean, comoment = carry.moments
         nodes = jnp.arange(len(mean))
         ss = comoment[nodes, nodes]
-        constant = ss <= count * (8.0 * jnp.finfo(mean.dtype).eps * mean) ** 2
+        constant = ss <= count.astype(mean.dtype) * (8.0 * jnp.finfo(mean.dtype).eps * mean) ** 2
         scale = jnp.where(constant, 0.0, 1.0 / jnp.sqrt(jnp.where(constant, 1.0, ss)))
         return carry, comoment * scale[:, None] * scale[None, :]

@@ -1,6 +1,7 @@
 """Sensors: EEG, MEG and stereotactic EEG as a matrix of gains times the activity of the sources."""
 
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -50,6 +51,7 @@ class AbstractSensors(AbstractMonitor):
     y_s = sum_i gain_si mean_t s_i(t),   s = sum_v w_v x_v
     """
 
+    by_node: ClassVar[bool] = False
     gain: eqx.AbstractVar[Array]
     var: eqx.AbstractVar[Sources]
     reference: eqx.AbstractVar[str | None]
@@ -68,6 +70,9 @@ class AbstractSensors(AbstractMonitor):
     def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
         return chosen(tuple(name for name, _ in self.var), variables)
 
+    def sample_shape(self, n: int) -> tuple[int, ...]:
+        return (self.gain.shape[0],)
+
     def check_nodes(self, n: int) -> None:
         check_columns(self.gain, n)
 
@@ -75,14 +80,12 @@ class AbstractSensors(AbstractMonitor):
         return jnp.zeros(()), jnp.zeros_like(x[self.var[0][0]])
 
     def observe(self, carry: tuple[Array, Array], x: dict[str, Array]) -> tuple[Array, Array]:
-        count, total = carry
-        for name, weight in self.var:
-            total = total + (x[name] if weight == 1.0 else weight * x[name])
-        return count + 1.0, total
+        count, mean = carry
+        source = sum((weight * x[name] for name, weight in self.var[1:]), self.var[0][1] * x[self.var[0][0]])
+        return count + 1.0, mean + (1.0 / (count + 1.0)) * (source - mean)
 
     def sample(self, carry: tuple[Array, Array], x: dict[str, Array]) -> tuple[tuple[Array, Array], Array]:
-        count, total = carry
-        y = contract(self.gain, total / count)
+        y = contract(self.gain, carry[1])
         if self.reference == "average":
             y = y - y.mean(axis=0, keepdims=True)
         elif self.reference is not None:

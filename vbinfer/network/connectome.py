@@ -91,10 +91,14 @@ class Connectome(Parametrised):
         size: int | None = None,
     ):
         if hasattr(weights, "todense"):
-            size = weights.shape[0]
+            shape, size = tuple(weights.shape), weights.shape[0]
             edges, weights = _listed(weights)
-            dense = tract_lengths.todense() if hasattr(tract_lengths, "todense") else tract_lengths
-            tract_lengths = jnp.asarray(dense)[edges[0], edges[1]]
+            lengths = np.asarray(tract_lengths.todense() if hasattr(tract_lengths, "todense") else tract_lengths)
+            if shape != (size, size) or lengths.shape != shape:
+                raise ValueError(
+                    f"weights is {list(shape)} and tract_lengths is {list(lengths.shape)}; both must be [node, node]"
+                )
+            tract_lengths = lengths[edges[0], edges[1]]
         if (edges is None) != (size is None):
             raise ValueError("edges and size go together; write Connectome.from_edges(..., n_nodes=...)")
         self.weights, self.tract_lengths, self.speed = weights, tract_lengths, speed

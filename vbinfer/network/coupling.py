@@ -160,8 +160,3 @@ class Kuramoto(AbstractCoupling):
 
     def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:
         return (self.G * (jnp.cos(x_i[0]) * gx[0] - jnp.sin(x_i[0]) * gx[1]),)
-
-
-def weighted_sum(weights: Array, sent: Array) -> Array:
-    """sum_j w_ij sent_j for weights `[N, N]` or, one matrix per draw, `[N, N, B]`; sent is `[N]` or `[N, B]`."""
-    return jnp.einsum("ijb,jb->ib", weights, sent) if weights.ndim == 3 else weights @ sent

@@ -1,6 +1,7 @@
 """Conduction delays: what a node sent is kept for the longest lag, and read when it arrives."""
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,10 +18,10 @@ from vbinfer.network.connectome import Connectome
 Rows = tuple[Array, ...]
 
 
-def _milliseconds(value: float | None) -> float | None:
+def _milliseconds(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value) or value < 0:
         raise ValueError(f"Delays(max={value!r}) was given; expected a number of ms, 0 or more, or None")
     return float(value)
 

@@ -29,40 +29,33 @@ def arrange(sim: Simulator, theta: Mapping[str, Array]) -> Simulator:
     return replace(sim, values)
 
 
-def arrange_history(history: Any, drawn: Mapping[str, Array], n: int, width: int) -> Any:
-    """Histories `[H, N, B]` from a shared one of leaves `[H, N]` and drawn variables `[B]` or `[B, N]`."""
-    leaves = {}
-    for name, value in history._asdict().items():
-        rows = len(value)
-        if name in drawn:
-            value = jnp.moveaxis(drawn[name], 0, -1)
-            value = (value[None] if value.ndim == 1 else value)[None]
-        else:
-            value = value[..., None]
-        leaves[name] = jnp.broadcast_to(value, (rows, n, width))
-    return type(history)(**leaves)
-
-
 def run_batch(
-    sim: Simulator, theta: Mapping[str, Array], history: Any, drawn_init: Mapping[str, Array], n_steps: int, words: Any
+    sim: Simulator, theta: Mapping[str, Array], history: Any, n_steps: int, words: Any, width: int
 ) -> dict[str, Any]:
     """Samples of every monitor for B draws, `[B, T, N]` each, from time zero.
 
     Args:
         sim: the simulator whose leaves `theta` replaces.
         theta: paths to leaves `[B, ...]`.
-        history: the time up to zero, shared by the draws, leaves `[H, N]`, oldest first.
-        drawn_init: state variables to drawn initial values, `[B]` or `[B, N]`.
+        history: the time up to zero of every draw, leaves `[B, H, N]`, oldest first.
         n_steps: number of steps.
         words: key words `[B]` each, or None.
+        width: B.
     """
-    width = next((len(v) for v in (*theta.values(), *drawn_init.values())), 1)
     if words is not None:
-        width = len(words[0])
         words = tuple(w[None, :] for w in words)
-    # without a connectome, a drawn map says how many nodes there are
-    n = max([sim.n_nodes, *(v.shape[1] for name, v in theta.items() if v.ndim == 2 and paths(sim)[name].axes is None)])
     batched = arrange(sim, theta)
-    carry = start(batched, arrange_history(history, drawn_init, n, width), words)
-    _, ys = loop.run(batched, carry, 0, n_steps, words)
+    history = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), history)
+    try:
+        # with as many nodes as draws, an array [N] that is no parameter would be spread over the draws
+        with jax.numpy_rank_promotion("raise"):
+            carry = start(batched, history, words)
+            _, ys = loop.run(batched, carry, 0, n_steps, words)
+    except ValueError as error:
+        if "rank_promotion" not in str(error):
+            raise
+        raise ValueError(
+            f"in a batch of draws an array with one value per node meets states [node, draw]: {error}. Declare it with "
+            "vb.param (a field of the model, or of an equinox.Module used as gfun), which arranges it"
+        ) from error
     return jax.tree.map(lambda y: jnp.moveaxis(y, -1, 0), ys)

@@ -27,7 +27,8 @@ class Compiled:
         """Made when it is first called, since `steady` asks JAX, and once, whichever threads call first."""
         made = self.__dict__.get("_made")
         if made is None:
-            made = self.__dict__.setdefault("_made", eqx.filter_jit(self._fn, compiler_options={**WIDE, **steady()}))
+            options: Any = {"compiler_options": {**WIDE, **steady()}}  # for jax.jit; not in the overloads of filter_jit
+            made = self.__dict__.setdefault("_made", eqx.filter_jit(self._fn, **options))
         return made
 
     def __call__(self, *args: Any) -> Any:

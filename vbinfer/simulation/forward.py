@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vbinfer._param import bind, did_you_mean, paths, resolve
+from vbinfer._param import bind, did_you_mean, paths, replace, resolve
 from vbinfer._random import key_words
 from vbinfer._typing import Theta
 from vbinfer.monitors.base import steps_in
@@ -39,7 +39,8 @@ class ForwardModel(eqx.Module):
             name to one, the features then follow each other.
         transient: samples at or before this time are dropped, ms.
         monitor: name of the monitor to summarise; needed when there are several.
-        init: initial state, as for `simulate`.
+        init: initial state or `History`, as for `simulate`; None starts every draw where its own model does. Of a
+            `Solution.final` the state is taken, not what its monitors hold.
         to_paths: theta to a mapping of paths, for parameters that are not leaves (a region group, map weights).
         observe: `(theta, y, key) -> y`, measurement noise on what the monitor gave.
 
@@ -68,8 +69,15 @@ class ForwardModel(eqx.Module):
         to_paths: Callable[[Theta], Mapping[str, Array]] | None = None,
         observe: Callable[[Theta, Any, Array], Any] | None = None,
     ):
-        init = init.state if isinstance(init, Final) else init
-        self.sim, self.init, self.to_paths, self.observe = sim, initial_history(sim, init), to_paths, observe
+        if isinstance(init, Final):
+            if sim.delays is not None:
+                raise ValueError(
+                    "init is the end of a run with signals under way, which a ForwardModel does not take over; write "
+                    "init=final.state for a constant history, or init=vb.History(...)"
+                )
+            init = init.state
+        self.sim, self.to_paths, self.observe = sim, to_paths, observe
+        self.init = None if init is None else initial_history(sim, init)
         self.t1, self.transient = float(t1), float(transient)
         given = _summaries(sim, summary, monitor)
         self.outputs, self.parts = tuple(given), tuple(given.values())
@@ -81,7 +89,7 @@ class ForwardModel(eqx.Module):
         for name in self.summary:
             if self._kept(name)[0] >= self._kept(name)[1]:
                 raise ValueError(f"no sample of monitor {name!r} lies between transient {transient:g} and t1 {t1:g} ms")
-            _check_period(self.sim, name, self.summary[name])
+            _check_series(self.sim, name, self.summary[name])
 
     @property
     def summary(self) -> dict[str, Summary]:
@@ -98,7 +106,9 @@ class ForwardModel(eqx.Module):
         """Names of the features, in the order of x."""
         out: list[str] = []
         for name, summary in self.summary.items():
-            own = _feature_names(summary, lambda name=name: self._series_shape(name), self.sim.n_nodes)
+            sample = self.sim.monitors[name].sample_shape(self.sim.n_nodes)
+            width = sample[0] if sample else self.sim.n_nodes
+            own = _feature_names(summary, lambda name=name: self._series_shape(name), width)
             out += own if len(self.summary) == 1 else [f"{name}.{feature}" for feature in own]
         return tuple(out)
 
@@ -107,7 +117,8 @@ class ForwardModel(eqx.Module):
 
         def series() -> Any:
             key = None if self.sim.noise is None else jax.random.key(0)
-            return self._drop(name, simulate(self.sim, t1=self.t1, key=key, init=History(self.init)).ys[name], axis=0)
+            init = None if self.init is None else History(self.init)
+            return self._drop(name, simulate(self.sim, t1=self.t1, key=key, init=init).ys[name], axis=0)
 
         return jax.eval_shape(series)
 
@@ -154,18 +165,17 @@ class ForwardModel(eqx.Module):
 
         def one(theta: Theta) -> Any:
             leaves, init = self._split(theta)
-            bound = bind(self.sim, leaves)
-            return bound, self._history(bound, init)
+            return self._history(bind(self.sim, leaves), init).state
 
         jax.eval_shape(one, dict(theta))
 
     def _history(self, sim: Simulator, drawn: Mapping[str, Array]) -> History:
         """The time up to zero, constant in the variables whose initial value is drawn."""
-        now = initial_state(sim, self.sim.model.init(sim.n_nodes)._replace(**drawn))
-        rows = len(self.init[0])
-        const = {name: jnp.broadcast_to(getattr(now, name), (rows, sim.n_nodes)) for name in drawn}
-        rest = jax.tree.map(lambda a: jnp.broadcast_to(a, (rows, sim.n_nodes)), self.init)
-        return History(rest._replace(**const))
+        now = initial_state(sim, sim.model.init(sim.n_nodes)._replace(**drawn))
+        given = initial_history(sim, now) if self.init is None else self.init
+        shape = (len(given[0]), sim.n_nodes)
+        rest = jax.tree.map(lambda a: jnp.broadcast_to(jnp.asarray(a, jnp.result_type(float)), shape), given)
+        return History(rest._replace(**{name: jnp.broadcast_to(getattr(now, name), shape) for name in drawn}))
 
     def _series(self, theta: Theta, key: Array | None) -> dict[str, Any]:
         leaves, init = self._split(theta)
@@ -179,10 +189,25 @@ class ForwardModel(eqx.Module):
         return jax.tree.map(lambda a: jax.lax.slice_in_dim(a, first, last, axis=axis), y)
 
     def _series_batch(self, theta: Theta, keys: Array) -> dict[str, Any]:
-        leaves, init = self._split(theta) if self.to_paths is None else jax.vmap(self._split)(theta)
-        words = None if self.sim.noise is None else key_words(keys)
-        ys = run_batch(self.sim, leaves, self.init, init, round(self.t1 / self.sim.dt), words)
+        leaves, init = (
+            self._split(theta) if self.to_paths is None else jax.vmap(self._split, axis_size=len(keys))(theta)
+        )
+        ys = self._run(leaves, init, keys, round(self.t1 / self.sim.dt))
         return {name: self._drop(name, ys[name], axis=1) for name in self.summary}
+
+    def _valid(self, theta: Theta, x: Array) -> Array:
+        """x `[F]`, or NaN where theta lies outside the declared range of a parameter: a failed draw."""
+        known, leaves = paths(self.sim), self._split(theta)[0]
+        inside = [jnp.all((v >= known[path].low) & (v <= known[path].high)) for path, v in leaves.items()]
+        return jnp.where(jnp.all(jnp.asarray(inside)), x, jnp.nan) if inside else x
+
+    def _run(self, leaves: Theta, init: Theta, keys: Array, n_steps: int) -> dict[str, Any]:
+        """Samples of every monitor of a draw for each key, `[B, T, N]`."""
+        width = len(keys)
+        start_of = lambda leaves, init: self._history(replace(self.sim, leaves), init).state  # noqa: E731
+        history = jax.vmap(start_of, axis_size=width)(leaves, init)
+        words = None if self.sim.noise is None else key_words(keys)
+        return run_batch(self.sim, leaves, history, n_steps, words, width)
 
     def summarise(self, ys: dict[str, Any]) -> Array:
         """Features `[F]` of series by monitor name, as a simulation gives them or as a recording has them."""
@@ -194,7 +219,7 @@ class ForwardModel(eqx.Module):
             y = ys[next(iter(ys))] if len(ys) == 1 else ys
             y = self.observe(theta, y, jax.random.fold_in(key, 1))
             ys = {next(iter(ys)): y} if len(ys) == 1 else y
-        return self.summarise(ys), ys[next(iter(ys))] if len(ys) == 1 else ys
+        return self._valid(theta, self.summarise(ys)), ys[next(iter(ys))] if len(ys) == 1 else ys
 
     def check(self, prior: Any) -> None:
         """Raise ValueError unless every leaf of the prior is a path of this simulator with a fitting shape."""
@@ -228,8 +253,7 @@ class ForwardModel(eqx.Module):
         steps = round(self.t1 / self.sim.dt)
         probe_steps = max(1, min(steps, 2_000))
         keys = jax.random.split(jax.random.key(0), width)
-        words = None if self.sim.noise is None else key_words(keys)
-        run = Compiled(lambda k: run_batch(self.sim, {}, self.init, {}, k, words))
+        run = Compiled(lambda k: self._run({}, {}, keys, k))
         jax.block_until_ready(run(probe_steps))
         begin = time.perf_counter()
         jax.block_until_ready(run(probe_steps))
@@ -269,9 +293,21 @@ def _summaries(sim: Simulator, summary: Any, monitor: str | None) -> dict[str, S
     return given
 
 
-def _check_period(sim: Simulator, name: str, summary: Any) -> None:
+def _check_series(sim: Simulator, name: str, summary: Any) -> None:
+    """A `Summary` is given the kind of array and the sampling period that it expects."""
     period = sim.monitors[name].period or sim.dt
     expected = getattr(summary, "period", None)
+    if expected is None:
+        return
+    sample = sim.monitors[name].sample_shape(sim.n_nodes)
+    if sample is None:
+        remedy = f"{type(sim.monitors[name]).__name__}(..., var={sim.model.variables()[0]!r})"
+        raise ValueError(f"monitor {name!r} records several state variables and a Summary takes one; write {remedy}")
+    if len(sample) != 1:
+        raise ValueError(
+            f"monitor {name!r} gives [T, {', '.join(map(str, sample))}] and a Summary takes [T, N]; give a function "
+            "instead, such as summary=lambda y: y[-1][jnp.triu_indices(n, 1)]"
+        )
     if expected is not None and abs(float(expected) - period) > 1e-6 * period:
         raise ValueError(
             f"Summary(period={float(expected):g}) is given samples of monitor {name!r} every {period:g} ms; "

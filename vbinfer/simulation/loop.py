@@ -78,7 +78,7 @@ def _plan(sim: Simulator, carry: Carry, n_steps: int, words: Words | None, check
     if checkpoint is True:
         segments = (max(2, math.isqrt(n_steps)),)
     elif checkpoint:
-        lengths = [math.prod(checkpoint[i:]) for i in range(1, len(checkpoint))]
+        lengths = [math.prod(checkpoint[i:]) for i in range(min(1, len(checkpoint) - 1), len(checkpoint))]
         segments = tuple(sorted({n for n in lengths if n > 1}))
     if sim.noise is None or words is None:
         return Plan(None, 1, segments)

@@ -65,6 +65,11 @@ def simulate(
             "then draws the start alone, or init=final of an earlier run"
         )
     words = None if key is None or sim.noise is None else key_words(key)
+    if words is not None and words[0].ndim:
+        raise ValueError(
+            f"key has shape {list(words[0].shape)}; simulate takes one key. Map over several with jax.vmap, or use "
+            "ForwardModel.batch"
+        )
     path = None if noise_path is None else _path(sim, noise_path, n_steps)
     if isinstance(init, Final):
         if init.grid != _grid(sim):
@@ -102,7 +107,9 @@ def _run(
 
 def _grid(sim: Simulator) -> Grid:
     slots = 0 if sim.delays is None else sim.delays.slots(sim.dt)
-    return Grid(sim.dt, tuple(sorted(sim.period_steps().items())), slots)
+    parts = [f"{type(sim.model).__name__} of {sim.n_nodes} nodes", f"noise {type(sim.noise).__name__}"]
+    parts += [f"{k}: {type(m).__name__}, stride {m.stride(sim.dt)}" for k, m in sorted(sim.monitors.items())]
+    return Grid(sim.dt, tuple(sorted(sim.period_steps().items())), slots, tuple(parts))
 
 
 def _segments(checkpoint: Any) -> bool | tuple[int, ...] | None:

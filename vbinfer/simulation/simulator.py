@@ -115,6 +115,7 @@ class Simulator(Parametrised):
         for monitor in self.monitors.values():
             monitor.reads(variables)
             monitor.check_nodes(n)
+            monitor.stride(self.dt)
         if self.noise is not None:
             like = jax.ShapeDtypeStruct((n,), jnp.result_type(float))
             self.noise.noisy(dict.fromkeys(variables, like))
@@ -185,6 +186,10 @@ def _check_monitors(monitors: Any) -> None:
     if monitors is not None and (not isinstance(monitors, Mapping) or not monitors):
         raise TypeError(f'monitors was given as {monitors!r}; write monitors={{"bold": monitor}}, or leave it out')
     for name, monitor in (monitors or {}).items():
+        if not isinstance(name, str) or "." in name or not name:
+            raise ValueError(
+                f"a monitor was named {name!r}; give a name without dots, they separate the parts of a path"
+            )
         if not isinstance(monitor, AbstractMonitor):
             raise TypeError(f"monitor {name!r} was given as {monitor!r}; expected an object such as vb.monitors.Raw()")
 

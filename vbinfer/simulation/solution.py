@@ -28,6 +28,8 @@ class Grid(NamedTuple):
     """Steps per sample of every monitor, by name."""
     slots: int
     """Slots of the ring of delays; 0 without delays."""
+    parts: tuple[str, ...]
+    """Model and number of nodes, noise, and every monitor with how often it updates."""
 
 
 class Final(eqx.Module):
