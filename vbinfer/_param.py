@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -75,6 +76,15 @@ def _as_leaf(value: object) -> object:
 
 class Parametrised(eqx.Module):
     """Base of every module with declared parameters: ranges are checked at construction and again by `bind`."""
+
+    def __new__(cls: type[Tree], *args: Any, **kwargs: Any) -> Tree:
+        """A misspelt keyword is answered with the closest known one, where Python would only say it is unexpected."""
+        known = inspect.signature(cls).parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            for name in kwargs:
+                if name not in known:
+                    raise TypeError(f"{cls.__name__} has no parameter {name!r}. {did_you_mean(name, known)}")
+        return cast(Tree, eqx.Module.__new__(cast(Any, cls)))
 
     def __check_init__(self) -> None:
         check(self)

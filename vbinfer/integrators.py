@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _ode
@@ -29,7 +30,7 @@ class System(NamedTuple):
     """(state, c, dW) to the next state, of a model that brings its own step."""
 
 
-def _step_size(dt: object) -> float:
+def _step_size(dt: float | np.number) -> float:
     if isinstance(dt, bool) or not isinstance(dt, numbers.Real):
         raise TypeError(f"dt was given as {dt!r}; write a Python number of milliseconds, for example Heun(dt=0.1)")
     if not math.isfinite(dt) or dt <= 0:

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from vbinfer._param import Parametrised, did_you_mean
 
 
-def names_of(cvar: object) -> tuple[str, ...]:
+def names_of(cvar: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     """Names of state variables as a tuple; a bare string is an error, its letters would be taken for names."""
     if isinstance(cvar, str):
         raise TypeError(f'cvar={cvar!r} was given; write a tuple, cvar=("{cvar}",)')

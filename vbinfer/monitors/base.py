@@ -6,6 +6,7 @@ import numbers
 from typing import Any, ClassVar
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array
 
 from vbinfer._param import Parametrised
@@ -28,12 +29,12 @@ def steps_in(duration: float, dt: float, what: str) -> int:
     return n
 
 
-def positive_ms(value: object) -> float | None:
+def positive_ms(value: float | np.number | None) -> float | None:
     """A duration as a Python float, or None; anything not a positive number is an error."""
     return None if value is None else _positive(value, "period")
 
 
-def longest_ms(value: object) -> float:
+def longest_ms(value: float | np.number) -> float:
     """The longest block of a monitor that averages, as a Python float; anything not a positive number is an error."""
     return _positive(value, "step")
 

@@ -11,7 +11,7 @@ from vbinfer._param import did_you_mean
 from vbinfer.monitors.base import AbstractMonitor, Variables, positive_ms
 
 
-def variables_of(var: object) -> Variables:
+def variables_of(var: Variables | list[str]) -> Variables:
     """One name, several, or None for all."""
     if var is None or isinstance(var, str):
         return var

@@ -18,7 +18,7 @@ from vbinfer.network.connectome import Connectome
 Rows = tuple[Array, ...]
 
 
-def _milliseconds(value: object) -> float | None:
+def _milliseconds(value: float | np.number | None) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value) or value < 0:

@@ -19,7 +19,7 @@ from vbinfer.network.delays import History
 from vbinfer.simulation.batch import run_batch
 from vbinfer.simulation.compiled import Compiled
 from vbinfer.simulation.fingerprint import digest
-from vbinfer.simulation.simulate import initial_history, initial_state, named_state, sample_times, simulate
+from vbinfer.simulation.simulate import in_order, initial_history, initial_state, named_state, sample_times, simulate
 from vbinfer.simulation.simulator import Simulator
 from vbinfer.simulation.solution import Final
 
@@ -215,6 +215,7 @@ class ForwardModel(eqx.Module):
 
     def _observed(self, theta: Theta, ys: dict[str, Any], key: Array) -> tuple[Array, Any]:
         """Measurement noise, then features. The dynamics use the words of `key`, `observe` a key folded from it."""
+        ys = in_order(self.sim, ys)
         if self.observe is not None:
             y = ys[next(iter(ys))] if len(ys) == 1 else ys
             y = self.observe(theta, y, jax.random.fold_in(key, 1))

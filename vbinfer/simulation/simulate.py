@@ -84,13 +84,17 @@ def simulate(
 
 
 def _in_order(sim: Simulator, solution: Solution) -> Solution:
-    """Monitors in the order of the simulator, state variables in that of the model: jit returns them sorted by name."""
+    """Monitors and state variables in the order of the simulator: jit returns them sorted by name."""
+    return Solution({name: solution.ts[name] for name in sim.monitors}, in_order(sim, solution.ys), solution.final)
+
+
+def in_order(sim: Simulator, ys: dict[str, Any]) -> dict[str, Any]:
+    """Samples with monitors in the order of the simulator and state variables in that of the model."""
 
     def by_variable(y: Any) -> Any:
         return {name: y[name] for name in sim.model.variables() if name in y} if isinstance(y, dict) else y
 
-    ys = {name: by_variable(solution.ys[name]) for name in sim.monitors}
-    return Solution({name: solution.ts[name] for name in sim.monitors}, ys, solution.final)
+    return {name: by_variable(ys[name]) for name in sim.monitors if name in ys}
 
 
 @Compiled
