@@ -42,6 +42,13 @@ def samples(duration: float, period: float, what: str) -> int:
     return count
 
 
+def lag_ms(lag: float | None) -> float | None:
+    """A lag in ms, or None for one sample; anything not positive and finite is an error."""
+    if lag is not None and not 0.0 < lag < float("inf"):
+        raise ValueError(f"lag is {lag:g}; give a duration in ms, such as lag=720.0")
+    return lag
+
+
 def rough_zero(y: Array) -> Array:
     """The sum of squares, per node, below which the spread of `y[T, N]` is rounding of its level: `[1, N]`."""
     level = 8.0 * jnp.finfo(y.dtype).eps * jnp.abs(y[:1])

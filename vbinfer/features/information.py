@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from .base import Feature, centred, positions, samples, shape_moments
+from .base import Feature, centred, lag_ms, positions, samples, shape_moments
 from .matrices import fc_matrix, lagged_matrix, upper_triangle
 from .nodes import NodeFeature, keep_nan, pool_of, time_centre
 
@@ -189,9 +189,7 @@ class transfer_entropy(Feature):
     only: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, lag: float | None = None, only: Sequence[str] | None = None):
-        if lag is not None and not (math.isfinite(lag) and lag > 0.0):
-            raise ValueError(f"lag is {lag:g}; give a duration in ms, such as lag=720.0")
-        self.lag = lag
+        self.lag = lag_ms(lag)
         self.only = positions(_TRANSFER, only, "transfer_entropy")
 
     def __call__(self, y: Array, period: float) -> Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .base import Feature, positions, shape_moments
+from .base import Feature, lag_ms, positions, shape_moments
 from .connectivity import KINDS, kind_of, strengths
 from .masks import take_pairs
 from .matrices import eigenvalues, fc_matrix, lagged_matrix, upper_triangle
@@ -131,9 +131,7 @@ class fc_lagged(Feature):
     only: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, lag: float | None = None, only: Sequence[str] | None = None):
-        if lag is not None and not 0.0 < lag < float("inf"):
-            raise ValueError(f"lag is {lag:g}; give a duration in ms, such as lag=720.0")
-        self.lag = lag
+        self.lag = lag_ms(lag)
         self.only = positions(_LAGGED, only, "fc_lagged")
 
     def __call__(self, y: Array, period: float) -> Array:

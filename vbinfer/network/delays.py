@@ -231,29 +231,21 @@ def _reader(connectome: Connectome, weight: Array, age: Array) -> Callable[[Arra
 
     @jax.checkpoint  # the backward pass makes the indices anew instead of keeping [N, N] of them for every step
     def look(ring: Array, position: Array) -> Array:
-        slots, n = ring.shape
-        return _at(ring.reshape(-1), _slot(position, age_of, slots) * n + jnp.arange(n)[:, None])
+        return _sent(ring, position, age_of, jnp.arange(ring.shape[1])[:, None])
 
     def read(ring: Array, step: Array) -> Array:
         slots, n = ring.shape[:2]
         position = step % slots
         if ring.ndim == 2:
             return (weight_of * look(ring, position)).sum(axis=0)
-        width = ring.shape[2]
-        by_draw = age_of.ndim == 3
 
         def from_source(j: Array, total: Array) -> Array:
             age = jax.lax.dynamic_index_in_dim(age_of, j, 0, keepdims=False)
-            slot = _slot(position, age, slots)
-            if by_draw:
-                sent = _at(ring.reshape(-1), (slot * n + j) * width + jnp.arange(width)[None])
-                sent = jnp.where(age > 0, sent, 0.0)
-            else:
-                sent = _at(ring.reshape(-1, width), slot * n + j)
+            sent = _sent(ring, position, age, j)
             w = jax.lax.dynamic_index_in_dim(weight_of, j, 0, keepdims=False)
             return total + (w if w.ndim == 2 else w[:, None]) * sent
 
-        return jax.lax.fori_loop(0, n, from_source, jnp.zeros((n, width), ring.dtype))
+        return jax.lax.fori_loop(0, n, from_source, jnp.zeros(ring.shape[1:], ring.dtype))
 
     return read
 
@@ -263,24 +255,27 @@ def _read_edges(connectome: Connectome, weight: Array, age: Array) -> Callable[[
     source = connectome.edges[1]
 
     def read(ring: Array, step: Array) -> Array:
-        slots, n = ring.shape[:2]
-        slot = _slot(step % slots, age, slots)
-        if ring.ndim == 2:
-            sent = _at(ring.reshape(-1), slot * n + source)
-        elif age.ndim == 2:
-            width = ring.shape[2]
-            sent = _at(ring.reshape(-1), (slot * n + source[:, None]) * width + jnp.arange(width)[None])
-            sent = jnp.where(age > 0, sent, 0.0)
-        else:
-            sent = _at(ring.reshape(-1, ring.shape[2]), slot * n + source)
-        return connectome.gathered(_times(weight, sent))
+        node = source[:, None] if age.ndim == 2 else source
+        return connectome.gathered(_times(weight, _sent(ring, step % ring.shape[0], age, node)))
 
     return read
 
 
-def _slot(position: Array, age: Array, slots: int) -> Array:
+def _sent(ring: Array, position: Array, age: Array, node: Array) -> Array:
+    """What `node` sent `age` steps before the step of slot `position`.
+
+    From a ring `[slot, N]` entries in the shape of `age`. From `[slot, N, B]`, ages `[pair]` that the draws share give
+    rows `[pair, B]`, and ages `[pair, B]` their own entries, zero where the age is: nothing was under way.
+    """
+    slots, n = ring.shape[:2]
     slot = position - age
-    return jnp.where(slot < 0, slot + slots, slot)
+    row = jnp.where(slot < 0, slot + slots, slot) * n + node
+    if ring.ndim == 2:
+        return _at(ring.reshape(-1), row)
+    width = ring.shape[2]
+    if age.ndim == 1:
+        return _at(ring.reshape(-1, width), row)
+    return jnp.where(age > 0, _at(ring.reshape(-1), row * width + jnp.arange(width)[None]), 0.0)
 
 
 def _at(a: Array, index: Array) -> Array:

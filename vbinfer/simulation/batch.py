@@ -29,9 +29,7 @@ def arrange(sim: Simulator, theta: Mapping[str, Array]) -> Simulator:
     return replace(sim, values)
 
 
-def run_batch(
-    sim: Simulator, theta: Mapping[str, Array], history: Any, n_steps: int, words: Any, width: int
-) -> dict[str, Any]:
+def run_batch(sim: Simulator, theta: Mapping[str, Array], history: Any, n_steps: int, words: Any) -> dict[str, Any]:
     """Samples of every monitor for B draws, `[B, T, N]` each, from time zero.
 
     Args:
@@ -40,7 +38,6 @@ def run_batch(
         history: the time up to zero of every draw, leaves `[B, H, N]`, oldest first.
         n_steps: number of steps.
         words: key words `[B]` each, or None.
-        width: B.
     """
     if words is not None:
         words = tuple(w[None, :] for w in words)

@@ -207,7 +207,7 @@ class ForwardModel(eqx.Module):
         start_of = lambda leaves, init: self._history(replace(self.sim, leaves), init).state  # noqa: E731
         history = jax.vmap(start_of, axis_size=width)(leaves, init)
         words = None if self.sim.noise is None else key_words(keys)
-        return run_batch(self.sim, leaves, history, n_steps, words, width)
+        return run_batch(self.sim, leaves, history, n_steps, words)
 
     def summarise(self, ys: dict[str, Any]) -> Array:
         """Features `[F]` of series by monitor name, as a simulation gives them or as a recording has them."""

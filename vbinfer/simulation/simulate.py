@@ -139,7 +139,7 @@ def _path(sim: Simulator, noise_path: Any, n_steps: int) -> dict[str, Array]:
             f"noise_path was given as {type(noise_path).__name__}; expected a State or a mapping by variable"
         )
     n = sim.n_nodes
-    names = sim.noise.noisy(_shapes(sim))
+    names = sim.noise.noisy(sim.state_shapes())
     for name in given:
         if name not in sim.model.variables():
             raise ValueError(f"noise_path names {name!r}. {did_you_mean(name, sim.model.variables())}")
@@ -153,11 +153,6 @@ def _path(sim: Simulator, noise_path: Any, n_steps: int) -> dict[str, Array]:
                 f"noise_path[{name!r}] has shape {list(path[name].shape)}; expected [{n_steps}, {n}], a row per step"
             )
     return path
-
-
-def _shapes(sim: Simulator) -> dict[str, Any]:
-    like = jax.ShapeDtypeStruct((sim.n_nodes,), jnp.result_type(float))
-    return dict.fromkeys(sim.model.variables(), like)
 
 
 def sample_times(origin: Array, phase: int, n_steps: int, period: int, dt: float) -> Array:

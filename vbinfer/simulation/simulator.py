@@ -96,6 +96,11 @@ class Simulator(Parametrised):
             for name, m in self.monitors.items()
         }
 
+    def state_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """State variables to the shape `[N]` of one simulation."""
+        like = jax.ShapeDtypeStruct((self.n_nodes,), jnp.result_type(float))
+        return dict.fromkeys(self.model.variables(), like)
+
     def validate(self) -> None:
         if (self.connectome is None) != (self.coupling is None):
             have, lack = ("connectome", "coupling") if self.coupling is None else ("coupling", "connectome")
@@ -117,8 +122,7 @@ class Simulator(Parametrised):
             monitor.check_nodes(n)
             monitor.stride(self.dt)
         if self.noise is not None:
-            like = jax.ShapeDtypeStruct((n,), jnp.result_type(float))
-            self.noise.noisy(dict.fromkeys(variables, like))
+            self.noise.noisy(self.state_shapes())
         if self.stimulus is not None:
             self.stimulus.check_nodes(n)
         if self.delays is not None:
