@@ -33,7 +33,7 @@ ALLOWED["reporting"] = ALLOWED["datasets"] = BELOW_TOP | {"reporting", "datasets
 ALLOWED["cli"] = BELOW_TOP | {"reporting", "datasets", "cli"}
 
 HOMES = {  # library: the modules that may import it, at any depth of nesting
-    "numpyro": ("priors.", "infer.mcmc", "infer.variational"),
+    "numpyro": ("priors.", "infer.mcmc", "infer.variational", "tasks."),
     "blackjax": ("infer.mcmc", "infer.variational"),
     "sbi": ("infer.torch_sbi",),
     "torch": ("infer.torch_sbi", "priors._torch"),

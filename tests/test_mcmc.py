@@ -207,9 +207,9 @@ def test_mistakes(call, error, message):
     ("x_o", "kept"), [([1.0, 2.0], True), (np.float32(2.0), True), ({"y": 1.0}, False), (jax.random.key(0), False)]
 )
 def test_an_observation_that_numpy_cannot_hold_does_not_cost_the_finished_run(x_o, kept):
-    from vbinfer.infer.mcmc import _numbers
+    from vbinfer.infer.mcmc.store import numbers
 
-    observed = _numbers(x_o)
+    observed = numbers(x_o)
     assert (observed is not None) == kept
     if kept:
         np.testing.assert_array_equal(observed, x_o)

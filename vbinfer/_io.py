@@ -19,9 +19,12 @@ _HEADER = "header"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, tokenize.TokenError)
 _LOADERS = {
     "posterior": "vbinfer.infer.posterior:Posterior.from_saved",
+    "map": "vbinfer.infer.optimise:MapFit.from_saved",
     "draws": "vbinfer.infer.draws:Draws.from_saved",
     "npe": "vbinfer.infer.npe:AmortizedPosterior.from_saved",
-    "sbi": "vbinfer.infer.torch_sbi:SbiPosterior.from_saved",
+    "nle": "vbinfer.infer.nle:AmortizedLikelihood.from_saved",
+    "nre": "vbinfer.infer.nre:AmortizedRatio.from_saved",
+    "sbi": "vbinfer.infer.torch_sbi.fitted:from_saved",
 }
 
 
@@ -127,6 +130,8 @@ def load(path: str | Path) -> Any:
     """
     if (Path(path) / "manifest.json").is_file():
         return _find("vbinfer.infer.prior_predictive:load_store")(path)
+    if (Path(path) / "chains.npz").is_file():
+        return _find("vbinfer.infer.mcmc.store:load_chains")(path)
     kind, header, arrays = read(path)
     if kind not in _LOADERS:
         raise ValueError(

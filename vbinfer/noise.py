@@ -18,6 +18,8 @@ Named = dict[str, Array]
 Words = tuple[Array, Array]
 Process = Callable[[Any, Named, Named], tuple[Any, Named]]
 """(carry, standard normals, state) to (carry, increments of one step)."""
+Inverse = Callable[[Named, Named], tuple[Named, Array]]
+"""(increments of one step, state) to (standard normals, log |d normals / d increments|)."""
 
 START = 0xFFFFFFFF
 """The step whose normals draw a stationary start; no simulation gets there (int32 steps)."""
@@ -118,6 +120,20 @@ class Additive(AbstractNoise):
 
         return increments
 
+    def inverse(self, dt: float) -> Inverse:
+        """The normals behind increments `[N]`; infinite where sigma is 0."""
+        root = None if self.correlation is None else _cholesky(self.correlation)
+
+        def normals_of(dW: Named, x: Named) -> tuple[Named, Array]:
+            scale = {name: jnp.broadcast_to(_of(self.sigma, name) * dt**0.5, value.shape) for name, value in dW.items()}
+            z, log_det = _divided(dW, scale)
+            if root is None:
+                return z, log_det
+            z = {name: jax.scipy.linalg.solve_triangular(root, value, lower=True) for name, value in z.items()}
+            return z, log_det - len(z) * jnp.log(jnp.diagonal(root)).sum()
+
+        return normals_of
+
 
 def _cholesky(matrix: Array) -> Array:
     """The lower root of `[N, N]`, or of one matrix for each draw, `[N, N, B]`."""
@@ -128,6 +144,12 @@ def _cholesky(matrix: Array) -> Array:
 
 def _mix(root: Array, z: Array) -> Array:
     return jnp.einsum("ijb,jb->ib", root, z) if root.ndim == 3 else root @ z
+
+
+def _divided(dW: Named, scale: Named) -> tuple[Named, Array]:
+    """dW / scale, and the logarithm of its derivative."""
+    z = {name: value / scale[name] for name, value in dW.items()}
+    return z, -jnp.asarray(sum(jnp.log(jnp.abs(scale[name])).sum() for name in dW))
 
 
 class Multiplicative(AbstractNoise):
@@ -183,6 +205,15 @@ class Multiplicative(AbstractNoise):
             return None, {name: (g[name] * dt**0.5) * value for name, value in z.items()}
 
         return increments
+
+    def inverse(self, dt: float) -> Inverse:
+        """The normals behind increments `[N]`; infinite where g(x) is 0."""
+
+        def normals_of(dW: Named, x: Named) -> tuple[Named, Array]:
+            g = self._amplitude(x)
+            return _divided(dW, {name: jnp.broadcast_to(g[name] * dt**0.5, value.shape) for name, value in dW.items()})
+
+        return normals_of
 
 
 class Coloured(AbstractNoise):

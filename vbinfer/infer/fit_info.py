@@ -10,10 +10,11 @@ class FitInfo:
     """Record of one training run.
 
     Attributes:
-        method: what was fitted, `"NPE"`.
+        method: what was fitted, `"NPE"`, `"NLE"`, ...
         backend: `"flowjax"` or `"sbi"`.
-        train, val: mean negative log q(z | x) per draw after each epoch, in the space where the prior is standard
-            normal; `val` on the held-out draws.
+        train, val: mean loss per draw after each epoch, of an ensemble the mean over its members; `val` on the
+            held-out draws. NPE: -log q(z | x), where z is the space in which the prior is standard normal; NLE:
+            -log q(h | z) of the standardised summary; NRE: the contrastive loss.
         best_epoch: the epoch whose parameters were kept, counted from 1; 0 is the untrained network.
         info_gain: held-out mean of log q(theta | x) - log p(theta), nats: what the network knows beyond the prior.
         converged: False when the cap on epochs was reached while the held-out loss was still falling.
@@ -35,6 +36,8 @@ class FitInfo:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     num_failed: int = 0
     """Draws left out because their simulation failed."""
+    members: tuple[float, ...] = ()
+    """Held-out loss of each member of an ensemble at its best epoch."""
 
     @property
     def sentence(self) -> str:
@@ -47,7 +50,9 @@ class FitInfo:
         else:
             learned = f"The network gained {self.info_gain:.2f} nats over the prior on {self.num_val} held-out draws."
         parts = [learned]
-        if not self.converged:
+        if not np.isfinite(self.val).all():
+            parts.append("The loss became NaN or infinite in training; lower learning_rate.")
+        elif not self.converged:
             parts.append(
                 f"It was still improving when training stopped at {len(self.val)} epochs; raise max_epochs "
                 f"to {2 * len(self.val)}."

@@ -26,6 +26,7 @@ class Posterior:
         prior: the prior, for shrinkage and for reports.
         log_evidence: log p(x_o) where the method estimates it.
         info: provenance: method, seconds, key, versions.
+        state: arrays from which `sample_mcmc(init=posterior, num_warmup=0)` goes on; None if the method has no chains.
 
     Raises:
         ValueError: leaves that do not share `[chain, draw]`, or a prior over other parameters.
@@ -44,6 +45,7 @@ class Posterior:
     prior: Prior | None = None
     log_evidence: float | None = None
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
+    state: Mapping[str, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         theta = {str(name): np.asarray(value) for name, value in self.theta.items()}
@@ -155,6 +157,7 @@ class Posterior:
         arrays |= {f"sample_stats/{name}": value for name, value in (self.sample_stats or {}).items()}
         arrays |= {} if self.log_prob is None else {"log_prob": self.log_prob}
         arrays |= {} if self.x_o is None else {"x_o": self.x_o}
+        arrays |= {f"state/{name}": value for name, value in (self.state or {}).items()}
         header = {
             "theta": list(self.theta),
             "sample_stats": None if self.sample_stats is None else list(self.sample_stats),
@@ -176,6 +179,8 @@ class Posterior:
             prior=None if header["prior"] is None else Prior.from_spec(header["prior"]),
             log_evidence=header["log_evidence"],
             info=dict(header["info"]),
+            state={name.removeprefix("state/"): value for name, value in arrays.items() if name.startswith("state/")}
+            or None,
         )
 
 

@@ -29,9 +29,11 @@ class Standardise(eqx.Module):
     high: Array
 
     @classmethod
-    def fit(cls, x: np.ndarray) -> "Standardise":
-        """From training rows `[n, F]`."""
+    def fit(cls, x: np.ndarray, columns: np.ndarray | None = None) -> "Standardise":
+        """From training rows `[n, F]`; features with one number in `columns` `[F]` share their centre and scale."""
         x = np.asarray(x, dtype=np.float64)
+        if columns is not None and len(np.unique(columns)) < x.shape[1]:
+            return cls._pooled(x, np.unique(columns, return_inverse=True)[1])
         median = np.median(x, axis=0)
         iqr, sd = np.subtract(*np.percentile(x, [75.0, 25.0], axis=0)) / _NORMAL_IQR, x.std(axis=0)
         rounding = 1e-6 * np.maximum(np.abs(median), 1e-30)
@@ -42,6 +44,17 @@ class Standardise(eqx.Module):
         h = (squashed - mean) / scale
         values = (median, spread, mean, scale, varies, h.min(axis=0), h.max(axis=0))
         return cls(*(jnp.asarray(value, dtype=jnp.result_type(float)) for value in values))
+
+    @classmethod
+    def _pooled(cls, x: np.ndarray, group: np.ndarray) -> "Standardise":
+        parts = [cls.fit(x[:, group == i].reshape(-1, 1)) for i in range(group.max() + 1)]
+        return cls(*(jnp.concatenate([getattr(part, name) for part in parts])[group] for name in _FIELDS))
+
+    def log_det(self, x: Array) -> Array:
+        """log |d h / d x| `[...]` of x `[..., F]`, over the features that vary."""
+        size = jnp.abs((x - self.median) / self.spread)
+        slope = jnp.where(size <= _LINEAR, 0.0, -jnp.log1p(jnp.maximum(size - _LINEAR, 0.0)))
+        return jnp.sum(self.varies * (slope - jnp.log(self.spread * self.sd)), axis=-1)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Its numbers by name, `x/median`, `x/spread`, ..., as a saved estimator holds them."""

@@ -1,4 +1,4 @@
-"""Maximum likelihood by minibatches: whole epochs compiled, early stopping, the best epoch's parameters returned."""
+"""Maximum likelihood by minibatches: whole epochs compiled, members of an ensemble side by side, early stopping."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,96 +12,203 @@ import optax
 from jaxtyping import Array
 
 from vbinfer._typing import PRNGKey
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to train."""
-
-    max_epochs: int
-    batch_size: int
-    learning_rate: float
-    patience: int
-    weight_decay: float = 0.1
-
+from vbinfer.infer.checkpoint import Checkpoint
 
 _STILL_IMPROVING = 0.02
 
 
-class Trained(NamedTuple):
-    """The model of the best epoch and what happened on the way."""
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a network is trained: Adam with decoupled weight decay, clipped gradients, a falling step size.
 
-    model: Any
+    The step size falls to 0 along a cosine over `max_epochs`.
+    Training stops after `patience` epochs without a better held-out loss; the parameters of the best epoch are kept.
+
+    Args:
+        max_epochs: passes over the draws at most.
+        batch_size: draws per gradient step.
+        learning_rate: largest step size.
+        patience: epochs without a better held-out loss before stopping.
+        validation_fraction: share of the draws held out.
+        weight_decay: decoupled decay of the weights, per unit of step size.
+        clip_norm: largest norm of a gradient.
+
+    Loshchilov & Hutter 2019, ICLR, doi:10.48550/arXiv.1711.05101.
+    """
+
+    max_epochs: int = 200
+    batch_size: int = 200
+    learning_rate: float = 1e-3
+    patience: int = 30
+    validation_fraction: float = 0.1
+    weight_decay: float = 0.1
+    clip_norm: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"Training({name}={value!r}) was given; expected a whole number of at least 1")
+        for name, least in (("learning_rate", 0.0), ("clip_norm", 0.0), ("weight_decay", -1e-30)):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > least):
+                raise ValueError(f"Training({name}={value!r}) was given; expected a finite number above 0")
+        if not 0.0 < self.validation_fraction < 1.0:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction:g} was given; expected a share between 0 and 1, such "
+                "as 0.1"
+            )
+
+
+class Data(NamedTuple):
+    """Pairs to train on: what the density is over `[n, D]`, and what it is given `[n, C]`."""
+
+    y: Array
+    c: Array
+
+
+class Trained(NamedTuple):
+    """The members at their best epochs, stacked, and what happened on the way."""
+
+    members: Any
     train: np.ndarray
+    """Loss `[member, epoch]`; NaN after a member has stopped."""
     val: np.ndarray
-    best_epoch: int
+    best_epoch: np.ndarray
     converged: bool
 
 
-LossFn = Callable[[Any, Array, Array], Array]
+LossFn = Callable[[Any, Data, PRNGKey], Array]
+"""`(member, batch, key)` to the mean loss of the batch."""
 
 
-def train(model: Any, loss_fn: LossFn, data: tuple[Array, Array], held: tuple[Array, Array], key: PRNGKey,
-          options: Options, report: Callable[[int, float, float], None] | None = None) -> Trained:  # fmt: skip
-    """Fit `model` by Adam with gradient clipping and a cosine schedule.
+class _State(NamedTuple):
+    """What a member carries from epoch to epoch."""
+
+    params: Any
+    optimiser: Any
+    best: Any
+    lowest: Array
+    best_epoch: Array
+
+
+class _Problem(NamedTuple):
+    """What stays the same in every epoch; `static` and what is below it decide the compiled program."""
+
+    data: Data
+    held: Data
+    keys: Array
+    fixed: Any
+    """Arrays of the members that are not trained, stacked: orders of coordinates, masks."""
+    static: Any
+    loss_fn: LossFn
+    options: Training
+
+
+def train(members: Any, loss_fn: LossFn, data: Data, held: Data, key: PRNGKey, options: Training,
+          report: Callable[[int, float, float], None] | None = None,
+          checkpoint: Checkpoint | None = None) -> Trained:  # fmt: skip
+    """Fit every member of a stack; each has its own minibatches and its own best epoch.
 
     Args:
-        model: a pytree; its floating arrays are trained.
-        loss_fn: `(model, z, h)` to the loss of one pair.
-        data, held: `(z [n, D], h [n, F])` to train on and to stop by.
-        key: order of the minibatches.
+        members: modules of one structure, their arrays stacked along a leading axis; floating arrays are trained.
+        loss_fn: mean loss of one member on a batch.
+        data, held: pairs to train on and to stop by.
+        key: order of the minibatches. Epoch e uses `fold_in(key, e)`, so a resumed run equals an uninterrupted one.
         options: epochs, batch size, step size, patience.
-        report: called after each epoch with its number and both losses.
+        report: called after each epoch with its number and both losses, means over the members.
+        checkpoint: keeps the state every few seconds and when interrupted; a run goes on from what it holds.
     """
-    n = len(data[0])
+    arrays, static = eqx.partition(members, eqx.is_array)
+    params, fixed = eqx.partition(arrays, eqx.is_inexact_array)
+    size = jax.tree_util.tree_leaves(params)[0].shape[0]
+    problem = _Problem(data, held, jax.random.split(key, size), fixed, static, loss_fn, options)
+    state, curves = _start(params, problem), np.zeros((0, 2, size))
+    if checkpoint is not None:
+        state, curves = checkpoint.restore(state, curves)
+    try:
+        while len(curves) < options.max_epochs:
+            running = len(curves) - np.asarray(state.best_epoch) < options.patience
+            if not running.any():
+                break
+            state, losses = _epoch(state, jnp.asarray(len(curves)), jnp.asarray(running), problem)
+            row = np.where(running, np.asarray(losses, float), np.nan)
+            curves = np.concatenate([curves, row[None]])
+            if report is not None:
+                report(len(curves), *(float(np.nanmean(values)) for values in row))
+            if checkpoint is not None:
+                checkpoint.offer(state, curves)
+    finally:
+        if checkpoint is not None:
+            checkpoint.write(state, curves)
+    fitted, val = curves.transpose(1, 2, 0)
+    converged = all(_converged(row, options) for row in val)
+    return Trained(eqx.combine(state.best, fixed, static), fitted, val, np.asarray(state.best_epoch), converged)
+
+
+def _optimiser(n: int, options: Training) -> tuple[Any, int]:
+    """The optimiser, and the gradient steps in an epoch over n draws."""
     steps = max(1, -(-n // options.batch_size))
-    size = n // steps
     schedule = optax.cosine_decay_schedule(options.learning_rate, options.max_epochs * steps)
-    optimiser = optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=options.weight_decay))
-    params, static = eqx.partition(model, eqx.is_inexact_array)
-
-    @jax.jit
-    def mean_loss(params: Any, z: Array, h: Array) -> Array:
-        return jnp.mean(jax.vmap(loss_fn, in_axes=(None, 0, 0))(eqx.combine(params, static), z, h))
-
-    @jax.jit
-    def epoch(params: Any, state: Any, key: PRNGKey, data: tuple[Array, Array]) -> Any:
-        order = jax.random.permutation(key, n)[: steps * size].reshape(steps, size)
-
-        def step(carry: Any, rows: Array) -> Any:
-            params, state = carry
-            value, grads = jax.value_and_grad(mean_loss)(params, data[0][rows], data[1][rows])
-            updates, state = optimiser.update(grads, state, params)
-            return (optax.apply_updates(params, updates), state), value
-
-        (params, state), losses = jax.lax.scan(step, (params, state), order)
-        return params, state, jnp.mean(losses)
-
-    state, best, best_epoch = optimiser.init(params), params, 0
-    curves: list[tuple[float, float]] = []
-    lowest = float(mean_loss(params, *held))
-    for i in range(options.max_epochs):
-        params, state, fit = epoch(params, state, jax.random.fold_in(key, i), data)
-        curves.append((float(fit), float(mean_loss(params, *held))))
-        if curves[-1][1] < lowest:
-            lowest, best, best_epoch = curves[-1][1], params, i + 1
-        if report is not None:
-            report(i + 1, *curves[-1])
-        if i + 1 - best_epoch >= options.patience:
-            break
-    table = np.array(curves)
-    return Trained(eqx.combine(best, static), table[:, 0], table[:, 1], best_epoch, _converged(table[:, 1], options))
+    decay = optax.adamw(schedule, weight_decay=options.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(options.clip_norm), decay), steps
 
 
-def _converged(val: np.ndarray, options: Options) -> bool:
+@eqx.filter_jit
+def _start(params: Any, problem: _Problem) -> _State:
+    optimiser, _ = _optimiser(len(problem.data.y), problem.options)
+
+    def one(params: Any, fixed: Any, key: PRNGKey) -> _State:
+        lowest = problem.loss_fn(eqx.combine(params, fixed, problem.static), problem.held, key)
+        return _State(params, optimiser.init(params), params, lowest, jnp.asarray(0))
+
+    return jax.vmap(one)(params, problem.fixed, problem.keys)
+
+
+@eqx.filter_jit
+def _epoch(state: _State, number: Array, running: Array, problem: _Problem) -> tuple[_State, tuple[Array, Array]]:
+    data, n = problem.data, len(problem.data.y)
+    optimiser, steps = _optimiser(n, problem.options)
+    rows = n // steps
+
+    def one(state: _State, fixed: Any, running: Array, key: PRNGKey) -> tuple[_State, tuple[Array, Array]]:
+        def loss(params: Any, batch: Data, key: PRNGKey) -> Array:
+            return problem.loss_fn(eqx.combine(params, fixed, problem.static), batch, key)
+
+        k_order, k_loss = jax.random.split(jax.random.fold_in(key, number))
+        order = jax.random.permutation(k_order, n)[: steps * rows].reshape(steps, rows)
+
+        def step(carry: Any, at: tuple[Array, PRNGKey]) -> Any:
+            batch = Data(data.y[at[0]], data.c[at[0]])
+            value, grads = jax.value_and_grad(loss)(carry[0], batch, at[1])
+            updates, moments = optimiser.update(grads, carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), moments), value
+
+        carry = (state.params, state.optimiser)
+        (params, moments), losses = jax.lax.scan(step, carry, (order, jax.random.split(k_loss, steps)))
+        val = loss(params, problem.held, key)
+        better = running & (val < state.lowest)
+        pick = lambda new, old: jnp.where(better, new, old)  # noqa: E731
+        best = jax.tree_util.tree_map(pick, params, state.best)
+        after = _State(params, moments, best, pick(val, state.lowest), pick(number + 1, state.best_epoch))
+        return after, (jnp.mean(losses), val)
+
+    return jax.vmap(one)(state, problem.fixed, running, problem.keys)
+
+
+def _converged(val: np.ndarray, options: Training) -> bool:
     """False when the cap on epochs ended a fit whose held-out loss still fell over its last third.
 
-    Falling means by 0.02 nats, or by a twentieth of all that it fell where that is less.
+    Falling means by 0.02 nats, or by a twentieth of all that it fell where that is less. A loss that was never a
+    number is not converged either.
     """
+    val = val[: np.flatnonzero(~np.isnan(val))[-1] + 1] if np.isfinite(val).any() else val[:0]
+    if len(val) == 0:
+        return False
     if len(val) < options.max_epochs:
         return True
     before, last = np.split(val, [len(val) - -(-len(val) // 3)])
     if len(before) == 0:
         return False
-    still = before.min() - last.min()
-    return bool(still <= min(_STILL_IMPROVING, 0.05 * (val[0] - val.min())))
+    still = np.nanmin(before) - np.nanmin(last)
+    return bool(still <= min(_STILL_IMPROVING, 0.05 * (val[0] - np.nanmin(val))))

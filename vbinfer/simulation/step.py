@@ -51,7 +51,7 @@ def _line(sim: Simulator, history: Any, x: Any) -> Line:
     assert sim.connectome is not None
     assert sim.delays is not None
     slots = sim.delays.slots(sim.dt)
-    sent = jax.vmap(lambda row: _sent(sim, row))(history)
+    sent = jax.vmap(lambda row: outgoing(sim, row))(history)
     ring = tuple(fill(jnp.broadcast_to(row, (row.shape[0], *x[0].shape)), slots) for row in sent)
     wires = wiring(sim.connectome, sim.delays, sim.dt, batched=x[0].ndim == 2)
     assert wires.arriving is not None
@@ -62,7 +62,7 @@ def _coupled(sim: Simulator, x: Any) -> tuple[Array, ...]:
     return tuple(x[sim.model.variable(name)] for name in sim.model.cvar)
 
 
-def _sent(sim: Simulator, x: Any) -> tuple[Array, ...]:
+def outgoing(sim: Simulator, x: Any) -> tuple[Array, ...]:
     """The rows that the coupling sends and the model reads."""
     assert sim.coupling is not None
     return tuple(sim.coupling.pre(_coupled(sim, x)))[: sim.model.rows]
@@ -81,7 +81,7 @@ def one_step(sim: Simulator, x: Any) -> Step:
         if process is not None and z is not None:
             noise, kicks = process(noise, z, named(sim, x))
             dW = type(x)(*(kicks.get(name, jnp.zeros((), a.dtype)) for name, a in named(sim, x).items()))
-        new = sim.integrator.step(_system(sim, step, x[0], wires, due), x, dW)
+        new = sim.integrator.step(equations(sim, step, x[0], wires, due), x, dW)
         by_name = named(sim, new)
         return new, noise, {k: m.observe(monitors[k], read(sim, m, by_name)) for k, m in sim.monitors.items()}
 
@@ -89,7 +89,7 @@ def one_step(sim: Simulator, x: Any) -> Step:
         line, due = carry.line, None
         if line is not None and wires is not None and wires.arriving is not None:
             # written before it is read: the other way round XLA copies the ring at every step
-            sent = (jnp.broadcast_to(row, x[0].shape) for row in _sent(sim, carry.x))
+            sent = (jnp.broadcast_to(row, x[0].shape) for row in outgoing(sim, carry.x))
             ring = tuple(write(r, carry.step, row) for r, row in zip(line.ring, sent, strict=True))
             line = Line(ring, tuple(wires.arriving(r, carry.step + 1) for r in ring))
             due = (carry.line.due, line.due)
@@ -99,7 +99,7 @@ def one_step(sim: Simulator, x: Any) -> Step:
     return step
 
 
-def _system(sim: Simulator, step: Array, like: Array, wires: Wiring | None, due: Any) -> System:
+def equations(sim: Simulator, step: Array, like: Array, wires: Wiring | None, due: Any) -> System:
     """Coupling, drift and bounds during one step, for an integrator; `due` is what arrives at its start and end."""
     model: Any = sim.model
     time = lambda stage: (step + stage) * sim.dt  # noqa: E731
@@ -116,7 +116,7 @@ def _system(sim: Simulator, step: Array, like: Array, wires: Wiring | None, due:
     def couple(stage: float, x: Any) -> Array:
         if wires is None or sim.coupling is None:
             return jnp.zeros((len(model.cvar), *like.shape), like.dtype)
-        gx = tuple(wires.instant(row) for row in _sent(sim, x))
+        gx = tuple(wires.instant(row) for row in outgoing(sim, x))
         if due is not None:
             gx = tuple(a + b for a, b in zip(gx, arriving(stage), strict=True))
         received = sim.coupling.post(gx, _coupled(sim, x), wires.strength)

@@ -1,0 +1,16 @@
+"""Densities by name, as saved estimators and study files name them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vbinfer.infer.conditional import AbstractDensity
+from vbinfer.infer.flows import MAF, NSF
+from vbinfer.infer.mixture_density import MDN
+
+DENSITIES: dict[str, type[AbstractDensity]] = {"MAF": MAF, "NSF": NSF, "MDN": MDN}
+
+
+def density_from_spec(spec: Mapping[str, Any]) -> AbstractDensity:
+    """The density that `to_spec` described."""
+    options = {name: value for name, value in spec.items() if name != "name"}
+    return DENSITIES[spec["name"]](**options)

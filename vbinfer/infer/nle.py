@@ -1,0 +1,193 @@
+"""Neural likelihood estimation in JAX: a density of the summary given the parameters, and the posterior by NUTS."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
+
+from vbinfer import _io
+from vbinfer._typing import PRNGKey, Theta
+from vbinfer.infer import fitting, surrogate
+from vbinfer.infer.conditional import AbstractConditional, AbstractDensity, mixture
+from vbinfer.infer.densities import density_from_spec
+from vbinfer.infer.draws import Draws
+from vbinfer.infer.fit_info import FitInfo
+from vbinfer.infer.flows import MAF
+from vbinfer.infer.observed import SummarySpace
+from vbinfer.infer.posterior import Posterior
+from vbinfer.infer.standardise import Standardise
+from vbinfer.infer.surrogate import ThetaContext
+from vbinfer.infer.training import Data, Training
+from vbinfer.priors.prior import Prior
+
+
+@dataclasses.dataclass(frozen=True)
+class NLE:
+    """Neural likelihood estimation: fits q(x | theta) to draws, and samples p(theta) q(x_o | theta) by NUTS.
+
+    Better than `vb.NPE` where x is short and simple given theta (a few Gaussian-like features) or where several
+    observations share theta: sum `log_likelihood` over them. Needs a sampling run per observation; wants few features
+    (tens, not hundreds); takes draws from any proposal, so draws of later rounds need no correction.
+
+    Args:
+        density: `vb.MAF()` (the default), `vb.NSF()` or `vb.MDN()`, with their options.
+        ensemble: networks trained side by side, whose equal mixture is q.
+        training: `vb.Training(...)`.
+
+    Papamakarios, Sterratt & Murray 2019, AISTATS, doi:10.48550/arXiv.1805.07226.
+
+    Example:
+        amortized, info = vb.NLE().fit(draws, prior, key=jax.random.key(1))
+        posterior = amortized.sample(x_o, n=4_000, key=jax.random.key(2))
+    """
+
+    density: AbstractDensity = dataclasses.field(default_factory=MAF)
+    ensemble: int = 1
+    training: Training = dataclasses.field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        fitting.check_options(
+            self,
+            density=(AbstractDensity, "vb.MAF(...), vb.NSF(...) or vb.MDN(...)"),
+            training=(Training, "vb.Training(max_epochs=..., batch_size=...)"),
+        )
+
+    def fit(
+        self,
+        draws: Draws,
+        prior: Prior,
+        *,
+        key: PRNGKey,
+        progress: bool = False,
+        checkpoint: str | Path | None = None,
+    ) -> tuple["AmortizedLikelihood", FitInfo]:
+        """Train on the valid draws. Arguments and errors as `vb.NPE.fit`.
+
+        Raises:
+            ValueError: also when no feature varies over the draws.
+        """
+        made = fitting.ready(draws, prior, self.training, key)
+        varies = np.flatnonzero(np.asarray(made.space.standardise.varies))
+        if len(varies) == 0:
+            raise ValueError("no feature of x varies over the draws; give summaries that depend on theta or on noise")
+        context = ThetaContext.fit(prior, made.z[made.fitting])
+        study = {"density": self.density.to_spec(), "ensemble": self.ensemble}
+        c, build = context(made.z), lambda k: self.density.build(k, len(varies), context.width)
+        job = fitting.Job(build, _loss, made.h[:, varies], c, study)
+        members, trained = fitting.fit_members(made, job, self, progress, checkpoint)
+        network = mixture(members, self.ensemble)
+        held = made.held
+        gain = surrogate.information_gain(lambda y, c: network.log_prob(y, c), job.y[held], c[held])
+        info = fitting.record(made, trained, "NLE", gain)
+        return AmortizedLikelihood(prior, self, network, (made.space, context), fitting.notes(info)), info
+
+
+class AmortizedLikelihood:
+    """q(x | theta) of the simulator that it was trained on. Made by `NLE.fit`.
+
+    Attributes:
+        prior: the prior of the draws.
+        space: names and scale of the F features of x.
+        info: JSON-able notes of the fit.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        estimator: NLE,
+        network: AbstractConditional,
+        inputs: tuple[SummarySpace, ThetaContext],
+        info: Mapping[str, Any],
+    ) -> None:
+        self.prior, self.estimator, self.info = prior, estimator, dict(info)
+        self.space, self._context = inputs
+        self._network = network
+        self._varies = tuple(np.flatnonzero(np.asarray(self.space.standardise.varies)).tolist())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the F features of x."""
+        return self.space.names
+
+    def log_likelihood(self, theta: Mapping[str, Any], x: Any) -> Array:
+        """log q(x | theta), a normalised density over the features that varied in training; what `sample_mcmc` takes.
+
+        Args:
+            theta: leaves `[..., *shape]`, inside the prior.
+            x: one summary `[F]`, or one per theta `[..., F]`.
+        """
+        if not isinstance(x, Tracer):
+            x = self.space.check(x, ndim=max(1, np.ndim(x)))
+        values = {name: jnp.asarray(theta[name]) for name in theta}
+        parts = (self._context, self.space.standardise, self._varies)
+        return _log_likelihood(self._network, self.prior, parts, values, jnp.asarray(x))
+
+    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
+        """Draws from the posterior of one observation, by NUTS from starts resampled from the prior by likelihood.
+
+        Args:
+            x_o: observed summary `[F]`.
+            n: number of draws over all chains, rounded up to a multiple of their number.
+            key: randomness.
+            options: `kernel`, `num_chains` (20), `num_warmup` (300) of `vb.sample_mcmc`.
+
+        Returns:
+            A posterior with several chains; `log_prob` is log p(theta) + log q(x_o | theta), unnormalised.
+        """
+        return surrogate.sample_posterior(self, self.log_likelihood, "NLE", x_o, n, key, **options)
+
+    def outside(self, x_o: Any) -> tuple[str, ...]:
+        """Names of the features in which an observation lies beyond the range of the training draws."""
+        return self.space.outside(x_o)
+
+    def save(self, path: str | Path) -> None:
+        """Write to one `.npz` of arrays and JSON; `vb.load(path)` rebuilds the same density, bit for bit."""
+        header = {
+            "prior": self.prior.to_spec(),
+            "density": self.estimator.density.to_spec(),
+            "ensemble": self.estimator.ensemble,
+            "names": list(self.names),
+            "info": self.info,
+            "versions": _io.versions("flowjax", "equinox"),
+        }
+        arrays = fitting.network_arrays(self._network) | self.space.standardise.to_arrays() | self._context.to_arrays()
+        _io.write(path, "nle", header, arrays)
+
+    @classmethod
+    def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "AmortizedLikelihood":
+        """Rebuild from what `save` wrote; called by `vb.load`."""
+        prior, space = Prior.from_spec(header["prior"]), SummarySpace.from_saved(header["names"], arrays)
+        estimator = NLE(density_from_spec(header["density"]), header["ensemble"])
+        context, varies = ThetaContext.from_arrays(prior, arrays), int(np.sum(np.asarray(space.standardise.varies)))
+        build = lambda k: estimator.density.build(k, varies, context.width)  # noqa: E731
+        empty = mixture(fitting.build_members(build, estimator.ensemble), estimator.ensemble)
+        network = fitting.network_from_arrays(empty, arrays, header["versions"])
+        return cls(prior, estimator, network, (space, context), header["info"])
+
+
+def _loss(network: AbstractConditional, batch: Data, _: PRNGKey) -> Array:
+    return -jnp.mean(jax.vmap(network.log_prob)(batch.y, batch.c))
+
+
+@eqx.filter_jit
+def _log_likelihood(
+    network: AbstractConditional,
+    prior: Prior,
+    parts: tuple[ThetaContext, Standardise, tuple[int, ...]],
+    theta: Theta,
+    x: Array,
+) -> Array:
+    context, standardise, varies = parts
+    c = context(prior.ravel_z(prior.unconstrain(theta)))
+    y = standardise(x)[..., jnp.array(varies)]
+    lead = jnp.broadcast_shapes(c.shape[:-1], y.shape[:-1])
+    y, c = (jnp.broadcast_to(value, (*lead, value.shape[-1])) for value in (y, c))
+    log_q = jnp.vectorize(network.log_prob, signature="(d),(c)->()")(y, c)
+    return log_q + standardise.log_det(x)

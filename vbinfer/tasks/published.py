@@ -1,0 +1,99 @@
+"""Observations and reference posteriors of the sbibm benchmark, read from its wheel, which is never unpacked."""
+
+import bz2
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vbinfer._param import did_you_mean
+from vbinfer.infer.posterior import Posterior
+
+PUBLISHED = (
+    "two_moons",
+    "gaussian_linear",
+    "gaussian_linear_uniform",
+    "gaussian_mixture",
+    "slcp",
+    "bernoulli_glm",
+)
+"""The tasks of the benchmark that are here."""
+
+_WHEEL = "sbibm-1.1.0-py2.py3-none-any.whl"
+_SHA256 = "12ecc6b4d327b92f9225f08faa6405e4274fb8e75943d86a53157d1b1bcfaf74"
+_OBSERVATIONS = range(1, 11)
+
+
+class Reference(NamedTuple):
+    """One published observation with its answer."""
+
+    x_o: np.ndarray
+    """`[F]`."""
+    theta_true: dict[str, np.ndarray]
+    """The parameters that made it."""
+    posterior: Posterior
+    """10,000 draws from the posterior."""
+
+
+def reference(name: str, observation: int, *, wheel: str | Path | None = None, download: bool = False) -> Reference:
+    """One observation of sbibm (Lueckmann et al. 2021; MIT licence): true parameters, 10,000 draws from its posterior.
+
+    The data are not part of vbinfer: they are read from sbibm's wheel, where it is given or was put by an earlier
+    download, after its SHA-256 has been checked. Nothing of sbibm is run.
+
+    Args:
+        name: `"two_moons"`, `"gaussian_linear"`, `"gaussian_linear_uniform"`, `"gaussian_mixture"`, `"slcp"` or
+            `"bernoulli_glm"`.
+        observation: 1 to 10.
+        wheel: path of `sbibm-1.1.0-py2.py3-none-any.whl`; otherwise `$VBINFER_SBIBM`, then the cache.
+        download: fetch the wheel (18 MB, by pip, without its dependencies) into `~/.cache/vbinfer` where it is missing.
+
+    Raises:
+        ValueError: an unknown task or observation, or another file than that wheel.
+        FileNotFoundError: no wheel, and `download=False`.
+
+    Lueckmann, Boelts, Greenberg, Goncalves & Macke 2021, AISTATS, doi:10.48550/arXiv.2101.04653.
+    """
+    if name not in PUBLISHED:
+        raise ValueError(f"there is no published reference for {name!r}. {did_you_mean(name, PUBLISHED)}")
+    if observation not in _OBSERVATIONS:
+        raise ValueError(f"observation={observation!r} was asked of {name}; the benchmark has observations 1 to 10")
+    folder = f"sbibm/tasks/{name}/files/num_observation_{int(observation)}"
+    with zipfile.ZipFile(_find(wheel, download)) as archive:
+        x_o = _table(archive.read(f"{folder}/observation.csv"))[0]
+        true = _table(archive.read(f"{folder}/true_parameters.csv"))[0]
+        draws = _table(bz2.decompress(archive.read(f"{folder}/reference_posterior_samples.csv.bz2")))
+    info = {"method": "reference", "task": name, "source": "sbibm 1.1.0 (Lueckmann et al. 2021), MIT licence"}
+    return Reference(x_o, {"theta": true}, Posterior({"theta": draws[None]}, x_o=x_o, info=info))
+
+
+def _table(text: bytes) -> np.ndarray:
+    return np.loadtxt(io.BytesIO(text), delimiter=",", skiprows=1, ndmin=2)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vbinfer"
+
+
+def _find(wheel: str | Path | None, download: bool) -> Path:
+    given = wheel if wheel is not None else os.environ.get("VBINFER_SBIBM")
+    path = _cache() / _WHEEL if given is None else Path(given).expanduser()
+    if not path.is_file() and download and given is None:
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "sbibm==1.1.0", "-d", str(path.parent)]
+        subprocess.run(command, check=True)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"sbibm's wheel is not at {str(path)!r}; write download=True to fetch it (18 MB), or run\n"
+            f"    pip download --no-deps sbibm==1.1.0 -d {_cache()}\n"
+            "or give wheel=, or set the environment variable VBINFER_SBIBM, to where it is"
+        )
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != _SHA256:
+        raise ValueError(f"{str(path)!r} is not {_WHEEL} (SHA-256 {found[:12]}..., expected {_SHA256[:12]}...)")
+    return path
