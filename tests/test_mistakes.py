@@ -58,8 +58,9 @@ MISTAKES = [
     ("vb.SbiEstimator('SNPE')", "ValueError", "Did you mean 'NPE'"),
     ("vb.NUTS(engine='stan')", "ValueError", "numpyro"),
     ("vb.NPE().fit(draws, prior, key=0)", "TypeError", "jax.random.key(0)"),
-    ("vb.NPE().fit(draws, prior, key=key, max_epochs=0)", "ValueError", "max_epochs=0"),
-    ("vb.NPE().fit(draws, prior, key=key, batch_size=0)", "ValueError", "batch_size=0"),
+    ("vb.Training(max_epochs=0)", "ValueError", "max_epochs=0"),
+    ("vb.NPE(training={'max_epochs': 50})", "TypeError", "vb.Training(max_epochs="),
+    ("vb.NPE(embedding=vb.embeddings.Conv)", "TypeError", "vb.embeddings.Conv(shape=(time, channel))"),
     (
         "vb.NPE().fit(vb.Draws.from_arrays({'g': np.zeros((50, 1))}, np.zeros((50, 2))), prior, key=key)",
         "ValueError",

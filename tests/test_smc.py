@@ -10,7 +10,7 @@ from scipy import stats
 
 from vbinfer.diagnostics.mcmc import rhat
 from vbinfer.infer.mcmc import NUTS, TemperedSMC, sample_mcmc
-from vbinfer.infer.mcmc.smc import next_increment, systematic
+from vbinfer.infer.mcmc.tempering import next_increment, systematic
 from vbinfer.priors.prior import Prior
 
 KEY = jax.random.key(11)
@@ -102,7 +102,7 @@ def test_chains_from_dispersed_starts_do_not_hide_that_they_disagree(seen):
 
 
 def test_uniform_and_lognormal_priors():
-    """g ~ U(0, 1) seen as 0.95 with sd 0.3, log h ~ N(0.5, 1) seen as 2 with sd 0.5: truncated and conjugate normals."""
+    """g ~ U(0, 1) seen as 0.95 with sd 0.3, log h ~ N(0.5, 1) seen as 2 with sd 0.5: truncated and conjugate."""
     prior = Prior({"g": dist.Uniform(0.0, 1.0), "h": dist.LogNormal(0.5, 1.0)})
 
     def log_likelihood(theta, y):
@@ -147,10 +147,12 @@ def test_runs_repeat_and_say_what_they_did():
 def test_the_next_temperature_keeps_the_effective_sample_size():
     loglik = np.random.default_rng(0).normal(-3.0, 40.0, 400)
     loglik[:100] = -np.inf
-    step = float(next_increment(jnp.asarray(loglik), 1.0, 0.6))
+    step = float(next_increment(jnp.asarray(loglik), jnp.asarray(1.0), 0.6))
     weight = np.exp(step * (loglik - loglik.max()))
     assert weight.sum() ** 2 / (weight**2).sum() == pytest.approx(0.6 * 300, rel=1e-2)
-    assert float(next_increment(jnp.asarray(loglik * 1e-4), 0.3, 0.6)) == pytest.approx(0.3)  # the last one
+    assert float(next_increment(jnp.asarray(loglik * 1e-4), jnp.asarray(0.3), 0.6)) == pytest.approx(
+        0.3
+    )  # the last one
 
 
 def test_systematic_resampling_gives_every_particle_its_share():

@@ -118,14 +118,8 @@ def test_importing_does_not_import_torch():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match=r"the method 'NPEE'; this version has NPE\. Did you mean 'NPE'\?"):
+    with pytest.raises(ValueError, match=r"the method 'NPEE'; this version has NPE, .*\. Did you mean 'NPE'\?"):
         SbiEstimator("NPEE")
-    with pytest.raises(ValueError, match=r"the method 'FMPE'; this version has NPE"):
-        SbiEstimator("FMPE")
     amortized, _ = fitted()
     with pytest.raises(ValueError, match=r"NaN or infinite values in 'fc\.mean'"):
         amortized.sample(np.where(np.arange(6) == 0, np.nan, X_O), n=5, key=KEY)
-    kept, amortized._spec = amortized._spec, {"model": "made"}
-    with pytest.raises(TypeError, match=r"kind 'made' cannot be saved without pickle"):
-        amortized.save("never.npz")
-    amortized._spec = kept

@@ -22,6 +22,7 @@ from .diagnostics.twosample import c2st as c2st
 from .execute.executor import Local as Local
 from .execute.executor import use_cores as use_cores
 from .features.summary import Summary as Summary
+from .infer.approximate import rejection_abc as rejection_abc
 from .infer.draws import Draws as Draws
 from .infer.fit_info import FitInfo as FitInfo
 from .infer import embeddings as embeddings
@@ -42,12 +43,18 @@ from .infer.nre import AmortizedRatio as AmortizedRatio
 from .infer.nre import Classifier as Classifier
 from .infer.optimise import MapFit as MapFit
 from .infer.optimise import fit_map as fit_map
+from .infer.population import smc_abc as smc_abc
 from .infer.posterior import Posterior as Posterior
 from .infer.predictive import Predictive as Predictive
 from .infer.predictive import posterior_predictive as posterior_predictive
 from .infer.prior_predictive import sample_prior_predictive as sample_prior_predictive
+from .infer.restriction import RestrictedPrior as RestrictedPrior
+from .infer.restriction import restrict as restrict
+from .infer.rounds import RoundsFit as RoundsFit
+from .infer.rounds import fit_rounds as fit_rounds
 from .infer.torch_sbi import SbiEstimator as SbiEstimator
 from .infer.training import Training as Training
+from .infer.truncated import Truncated as Truncated
 from .infer.variational import fit_laplace as fit_laplace
 from .infer.variational import fit_vi as fit_vi
 from .infer.variational import pathfinder as pathfinder

@@ -14,9 +14,12 @@ from vbinfer import datasets, features, integrators, models, monitors, noise, st
 from vbinfer.cli.build import StudyError, construct, keys, members
 from vbinfer.features.base import Feature, Preprocess
 from vbinfer.features.summary import Summary
+from vbinfer.infer.densities import DENSITIES
+from vbinfer.infer.embeddings import EMBEDDINGS
 from vbinfer.infer.npe import NPE
 from vbinfer.infer.ranges import check_ranges
 from vbinfer.infer.torch_sbi import SbiEstimator
+from vbinfer.infer.training import Training
 from vbinfer.monitors.base import steps_in
 from vbinfer.network import coupling
 from vbinfer.network.connectome import Connectome
@@ -134,6 +137,7 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
             "[inference] method",
             {"NPE": NPE, "SbiEstimator": SbiEstimator},
             folder,
+            parts={**DENSITIES, **EMBEDDINGS, "Training": Training},
         ),
         draws=_count(inference["draws"], "[inference] draws"),
         posterior_samples=samples,

@@ -1,7 +1,7 @@
 """Draws: pairs of parameters and simulated summaries, the failed ones included."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +36,8 @@ class Draws:
         names: names of the F summaries, `("fc.mean", ...)`.
         valid: `[n]`, False where the draw failed (NaN or infinite numbers).
         round: `[n]`, the round of a sequential method that made the draw; 0 is the prior.
-        log_q: `[n]`, log density of the proposal at theta, or None when theta came from the prior.
+        log_q: `[n]`, log density of the proposal at theta, up to a constant per round where the proposal has no other;
+            None when theta came from the prior, NaN in the rows that did where others came from a proposal.
         info: provenance: seconds, draws_per_second, key, versions, simulator, batch_size.
 
     Example:
@@ -120,6 +121,45 @@ class Draws:
         """`(theta, x)` of the valid draws."""
         return {name: value[self.valid] for name, value in self.theta.items()}, self.x[self.valid]
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Draws"]) -> "Draws":
+        """The draws of all parts, in order; `first + second` does the same for two.
+
+        Rounds are kept as they are. `info` holds the summed `seconds`, `simulated` and `read` where every part has
+        them, and the notes of each under `parts`.
+
+        Raises:
+            ValueError: no part, or parts over other parameters or other features.
+        """
+        if not parts:
+            raise ValueError("concatenate was given no draws; expected a list, such as [draws, more]")
+        first = parts[0]
+        for number, part in enumerate(parts):
+            if part.shapes != first.shapes:
+                raise ValueError(
+                    f"part {number} has theta {part.shapes}, the first has {first.shapes}; join draws of one prior"
+                )
+            if part.names != first.names:
+                raise ValueError(
+                    f"part {number} has the features {_listed(part.names)}, the first has {_listed(first.names)}; "
+                    "join draws of one Summary"
+                )
+        theta = {name: np.concatenate([part.theta[name] for part in parts]) for name in first.theta}
+        x, valid, number = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "valid", "round"))
+        log_q = None
+        if any(part.log_q is not None for part in parts):
+            known = [np.full(len(part), np.nan) if part.log_q is None else part.log_q for part in parts]
+            log_q = np.concatenate(known)
+        totals = {
+            name: sum(part.info[name] for part in parts)
+            for name in ("seconds", "simulated", "read")
+            if all(name in part.info for part in parts)
+        }
+        return cls(theta, x, first.names, valid, number, log_q, {**totals, "parts": [part.info for part in parts]})
+
+    def __add__(self, other: "Draws") -> "Draws":
+        return Draws.concatenate([self, other]) if isinstance(other, Draws) else NotImplemented
+
     def failures(self, prior: Prior, bins: int = 10) -> list[FailureRow]:
         """Failed draws by region of the prior: a posterior is conditional on "the simulation did not fail".
 
@@ -140,6 +180,12 @@ class Draws:
             raise ValueError(
                 f"the prior has {', '.join(missing)}, which these draws do not; give the prior they came from"
             )
+        for name, shape in prior.shapes.items():
+            if self.shapes[name] != shape:
+                raise ValueError(
+                    f"the draws of {name!r} are {list(self.theta[name].shape)}, the prior's "
+                    f"[{', '.join(map(str, ('n', *shape)))}]; give the prior they came from"
+                )
         inner = _prior_edges(prior, bins)
         rows: list[FailureRow] = []
         for name, shape in prior.shapes.items():
@@ -179,6 +225,11 @@ class Draws:
 def finite_rows(value: np.ndarray) -> np.ndarray:
     """`[n]`: whether every number of the row is finite."""
     return np.asarray(np.isfinite(value).reshape(len(value), -1).all(axis=1))
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def _prior_edges(prior: Prior, bins: int) -> dict[str, np.ndarray]:

@@ -86,7 +86,7 @@ def fit_members(
     if checkpoint is not None:
         study = {**job.study, "method": label, "training": repr(options), "key": key_words(made.key)}
         kept = Checkpoint(checkpoint, study, (job.y, job.c))
-    with reporter(progress, options.max_epochs, label) as report:
+    with reporter(progress, options.epochs(len(data.y)), label) as report:
         trained = train(members, job.loss, data, held, k_train, options, report, kept)
     return trained.members, trained
 

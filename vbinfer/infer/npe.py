@@ -19,7 +19,7 @@ from vbinfer.infer import fitting
 from vbinfer.infer.conditional import AbstractConditional, AbstractDensity, Embedded, mixture
 from vbinfer.infer.densities import density_from_spec
 from vbinfer.infer.draws import Draws
-from vbinfer.infer.embeddings import AbstractEmbedding, embed, embedding_from_spec
+from vbinfer.infer.embeddings import AbstractEmbedding, check_embedding, describe, embed, embedding_from_spec
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.flows import NSF
 from vbinfer.infer.observed import SummarySpace
@@ -67,6 +67,7 @@ class NPE:
             density=(AbstractDensity, "vb.NSF(...), vb.MAF(...) or vb.MDN(...)"),
             training=(Training, "vb.Training(max_epochs=..., batch_size=...)"),
         )
+        check_embedding(self.embedding)
 
     def fit(
         self,
@@ -107,9 +108,8 @@ class NPE:
         return density if network is None else Embedded(network, density)
 
     def _study(self) -> dict[str, Any]:
-        embedding = self.embedding
-        named = embedding.to_spec() if isinstance(embedding, AbstractEmbedding) else repr(embedding)
-        return {"density": self.density.to_spec(), "embedding": named, "ensemble": self.ensemble}
+        described = describe(self.embedding)
+        return {"density": self.density.to_spec(), "embedding": described, "ensemble": self.ensemble}
 
 
 class AmortizedPosterior:

@@ -17,7 +17,7 @@ from vbinfer._typing import PRNGKey, Theta
 from vbinfer.infer import fitting, surrogate
 from vbinfer.infer.conditional import stack
 from vbinfer.infer.draws import Draws
-from vbinfer.infer.embeddings import AbstractEmbedding, embed, embedding_from_spec
+from vbinfer.infer.embeddings import check_embedding, describe, embed, embedding_from_spec
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.observed import SummarySpace
 from vbinfer.infer.posterior import Posterior
@@ -78,6 +78,7 @@ class NRE:
             classifier=(Classifier, "vb.Classifier(width=..., depth=...)"),
             training=(Training, "vb.Training(max_epochs=..., batch_size=...)"),
         )
+        check_embedding(self.embedding)
         if isinstance(self.num_candidates, bool) or not isinstance(self.num_candidates, int) or self.num_candidates < 1:
             raise ValueError(f"num_candidates={self.num_candidates!r} was given; expected a whole number, such as 10")
 
@@ -116,12 +117,10 @@ class NRE:
         return Pair(network, mlp)
 
     def _study(self) -> dict[str, Any]:
-        embedding = self.embedding
-        named = embedding.to_spec() if isinstance(embedding, AbstractEmbedding) else repr(embedding)
         options = dataclasses.asdict(self.classifier)
         return {
             "classifier": options,
-            "embedding": named,
+            "embedding": describe(self.embedding),
             "ensemble": self.ensemble,
             "num_candidates": self.num_candidates,
         }
@@ -204,14 +203,13 @@ class AmortizedRatio:
             TypeError: an embedding of your own, whose code a file cannot hold.
         """
         study = self.estimator._study()
-        if isinstance(study["embedding"], str) and self.estimator.embedding is not None:
+        if isinstance(study["embedding"], str):
             raise TypeError(
                 f"the embedding {type(self.estimator.embedding).__name__} is your own, and a file holds no code; save "
                 "the draws and the key and fit again, or use one of vb.embeddings"
             )
         header = {
             **study,
-            "embedding": None if self.estimator.embedding is None else study["embedding"],
             "prior": self.prior.to_spec(),
             "names": list(self.names),
             "info": self.info,

@@ -91,7 +91,7 @@ class MapFit:
     def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "MapFit":
         """Rebuild from what `save` wrote; called by `vb.load`."""
         basins = tuple(
-            Basin({name: arrays[f"theta/{name}"][i] for name in header["theta"]}, float(value), int(count))
+            Basin({name: np.asarray(arrays[f"theta/{name}"][i]) for name in header["theta"]}, float(value), int(count))
             for i, (value, count) in enumerate(zip(arrays["log_prob"], arrays["count"], strict=True))
         )
         return cls(basins[0].theta, basins[0].log_prob, basins, dict(header["info"]))

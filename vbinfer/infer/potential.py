@@ -47,7 +47,7 @@ def check_likelihood(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> N
         )
     flat = jax.ShapeDtypeStruct((prior.z_dim,), jnp.result_type(float))
 
-    def at(z: Array) -> Array:
+    def at(z: Array) -> Any:
         return log_likelihood(prior.constrain(prior.unravel_z(z))[0], x_o)
 
     out = jax.eval_shape(at, flat)

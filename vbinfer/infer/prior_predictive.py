@@ -1,4 +1,4 @@
-"""Prior-predictive draws: theta from the prior, x from the simulator, in lanes, resumable."""
+"""Prior-predictive draws: theta from the prior or a proposal, x from the simulator, in lanes, resumable."""
 
 import math
 import time
@@ -20,6 +20,7 @@ from vbinfer.execute.options import steady
 from vbinfer.execute.store import Rows, Store, read_store
 from vbinfer.infer.draws import Draws, finite_rows
 from vbinfer.infer.progress import Progress
+from vbinfer.infer.proposed import Proposal, Proposed
 from vbinfer.infer.ranges import check_ranges
 from vbinfer.priors.prior import Prior
 
@@ -30,6 +31,7 @@ def sample_prior_predictive(
     n: int,
     *,
     key: Array,
+    proposal: Proposal | None = None,
     batch_size: int | None = None,
     store: str | Path | None = None,
     executor: Executor | None = None,
@@ -47,6 +49,10 @@ def sample_prior_predictive(
             `vb.ForwardModel`, whose `.check(prior)` and declared ranges are consulted before anything runs.
         n: number of draws.
         key: a JAX key.
+        proposal: where theta comes from instead of the prior: `vb.Truncated`, what `vb.restrict` returns, or any object
+            with `.sample(key=, n=)` and `.log_prob(theta)` over the prior's parameters and inside its support. Then
+            theta comes in blocks of 1,024, block b from `fold_in(fold_in(key, 2^32 - 1), b)`, and the draws carry
+            `log_q` and the proposal's `round`. What of it is valid to train on is said in the docs of each.
         batch_size: draws per shard of the store, a multiple of 64; 64 by default.
         store: a folder. Finished shards are read from it instead of simulated, new ones written to it; an interrupted
             run loses nothing that a shard holds, and a larger n appends.
@@ -60,7 +66,7 @@ def sample_prior_predictive(
 
     Raises:
         ValueError: sizes that make no sense; a prior with more than 1e-6 of its mass outside a declared range; a store
-            of another study.
+            of another study; a proposal over other parameters or outside the prior.
         RuntimeError: every draw failed.
 
     Example:
@@ -73,11 +79,46 @@ def sample_prior_predictive(
         >>> draws.x.shape, bool(draws.valid.all())
         ((100, 3), True)
     """
+    draws = simulate_draws(
+        prior,
+        simulator,
+        n,
+        key=key,
+        proposal=proposal,
+        batch_size=batch_size,
+        store=store,
+        executor=executor,
+        progress=progress,
+    )
+    if not draws.valid.any():
+        kept = f"; they are kept in {str(store)!r}, vb.load({str(store)!r}) reads them" if store is not None else ""
+        raise RuntimeError(
+            f"all {n} draws failed: every summary holds NaN or infinite numbers{kept}. "
+            f"Look at one draw, simulator(prior.sample(key=key), key), then narrow the prior or mend the simulator"
+        )
+    return draws
+
+
+def simulate_draws(
+    prior: Prior,
+    simulator: SimulatorLike,
+    n: int,
+    *,
+    key: Array,
+    proposal: Proposal | None = None,
+    batch_size: int | None = None,
+    store: str | Path | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> Draws:
+    """As `sample_prior_predictive`, but draws that all failed are returned like any others."""
     key = as_key(key)
     n, batch_size = as_count(n, "n"), _check_batch(batch_size)
-    _check_simulator(prior, simulator)
-    folder = None if store is None else Store.open(store, _study(prior, simulator, key, batch_size))
-    runner, began = _Lanes(prior, simulator, key), time.perf_counter()
+    check_simulator(prior, simulator)
+    began = time.perf_counter()
+    proposed = None if proposal is None else Proposed.draw(prior, proposal, n, key)
+    folder = None if store is None else Store.open(store, _study(prior, simulator, key, batch_size, proposed))
+    runner = _Lanes(prior, simulator, key, proposed)
     lanes, read = _collect(n, batch_size, runner, folder, executor or Local(), progress)
     seconds = time.perf_counter() - began
     rows = {name: np.concatenate([lane[name] for lane in lanes])[:n] for name in lanes[0]}
@@ -93,14 +134,7 @@ def sample_prior_predictive(
         "batch_size": batch_size,
         "store": None if store is None else str(store),
     }
-    draws = _draws(rows, feature_names(simulator, rows["x"].shape[1]), info)
-    if not draws.valid.any():
-        kept = f"; they are kept in {str(store)!r}, vb.load({str(store)!r}) reads them" if store is not None else ""
-        raise RuntimeError(
-            f"all {n} draws failed: every summary holds NaN or infinite numbers{kept}. "
-            f"Look at one draw, simulator(prior.sample(key=key), key), then narrow the prior or mend the simulator"
-        )
-    return draws
+    return _draws(rows, feature_names(simulator, rows["x"].shape[1]), info, 0 if proposed is None else proposed.round)
 
 
 def load_store(folder: str | Path) -> Draws:
@@ -108,7 +142,8 @@ def load_store(folder: str | Path) -> Draws:
     study, rows = read_store(folder)
     names = study["features"] or Draws.from_arrays({"none": rows["x"]}, rows["x"]).names
     info = {"key": study["key"]["words"], "simulator": study["simulator"], "batch_size": study["batch_size"]}
-    return _draws(rows, tuple(names), {**info, "store": str(folder), "simulated": 0, "read": len(rows["x"])})
+    info = {**info, "store": str(folder), "simulated": 0, "read": len(rows["x"])}
+    return _draws(rows, tuple(names), info, study.get("proposal", {}).get("round", 0))
 
 
 def _check_batch(batch_size: object) -> int:
@@ -124,7 +159,7 @@ def _check_batch(batch_size: object) -> int:
     return int(batch_size)
 
 
-def _check_simulator(prior: Prior, simulator: Any) -> None:
+def check_simulator(prior: Prior, simulator: Any) -> None:
     """Whatever can be known to be wrong before anything runs."""
     if not callable(simulator):
         raise TypeError(
@@ -140,14 +175,18 @@ def _fingerprint(simulator: Any) -> str | None:
     return str(simulator.fingerprint()) if hasattr(simulator, "fingerprint") else None
 
 
-def _study(prior: Prior, simulator: Any, key: PRNGKey, batch_size: int) -> dict[str, Any]:
+def _study(
+    prior: Prior, simulator: Any, key: PRNGKey, batch_size: int, proposed: Proposed | None = None
+) -> dict[str, Any]:
     """What makes a store this study's and no other's."""
     mark, names = _fingerprint(simulator), getattr(simulator, "names", None)
     if mark is None:
         mark, width = trace(simulator, prior.sample(key=key), key)
         if names is None and width is not None:
             names = feature_names(simulator, width)
+    drawn = {} if proposed is None else {"proposal": {"round": proposed.round, "first_block": proposed.mark}}
     return {
+        **drawn,
         "prior": prior.to_spec(),
         "theta": {name: list(shape) for name, shape in prior.shapes.items()},
         "features": None if names is None else list(names),
@@ -160,16 +199,16 @@ def _study(prior: Prior, simulator: Any, key: PRNGKey, batch_size: int) -> dict[
 
 
 class _Lanes:
-    """`(lane, device) -> rows` of the 64 draws of that lane; what is sent to other processes are its three parts."""
+    """`(lane, device) -> rows` of the 64 draws of that lane; what is sent to other processes are its four parts."""
 
-    def __init__(self, prior: Prior, simulator: SimulatorLike, key: PRNGKey) -> None:
-        self._prior, self._simulator, self._key = prior, simulator, key
+    def __init__(self, prior: Prior, simulator: SimulatorLike, key: PRNGKey, proposed: Proposed | None = None) -> None:
+        self._prior, self._simulator, self._key, self._proposed = prior, simulator, key, proposed
         self._batch = batched(simulator)
         self._start = jax.jit(jax.vmap(self._one, in_axes=(None, 0)), compiler_options=steady())
         self._known: tuple[str, ...] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Lanes, (self._prior, self._simulator, self._key)
+        return _Lanes, (self._prior, self._simulator, self._key, self._proposed)
 
     def _one(self, root: PRNGKey, index: jax.Array) -> tuple[Any, Any]:
         k_theta, k_sim = jax.random.split(jax.random.fold_in(root, index))
@@ -178,10 +217,13 @@ class _Lanes:
     def __call__(self, lane: int, device: Any) -> Rows:
         index = np.arange(lane * LANE, (lane + 1) * LANE, dtype=np.uint32)
         theta, keys = self._start(jax.device_put(self._key, device), jax.device_put(index, device))
+        drawn = {} if self._proposed is None else self._proposed.lane(lane)
+        if drawn:
+            theta = {name: jax.device_put(drawn[f"theta/{name}"], device) for name in self._prior.shapes}
         x = checked(self._batch(theta, keys))
         if self._known is None:  # before the rest runs, not after it
             self._known = feature_names(self._simulator, x.shape[1])
-        return {**{f"theta/{name}": np.asarray(theta[name]) for name in self._prior.shapes}, "x": x}
+        return {**{f"theta/{name}": np.asarray(theta[name]) for name in self._prior.shapes}, "x": x, **drawn}
 
 
 def _collect(
@@ -240,7 +282,7 @@ def _save(store: Store, shard: int, per_shard: int, lanes: dict[int, Rows]) -> N
         store.write(shard, {name: np.concatenate([rows[name] for rows in done]) for name in done[0]})
 
 
-def _draws(rows: Rows, names: tuple[str, ...], info: dict[str, Any]) -> Draws:
+def _draws(rows: Rows, names: tuple[str, ...], info: dict[str, Any], number: int = 0) -> Draws:
     theta = {name.removeprefix("theta/"): value for name, value in rows.items() if name.startswith("theta/")}
     plain = Draws.from_arrays(theta, rows["x"], names)
-    return Draws(plain.theta, plain.x, plain.names, plain.valid, plain.round, None, info)
+    return Draws(plain.theta, plain.x, plain.names, plain.valid, plain.round + number, rows.get("log_q"), info)

@@ -15,17 +15,20 @@ from vbinfer._typing import PRNGKey
 from vbinfer.infer.checkpoint import Checkpoint
 
 _STILL_IMPROVING = 0.02
+_BY_HEART = 0.05
+_STEPS, _EPOCHS = 1_000, (25, 60)
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
     """How a network is trained: Adam with decoupled weight decay, clipped gradients, a falling step size.
 
-    The step size falls to 0 along a cosine over `max_epochs`.
-    Training stops after `patience` epochs without a better held-out loss; the parameters of the best epoch are kept.
+    The step size falls to 0 along a cosine over `max_epochs`. Few epochs with a large first step generalise better than
+    many with a small one: the network is done before it learns the draws by heart. Training stops after `patience`
+    epochs without a better held-out loss; the parameters of the best epoch are kept.
 
     Args:
-        max_epochs: passes over the draws at most.
+        max_epochs: passes over the draws at most; None: about 1,000 gradient steps, within 25 to 60 passes.
         batch_size: draws per gradient step.
         learning_rate: largest step size.
         patience: epochs without a better held-out loss before stopping.
@@ -36,10 +39,10 @@ class Training:
     Loshchilov & Hutter 2019, ICLR, doi:10.48550/arXiv.1711.05101.
     """
 
-    max_epochs: int = 200
+    max_epochs: int | None = None
     batch_size: int = 200
-    learning_rate: float = 1e-3
-    patience: int = 30
+    learning_rate: float = 5e-3
+    patience: int = 20
     validation_fraction: float = 0.1
     weight_decay: float = 0.1
     clip_norm: float = 5.0
@@ -47,17 +50,26 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "patience"):
             value = getattr(self, name)
+            if name == "max_epochs" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"Training({name}={value!r}) was given; expected a whole number of at least 1")
-        for name, least in (("learning_rate", 0.0), ("clip_norm", 0.0), ("weight_decay", -1e-30)):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > least):
-                raise ValueError(f"Training({name}={value!r}) was given; expected a finite number above 0")
+        for name in ("learning_rate", "clip_norm", "weight_decay"):
+            value, may_be_zero = getattr(self, name), name == "weight_decay"
+            if not (np.isfinite(value) and (value > 0.0 or (may_be_zero and value == 0.0))):
+                wanted = "of at least 0" if may_be_zero else "above 0"
+                raise ValueError(f"Training({name}={value!r}) was given; expected a finite number {wanted}")
         if not 0.0 < self.validation_fraction < 1.0:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction:g} was given; expected a share between 0 and 1, such "
                 "as 0.1"
             )
+
+    def epochs(self, n: int) -> int:
+        """Passes over n draws at most."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        return int(np.clip(round(_STEPS * self.batch_size / n), *_EPOCHS))
 
 
 class Data(NamedTuple):
@@ -123,11 +135,11 @@ def train(members: Any, loss_fn: LossFn, data: Data, held: Data, key: PRNGKey, o
     params, fixed = eqx.partition(arrays, eqx.is_inexact_array)
     size = jax.tree_util.tree_leaves(params)[0].shape[0]
     problem = _Problem(data, held, jax.random.split(key, size), fixed, static, loss_fn, options)
-    state, curves = _start(params, problem), np.zeros((0, 2, size))
+    state, curves, cap = _start(params, problem), np.zeros((0, 2, size)), options.epochs(len(data.y))
     if checkpoint is not None:
         state, curves = checkpoint.restore(state, curves)
     try:
-        while len(curves) < options.max_epochs:
+        while len(curves) < cap:
             running = len(curves) - np.asarray(state.best_epoch) < options.patience
             if not running.any():
                 break
@@ -142,14 +154,14 @@ def train(members: Any, loss_fn: LossFn, data: Data, held: Data, key: PRNGKey, o
         if checkpoint is not None:
             checkpoint.write(state, curves)
     fitted, val = curves.transpose(1, 2, 0)
-    converged = all(_converged(row, options) for row in val)
+    converged = all(_converged(*rows, cap) for rows in zip(fitted, val, strict=True))
     return Trained(eqx.combine(state.best, fixed, static), fitted, val, np.asarray(state.best_epoch), converged)
 
 
 def _optimiser(n: int, options: Training) -> tuple[Any, int]:
     """The optimiser, and the gradient steps in an epoch over n draws."""
     steps = max(1, -(-n // options.batch_size))
-    schedule = optax.cosine_decay_schedule(options.learning_rate, options.max_epochs * steps)
+    schedule = optax.cosine_decay_schedule(options.learning_rate, options.epochs(n) * steps)
     decay = optax.adamw(schedule, weight_decay=options.weight_decay)
     return optax.chain(optax.clip_by_global_norm(options.clip_norm), decay), steps
 
@@ -196,19 +208,21 @@ def _epoch(state: _State, number: Array, running: Array, problem: _Problem) -> t
     return jax.vmap(one)(state, problem.fixed, running, problem.keys)
 
 
-def _converged(val: np.ndarray, options: Training) -> bool:
-    """False when the cap on epochs ended a fit whose held-out loss still fell over its last third.
+def _converged(fitted: np.ndarray, val: np.ndarray, cap: int) -> bool:
+    """False when the cap on epochs ended a fit that more epochs would have bettered.
 
-    Falling means by 0.02 nats, or by a twentieth of all that it fell where that is less. A loss that was never a
-    number is not converged either.
+    That is one whose held-out loss still fell over its last third, by 0.02 nats or by a twentieth of all that it fell
+    where that is less, and was not yet above the training loss by 0.05 nats: from there on draws are what is missing,
+    and a network trained for longer learns them by heart. A loss that was never a number is not converged either.
     """
     val = val[: np.flatnonzero(~np.isnan(val))[-1] + 1] if np.isfinite(val).any() else val[:0]
     if len(val) == 0:
         return False
-    if len(val) < options.max_epochs:
+    best = int(np.nanargmin(val))
+    if len(val) < cap or val[best] - fitted[best] > _BY_HEART:
         return True
     before, last = np.split(val, [len(val) - -(-len(val) // 3)])
     if len(before) == 0:
         return False
     still = np.nanmin(before) - np.nanmin(last)
-    return bool(still <= min(_STILL_IMPROVING, 0.05 * (val[0] - np.nanmin(val))))
+    return bool(still <= min(_STILL_IMPROVING, 0.05 * (val[0] - val[best])))

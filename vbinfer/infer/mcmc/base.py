@@ -93,13 +93,10 @@ def _identity(x_o: Any) -> tuple[Any, ...] | None:
         return None
     parts: list[Any] = [treedef, str(jnp.result_type(float))]
     for leaf in leaves:
-        if isinstance(leaf, jax.core.Tracer):
+        if hasattr(leaf, "dtype") and leaf.dtype.kind not in "fiubc":
             return None
-        if not hasattr(leaf, "dtype") or leaf.dtype.kind in "fiubc":
-            value = np.asarray(leaf)
-            parts.append((type(leaf), value.shape, str(value.dtype), hashlib.sha256(value.tobytes()).digest()))
-        else:
-            return None
+        value = np.asarray(leaf)
+        parts.append((type(leaf), value.shape, str(value.dtype), hashlib.sha256(value.tobytes()).digest()))
     return tuple(parts)
 
 

@@ -145,7 +145,7 @@ def _dataclass(kernel: AbstractKernel) -> Any:
     return kernel
 
 
-def _kernel(kernel: AbstractKernel | None, continued: Posterior | None) -> AbstractKernel:
+def _kernel(kernel: object, continued: Posterior | None) -> AbstractKernel:
     if kernel is None and continued is not None:
         return _CONTINUED[continued.info["method"]](**continued.info["kernel"])
     if kernel is None:

@@ -102,7 +102,7 @@ def _warm_up(
         state, _ = programs.advance(state, count)
         done += count
         bar.add("warm-up", count, 0)
-        if store is not None:
+        if store is not None and done < total:
             store.put_warmup(done, _left(state, total))
     if programs.chain.check is not None:
         programs.chain.check(_left(state, total))
@@ -223,7 +223,7 @@ def _devices(chain_method: str, num_chains: int) -> int:
 
 def _spread(function: Callable[..., Any], *, specs: tuple[Any, Any], devices: int) -> Callable[..., Any]:
     if devices > 1:
-        mesh = jax.make_mesh((devices,), ("chain",), devices=jax.local_devices())
+        mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("chain",))
         function = jax.shard_map(function, mesh=mesh, in_specs=specs[0], out_specs=specs[1], check_vma=False)
     return jax.jit(function, compiler_options=steady())
 

@@ -51,19 +51,18 @@ def starting_points(problem: Problem, plan: Plan, key: PRNGKey) -> Array:
 
 def prior_starts(problem: Problem, num_chains: int, key: PRNGKey) -> Array:
     """One finite prior draw per chain `[chain, Dz]`, each chain looking among its own `TRIES`."""
-    prior = problem.prior
-
-    @jax.jit
-    def draw(key: PRNGKey) -> Array:
-        keys = jax.random.split(key, num_chains)
-        return jax.vmap(lambda key: prior.ravel_z(prior.unconstrain(prior.sample(key=key))))(keys)
-
     return _first_finite(
         problem,
-        lambda i: draw(jax.random.fold_in(key, i)),
+        lambda i: _prior_draws(problem.prior, num_chains, jax.random.fold_in(key, i)),
         "prior draws",
         "Narrow the prior, mend the likelihood where it is not finite, or give starts: init={path: [chain, ...]}",
     )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _prior_draws(prior: Prior, num_chains: int, key: PRNGKey) -> Array:
+    keys = jax.random.split(key, num_chains)
+    return jax.vmap(lambda key: prior.ravel_z(prior.unconstrain(prior.sample(key=key))))(keys)
 
 
 def _drawn(problem: Problem, num_chains: int, theta: Mapping[str, Any], key: PRNGKey) -> Array:

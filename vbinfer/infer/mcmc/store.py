@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,8 +172,6 @@ def _settings(kernel: Any, problem: Problem, plan: Plan) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    import json
-
     return json.loads(_io.to_json(value))
 
 

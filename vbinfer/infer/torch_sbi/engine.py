@@ -75,7 +75,11 @@ class Likelihood:
 
     def log_prob(self, z: np.ndarray, h: np.ndarray) -> np.ndarray:
         """log p `[N]` of h `[N, H]` given z `[N, D]`."""
-        return _in_parts(lambda z, h: self.net.log_prob(h[None], condition=z)[0], z, h)
+        return _in_parts(self.value, z, h)
+
+    def value(self, z: Any, h: Any) -> Any:
+        """The same of tensors, with gradient."""
+        return self.net.log_prob(h[None], condition=z)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +90,11 @@ class Ratio:
 
     def log_prob(self, z: np.ndarray, h: np.ndarray) -> np.ndarray:
         """log of the ratio `[N]`: the classifier's logit."""
-        return _in_parts(self.net.unnormalized_log_ratio, z, h)
+        return _in_parts(self.value, z, h)
+
+    def value(self, z: Any, h: Any) -> Any:
+        """The same of tensors, with gradient."""
+        return self.net.unnormalized_log_ratio(z, h)
 
 
 ENGINES = {"density": Density, "field": Field, "likelihood": Likelihood, "ratio": Ratio}

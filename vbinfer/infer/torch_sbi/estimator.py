@@ -19,7 +19,7 @@ from vbinfer.infer.torch_sbi.core import Core
 from vbinfer.infer.torch_sbi.fitted import SbiLikelihood, SbiPosterior, SbiRatio, wrap
 from vbinfer.infer.torch_sbi.gain import info_gain
 from vbinfer.infer.torch_sbi.inputs import find_discrete, fit_inputs
-from vbinfer.infer.torch_sbi.methods import check_network, find_method
+from vbinfer.infer.torch_sbi.methods import check_network, check_training, find_method
 from vbinfer.infer.torch_sbi.network import complete
 from vbinfer.infer.torch_sbi.quiet import quiet_torch, require
 from vbinfer.infer.torch_sbi.training import fit_network
@@ -79,11 +79,7 @@ class SbiEstimator:
     def __post_init__(self) -> None:
         find_method(self.method)
         check_network(self.method, self.network)
-        if not isinstance(self.training, Mapping):
-            raise TypeError(
-                f"SbiEstimator(training={self.training!r}) was given; expected a dictionary, such as "
-                "training={'max_num_epochs': 200}"
-            )
+        check_training(self.training)
 
     def fit(
         self, draws: Draws, prior: Prior, *, key: PRNGKey, progress: bool = False

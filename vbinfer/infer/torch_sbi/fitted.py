@@ -11,6 +11,7 @@ from jaxtyping import Array
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.execute.lanes import as_count, as_key
 from vbinfer.infer.posterior import Posterior
+from vbinfer.infer.torch_sbi.bridge import is_traced, traced_score
 from vbinfer.infer.torch_sbi.core import Core
 from vbinfer.infer.torch_sbi.engine import Density, Field
 from vbinfer.infer.torch_sbi.evaluate import log_density
@@ -46,7 +47,7 @@ class AbstractFitted(abc.ABC):
         return self._core.net
 
     @abc.abstractmethod
-    def sample(self, x_o: Any, *, n: int, key: PRNGKey) -> Posterior:
+    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
         """Draws from the posterior of one observation."""
 
     def posterior(self, kind: str | None = None, **options: Any) -> SbiView:
@@ -88,8 +89,13 @@ class AbstractFitted(abc.ABC):
 class SbiPosterior(AbstractFitted):
     """q(theta | x) for any x of the simulator. Made by `SbiEstimator(method).fit` with NPE, NPE_A, FMPE or NPSE."""
 
-    def sample(self, x_o: Any, *, n: int, key: PRNGKey) -> Posterior:
-        """Draws from the posterior of one observation `[F]`: leaves `[1, n, ...]`, with the normalised log q."""
+    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
+        """Draws from the posterior of one observation `[F]`: leaves `[1, n, ...]`, with the normalised log q.
+
+        With options it is `posterior(None, **options).sample`: sbi's own sampler with these.
+        """
+        if options:
+            return sample_view(self.posterior(None, **options), x_o, n=n, key=key, stacklevel=5)
         x, outside = self._core.inputs.observe(x_o)
         theta = {name: value[0] for name, value in self.sample_batch(x[None], n=n, key=key).items()}
         log_q = self.log_prob(theta, x)
@@ -128,24 +134,28 @@ class SbiLikelihood(AbstractFitted):
     def log_likelihood(self, theta: Mapping[str, Any], x: Any) -> Array:
         """log p(x | theta); -inf outside the prior's support, where nothing was learned.
 
+        JAX can trace and differentiate it in theta, so `vb.sample_mcmc(prior, fitted.log_likelihood, x_o)` runs on it;
+        every step then calls torch, and `vb.NLE` is much faster.
+
         Args:
             theta: leaves `[..., *shape]`.
             x: one observation `[F]`, or one per theta `[..., F]`.
         """
-        return log_density(self._core, theta, x)
+        return _score(self._core, theta, x)
 
-    def sample(self, x_o: Any, *, n: int, key: PRNGKey) -> Posterior:
-        """Draws from the posterior by sbi's slice sampler, up to 4 chains side by side.
+    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
+        """Draws from the posterior by sbi's slice sampler, up to 20 chains side by side.
 
         Args:
             x_o: `[F]`, or `[T, F]` for T independent trials of the same theta.
             n: number of draws over all chains; chains are as many as share them evenly with 25 or more each.
             key: randomness.
+            options: `num_chains`, `warmup_steps` (200), `thin` (1), ... of `posterior("mcmc", ...)`.
 
         Returns:
             Leaves `[chain, n / chain, ...]`; `log_prob` is log prior plus log-likelihood. Look at `vb.rhat` of it.
         """
-        return sample_view(self.posterior("mcmc"), x_o, n=n, key=key, stacklevel=5)
+        return sample_view(self.posterior("mcmc", **options), x_o, n=n, key=key, stacklevel=5)
 
 
 @final
@@ -155,26 +165,31 @@ class SbiRatio(AbstractFitted):
     def log_ratio(self, theta: Mapping[str, Any], x: Any) -> Array:
         """log p(x | theta) - log p(x); for NRE up to a constant that may depend on x but not on theta.
 
-        -inf outside the prior's support.
+        -inf outside the prior's support. JAX can trace and differentiate it in theta, as a likelihood of `NLE`.
 
         Args:
             theta: leaves `[..., *shape]`.
             x: one observation `[F]`, or one per theta `[..., F]`.
         """
-        return log_density(self._core, theta, x)
+        return _score(self._core, theta, x)
 
-    def sample(self, x_o: Any, *, n: int, key: PRNGKey) -> Posterior:
-        """Draws from the posterior by sbi's slice sampler, up to 4 chains side by side.
+    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
+        """Draws from the posterior by sbi's slice sampler, up to 20 chains side by side.
 
         Args:
             x_o: `[F]`, or `[T, F]` for T independent trials of the same theta.
             n: number of draws over all chains; chains are as many as share them evenly with 25 or more each.
             key: randomness.
+            options: `num_chains`, `warmup_steps` (200), `thin` (1), ... of `posterior("mcmc", ...)`.
 
         Returns:
             Leaves `[chain, n / chain, ...]`; `log_prob` is log prior plus log-ratio. Look at `vb.rhat` of it.
         """
-        return sample_view(self.posterior("mcmc"), x_o, n=n, key=key, stacklevel=5)
+        return sample_view(self.posterior("mcmc", **options), x_o, n=n, key=key, stacklevel=5)
+
+
+def _score(core: Core, theta: Mapping[str, Any], x: Any) -> Array:
+    return traced_score(core, theta, x) if is_traced(theta) else log_density(core, theta, x)
 
 
 _CLASSES = {"density": SbiPosterior, "field": SbiPosterior, "likelihood": SbiLikelihood, "ratio": SbiRatio}

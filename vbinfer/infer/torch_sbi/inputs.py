@@ -51,7 +51,7 @@ class Inputs:
         """log |d h / d x| `[...]` over the continuous features: log p(x) = log p(h) + log_det(x)."""
         values = jnp.asarray(x, jnp.result_type(float))
         slopes = jax.jvp(self.space.standardise, (values,), (jnp.ones_like(values),))[1]
-        return np.log(np.asarray(slopes)[..., list(self.continuous)]).sum(-1)
+        return np.asarray(np.log(np.asarray(slopes)[..., list(self.continuous)]).sum(-1))
 
     def observe(self, x_o: Any, trials: bool = False, stacklevel: int = 4) -> tuple[np.ndarray, tuple[str, ...]]:
         """x_o checked, and the names of the features in which it lies outside the training draws, after a warning.
@@ -82,7 +82,7 @@ class Inputs:
         return cls(space, tuple(header["continuous"]), tuple(header["discrete"]), categories)
 
     def _codes(self, values: np.ndarray, column: int, known: Sequence[float]) -> np.ndarray:
-        codes = np.searchsorted(known, values).clip(0, len(known) - 1)
+        codes = np.asarray(np.searchsorted(known, values).clip(0, len(known) - 1))
         strange = np.unique(values[np.asarray(known)[codes] != values])
         if len(strange):
             raise ValueError(

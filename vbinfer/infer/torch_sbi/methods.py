@@ -9,7 +9,7 @@ from vbinfer._param import did_you_mean
 _FLOWS = ("maf", "nsf", "made", "maf_rqs", "mdn")
 _ZUKO = ("nice", "maf", "nsf", "ncsf", "sospf", "naf", "unaf", "gf", "bpf")
 _DENSITIES = (*_FLOWS, *(f"zuko_{name}" for name in _ZUKO))
-_FIELDS = ("mlp", "ada_mlp", "transformer", "transformer_cross_attn")
+_FIELDS = ("mlp", "ada_mlp", "transformer", "transformer_cross_attention")
 _CLASSIFIERS = ("resnet", "mlp", "linear")
 _AFFINE = ("maf", "zuko_maf", "zuko_nice")
 """Flows that can only shift and scale a single coordinate: Gaussian there."""
@@ -66,6 +66,11 @@ def check_network(name: str, network: Any) -> None:
             f"SbiEstimator(network={network!r}) was given; expected a dictionary, such as network={{'model': "
             f"{METHODS[name].models[0]!r}, 'hidden_features': 50}}"
         )
+    if "discrete" in network and name != "MNLE":
+        raise ValueError(
+            f"{name} was given network={{'discrete': ...}}; only MNLE tells discrete features apart: "
+            "write SbiEstimator('MNLE', network=...)"
+        )
     model = network.get("model")
     if isinstance(model, str) and model not in METHODS[name].models:
         raise ValueError(
@@ -76,6 +81,15 @@ def check_network(name: str, network: Any) -> None:
         raise TypeError(
             f"{name} was given network={{'model': {model!r}}}; expected one of {', '.join(METHODS[name].models)}, "
             "or a function (batch_theta, batch_x) -> network"
+        )
+
+
+def check_training(training: Any) -> None:
+    """Refuse training options that are no dictionary; their names are checked when sbi is there to say them."""
+    if not isinstance(training, Mapping):
+        raise TypeError(
+            f"SbiEstimator(training={training!r}) was given; expected a dictionary, such as "
+            "training={'max_num_epochs': 200}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +35,7 @@ def quiet_torch(key: PRNGKey | None, progress: bool = False) -> Iterator[None]:
     """
     torch = require()
     seed = 0 if key is None else int(jax.random.randint(key, (), 0, 2**31 - 1))
-    threads, numpy_state = torch.get_num_threads(), np.random.get_state()
+    threads, numpy_state, logged = torch.get_num_threads(), np.random.get_state(), logging.root.manager.disable
     said = io.StringIO()  # sbi prints that it has converged
     torch.set_num_threads(1)
     try:
@@ -47,11 +48,13 @@ def quiet_torch(key: PRNGKey | None, progress: bool = False) -> Iterator[None]:
                 warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
             warnings.filterwarnings("ignore", message="Maximum number of epochs")  # FitInfo says it
             torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)  # sbi's slice sampler draws from NumPy's global generator
+            np.random.seed(seed)  # sbi's slice sampler draws from NumPy's global generator
+            logging.disable(max(logged, logging.WARNING))
             yield
     finally:
         torch.set_num_threads(threads)
         np.random.set_state(numpy_state)
+        logging.disable(logged)
 
 
 def require() -> Any:

@@ -15,7 +15,7 @@ from vbinfer.infer.torch_sbi.evaluate import log_posterior
 from vbinfer.infer.torch_sbi.quiet import quiet_torch, to_torch
 from vbinfer.infer.torch_sbi.zprior import z_prior
 
-_MOST_CHAINS = 4
+_MOST_CHAINS = 20
 _FEWEST_DRAWS = 25
 """Per chain, so that R-hat means something."""
 _HOMES = {
@@ -143,7 +143,7 @@ def sample_view(view: SbiView, x_o: Any, *, n: int, key: PRNGKey, stacklevel: in
 
 
 def default_chains(n: int) -> int:
-    """The most chains, up to 4, that share n draws evenly with 25 or more each; 1 if there are none."""
+    """The most chains, up to 20, that share n draws evenly with 25 or more each; 1 if there are none."""
     return max(c for c in range(1, _MOST_CHAINS + 1) if c == 1 or (n % c == 0 and n // c >= _FEWEST_DRAWS))
 
 

@@ -31,7 +31,7 @@ def pathfinder(
     *,
     num_paths: int = 4,
     num_samples: int = 1_000,
-    max_steps: int = 100,
+    max_steps: int = 60,
     key: Array,
 ) -> Posterior:
     """Multi-path Pathfinder: a mixture of Gaussians found on the way to the modes, importance resampled.
@@ -79,7 +79,7 @@ def pathfinder(
     """
     key, began = as_key(key), time.perf_counter()
     num_paths, num_samples = as_count(num_paths, "num_paths", "4"), as_count(num_samples, "num_samples")
-    max_steps = as_count(max_steps, "max_steps", "100")
+    max_steps = as_count(max_steps, "max_steps", "60")
     check_likelihood(prior, log_likelihood, x_o)
     problem = problem_of(prior, log_likelihood, x_o)
     k_start, k_path, k_draw, k_choose = jax.random.split(key, 4)

@@ -225,8 +225,8 @@ def _model(problem: Problem, z_of: Callable[[Array], Array]) -> Callable[[], Non
     base = dist.Normal(0.0, 1.0).expand([problem.prior.z_dim]).to_event(1)
 
     def model() -> None:
-        z = numpyro.sample("z", base)
-        numpyro.factor("posterior", -problem.potential(z_of(z)) - base.log_prob(z))
+        z = jnp.asarray(numpyro.sample("z", base))
+        numpyro.factor("posterior", -problem.potential(z_of(z)) - jnp.asarray(base.log_prob(z)))
 
     return model
 

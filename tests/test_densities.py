@@ -1,0 +1,141 @@
+"""Conditional densities are densities: they integrate to one, their draws are theirs, a flow starts as the prior."""
+
+import re
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats as st
+
+from vbinfer.infer.conditional import mixture, stack
+from vbinfer.infer.densities import DENSITIES, density_from_spec
+from vbinfer.infer.flows import MAF, NSF
+from vbinfer.infer.mixture_density import MDN
+
+OPTIONS = {
+    "mdn": MDN(components=3, width=8, depth=1),
+    "maf": MAF(layers=2, width=8, depth=1),
+    "nsf": NSF(layers=2, width=8, depth=1),
+    "nsf_autoregressive": NSF(layers=2, width=8, depth=1, knots=4, interval=3.0, autoregressive=True),
+}
+CONTEXT = jnp.array([0.7, -1.2, 0.1])
+
+
+def bent(name, dim, seed=0):
+    """A density away from where it starts, as training would leave it."""
+    key = jax.random.key(seed)
+    density = OPTIONS[name].build(key, dim, len(CONTEXT))
+    params, rest = eqx.partition(density, eqx.is_inexact_array)
+    leaves, structure = jax.tree_util.tree_flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    moved = [leaf + 0.25 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    return eqx.combine(jax.tree_util.tree_unflatten(structure, moved), rest)
+
+
+@eqx.filter_jit
+def on_grid(density, points):
+    return jnp.exp(jax.vmap(lambda y: density.log_prob(y, CONTEXT))(points))
+
+
+@eqx.filter_jit
+def draw(density, key, n):
+    return density.sample(CONTEXT, key, n)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_one_coordinate_integrates_to_one_and_is_drawn_by_its_cdf(name):
+    density, y = bent(name, 1), np.linspace(-25.0, 25.0, 8001)
+    p = np.asarray(on_grid(density, jnp.asarray(y)[:, None]), float)
+    cdf = np.cumsum(p) * (y[1] - y[0])
+    assert cdf[-1] == pytest.approx(1.0, abs=1e-3)
+    mean = np.sum(y * p) * (y[1] - y[0])
+    assert abs(mean) + abs(np.sum((y - mean) ** 2 * p) * (y[1] - y[0]) - 1.0) > 0.1  # no longer the prior
+    draws = np.asarray(draw(density, jax.random.key(2), 20_000))[:, 0]
+    assert st.kstest(draws, lambda at: np.interp(at, y, cdf)).statistic < 1.95 / np.sqrt(20_000)  # p = 0.001
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_two_coordinates_integrate_to_one_and_their_draws_have_its_moments(name):
+    density, y = bent(name, 2, seed=3), np.linspace(-15.0, 15.0, 301)
+    points = np.stack(np.meshgrid(y, y, indexing="ij"), axis=-1).reshape(-1, 2)
+    p = np.asarray(on_grid(density, jnp.asarray(points)), float) * (y[1] - y[0]) ** 2
+    assert p.sum() == pytest.approx(1.0, abs=2e-3)
+    draws = np.asarray(draw(density, jax.random.key(2), 20_000))
+    for i, j in ((1, 0), (0, 1), (2, 0), (0, 2), (1, 1), (2, 1)):
+        values = draws[:, 0] ** i * draws[:, 1] ** j
+        exact = np.sum(points[:, 0] ** i * points[:, 1] ** j * p)
+        assert values.mean() == pytest.approx(exact, abs=4.5 * values.std() / np.sqrt(20_000) + 5e-3), (i, j)
+
+
+def test_the_mixture_density_network_is_its_gaussians():
+    """log q from weights, means and precisions read off the network's output, with scipy."""
+    dim, density = 3, bent("mdn", 3, seed=5)
+    out = np.asarray(density.network(CONTEXT), float).reshape(3, -1)
+    weights, terms = np.exp(out[:, 0]) / np.exp(out[:, 0]).sum(), []
+    for row in out:
+        root = np.diag(np.exp(row[4:7]))
+        root[0, 1], root[0, 2], root[1, 2] = row[7:]
+        terms.append(st.multivariate_normal(row[1:4], np.linalg.inv(root.T @ root)))
+    y = np.random.default_rng(0).normal(size=(40, dim))
+    exact = np.log(sum(w * term.pdf(y) for w, term in zip(weights, terms, strict=True)))
+    got = jax.vmap(lambda row: density.log_prob(row, CONTEXT))(jnp.asarray(y))
+    np.testing.assert_allclose(got, exact, atol=1e-4)
+    draws = np.asarray(draw(density, jax.random.key(1), 40_000))
+    mean = sum(w * term.mean for w, term in zip(weights, terms, strict=True))
+    second = sum(w * (term.cov + np.outer(term.mean, term.mean)) for w, term in zip(weights, terms, strict=True))
+    cov = second - np.outer(mean, mean)
+    np.testing.assert_allclose(draws.mean(0), mean, atol=4.5 * np.sqrt(cov.max() / 40_000))
+    np.testing.assert_allclose(np.cov(draws.T), cov, atol=0.06 * cov.max())
+
+
+@pytest.mark.parametrize("density", [NSF(layers=4), MAF(layers=3), NSF(layers=2, autoregressive=True)])
+@pytest.mark.parametrize("dim", [1, 5])
+def test_an_untrained_flow_is_the_prior(density, dim):
+    flow = density.build(jax.random.key(3), dim, 4)
+    z = jax.random.normal(jax.random.key(4), (50, dim))
+    h = 3.0 * jax.random.normal(jax.random.key(5), (50, 4))
+    log_q = eqx.filter_jit(jax.vmap(flow.log_prob))(z, h)
+    np.testing.assert_allclose(log_q, st.norm.logpdf(np.asarray(z)).sum(1), atol=1e-4)
+
+
+def test_an_ensemble_is_the_equal_mixture_of_its_members():
+    members = [bent("mdn", 2, seed) for seed in (0, 1, 2)]
+    joint = mixture(stack(members), 3)
+    y = jax.random.normal(jax.random.key(0), (30, 2))
+    each = np.stack([on_grid(member, y) for member in members])
+    np.testing.assert_allclose(on_grid(joint, y), each.mean(0), rtol=1e-5)
+    assert np.abs(each - each.mean(0)).max() > 0.01
+    n = 20_000  # no multiple of three
+    draws = np.asarray(draw(joint, jax.random.key(1), n))
+    assert draws.shape == (n, 2)
+    means = np.stack([np.asarray(draw(member, jax.random.key(7), n)).mean(0) for member in members])
+    np.testing.assert_allclose(draws.mean(0), means.mean(0), atol=4.5 * draws.std() * np.sqrt(2 / n))
+    alone = mixture(stack(members[1:2]), 1)
+    np.testing.assert_array_equal(on_grid(alone, y), on_grid(members[1], y))
+
+
+def test_options_are_checked_and_written():
+    for density in (*OPTIONS.values(), NSF(), MAF(), MDN()):
+        assert density_from_spec(density.to_spec()) == density
+    assert sorted(DENSITIES) == ["MAF", "MDN", "NSF"]
+    for make, message in (
+        (lambda: NSF(layers=0), r"NSF\(layers=0\) was given; expected a number above 0"),
+        (lambda: MAF(width=-3), r"MAF\(width=-3\) was given"),
+        (lambda: MDN(components=0), r"MDN\(components=0\) was given"),
+        (lambda: NSF(interval=0.0), r"NSF\(interval=0\.0\) was given"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_the_listing_of_the_page_runs():
+    page = (Path(__file__).parent.parent / "docs/how-to/choose-a-density.md").read_text()
+    listing = re.findall(r"<!-- compare: .*?```python\n(.*?)```", page, flags=re.DOTALL)[0]
+    quick = listing.replace("n=2_000", "n=300").replace("vb.NPE(", "vb.NPE(training=vb.Training(max_epochs=3), ")
+    assert quick.count("max_epochs") == 1
+    names: dict = {}
+    exec(compile(quick, "choose-a-density.md", "exec"), names)
+    assert sorted(names["gains"]) == ["MAF", "MDN", "NSF"]

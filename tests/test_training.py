@@ -1,0 +1,179 @@
+"""The training loop against NumPy: its steps, its stopping, its ensembles, and going on after an interruption."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vbinfer.infer import training
+from vbinfer.infer.checkpoint import Checkpoint
+from vbinfer.infer.conditional import stack
+from vbinfer.infer.training import Data, Training, _converged, train
+
+KEY = jax.random.key(4)
+
+
+class Line(eqx.Module):
+    """y ~ N(slope c + shift, 1), with an array that is not trained."""
+
+    slope: jax.Array
+    shift: jax.Array
+    order: jax.Array
+
+
+def line(slope, shift):
+    return Line(jnp.asarray(slope), jnp.asarray(shift), jnp.arange(3))
+
+
+def loss(member, batch, key):
+    return 0.5 * jnp.mean((batch.y[:, 0] - member.slope * batch.c[:, 0] - member.shift) ** 2)
+
+
+def data(n, slope, shift, seed=0):
+    rng = np.random.default_rng(seed)
+    c = rng.normal(0.5, 1.0, (n, 1))
+    return Data(jnp.asarray(slope * c + shift + 0.1 * rng.normal(size=(n, 1))), jnp.asarray(c))
+
+
+def test_steps_are_clipped_adam_with_decoupled_decay_and_a_cosine():
+    """One batch an epoch, so that its order does not matter; Kingma & Ba 2015 and Loshchilov & Hutter 2019 by hand."""
+    options = Training(max_epochs=12, batch_size=50, learning_rate=0.1, patience=12, weight_decay=0.3, clip_norm=0.7)
+    fit, held = data(50, 3.0, -1.0), data(20, 3.0, -1.0, seed=1)
+    trained = train(stack([line(-2.0, 0.5)]), loss, fit, held, KEY, options)
+    y, c = (np.asarray(value, float)[:, 0] for value in fit)
+    w, m, v, train_losses, val = np.array([-2.0, 0.5]), np.zeros(2), np.zeros(2), [], []
+    for t in range(12):
+        error = y - w[0] * c - w[1]
+        train_losses.append(0.5 * np.mean(error**2))
+        gradient = np.array([-np.mean(error * c), -np.mean(error)])
+        gradient *= min(1.0, 0.7 / np.linalg.norm(gradient))
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        update = (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+        w = w - 0.1 * 0.5 * (1 + np.cos(np.pi * t / 12)) * (update + 0.3 * w)
+        val.append(0.5 * np.mean((np.asarray(held.y)[:, 0] - w[0] * np.asarray(held.c)[:, 0] - w[1]) ** 2))
+    np.testing.assert_allclose(trained.train[0], train_losses, rtol=1e-4)
+    np.testing.assert_allclose(trained.val[0], val, rtol=1e-4)
+    assert trained.best_epoch[0] == np.argmin(val) + 1 == 12
+    np.testing.assert_allclose([trained.members.slope[0], trained.members.shift[0]], w, rtol=1e-4)
+    np.testing.assert_array_equal(trained.members.order[0], [0, 1, 2])
+
+
+def test_the_parameters_of_the_best_epoch_are_kept():
+    """The draws pull the slope from 0 to 3, the held-out ones are best at 1."""
+    options = Training(max_epochs=60, batch_size=25, learning_rate=0.05, patience=5, weight_decay=0.0)
+    trained = train(stack([line(0.0, 0.0)]), loss, data(100, 3.0, 0.0), data(100, 1.0, 0.0, 1), KEY, options)
+    assert float(trained.members.slope[0]) == pytest.approx(1.0, abs=0.3)
+    assert trained.best_epoch[0] == np.argmin(trained.val[0]) + 1
+    assert trained.val.shape[1] == trained.best_epoch[0] + 5 < 60
+    assert trained.converged
+    already = train(stack([line(1.0, 0.0)]), loss, data(100, 3.0, 0.0), data(100, 1.0, 0.0, 1), KEY, options)
+    assert already.best_epoch[0] == 0
+    assert float(already.members.slope[0]) == 1.0
+
+
+def test_members_trained_as_one_program_are_those_trained_one_by_one():
+    """One member stops long before the other; each has its own minibatches."""
+    options = Training(max_epochs=40, batch_size=16, learning_rate=0.05, patience=4, weight_decay=0.0)
+    members, fit, held = [line(0.0, 0.0), line(-6.0, 0.3)], data(64, 3.0, 0.0), data(64, 1.5, 0.0, 1)
+    joint = train(stack(members), loss, fit, held, KEY, options)
+    keys = jax.random.split(KEY, 2)
+    ends = []
+    for i, member in enumerate(members):
+        arrays, static = eqx.partition(stack([member]), eqx.is_array)
+        params, fixed = eqx.partition(arrays, eqx.is_inexact_array)
+        problem = training._Problem(fit, held, keys[i : i + 1], fixed, static, loss, options)
+        state, val = training._start(params, problem), []
+        while len(val) < options.max_epochs and len(val) - int(state.best_epoch[0]) < options.patience:
+            state, (_, now) = training._epoch(state, jnp.asarray(len(val)), jnp.array([True]), problem)
+            val.append(float(now[0]))
+        ends.append(len(val))
+        np.testing.assert_allclose(joint.val[i, : len(val)], val, rtol=2e-5)
+        assert np.isnan(joint.val[i, len(val) :]).all()
+        assert joint.best_epoch[i] == int(state.best_epoch[0])
+        np.testing.assert_allclose(joint.members.slope[i], state.best.slope[0], rtol=2e-5)
+    assert ends[0] + 3 < ends[1]
+    assert joint.val.shape == (2, ends[1])
+
+
+def interrupted(path, at, study, options, fit, held, members):
+    def report(epoch, *losses):
+        if epoch == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(members, loss, fit, held, KEY, options, report, Checkpoint(path, study, fit))
+
+
+def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(tmp_path):
+    options = Training(max_epochs=9, batch_size=16, learning_rate=0.05)
+    fit, held, study = data(70, 3.0, -1.0), data(30, 3.0, -1.0, 1), {"a": 1}
+    members, path = stack([line(0.0, 0.0), line(-1.0, 2.0)]), tmp_path / "fit.npz"
+    whole = train(members, loss, fit, held, KEY, options)
+    interrupted(path, 3, study, options, fit, held, members)
+    interrupted(path, 4, study, options, fit, held, members)  # and once more
+    seen = []
+    again = train(members, loss, fit, held, KEY, options, lambda epoch, *_: seen.append(epoch),
+                  Checkpoint(path, study, fit))  # fmt: skip
+    assert seen == [5, 6, 7, 8, 9]
+    for one, two in zip(jax.tree_util.tree_leaves(whole), jax.tree_util.tree_leaves(again), strict=True):
+        np.testing.assert_array_equal(one, two)
+    done = train(members, loss, fit, held, KEY, options, checkpoint=Checkpoint(path, study, fit))
+    np.testing.assert_array_equal(done.val, whole.val)  # a finished fit is read
+
+
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
+    options = Training(max_epochs=2, batch_size=16)
+    fit, held, members = data(40, 3.0, -1.0), data(30, 3.0, -1.0, 1), stack([line(0.0, 0.0)])
+    path = tmp_path / "fit.npz"
+    train(members, loss, fit, held, KEY, options, checkpoint=Checkpoint(path, {"a": 1}, fit))
+    before = path.read_bytes()
+    for study, values in (({"a": 2}, fit), ({"a": 1}, Data(fit.y.at[3].add(1e-3), fit.c))):
+        with pytest.raises(ValueError, match=r"fit\.npz is of another fit: draws, key, options or versions differ"):
+            train(members, loss, values, held, KEY, options, checkpoint=Checkpoint(path, study, values))
+    assert path.read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_ends_in_the_last_good_parameters():
+    options = Training(max_epochs=30, batch_size=32, learning_rate=1e30, patience=3, clip_norm=1e30, weight_decay=0.0)
+    trained = train(stack([line(0.5, 0.0)]), loss, data(64, 3.0, 0.0), data(64, 3.0, 0.0, 1), KEY, options)
+    assert not np.isfinite(trained.val).any()
+    assert trained.best_epoch[0] == 0
+    assert float(trained.members.slope[0]) == 0.5
+    assert not trained.converged
+
+
+def test_a_report_hears_the_mean_of_the_members():
+    heard = []
+    options = Training(max_epochs=3, batch_size=50)
+    trained = train(stack([line(0.0, 0.0), line(9.0, 1.0)]), loss, data(50, 3.0, 0.0), data(20, 3.0, 0.0, 1), KEY,
+                    options, lambda *row: heard.append(row))  # fmt: skip
+    np.testing.assert_allclose([row[1:] for row in heard], np.stack([trained.train, trained.val], 2).mean(0), rtol=1e-6)
+    assert [row[0] for row in heard] == [1, 2, 3]
+
+
+def test_a_loss_still_falling_at_the_cap_is_not_converged():
+    flat, falling = np.r_[np.linspace(3, 1, 12), np.ones(8)], np.linspace(3, 1, 20)
+    assert _converged(flat, flat, 20)
+    assert not _converged(falling, falling, 20)
+    assert _converged(falling[:19], falling[:19], 20)  # ended by patience
+    assert _converged(falling - 0.3, falling, 20)  # learned by heart: more epochs would not help
+    assert not _converged(np.full(20, np.nan), np.full(20, np.nan), 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_epochs": 0}, r"Training\(max_epochs=0\) was given; expected a whole number of at least 1"),
+        ({"batch_size": 2.5}, r"Training\(batch_size=2\.5\) was given; expected a whole number"),
+        ({"patience": True}, r"Training\(patience=True\) was given"),
+        ({"learning_rate": 0.0}, r"Training\(learning_rate=0\.0\) was given; expected a finite number above 0"),
+        ({"learning_rate": float("nan")}, r"Training\(learning_rate=nan\) was given"),
+        ({"weight_decay": -0.1}, r"Training\(weight_decay=-0\.1\) was given; expected a finite number of at least 0"),
+        ({"clip_norm": -1.0}, r"Training\(clip_norm=-1\.0\) was given"),
+        ({"validation_fraction": 1.0}, r"validation_fraction=1 was given; expected a share between 0 and 1"),
+    ],
+)
+def test_options_that_cannot_be_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Training(**options)

@@ -1,0 +1,198 @@
+"""Likelihood of a power spectrum."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
+
+from vbinfer.likelihoods.base import AbstractLikelihood, Predict, callable_or_raise, predicted
+
+MS_PER_S = 1e3
+Spectrum = Callable[[Mapping[str, Any], Array], Any]
+"""(theta, frequencies in Hz `[freq]`) to one-sided power density, `[freq]` or `[freq, node]`."""
+
+
+def periodogram(y: Any, period: float, segments: int = 1) -> tuple[Array, Array]:
+    """The periodogram of a recording, or the mean of those of `segments` pieces that follow each other (Bartlett).
+
+    I(f_k) = 2 dt / M |sum_t (y_t - mean) exp(-2 pi i k t / M)|^2,   f_k = k / (M dt),   0 < k < M/2
+
+    M samples in a piece, dt = period in seconds. One-sided: the mean of I times the bandwidth is the variance. No
+    taper, so that ordinates are independent; remove trends first.
+
+    Args:
+        y: `[T]` or `[T, N]`, without gaps.
+        period: time between samples, ms.
+        segments: number of pieces; samples left over at the end are dropped.
+
+    Returns:
+        Frequencies, Hz, `[freq]`; power density, squared units of y per Hz, `[freq]` or `[freq, N]`.
+
+    >>> y = jnp.sin(2.0 * jnp.pi * 10.0 * jnp.arange(1000) / 1000.0)      # 10 Hz, 1 s
+    >>> f, power = periodogram(y, period=1.0)
+    >>> float(f[power.argmax()]), round(float(power.max()), 3)            # variance 1/2, all within 1 Hz
+    (10.0, 0.5)
+    """
+    y = jnp.asarray(y, jnp.result_type(float))
+    m = _length(len(y), segments)
+    pieces = (y - y.mean(axis=0, keepdims=True))[: m * segments].reshape(segments, m, *y.shape[1:])
+    k = np.arange(1, (m + 1) // 2)
+    power = jnp.abs(jnp.fft.rfft(pieces, axis=1)[:, k]) ** 2 * (2.0 * period / MS_PER_S / m)
+    return jnp.asarray(k * MS_PER_S / (m * period), y.dtype), power.mean(axis=0)
+
+
+def _length(n: int, segments: int) -> int:
+    if isinstance(segments, bool) or not isinstance(segments, int | np.integer) or not 1 <= segments <= n // 3:
+        raise ValueError(
+            f"segments={segments!r} was given for {n} samples; expected a whole number from 1 to {n // 3}, a piece "
+            "needs 3 samples"
+        )
+    return n // int(segments)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Whittle(AbstractLikelihood):
+    """Spectral likelihood of a stationary recording with power density S(f; theta) (Whittle 1953).
+
+    Ordinates of the periodogram are taken as independent exponential variables of mean S; the mean of K of them
+    (`segments=K`) as a gamma variable of shape K:
+
+    log p(I | theta) = sum_f,node [K log K - log G(K) + (K - 1) log I - K log S - K I / S]
+
+    Exact in the limit of long recordings. What it reads is spectra, not cross-spectra: nodes count as independent, so
+    that the posterior is too narrow where they share their noise. Leakage from steep spectra biases short recordings.
+
+    doi:10.1007/BF02590998
+
+    Args:
+        spectrum: `(theta, frequencies) -> S`, one-sided power density in squared units of the recording per Hz,
+            `[freq]` for one channel or `[freq, node]`, at frequencies in Hz `[freq]`: a formula, or a
+            `SimulatedSpectrum`.
+        period: time between samples, ms.
+        num_samples: length T of the recording.
+        low, high: band in Hz, both ends included; None is everything above 0 and below Nyquist.
+        segments: number K of pieces whose periodograms are averaged.
+
+    >>> import vbinfer as vb
+    >>> white = lambda theta, f: theta["level"] * jnp.ones_like(f)
+    >>> whittle = vb.likelihoods.Whittle(white, period=2.0, num_samples=500, low=8.0, high=12.0)
+    >>> whittle.frequencies.tolist()
+    [8.0, 9.0, 10.0, 11.0, 12.0]
+    """
+
+    spectrum: Spectrum
+    period: float
+    num_samples: int
+    low: float | None = None
+    high: float | None = None
+    segments: int = 1
+
+    def __post_init__(self) -> None:
+        callable_or_raise(self.spectrum, "spectrum", "lambda theta, frequencies: ...")
+        if not self.period > 0.0:
+            raise ValueError(f"period={self.period} was given; expected a number of ms above 0")
+        if isinstance(self.num_samples, bool) or not isinstance(self.num_samples, int) or self.num_samples < 3:
+            raise ValueError(
+                f"num_samples={self.num_samples!r} was given; expected the length of the recording, len(y)"
+            )
+        if not len(self._band()):
+            highest = 0.5 * MS_PER_S / self.period
+            raise ValueError(
+                f"no frequency of {self.num_samples} samples of {self.period:g} ms in {self.segments} segment(s) lies "
+                f"in [{self.low}, {self.high}] Hz; they are {MS_PER_S / (self._piece() * self.period):.4g} Hz apart, "
+                f"below {highest:g} Hz"
+            )
+
+    def _piece(self) -> int:
+        return _length(self.num_samples, self.segments)
+
+    def _band(self) -> np.ndarray:
+        """Numbers k of the frequencies in the band."""
+        m = self._piece()
+        k = np.arange(1, (m + 1) // 2)
+        f = k * MS_PER_S / (m * self.period)
+        low, high = -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high
+        return k[(f >= low * (1.0 - 1e-9)) & (f <= high * (1.0 + 1e-9))]
+
+    @property
+    def frequencies(self) -> Array:
+        """The frequencies that are compared, Hz, `[freq]`."""
+        return jnp.asarray(self._band() * MS_PER_S / (self._piece() * self.period), jnp.result_type(float))
+
+    def _expected(self, theta: Mapping[str, Any]) -> Array:
+        f = self.frequencies
+        S = jnp.asarray(self.spectrum(theta, f), f.dtype)
+        if S.ndim not in (1, 2) or len(S) != len(f):
+            raise ValueError(
+                f"spectrum returned the shape {list(S.shape)} for {len(f)} frequencies; expected [{len(f)}] or "
+                f"[{len(f)}, node]"
+            )
+        return S
+
+    def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
+        """Log-density of each ordinate, in the shape of the spectrum."""
+        S = self._expected(theta)
+        y = jnp.asarray(y, S.dtype)
+        if y.shape != (self.num_samples, *S.shape[1:]):
+            wanted = [self.num_samples, *S.shape[1:]]
+            raise ValueError(f"y is {list(y.shape)}; expected {wanted}: num_samples, and a channel per spectrum")
+        if not isinstance(y, Tracer) and np.isnan(np.asarray(y)).any():
+            raise ValueError("y has gaps (NaN), and a periodogram does not; cut it, fill them, or use Autoregressive")
+        power = periodogram(y, self.period, self.segments)[1][self._band() - 1]
+        K = float(self.segments)
+        shape = K * np.log(K) - jax.scipy.special.gammaln(K)
+        of_data = (K - 1.0) * jnp.log(power) if self.segments > 1 else jnp.zeros_like(power)
+        return shape + of_data - K * jnp.log(S) - K * power / S
+
+    def sample(self, theta: Mapping[str, Any], key: Array) -> Array:
+        """A Gaussian recording `[T]` or `[T, N]` with this spectrum within the band, and no power outside."""
+        S = self._expected(theta)
+        T, dt = self.num_samples, self.period / MS_PER_S
+        f = np.fft.rfftfreq(T, dt)
+        first, last = self._band()[[0, -1]] * MS_PER_S / (self._piece() * self.period)
+        inside = np.flatnonzero((f >= first * (1.0 - 1e-9)) & (f <= last * (1.0 + 1e-9)))
+        S = _interpolated(jnp.asarray(f[inside], S.dtype), self.frequencies, S)
+        a, b = jax.random.normal(key, (2, *S.shape), S.dtype)
+        size = jnp.sqrt(S * T / (4.0 * dt))  # E |Y|^2 = S T / (2 dt), half of it in either part
+        Y = jnp.zeros((len(f), *S.shape[1:]), jnp.result_type(S, jnp.complex64)).at[inside].set(size * (a + 1j * b))
+        return jnp.fft.irfft(Y, n=T, axis=0)
+
+
+def _interpolated(f: Array, at: Array, S: Array) -> Array:
+    """Spectra `[freq, ...]` known at `at`, at the frequencies f, linear in log S."""
+    line = lambda values: jnp.exp(jnp.interp(f, at, jnp.log(values)))  # noqa: E731
+    return line(S) if S.ndim == 1 else jax.vmap(line, in_axes=1, out_axes=1)(S)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SimulatedSpectrum:
+    """The spectrum of a simulated series, for `Whittle`: periodograms of pieces averaged, log-linear in between.
+
+    Its own error is a gamma variable of shape `segments`: simulate for much longer than was recorded. With a fixed key
+    in `predict` the posterior is conditional on that noise.
+
+    Args:
+        predict: theta to a series `[T]` or `[T, N]`.
+        period: time between its samples, ms.
+        segments: number of pieces; pieces as long as the recording resolve the same frequencies.
+    """
+
+    predict: Predict
+    period: float
+    segments: int = 16
+
+    def __call__(self, theta: Mapping[str, Any], frequencies: Array) -> Array:
+        at, S = periodogram(predicted(self.predict, theta), self.period, self.segments)
+        if not isinstance(frequencies, Tracer) and not isinstance(at, Tracer):
+            lowest, highest = float(frequencies[0]), float(frequencies[-1])
+            if lowest < float(at[0]) * (1.0 - 1e-6) or highest > float(at[-1]) * (1.0 + 1e-6):
+                raise ValueError(
+                    f"{lowest:g} to {highest:g} Hz were asked for; the simulated pieces have {float(at[0]):.4g} to "
+                    f"{float(at[-1]):.4g} Hz: simulate longer, sample more often, or narrow the band"
+                )
+        return _interpolated(frequencies, at, S)
