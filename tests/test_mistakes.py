@@ -60,6 +60,9 @@ MISTAKES = [
     ("vb.NPE().fit(draws, prior, key=0)", "TypeError", "jax.random.key(0)"),
     ("vb.Training(max_epochs=0)", "ValueError", "max_epochs=0"),
     ("vb.NPE(training={'max_epochs': 50})", "TypeError", "vb.Training(max_epochs="),
+    ("vb.Training(batch_size=2.5)", "ValueError", "expected a whole number of at least 1"),
+    ("vb.NLE(density=vb.MAF)", "TypeError", "was given the class MAF; expected vb.MAF(...)"),
+    ("vb.NRE(classifier='mlp')", "TypeError", "vb.Classifier(width=..., depth=...)"),
     ("vb.NPE(embedding=vb.embeddings.Conv)", "TypeError", "vb.embeddings.Conv(shape=(time, channel))"),
     (
         "vb.NPE().fit(vb.Draws.from_arrays({'g': np.zeros((50, 1))}, np.zeros((50, 2))), prior, key=key)",

@@ -301,10 +301,6 @@ def test_mistakes_are_named():
         NPE(density="maf")
     with pytest.raises(ValueError, match=r"NSF\(layers=0\) was given"):
         NSF(layers=0)
-    with pytest.raises(
-        TypeError, match=r"NPE\(training=\.\.\.\) was given \{'max_epochs': 3\}; expected vb\.Training\("
-    ):
-        NPE(training={"max_epochs": 3})
     with pytest.raises((TypeError, ValueError), match=r"ensemble"):
         NPE(ensemble=0)
     failed = Draws.from_arrays(draws.theta, np.full((50, 6), np.nan), names=lg.NAMES)

@@ -1,4 +1,4 @@
-"""Proposals and rounds: truncated priors in closed form, draws that do not depend on how they ran, nearer posteriors."""
+"""Proposals and rounds: truncated priors in closed form, draws however they ran, rounds nearer than one round."""
 
 import functools
 import warnings
@@ -18,6 +18,7 @@ from vbinfer.infer.npe import NPE
 from vbinfer.infer.nre import NRE
 from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.prior_predictive import load_store, sample_prior_predictive
+from vbinfer.infer.proposed import Proposed
 from vbinfer.infer.rounds import fit_rounds
 from vbinfer.infer.torch_sbi import SbiEstimator
 from vbinfer.infer.training import Training
@@ -165,12 +166,13 @@ def test_proposed_draws_do_not_depend_on_how_they_ran(tmp_path):
             ValueError,
             "of 1024 draws of the proposal lie outside the prior's support",
         ),
-        (lambda key: None, TypeError, r"write|expected an object with \.sample"),
     ],
 )
 def test_proposals_of_another_prior_are_refused(proposal, error, message):
     with pytest.raises(error, match=message):
         sample_prior_predictive(PRIOR, plain, 64, key=KEY, proposal=proposal, progress=False)
+    with pytest.raises(TypeError, match=r"expected an object with \.sample\(key=, n=\)"):
+        Proposed.draw(PRIOR, lambda key: None, 64, KEY)
 
 
 def test_draws_are_joined_with_their_rounds_and_densities():
@@ -202,7 +204,7 @@ def test_failures_by_a_prior_of_another_shape_are_refused():
 GAINS = np.array([[1.0, 0.5, 0.0, 0.2], [0.0, 1.0, 0.4, 0.0], [0.3, 0.0, 1.0, 0.0], [0.0, 0.2, 0.1, 1.0]])
 WIDE = Prior({"a": dist.Uniform(-10.0, 10.0).expand([3]), "b": dist.Uniform(0.0, 20.0)})
 TRUTH = np.array([2.0, -3.0, 1.0, 12.0])
-QUICK = NPE(MDN(components=2), training=Training(max_epochs=80, batch_size=100, learning_rate=3e-3))
+QUICK = NPE(MDN(components=2), training=Training(max_epochs=80, batch_size=128, learning_rate=5e-3))
 
 
 def linear(theta, key):

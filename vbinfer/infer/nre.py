@@ -1,7 +1,7 @@
 """Neural ratio estimation in JAX: a classifier of joint against independent pairs, and the posterior by NUTS."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ class _Loss:
 
     num_candidates: int
 
-    def __call__(self, network: Pair, batch: Data, key: PRNGKey) -> Array:
+    def __call__(self, network: Callable[[Array, Array], Array], batch: Data, key: PRNGKey) -> Array:
         n = len(batch.y)
         count = min(self.num_candidates, n - 1)
         shifts = 1 + jax.random.permutation(key, n - 1)[:count]
