@@ -155,12 +155,20 @@ def test_a_report_hears_the_mean_of_the_members():
 
 
 def test_a_loss_still_falling_at_the_cap_is_not_converged():
-    flat, falling = np.r_[np.linspace(3, 1, 12), np.ones(8)], np.linspace(3, 1, 20)
+    falling, flat = np.linspace(3, 1, 20), np.r_[np.linspace(3, 1, 12), np.ones(8)]
     assert _converged(flat, flat, 20)
     assert not _converged(falling, falling, 20)
-    assert _converged(falling[:19], falling[:19], 20)  # ended by patience
-    assert _converged(falling - 0.3, falling, 20)  # learned by heart: more epochs would not help
+    assert not _converged(falling - 0.04, falling, 20)
+    assert _converged(falling - 0.06, falling, 20)  # learns by heart already: draws are missing, not epochs
+    assert _converged(falling, falling, 21)  # ended by patience
     assert not _converged(np.full(20, np.nan), np.full(20, np.nan), 20)
+
+
+def test_epochs_follow_from_the_number_of_draws():
+    """About 1,000 steps of 200 draws, within 25 to 60 passes."""
+    assert [Training().epochs(n) for n in (500, 4_000, 5_000, 100_000)] == [60, 50, 40, 25]
+    assert Training(batch_size=50).epochs(2_000) == 25
+    assert Training(max_epochs=7).epochs(100_000) == 7
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_what_only_the_dependence_tells_is_seen():
 
 
 def test_disjoint_sets_give_one_and_the_seed_decides():
-    a, b = normals(0, 100), normals(1, 100, mean=(0.4, 0.3))
+    a, b = normals(0, 40), normals(1, 40, mean=(0.4, 0.3))
     assert vb.c2st(a, b + 30.0) == 1.0
     assert vb.c2st(a, b, seed=3, folds=2) == vb.c2st(a, b, seed=3, folds=2) != vb.c2st(a, b, seed=4, folds=2)
 

@@ -1,6 +1,7 @@
 """The virtual epileptic patient of benchmarks/table_vep.py: its density against a closed form, a smaller patient."""
 
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 
 import equinox as eqx
@@ -13,9 +14,9 @@ import pytest
 import vbinfer as vb
 
 pytestmark = pytest.mark.slow
-SPEC = importlib.util.spec_from_file_location("table_vep", Path(__file__).parent.parent / "benchmarks" / "table_vep.py")
-vep = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(vep)
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+vep = importlib.import_module("table_vep")
+sys.path.pop(0)
 
 NODES = 6
 LOADING = np.array([1.2, -0.8, 0.4, 1.6, -1.1, 0.7])  # how the global parameter enters each region
@@ -50,8 +51,11 @@ def test_linear_gaussian_regions_that_share_a_parameter():
     drawn = amortized.sample_batch(x, n=2_000, key=jax.random.key(1))
     flat = np.asarray(prior.ravel(drawn), float)
     exact = ((x - 0.7) / sd**2) @ matrix @ cov
-    # network error with 6,000 draws: a quarter of a posterior sd, 10 % of the sd; Monte Carlo adds 2 % and 0.3 %
-    assert np.sqrt(np.mean(((flat.mean(axis=1) - exact) / scale) ** 2, axis=0)).max() < 0.25
+    # network error with 6,000 draws, in posterior sds: more in g, of which a draw is one example and not six. Without
+    # x the errors would be 3.9 and 2.1. The sds: 10 %; Monte Carlo adds 2 % and 0.3 %
+    error = np.sqrt(np.mean(((flat.mean(axis=1) - exact) / scale) ** 2, axis=0))
+    assert error[0] < 0.4
+    assert error[1:].max() < 0.2
     inside = np.mean([np.cov(draws.T) for draws in flat], axis=0)
     np.testing.assert_allclose(np.sqrt(np.diag(inside)) / scale, 1.0, atol=0.1)
     correlation = inside / np.sqrt(np.outer(np.diag(inside), np.diag(inside)))
@@ -98,7 +102,8 @@ def test_a_smaller_patient_is_recovered_and_covered():
     held = vb.sample_prior_predictive(prior, forward, 200, key=jax.random.key(2), progress=False)
     training = vb.Training(max_epochs=30, learning_rate=4e-3)
     amortized, info = vb.NPE(density=vep.Regional(20), training=training).fit(draws, prior, key=jax.random.key(3))
-    coverage, shrinkage = vep.check(amortized, prior, held, n=300)
+    coverage, shrinkage, joint = vep.check(amortized, prior, held, n=300)
     assert 0.86 < coverage.mean() < 0.94  # binomial error 0.005 over 4,200 intervals
     assert np.median(shrinkage[1:]) > 0.9
+    assert 0.8 < joint < 0.97  # binomial error 0.02 over 200 intervals
     assert info.info_gain > 25.0

@@ -331,7 +331,7 @@ def _by_column(options: Any, width: int) -> np.ndarray:
 
 def embedding_from_spec(spec: dict[str, Any]) -> AbstractEmbedding:
     """The embedding that `to_spec` described."""
-    options = {name: value for name, value in spec.items() if name != "name"}
+    options = {name: tuple(value) if name == "shape" else value for name, value in spec.items() if name != "name"}
     return EMBEDDINGS[spec["name"]](**options)
 
 

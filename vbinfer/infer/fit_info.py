@@ -16,7 +16,9 @@ class FitInfo:
             held-out draws. NPE: -log q(z | x), where z is the space in which the prior is standard normal; NLE:
             -log q(h | z) of the standardised summary; NRE: the contrastive loss.
         best_epoch: the epoch whose parameters were kept, counted from 1; 0 is the untrained network.
-        info_gain: held-out mean of log q(theta | x) - log p(theta), nats: what the network knows beyond the prior.
+        info_gain: held-out mean of log q(theta | x) - log p(theta), nats: what the network knows beyond the prior. Of
+            likelihoods and ratios a lower bound: the mean of log q(x | theta) - log mean q(x | theta') over other
+            held-out theta', which cannot exceed the logarithm of their number.
         converged: False when the cap on epochs was reached while the held-out loss was still falling.
         num_train, num_val: draws trained on and held out.
         seconds: wall time.
@@ -53,8 +55,9 @@ class FitInfo:
         if not np.isfinite(self.val).all():
             parts.append("The loss became NaN or infinite in training; lower learning_rate.")
         elif not self.converged:
+            option = "max_num_epochs" if self.backend == "sbi" else "max_epochs"
             parts.append(
-                f"It was still improving when training stopped at {len(self.val)} epochs; raise max_epochs "
+                f"It was still improving when training stopped at {len(self.val)} epochs; raise {option} "
                 f"to {2 * len(self.val)}."
             )
         if self.num_failed:

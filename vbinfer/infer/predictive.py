@@ -75,7 +75,9 @@ def posterior_predictive(
         index = np.minimum(np.arange(number * LANE, (number + 1) * LANE), n - 1)  # a short tail repeats the last draw
         keys = jax.vmap(lambda i: jax.random.fold_in(k_sim, i))(jnp.asarray(index, jnp.uint32))
         put = {name: jax.device_put(value[index], device) for name, value in theta.items()}
-        return run(put, jax.device_put(keys, device))
+        x, ys = run(put, jax.device_put(keys, device))
+        feature_names(fwd, x.shape[1])  # a simulator with other names than features fails here, not after the last lane
+        return x, ys
 
     lanes = list((executor or Local()).map(lane, range(math.ceil(n / LANE))))
     x = np.concatenate([part for part, _ in lanes])[:n]

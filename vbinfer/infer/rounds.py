@@ -26,7 +26,7 @@ from vbinfer.infer.torch_sbi.methods import find_method
 from vbinfer.infer.truncated import Truncated
 from vbinfer.priors.prior import Prior
 
-_FAR = 0.02
+_FAR = 0.1
 """Share of another observation's posterior outside the last region from which on there is a warning."""
 
 
@@ -61,7 +61,7 @@ class RoundsFit:
         """
         posterior = self.amortized.sample(self.x_o if x_o is None else x_o, n=n, key=key)
         region = self.proposals[-1] if self.proposals else None
-        if x_o is not None and isinstance(region, Truncated):
+        if x_o is not None and isinstance(region, Truncated) and not np.array_equal(posterior.x_o, self.x_o):
             theta = {name: value.reshape(-1, *value.shape[2:]) for name, value in posterior.theta.items()}
             outside = 1.0 - float(region.contains(theta).mean())
             if outside > _FAR:

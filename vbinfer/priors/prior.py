@@ -67,7 +67,7 @@ class Prior:
         """Draws: leaves `[n, ...]`, or without the leading axis when `n` is None."""
         keys = jax.random.split(key, len(self.dists))
         shape = () if n is None else (n,)
-        return {name: jnp.asarray(d.sample(k, shape)) for (name, d), k in zip(self.dists.items(), keys, strict=True)}
+        return {name: _draw(leaf, k, shape) for (name, leaf), k in zip(self._leaves.items(), keys, strict=True)}
 
     def log_prob(self, theta: Mapping[str, Any]) -> Array:
         """Log-density `[...]` of theta with leaves `[..., *shape]`; -inf outside the support, never NaN."""
@@ -117,11 +117,11 @@ class Prior:
 
     def mean(self) -> dict[str, np.ndarray]:
         """Prior means: analytic, or from 100,000 seeded draws where numpyro has no finite formula."""
-        return {name: _moment(d, "mean") for name, d in self.dists.items()}
+        return {name: _moment(leaf, "mean") for name, leaf in self._leaves.items()}
 
     def variance(self) -> dict[str, np.ndarray]:
         """Prior variances: analytic, or from 100,000 seeded draws where numpyro has no formula."""
-        return {name: _moment(d, "variance") for name, d in self.dists.items()}
+        return {name: _moment(leaf, "variance") for name, leaf in self._leaves.items()}
 
     def mass_outside(self, low: Mapping[str, float], high: Mapping[str, float]) -> dict[str, float]:
         """Probability, per parameter, of any element outside its range `[low, high]`; a missing bound is infinite.
@@ -214,15 +214,26 @@ def _describe(d: dist.Distribution) -> str:
     return type(d).__name__
 
 
-def _moment(d: dist.Distribution, which: str) -> np.ndarray:
+def _draw(leaf: LeafMap, key: PRNGKey, shape: tuple[int, ...]) -> Array:
+    """Draws of a leaf by numpyro, or through z where numpyro has no sampler of its own for it."""
+    try:
+        return jnp.asarray(leaf.d.sample(key, shape))
+    except (ImportError, NotImplementedError):
+        if not isinstance(leaf, ElementwiseLeaf):
+            raise
+        return leaf.constrain(jax.random.normal(key, shape + leaf.z_shape))[0]
+
+
+def _moment(leaf: LeafMap, which: str) -> np.ndarray:
+    d = leaf.d
     shape = tuple(d.batch_shape + d.event_shape)
     try:
         value = np.broadcast_to(np.asarray(getattr(d, which)), shape)
-    except NotImplementedError:
+    except (ImportError, NotImplementedError):
         value = np.full(shape, np.nan)
     if not np.isnan(value).any():
         return value
-    draws = np.asarray(d.sample(jax.random.key(0), (_MOMENT_DRAWS,)), dtype=np.float64)
+    draws = np.asarray(_draw(leaf, jax.random.key(0), (_MOMENT_DRAWS,)), dtype=np.float64)
     estimate = draws.mean(axis=0) if which == "mean" else draws.var(axis=0, ddof=1)
     return np.where(np.isnan(value), estimate, value).astype(value.dtype)
 
