@@ -13,7 +13,6 @@ Trained on 10,000 draws, checked on 300 others: coverage of the central 90 % and
 """
 
 import argparse
-import dataclasses
 import time
 from typing import NamedTuple
 
@@ -25,96 +24,9 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 
 import vbinfer as vb
-from vbinfer._typing import PRNGKey
-from vbinfer.infer.conditional import AbstractConditional, AbstractDensity
-from vbinfer.infer.mixture_density import GaussianMixture
 
 SECOND = 1e3  # ms
 G, X0 = "coupling.G", "model.x0"
-
-
-@dataclasses.dataclass(frozen=True)
-class Regional(AbstractDensity):
-    """What the brain shares, then each region given it: q(y | c) = q(g | r) prod_i q(y_i | c_i, e_i, r, g).
-
-    g are the parameters of the whole brain, y_i those of region i, c_i what the summary says of it, e_i a learned
-    vector of its own, and r = mean_i net(c_i, e_i) what all regions together say. Both q are Gaussian mixtures read
-    from a network, and the networks are the same for every region: N regions make N examples of each draw, and the
-    number of weights hardly grows with N. Regions are independent given g and x: right where x tells the input that a
-    region received, too narrow or too wide in sums over regions where it does not.
-
-    The last N, 2 N, ... coordinates of y are maps over the regions, and those before them g; c likewise (what
-    `pool="nodes"` makes). So the prior names the parameters of the whole brain first, and has fewer than N of them.
-
-    Args:
-        nodes: regions N.
-        components: Gaussians of each mixture.
-        width: hidden units of each network.
-        depth: hidden layers of each network (tanh).
-        pooled: length of r.
-        identity: length of e_i.
-    """
-
-    nodes: int
-    components: int = 2
-    width: int = 32
-    depth: int = 2
-    pooled: int = 8
-    identity: int = 4
-
-    def build(self, key: PRNGKey, dim: int, cond_dim: int) -> "RegionalMixture":
-        (maps, shared), (features, rest) = divmod(dim, self.nodes), divmod(cond_dim, self.nodes)
-        if maps == 0 or features == 0:
-            raise ValueError(
-                f"Regional(nodes={self.nodes}) was given {dim} parameters and {cond_dim} features; expected at least "
-                "one of each per region. Use pool='nodes' in the Summary, or another density"
-            )
-        k_identity, k_reader, k_whole, k_local = jax.random.split(key, 4)
-        identity = 0.3 * jax.random.normal(k_identity, (self.nodes, self.identity))
-        seen, told = features + self.identity, self.pooled + rest
-        reader = eqx.nn.MLP(seen, self.pooled, self.width, self.depth, activation=jnp.tanh, key=k_reader)
-        mixture = vb.MDN(self.components, self.width, self.depth)
-        whole = mixture.build(k_whole, shared, told) if shared else None
-        return RegionalMixture(identity, reader, whole, mixture.build(k_local, maps, seen + told + shared), shared)
-
-
-class RegionalMixture(AbstractConditional):
-    """The density that `Regional` describes."""
-
-    identity: Array
-    """e `[N, E]`."""
-    reader: eqx.nn.MLP
-    whole: GaussianMixture | None
-    local: GaussianMixture
-    shared: int = eqx.field(static=True)
-    """Number of parameters of the whole brain."""
-
-    def log_prob(self, y: Array, c: Array) -> Array:
-        """log q(y | c) of one pair."""
-        each, told = self._read(c)
-        g, own = y[: self.shared], y[self.shared :].reshape(-1, len(each)).T
-        value = jnp.zeros(()) if self.whole is None else self.whole.log_prob(g, told)
-        told = jnp.concatenate([told, g])
-        return value + jnp.sum(jax.vmap(lambda y_i, c_i: self.local.log_prob(y_i, jnp.append(c_i, told)))(own, each))
-
-    def sample(self, c: Array, key: PRNGKey, n: int) -> Array:
-        """n draws `[n, D]` given one context."""
-        each, told = self._read(c)
-        k_whole, k_local = jax.random.split(key)
-        g = jnp.zeros((n, 0)) if self.whole is None else self.whole.sample(told, k_whole, n)
-
-        def one(g: Array, key: PRNGKey) -> Array:
-            region = lambda c_i, k: self.local.sample(jnp.concatenate([c_i, told, g]), k, 1)[0]  # noqa: E731
-            return jnp.append(g, jax.vmap(region)(each, jax.random.split(key, len(each))).T)
-
-        return jax.vmap(one)(g, jax.random.split(k_local, n))
-
-    def _read(self, c: Array) -> tuple[Array, Array]:
-        """What is known of each region `[N, K + E]`, and of all together."""
-        maps = len(c) // len(self.identity) * len(self.identity)
-        rest, own = jnp.split(c, [len(c) - maps])
-        each = jnp.concatenate([own.reshape(-1, len(self.identity)).T, self.identity], axis=1)
-        return each, jnp.append(rest, jnp.mean(jax.vmap(self.reader)(each), axis=0))
 
 
 class NetworkInput(eqx.Module):
@@ -200,7 +112,7 @@ def main() -> None:
     connectome = vb.Connectome.synthetic(84, key=jax.random.key(84), asymmetric=True, spread=2.0).normalise("row")
     prior, forward = patient(connectome)
     estimators = {
-        "regional": vb.NPE(density=Regional(84), training=vb.Training(max_epochs=20, learning_rate=4e-3)),
+        "regional": vb.NPE(density=vb.Regional(84), training=vb.Training(max_epochs=20, learning_rate=4e-3)),
     }
     if asked.generic:
         training = vb.Training(max_epochs=60, learning_rate=2e-3, weight_decay=5.0)

@@ -22,10 +22,10 @@ from .diagnostics.twosample import c2st as c2st
 from .execute.executor import Local as Local
 from .execute.executor import use_cores as use_cores
 from .features.summary import Summary as Summary
+from .infer import embeddings as embeddings
 from .infer.approximate import rejection_abc as rejection_abc
 from .infer.draws import Draws as Draws
 from .infer.fit_info import FitInfo as FitInfo
-from .infer import embeddings as embeddings
 from .infer.flows import MAF as MAF
 from .infer.flows import NSF as NSF
 from .infer.mcmc import HMC as HMC
@@ -48,6 +48,7 @@ from .infer.posterior import Posterior as Posterior
 from .infer.predictive import Predictive as Predictive
 from .infer.predictive import posterior_predictive as posterior_predictive
 from .infer.prior_predictive import sample_prior_predictive as sample_prior_predictive
+from .infer.regional import Regional as Regional
 from .infer.restriction import RestrictedPrior as RestrictedPrior
 from .infer.restriction import restrict as restrict
 from .infer.rounds import RoundsFit as RoundsFit

@@ -6,8 +6,9 @@ from typing import Any
 from vbinfer.infer.conditional import AbstractDensity
 from vbinfer.infer.flows import MAF, NSF
 from vbinfer.infer.mixture_density import MDN
+from vbinfer.infer.regional import Regional
 
-DENSITIES: dict[str, type[AbstractDensity]] = {"MAF": MAF, "NSF": NSF, "MDN": MDN}
+DENSITIES: dict[str, type[AbstractDensity]] = {"MAF": MAF, "NSF": NSF, "MDN": MDN, "Regional": Regional}
 
 
 def density_from_spec(spec: Mapping[str, Any]) -> AbstractDensity:

@@ -23,7 +23,9 @@ from vbinfer.infer.embeddings import AbstractEmbedding, check_embedding, describ
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.flows import NSF
 from vbinfer.infer.observed import SummarySpace
+from vbinfer.infer.pairs import check_proposal
 from vbinfer.infer.posterior import Posterior
+from vbinfer.infer.regional import Regional
 from vbinfer.infer.standardise import Standardise
 from vbinfer.infer.training import Data, Training
 from vbinfer.priors.prior import Prior
@@ -41,7 +43,8 @@ class NPE:
     an extrapolation, and a warning names the features.
 
     Args:
-        density: `vb.NSF()` (the default), `vb.MAF()` or `vb.MDN()`, with their options.
+        density: `vb.NSF()` (the default), `vb.MAF()` or `vb.MDN()`, with their options; `vb.Regional(nodes)` for maps
+            of a parameter over the regions of a brain.
         embedding: a network between x and the density: options such as `vb.embeddings.Conv(...)`, or your own
             `eqx.Module` from `[F]` to `[out]`; None gives the density x itself, standardised.
         ensemble: networks trained side by side, whose equal mixture is q; three to five give a better density and
@@ -64,7 +67,7 @@ class NPE:
     def __post_init__(self) -> None:
         fitting.check_options(
             self,
-            density=(AbstractDensity, "vb.NSF(...), vb.MAF(...) or vb.MDN(...)"),
+            density=(AbstractDensity, "vb.NSF(...), vb.MAF(...), vb.MDN(...) or vb.Regional(...)"),
             training=(Training, "vb.Training(max_epochs=..., batch_size=...)"),
         )
         check_embedding(self.embedding)
@@ -93,6 +96,9 @@ class NPE:
                 checkpoint of another fit.
         """
         made = fitting.ready(draws, prior, self.training, key, self.embedding)
+        check_proposal(draws, prior)
+        if isinstance(self.density, Regional):
+            self.density.check(prior)
         width = made.h.shape[-1]
         job = fitting.Job(lambda k: self._build(k, prior.z_dim, width), _loss, made.z, made.h, self._study())
         members, trained = fitting.fit_members(made, job, self, progress, checkpoint)

@@ -13,6 +13,8 @@ from vbinfer.infer.draws import Draws
 from vbinfer.priors.prior import Prior
 
 _FEWEST = 20
+_TRUNCATED = 0.1
+"""Nats by which log_q - log prior may vary within a round of a truncated prior: rounding."""
 
 
 def training_pairs(draws: Draws, prior: Prior) -> tuple[Array, np.ndarray]:
@@ -46,6 +48,22 @@ def training_pairs(draws: Draws, prior: Prior) -> tuple[Array, np.ndarray]:
             f"{outside} of {len(x)} draws lie outside the prior's support; fit with the prior they came from"
         )
     return prior.ravel_z(prior.unconstrain(values)), x
+
+
+def check_proposal(draws: Draws, prior: Prior) -> None:
+    """Refuse draws of a proposal that is no truncated prior: their network learns the proposal's posterior."""
+    if draws.log_q is None:
+        return
+    theta = {name: jnp.asarray(value) for name, value in draws.theta.items()}
+    excess = np.asarray(draws.log_q) - np.asarray(prior.log_prob(theta))
+    for number in np.unique(draws.round):
+        known = excess[(draws.round == number) & draws.valid & np.isfinite(excess)]
+        if len(known) and np.ptp(known) > _TRUNCATED:
+            raise ValueError(
+                f"the draws of round {number} come from a proposal that is no truncated prior: log_q - log prior "
+                f"varies by {np.ptp(known):.2g} nats. A posterior network would learn that of the proposal; use an NLE "
+                "method, which any proposal may feed"
+            )
 
 
 def split_rows(n: int, fraction: float, key: PRNGKey) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vbinfer import _io
@@ -14,7 +13,7 @@ from vbinfer._typing import PRNGKey
 from vbinfer.execute.lanes import as_key
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.fit_info import FitInfo
-from vbinfer.infer.pairs import training_pairs
+from vbinfer.infer.pairs import check_proposal, training_pairs
 from vbinfer.infer.torch_sbi.core import Core
 from vbinfer.infer.torch_sbi.fitted import SbiLikelihood, SbiPosterior, SbiRatio, wrap
 from vbinfer.infer.torch_sbi.gain import info_gain
@@ -24,9 +23,6 @@ from vbinfer.infer.torch_sbi.network import complete
 from vbinfer.infer.torch_sbi.quiet import quiet_torch, require
 from vbinfer.infer.torch_sbi.training import fit_network
 from vbinfer.priors.prior import Prior
-
-_TRUNCATED = 0.1
-"""Nats by which log_q - log prior may vary within a round of a truncated prior: rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +98,7 @@ class SbiEstimator:
         z, x = training_pairs(draws, prior)
         family = find_method(self.method).family
         if family in ("density", "field"):
-            _check_proposal(self.method, draws, prior)
+            check_proposal(draws, prior)
         discrete = find_discrete(x, draws.names, self.network.get("discrete")) if self.method == "MNLE" else None
         inputs = fit_inputs(x, draws.names, family, discrete)
         pairs = (np.asarray(z, np.float32), inputs(x))
@@ -126,19 +122,3 @@ class SbiEstimator:
         )
         core.info.update(sentence=info.sentence, info_gain=info.info_gain)
         return wrap(core), info
-
-
-def _check_proposal(method: str, draws: Draws, prior: Prior) -> None:
-    """Refuse draws of a proposal that is no truncated prior: their network learns the proposal's posterior."""
-    if draws.log_q is None:
-        return
-    theta = {name: jnp.asarray(value) for name, value in draws.theta.items()}
-    excess = np.asarray(draws.log_q) - np.asarray(prior.log_prob(theta))
-    for number in np.unique(draws.round):
-        known = excess[(draws.round == number) & draws.valid & np.isfinite(excess)]
-        if len(known) and np.ptp(known) > _TRUNCATED:
-            raise ValueError(
-                f"the draws of round {number} come from a proposal that is no truncated prior: log_q - log prior "
-                f"varies by {np.ptp(known):.2g} nats. {method} would learn the proposal's posterior; use "
-                "SbiEstimator('NLE') or SbiEstimator('NRE'), which any proposal may feed"
-            )
