@@ -17,6 +17,7 @@ from vbinfer.infer.mixture_density import MDN
 
 OPTIONS = {
     "mdn": MDN(components=3, width=8, depth=1),
+    "mdn diagonal": MDN(components=3, width=8, depth=1, diagonal=True),
     "maf": MAF(layers=2, width=8, depth=1),
     "nsf": NSF(layers=2, width=8, depth=1),
     "nsf_autoregressive": NSF(layers=2, width=8, depth=1, knots=4, interval=3.0, autoregressive=True),
@@ -126,7 +127,7 @@ def test_an_ensemble_is_the_equal_mixture_of_its_members():
 def test_options_are_checked_and_written():
     for density in (*OPTIONS.values(), NSF(), MAF(), MDN()):
         assert density_from_spec(density.to_spec()) == density
-    assert sorted(DENSITIES) == ["MAF", "MDN", "NSF"]
+    assert sorted(DENSITIES) == ["MAF", "MDN", "NSF", "Regional"]
     for make, message in (
         (lambda: NSF(layers=0), r"NSF\(layers=0\) was given; expected a number above 0"),
         (lambda: MAF(width=-3), r"MAF\(width=-3\) was given"),

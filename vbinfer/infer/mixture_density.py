@@ -15,15 +15,18 @@ _START = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class MDN(AbstractDensity):
-    """Mixture of Gaussians with full covariance: q(y | c) = sum_k w_k(c) N(y; m_k(c), (U_k U_k')^-1).
+    """Mixture of Gaussians: q(y | c) = sum_k w_k(c) N(y; m_k(c), (U_k' U_k)^-1).
 
     U_k is triangular with a positive diagonal, read from a network of c like the weights and means. The quickest
     density to train and to evaluate; right for one or a few bell-shaped modes, poor for sharp edges and curved ridges.
+    The network has about K D^2 / 2 outputs; with tens of parameters take `diagonal=True`, whose K D outputs leave
+    correlations within a component out.
 
     Args:
-        components: Gaussians of the mixture.
+        components: Gaussians of the mixture, K.
         width: hidden units of the network.
         depth: hidden layers of the network (tanh).
+        diagonal: no correlations within a component.
 
     Bishop 1994, Mixture density networks, NCRG/94/004, Aston University.
     """
@@ -31,11 +34,13 @@ class MDN(AbstractDensity):
     components: int = 5
     width: int = 50
     depth: int = 2
+    diagonal: bool = False
 
     def build(self, key: PRNGKey, dim: int, cond_dim: int) -> "GaussianMixture":
         """Components near the standard normal, each about its own centre, whatever the context."""
         k_network, k_centre = jax.random.split(key)
-        size = self.components * (1 + 2 * dim + dim * (dim - 1) // 2)
+        above = 0 if self.diagonal else dim * (dim - 1) // 2
+        size = self.components * (1 + 2 * dim + above)
         network = eqx.nn.MLP(cond_dim, size, self.width, self.depth, activation=jnp.tanh, key=k_network)
         last = network.layers[-1]
         centres = _START * jax.random.normal(k_centre, (self.components, dim))
@@ -69,13 +74,16 @@ class GaussianMixture(AbstractConditional):
         log_weight, mean, root = self._parts(c)
         which = jax.random.categorical(k_which, log_weight, shape=(n,))
         noise = jax.random.normal(k_noise, (n, self.dim))
-        inverse = jax.vmap(lambda one: jax.scipy.linalg.solve_triangular(one, jnp.eye(self.dim)))(root)
-        return mean[which] + jnp.einsum("nij,nj->ni", inverse[which], noise)
+        # every component for every draw: picking a [D, D] root per draw would need n D^2 numbers
+        each = jax.vmap(lambda one: jax.scipy.linalg.solve_triangular(one, noise.T).T)(root)
+        return mean[which] + each[which, jnp.arange(n)]
 
     def _parts(self, c: Array) -> tuple[Array, Array, Array]:
         """Log weights `[K]`, means `[K, D]`, upper-triangular roots of the precisions `[K, D, D]`."""
         out = self.network(c).reshape(self.components, -1)
         mean, log_diagonal, above = jnp.split(out[:, 1:], [self.dim, 2 * self.dim], axis=1)
         root = jax.vmap(jnp.diag)(jnp.exp(log_diagonal))
-        rows, columns = jnp.triu_indices(self.dim, 1)
-        return jax.nn.log_softmax(out[:, 0]), mean, root.at[:, rows, columns].set(above)
+        if above.shape[1]:
+            rows, columns = jnp.triu_indices(self.dim, 1)
+            root = root.at[:, rows, columns].set(above)
+        return jax.nn.log_softmax(out[:, 0]), mean, root
