@@ -1,4 +1,4 @@
-"""What the documents show runs: the README's listing and study file, CONTRIBUTING's example model."""
+"""What the documents show runs: the README's listing and study file, CONTRIBUTING's example model, how-to pages."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import vbinfer as vb
@@ -56,8 +57,6 @@ def test_the_study_file_of_the_readme_is_sound(tmp_path):
 
 def test_the_gradient_route_of_the_readme_recovers_the_coupling():
     """The likelihood of the README with a deterministic two-node network whose exact output is the data, plus noise."""
-    import numpyro.distributions as dist
-
     ode = vb.Simulator(
         vb.models.Linear(gamma=-0.05),
         vb.Connectome([[0.0, 1.0], [0.5, 0.0]], [[0.0, 0.0], [0.0, 0.0]]),
@@ -121,3 +120,94 @@ def test_the_table_of_models_is_complete():
     )
     classes = [n for n, m in vars(vb.models).items() if isinstance(m, type) and not n.startswith("Abstract")]
     assert sorted(set(listed) & set(classes)) == sorted(n for n in classes if not n.endswith("State"))
+
+
+def pieces(page: str) -> list[str]:
+    """Every Python block of a page of docs/how-to."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to" / page).read_text(), flags=re.DOTALL)
+
+
+def run(page: str, names: dict | None = None, fast: tuple[str, str] | None = None) -> dict:
+    """The names that a page leaves behind; `fast` is a piece of its text and what is run instead."""
+    names, pages = {"jax": jax, "np": np, "vb": vb, **(names or {})}, pieces(page)
+    assert fast is None or any(fast[0] in code for code in pages)
+    for code in pages:
+        exec(compile(code if fast is None else code.replace(*fast), page, "exec"), names)
+    return names
+
+
+def test_the_index_of_the_how_to_pages_is_complete_and_its_links_lead_somewhere():
+    folder = ROOT / "docs/how-to"
+    linked = set(re.findall(r"\]\(([\w./-]+)\)", (folder / "README.md").read_text()))
+    assert {path.name for path in folder.glob("*.md")} - {"README.md"} <= linked
+    for page in folder.glob("*.md"):
+        for link in re.findall(r"\]\(([\w./-]+)\)", page.read_text()):
+            assert (folder / link).exists(), f"{page.name} links {link}"
+
+
+def test_the_page_on_bounded_priors_leaves_no_draw_outside():
+    names = run("bounded-priors.md")
+    assert names["outside"] == 0
+    rate = names["posterior"].theta["rate"].ravel()
+    assert rate.min() >= 0.0
+    assert np.quantile(rate, 0.05) < 0.1  # the posterior does lean on the edge
+    np.testing.assert_allclose([float(value) for value in names["z"].values()], 0.0, atol=1e-6)
+    np.testing.assert_allclose(float(names["density_of_z"]), -np.log(2.0 * np.pi), rtol=1e-5)
+
+
+def test_the_page_on_several_modes_shows_that_chains_disagree_and_weighs_the_modes():
+    """Quadrature over (a, b): the share of a > 0 and the evidence, from the density written out anew."""
+    names = run("multimodality.md")
+    a, b = np.meshgrid(np.linspace(-4.0, 4.0, 1_601), np.linspace(0.2, 4.0, 1_200), indexing="ij")
+    log_p = -0.5 * (a - 0.3) ** 2 - 0.5 * (np.log(b) / 0.3) ** 2 - np.log(b * 0.3) - np.log(2.0 * np.pi)
+    for reading in (0.95, 1.1, 1.0):
+        log_p += -0.5 * ((reading - a * a * b) / 0.1) ** 2 - np.log(0.1 * np.sqrt(2.0 * np.pi))
+    weight = np.exp(log_p - log_p.max())
+    positive = weight[a > 0].sum() / weight.sum()
+    evidence = np.log(weight.sum()) + log_p.max() + np.log((a[1, 0] - a[0, 0]) * (b[0, 1] - b[0, 0]))
+    assert vb.rhat(names["chains"])["a"] > 1.5
+    assert len(names["best"].basins) == 2
+    posterior, repeats = names["posterior"], len(names["share"])
+    assert abs(names["share"].mean() - positive) < 4 * max(names["share"].std(ddof=1), 0.02) / np.sqrt(repeats)
+    assert abs(posterior.log_evidence - evidence) < 4 * max(posterior.info["log_evidence_error"], 0.02)
+    learned = names["learned"].theta["a"].ravel()
+    assert abs((learned > 0).mean() - positive) < 0.12
+    assert np.mean(np.abs(learned) < 0.5) < 0.1  # nothing is between the modes, and not much of it is drawn
+
+
+def test_the_page_on_failures_narrows_the_prior_to_where_simulations_are_valid(capsys):
+    """Simulations fail where p + q > 1, half of the prior."""
+    prior = vb.Prior({"p": dist.Uniform(0.0, 1.0), "q": dist.Uniform(0.0, 1.0)})
+
+    def simulator(theta, key):
+        y = jnp.stack([theta["p"], theta["q"]]) + 0.1 * jax.random.normal(key, (2,))
+        return jnp.where(theta["p"] + theta["q"] > 1.0, jnp.nan, y)
+
+    draws = vb.sample_prior_predictive(prior, simulator, n=2_000, key=jax.random.key(0), progress=False)
+    names = run("failed-simulations.md", {"prior": prior, "simulator": simulator, "draws": draws})
+    assert capsys.readouterr().out.count("% of ") >= 10
+    assert 0.45 < draws.valid.mean() < 0.55
+    assert names["more"].valid.mean() > 0.95
+    assert names["info"].info_gain > 1.0
+
+
+def test_the_page_on_rounds_comes_to_the_posterior(tmp_path, monkeypatch):
+    """theta seen through two readings with sd 0.1 under a wide prior: N(mean of x_o, 0.1^2 / 2)."""
+    monkeypatch.chdir(tmp_path)
+    prior = vb.Prior({"p": dist.Uniform(-5.0, 5.0), "q": dist.Normal(1.0, 2.0)})
+
+    def simulator(theta, key):
+        return jnp.stack([theta["p"], theta["p"], theta["q"]]) + 0.1 * jax.random.normal(key, (3,))
+
+    x_o = np.array([1.0, 1.1, 2.0])
+    start = vb.sample_prior_predictive(prior, simulator, n=500, key=jax.random.key(5), progress=False)
+    amortized, _ = vb.NPE(density=vb.MDN()).fit(start, prior, key=jax.random.key(6))
+    names = run(
+        "sequential-rounds.md",
+        {"prior": prior, "simulator": simulator, "x_o": x_o, "draws": start, "amortized": amortized},
+        fast=("rounds=4, n=500", "rounds=2, n=500"),
+    )
+    p = names["posterior"].theta["p"].ravel()
+    assert p.mean() == pytest.approx(1.05, abs=0.1 / np.sqrt(2.0))
+    assert p.std() == pytest.approx(0.1 / np.sqrt(2.0), rel=0.5)
+    assert 0.0 < names["region"].mass < 0.5

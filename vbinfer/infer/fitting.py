@@ -61,7 +61,8 @@ def check_options(estimator: Any, **kinds: tuple[type, str]) -> None:
         if not isinstance(value, kind):
             given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
             raise TypeError(f"{name}({option}=...) was given {given}; expected {wanted}")
-    as_count(estimator.ensemble, "ensemble")
+    if estimator.ensemble is not None:
+        as_count(estimator.ensemble, "ensemble")
 
 
 class Job(NamedTuple):

@@ -31,6 +31,7 @@ from vbinfer.infer.training import Data, Training
 from vbinfer.priors.prior import Prior
 
 _BATCH = 64
+_FEW = 4_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,9 @@ class NPE:
             of a parameter over the regions of a brain.
         embedding: a network between x and the density: options such as `vb.embeddings.Conv(...)`, or your own
             `eqx.Module` from `[F]` to `[out]`; None gives the density x itself, standardised.
-        ensemble: networks trained side by side, whose equal mixture is q; three to five give a better density and
-            cost as many times as much.
+        ensemble: networks trained side by side, whose equal mixture is q: a better density, less sure of itself, at
+            so many times the cost. None: two with fewer than 4,000 draws, where a single network learns them by heart,
+            else one.
         training: `vb.Training(...)`: epochs, batch size, step size, patience, share held out.
 
     Papamakarios & Murray 2016, NeurIPS, doi:10.48550/arXiv.1605.06376; Greenberg, Nonnenmacher & Macke 2019, ICML,
@@ -61,7 +63,7 @@ class NPE:
 
     density: AbstractDensity = dataclasses.field(default_factory=NSF)
     embedding: Any = None
-    ensemble: int = 1
+    ensemble: int | None = None
     training: Training = dataclasses.field(default_factory=Training)
 
     def __post_init__(self) -> None:
@@ -99,13 +101,24 @@ class NPE:
         check_proposal(draws, prior)
         if isinstance(self.density, Regional):
             self.density.check(prior)
-        width = made.h.shape[-1]
-        job = fitting.Job(lambda k: self._build(k, prior.z_dim, width), _loss, made.z, made.h, self._study())
-        members, trained = fitting.fit_members(made, job, self, progress, checkpoint)
-        network = mixture(members, self.ensemble)
+        width, chosen = made.h.shape[-1], self._chosen(len(made.fitting))
+        job = fitting.Job(lambda k: self._build(k, prior.z_dim, width), _loss, made.z, made.h, chosen._study())
+        members, trained = fitting.fit_members(made, job, chosen, progress, checkpoint)
+        network = mixture(members, chosen.size)
         gain = float(jnp.mean(_log_ratio(network, made.z[made.held], made.h[made.held], prior)))
         info = fitting.record(made, trained, "NPE", gain)
-        return AmortizedPosterior(prior, self, network, made.space, fitting.notes(info)), info
+        return AmortizedPosterior(prior, chosen, network, made.space, fitting.notes(info)), info
+
+    @property
+    def size(self) -> int:
+        """Number of networks; 1 while it is left open."""
+        return self.ensemble or 1
+
+    def _chosen(self, n: int) -> "NPE":
+        """These options with a number of networks, for n draws to train on."""
+        if self.ensemble is not None:
+            return self
+        return dataclasses.replace(self, ensemble=2 if n < _FEW else 1)
 
     def _build(self, key: PRNGKey, dim: int, width: int) -> AbstractConditional:
         k_embedding, k_density = jax.random.split(key)
@@ -215,7 +228,7 @@ class AmortizedPosterior:
         embedding = None if header["embedding"] is None else embedding_from_spec(header["embedding"])
         estimator = NPE(density_from_spec(header["density"]), embedding, header["ensemble"])
         build = lambda k: estimator._build(k, prior.z_dim, len(space.names))  # noqa: E731
-        empty = mixture(fitting.build_members(build, estimator.ensemble), estimator.ensemble)
+        empty = mixture(fitting.build_members(build, estimator.size), estimator.size)
         network = fitting.network_from_arrays(empty, arrays, header["versions"])
         return cls(prior, estimator, network, space, header["info"])
 
