@@ -7,9 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
 import pytest
 import scipy.stats as st
 
+from vbinfer.infer.conditional import draw as conditional_draw
 from vbinfer.infer.conditional import mixture, stack
 from vbinfer.infer.densities import DENSITIES, density_from_spec
 from vbinfer.infer.flows import MAF, NSF
@@ -147,3 +149,28 @@ def test_the_listing_of_the_page_runs():
     names: dict = {}
     exec(compile(quick, "choose-a-density.md", "exec"), names)
     assert sorted(names["gains"]) == ["MAF", "MDN", "NSF"]
+
+
+@pytest.mark.parametrize(("dim", "width", "depth"), [(1, 8, 1), (2, 7, 2), (5, 12, 3), (5, 3, 1)])
+def test_a_staged_inverse_is_that_of_flowjax_with_its_log_determinant(dim, width, depth):
+    """Each hidden unit evaluated once, also where there are fewer of them than coordinates."""
+    layer = MAF(width=width, depth=depth).layer(jax.random.key(0), dim, len(CONTEXT))
+    params, rest = eqx.partition(layer, eqx.is_inexact_array)
+    leaves, structure = jax.tree_util.tree_flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    layer = paramax.unwrap(eqx.combine(jax.tree_util.tree_unflatten(structure, moved), rest))
+    noise = jax.random.normal(jax.random.key(2), (dim,))
+    y, log_det = layer.inverse_and_log_det(noise, CONTEXT)
+    usual, usual_log_det = layer.inner.inverse_and_log_det(noise, CONTEXT)
+    np.testing.assert_allclose(y, usual, atol=2e-6)
+    assert float(log_det) == pytest.approx(float(jnp.sum(usual_log_det)), abs=5e-6)
+    jacobian = jax.jacobian(lambda e: layer.inverse_and_log_det(e, CONTEXT)[0])(noise)
+    assert float(log_det) == pytest.approx(float(jnp.linalg.slogdet(jacobian)[1]), abs=2e-4)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_draws_come_with_their_log_density(name):
+    density = bent(name, 3)
+    y, log_q = eqx.filter_jit(conditional_draw)(density, CONTEXT, jax.random.key(3), 200)
+    np.testing.assert_allclose(log_q, jax.vmap(lambda one: density.log_prob(one, CONTEXT))(y), atol=2e-3)

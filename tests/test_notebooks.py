@@ -13,7 +13,7 @@ FAST = {
     DEMO: "n_draws = 256\nt1 = 240e3\nn_checks = 20\nseed = 0",
     "02_neural_posterior.ipynb": "n_draws = 512\nn_test = 50\nt1 = 3e3\nseed = 0",
     "03_gradients_and_nuts.ipynb": "num_warmup = 200\nnum_samples = 300\nnum_chains = 2\nseed = 0",
-    "04_choose_a_method.ipynb": "n_draws = 1_024\nnum_samples = 300\nseed = 0",
+    "04_choose_a_method.ipynb": "n_draws = 1_024\nnum_samples = 200\nseed = 0",
 }
 
 

@@ -80,6 +80,17 @@ class Mixture(AbstractConditional):
         return jax.random.permutation(k_order, rows)[:n]
 
 
+def draw(density: AbstractConditional, c: Array, key: PRNGKey, n: int) -> tuple[Array, Array]:
+    """n draws `[n, D]` given one context and log q of each, together where the density has a quicker way."""
+    if isinstance(density, Embedded):
+        return draw(density.density, density.embedding(c), key, n)
+    together = getattr(density, "sample_and_log_prob", None)
+    if together is not None:
+        return together(c, key, n)
+    y = density.sample(c, key, n)
+    return y, jax.vmap(lambda one: density.log_prob(one, c))(y)
+
+
 def stack(members: Sequence[Any]) -> Any:
     """One module whose arrays carry a leading axis, from modules of one structure."""
     parts = [eqx.partition(member, eqx.is_array) for member in members]

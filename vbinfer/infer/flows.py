@@ -14,6 +14,7 @@ from flowjax.bijections import AbstractBijection
 from jaxtyping import Array
 
 from vbinfer._typing import PRNGKey
+from vbinfer.infer.autoregressive import Autoregressive
 from vbinfer.infer.conditional import AbstractConditional, AbstractDensity, stack
 from vbinfer.priors.transforms import normal_log_prob
 
@@ -33,8 +34,13 @@ class Flow(AbstractConditional):
 
     def sample(self, c: Array, key: PRNGKey, n: int) -> Array:
         """n draws `[n, D]` given one context."""
-        ready = paramax.unwrap(self.bijection)
-        return jax.vmap(lambda noise: ready.inverse(noise, c))(jax.random.normal(key, (n, self.dim)))
+        return self.sample_and_log_prob(c, key, n)[0]
+
+    def sample_and_log_prob(self, c: Array, key: PRNGKey, n: int) -> tuple[Array, Array]:
+        """n draws `[n, D]` given one context, and log q of each `[n]`, which the inverse gives along the way."""
+        ready, noise = paramax.unwrap(self.bijection), jax.random.normal(key, (n, self.dim))
+        y, log_det = jax.vmap(lambda one: ready.inverse_and_log_det(one, c))(noise)
+        return y, jnp.sum(normal_log_prob(noise), axis=-1) - log_det
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,16 +129,9 @@ class MAF(AbstractFlow):
     depth: int = 2
 
     def layer(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
-        layer = fb.MaskedAutoregressive(
-            key,
-            transformer=fb.Chain([_affine(), SinhArcsinh()]),
-            dim=dim,
-            cond_dim=cond_dim,
-            nn_width=self.width,
-            nn_depth=self.depth,
-            nn_activation=jnp.tanh,
-        )
-        return _quiet_autoregressive(layer)
+        bend = fb.Chain([_affine(), SinhArcsinh()])
+        network = {"nn_width": self.width, "nn_depth": self.depth, "nn_activation": jnp.tanh}
+        return Autoregressive(key, dim, cond_dim, bend, **network)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +140,7 @@ class NSF(AbstractFlow):
 
     Outside `[-interval, interval]` a spline is the identity. With coupling layers, the default, half of the coordinates
     are bent given the other half and x, which samples in one pass; with `autoregressive=True` each is bent given those
-    before it and x: more expressive per layer, but D passes for a draw.
+    before it and x: more expressive per layer, but a draw goes through the coordinates one by one.
 
     Args:
         layers: layers.
@@ -165,20 +164,11 @@ class NSF(AbstractFlow):
         spline = fb.Chain([_affine(), fb.RationalQuadraticSpline(knots=self.knots, interval=self.interval)])
         network = {"nn_width": self.width, "nn_depth": self.depth, "nn_activation": jnp.tanh}
         if self.autoregressive:
-            layer = fb.MaskedAutoregressive(key, transformer=spline, dim=dim, cond_dim=cond_dim, **network)
-            return _quiet_autoregressive(layer)
+            return Autoregressive(key, dim, cond_dim, spline, **network)
         layer = fb.Coupling(key, transformer=spline, untransformed_dim=dim // 2, dim=dim, cond_dim=cond_dim, **network)
         last = lambda f: f.conditioner.layers[-1]  # noqa: E731
         zeros = jnp.zeros_like(last(layer).weight), jnp.zeros_like(last(layer).bias)
         return eqx.tree_at(lambda f: (last(f).weight, last(f).bias), layer, zeros)
-
-
-def _quiet_autoregressive(layer: fb.MaskedAutoregressive) -> fb.MaskedAutoregressive:
-    """The layer with its last weights 0, so that it starts as the identity."""
-    last = lambda f: f.masked_autoregressive_mlp.layers[-1]  # noqa: E731
-    masked = last(layer).weight
-    zeroed = eqx.tree_at(lambda w: w.args, masked, tuple(_zero(item) for item in masked.args))
-    return eqx.tree_at(lambda f: (last(f).weight, last(f).bias), layer, (zeroed, jnp.zeros_like(last(layer).bias)))
 
 
 def _affine() -> AbstractBijection:
@@ -195,7 +185,3 @@ def _positive(value: Array) -> Array:
 
 def _tail(value: Array) -> Array:
     return jnp.exp(jnp.tanh(value))
-
-
-def _zero(item: Any) -> Any:
-    return jnp.zeros_like(item) if eqx.is_inexact_array(item) else item

@@ -16,7 +16,7 @@ from vbinfer import _io
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.execute.lanes import as_count, as_key
 from vbinfer.infer import fitting
-from vbinfer.infer.conditional import AbstractConditional, AbstractDensity, Embedded, mixture
+from vbinfer.infer.conditional import AbstractConditional, AbstractDensity, Embedded, draw, mixture
 from vbinfer.infer.densities import density_from_spec
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.embeddings import AbstractEmbedding, check_embedding, describe, embed, embedding_from_spec
@@ -260,8 +260,9 @@ def _log_prob(prior: Prior, network: AbstractConditional, standardise: Standardi
 def _sample(
     prior: Prior, network: AbstractConditional, standardise: Standardise, x: Array, key: PRNGKey, n: int
 ) -> tuple[Theta, Array]:
-    theta = prior.constrain(prior.unravel_z(network.sample(standardise(x), key, n)))[0]
-    return theta, _log_prob(prior, network, standardise, theta, x)
+    z, log_q = draw(network, standardise(x), key, n)
+    theta, log_det = prior.constrain(prior.unravel_z(z))
+    return theta, log_q - log_det
 
 
 @eqx.filter_jit
