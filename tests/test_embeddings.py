@@ -212,6 +212,7 @@ def series_gain(embedding, epochs):
     return float(np.mean(amortized.log_prob({"phi": phi}, x.reshape(1000, -1)))) + np.log(1.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERIES)
 def test_a_series_gives_most_of_what_its_likelihood_knows(name):
     attainable = attainable_gain()
@@ -320,6 +321,7 @@ def test_what_cannot_embed_is_refused_when_the_estimator_is_made():
         check_embedding("conv")
 
 
+@pytest.mark.slow
 def test_the_listings_of_the_page_run():
     page = (Path(__file__).parent.parent / "docs/how-to/own-network.md").read_text()
     names: dict = {}

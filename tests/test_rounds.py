@@ -232,6 +232,7 @@ def divergence(fit):
     return 0.5 * (np.trace(precision @ cov) - 4 + moved @ precision @ moved - np.linalg.slogdet(precision @ cov)[1])
 
 
+@pytest.mark.slow
 def test_rounds_are_nearer_the_exact_posterior_than_one_round_of_as_many_draws():
     several, single = divergence(three()), divergence(rounds(1, 3 * 384))
     assert several < 0.3 * single

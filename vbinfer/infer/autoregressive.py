@@ -40,17 +40,20 @@ class Autoregressive(AbstractBijection):
 
     def transform_and_log_det(self, x: Array, condition: Array | None = None) -> tuple[Array, Array]:
         """Noise and log |d noise / dx|."""
-        return self.inner.transform_and_log_det(x, condition)
+        y, log_det = self.inner.transform_and_log_det(x, condition)
+        return y, jnp.asarray(log_det)
 
     def inverse_and_log_det(self, y: Array, condition: Array | None = None) -> tuple[Array, Array]:
         """x and log |dx / d noise|."""
         if self.shape[0] > _UNROLLED:
-            return self.inner.inverse_and_log_det(y, condition)
+            x, log_det = self.inner.inverse_and_log_det(y, condition)
+            return x, jnp.asarray(log_det)
         return self._staged(y, condition)
 
     def _staged(self, y: Array, condition: Any) -> tuple[Array, Array]:
         dim, network = self.shape[0], self.inner.masked_autoregressive_mlp
-        first, *middle, last = network.layers
+        layers: Any = network.layers  # biases are there
+        first, *middle, last = layers
         per = last.weight.shape[0] // dim
         seen = first.weight[:, dim:] @ condition + first.bias
         x, log_det = [], jnp.zeros(())
