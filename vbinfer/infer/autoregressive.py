@@ -41,13 +41,13 @@ class Autoregressive(AbstractBijection):
     def transform_and_log_det(self, x: Array, condition: Array | None = None) -> tuple[Array, Array]:
         """Noise and log |d noise / dx|."""
         y, log_det = self.inner.transform_and_log_det(x, condition)
-        return y, jnp.asarray(log_det)
+        return jnp.asarray(y), jnp.asarray(log_det)
 
     def inverse_and_log_det(self, y: Array, condition: Array | None = None) -> tuple[Array, Array]:
         """x and log |dx / d noise|."""
         if self.shape[0] > _UNROLLED:
             x, log_det = self.inner.inverse_and_log_det(y, condition)
-            return x, jnp.asarray(log_det)
+            return jnp.asarray(x), jnp.asarray(log_det)
         return self._staged(y, condition)
 
     def _staged(self, y: Array, condition: Any) -> tuple[Array, Array]:
