@@ -155,6 +155,7 @@ def test_the_page_on_bounded_priors_leaves_no_draw_outside():
     np.testing.assert_allclose(float(names["density_of_z"]), -np.log(2.0 * np.pi), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_page_on_several_modes_shows_that_chains_disagree_and_weighs_the_modes():
     """Quadrature over (a, b): the share of a > 0 and the evidence, from the density written out anew."""
     names = run("multimodality.md")
@@ -175,6 +176,7 @@ def test_the_page_on_several_modes_shows_that_chains_disagree_and_weighs_the_mod
     assert np.mean(np.abs(learned) < 0.5) < 0.1  # nothing is between the modes, and not much of it is drawn
 
 
+@pytest.mark.slow
 def test_the_page_on_failures_narrows_the_prior_to_where_simulations_are_valid(capsys):
     """Simulations fail where p + q > 1, half of the prior."""
     prior = vb.Prior({"p": dist.Uniform(0.0, 1.0), "q": dist.Uniform(0.0, 1.0)})
@@ -191,6 +193,7 @@ def test_the_page_on_failures_narrows_the_prior_to_where_simulations_are_valid(c
     assert names["info"].info_gain > 1.0
 
 
+@pytest.mark.slow
 def test_the_page_on_rounds_comes_to_the_posterior(tmp_path, monkeypatch):
     """theta seen through two readings with sd 0.1 under a wide prior: N(mean of x_o, 0.1^2 / 2)."""
     monkeypatch.chdir(tmp_path)

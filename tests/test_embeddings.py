@@ -148,6 +148,7 @@ def test_the_order_of_trials_changes_nothing():
     assert one.std(0).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_exchangeable_trials_give_the_conjugate_posterior():
     """mu ~ N(1, 2^2); 12 trials of (mu + N(0, 1.5^2), 5 - mu / 2 + N(0, 2^2))."""
     rng = np.random.default_rng(0)

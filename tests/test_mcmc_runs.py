@@ -283,6 +283,7 @@ print(json.dumps([len(jax.devices()), apart, message]))
 """
 
 
+@pytest.mark.slow
 def test_chains_over_devices_are_the_chains_of_one_program():
     done = subprocess.run([sys.executable, "-c", PARALLEL], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

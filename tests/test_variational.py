@@ -60,6 +60,7 @@ def bend_evidence():
 
 
 @pytest.mark.filterwarnings("ignore:Pareto k")
+@pytest.mark.slow
 def test_a_flow_follows_a_banana_that_a_normal_cannot():
     exact = bend_evidence()
     full = vb.fit_vi(BENT, bend, 0.0, num_steps=1000, key=KEY)
@@ -115,6 +116,7 @@ def test_pathfinder_on_a_linear_regression_and_as_a_start_of_chains():
 
 
 @pytest.mark.filterwarnings("ignore:Pareto k")
+@pytest.mark.slow
 def test_pathfinder_on_a_banana_and_on_two_modes():
     bent = vb.pathfinder(BENT, bend, 0.0, num_paths=6, key=KEY)
     assert abs(bent.theta["x"].mean()) < 0.8
