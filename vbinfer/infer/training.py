@@ -16,7 +16,7 @@ from vbinfer.infer.checkpoint import Checkpoint
 
 _STILL_IMPROVING = 0.02
 _BY_HEART = 0.05
-_STEPS, _EPOCHS = 1_000, (25, 60)
+_EPOCHS_AT_1000, _EPOCHS = 94, (25, 120)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Training:
     epochs without a better held-out loss; the parameters of the best epoch are kept.
 
     Args:
-        max_epochs: passes over the draws at most; None: about 1,000 gradient steps, within 25 to 60 passes.
+        max_epochs: passes over the draws at most; None: 94 with 1,000 draws, falling with the square root of
+            their number, within 25 to 120.
         batch_size: draws per gradient step.
         learning_rate: largest step size.
         patience: epochs without a better held-out loss before stopping.
@@ -69,7 +70,7 @@ class Training:
         """Passes over n draws at most."""
         if self.max_epochs is not None:
             return self.max_epochs
-        return int(np.clip(round(_STEPS * self.batch_size / n), *_EPOCHS))
+        return int(np.clip(round(_EPOCHS_AT_1000 * (n / 1_000) ** -0.5), *_EPOCHS))
 
 
 class Data(NamedTuple):
