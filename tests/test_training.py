@@ -165,7 +165,7 @@ def test_a_loss_still_falling_at_the_cap_is_not_converged():
 
 
 def test_epochs_follow_from_the_number_of_draws():
-    """About 1,000 steps of 200 draws, within 25 to 60 passes."""
+    """94 with 1,000 draws, falling with the square root of their number, within 25 to 120."""
     assert [Training().epochs(n) for n in (500, 4_000, 5_000, 100_000)] == [120, 47, 42, 25]
     assert Training(max_epochs=7).epochs(100_000) == 7
 
