@@ -176,12 +176,22 @@ def test_a_likelihood_that_turns_nan_gives_divergences_and_no_nan(name):
     assert np.isfinite(posterior.log_prob).all()
 
 
+def hair(theta, _):
+    """Finite within a hair of 0 only, so that every step of use leaves it."""
+    return jnp.where(jnp.abs(theta["a"]) + jnp.abs(theta["b"]) < 1e-5, 0.0, jnp.nan)
+
+
+@pytest.mark.parametrize("name", ["hmc-numpyro", "hmc-blackjax"])
+def test_a_collapsed_step_size_made_trajectories_of_hmc_without_end(name):
+    """A length of pi / 2 in steps that warm-up made vanish was 1e30 of them, and the run did not return."""
+    init = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
+    options = {"init": init, "num_warmup": 50, "num_samples": 3, "num_chains": 2, "key": KEY}
+    posterior = sample_mcmc(WALLED, hair, None, kernel=KERNELS[name], **options)
+    assert posterior.sample_stats["num_steps"].max() in (1023, 1024)  # the limit of steps, within rounding
+    assert np.abs(posterior.theta["a"]).max() < 1e-5
+
+
 def test_mclmc_refuses_a_step_that_collapsed():
-    """The likelihood is finite within a hair of 0 only, so that every step of use leaves it."""
-
-    def hair(theta, _):
-        return jnp.where(jnp.abs(theta["a"]) + jnp.abs(theta["b"]) < 1e-5, 0.0, jnp.nan)
-
     init = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
     with pytest.raises(ValueError, match=r"step size of 2 of 2 chains collapsed in warm-up.*vb\.NUTS\(\)"):
         sample_mcmc(WALLED, hair, None, kernel=MCLMC(), init=init, num_warmup=50, num_samples=1, num_chains=2, key=KEY)
@@ -200,7 +210,7 @@ ONE = Prior({"g": dist.Normal(0.0, 1.0)})
         (lambda: HMC(trajectory_length=-1.0), "trajectory_length=-1.0 was given; expected a positive number"),
         (lambda: HMC(target_accept=0.0), r"expected a number in \(0, 1\)"),
         (lambda: MCLMC(energy_variance=0.0), "energy_variance=0.0 was given; expected a positive number"),
-        (lambda: MCLMC(steps_per_draw=2.5), "steps_per_draw=2.5 was given; expected a whole number"),
+        (lambda: MCLMC(steps_per_draw=0), "steps_per_draw=0 was given; expected a whole number"),
         (
             lambda: sample_mcmc(ONE, lambda theta, _: -(theta["g"] ** 2), None, kernel=MCLMC(), key=KEY),
             "'g' is the only one; write kernel=vb.NUTS",

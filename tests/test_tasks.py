@@ -39,16 +39,16 @@ def same_moments(x, mean, cov):
 
 
 def test_linear_gaussian_moments_likelihood_and_posterior():
-    task, theta = tasks.linear_gaussian(), np.array([0.4, -2.0, 1.5])
+    task, theta = tasks.linear_gaussian(), np.array([0.4, -2.0, 1.5, 11.0, 0.15])
     A, b, S, P, m = (getattr(gaussians, f"_{name}") for name in ("GAIN", "OFFSET", "NOISE_COV", "PRIOR_COV", "MEAN"))
     same_moments(simulate(task, theta), A @ theta + b, S)
-    x = np.array([0.3, 7.0, 1.2, -1.0, 6.0])
+    x = np.array([0.3, 7.0, 1.2, -1.0, -2.0, 3.0, -2.5, 9.5, -1.5, 6.0])
     expected = st.multivariate_normal(A @ theta + b, S).logpdf(x)
     assert float(task.log_likelihood({"theta": jnp.asarray(theta)}, x)) == pytest.approx(expected, abs=1e-4)
     # the posterior as the conditional of the joint normal of (theta, x), by its precision
     joint = np.linalg.inv(np.block([[P, P @ A.T], [A @ P, A @ P @ A.T + S]]))
-    cov = np.linalg.inv(joint[:3, :3])
-    mean = m - cov @ joint[:3, 3:] @ (x - A @ m - b)
+    cov = np.linalg.inv(joint[:5, :5])
+    mean = m - cov @ joint[:5, 5:] @ (x - A @ m - b)
     same_moments(task.sample(x, n=N, key=KEY).ravel().astype(float), mean, cov)
 
 

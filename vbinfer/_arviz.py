@@ -44,7 +44,8 @@ def sample_stats(stats: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def rhat(theta: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rank-normalised split R-hat by leaf, of leaves `[chain, draw, ...]`."""
-    return _arrays(arviz().rhat(dataset(theta), method="rank"), theta)
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a parameter that is constant it is NaN, in silence
+        return _arrays(arviz().rhat(dataset(theta), method="rank"), theta)
 
 
 def ess(theta: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
@@ -59,3 +60,16 @@ def mcse(theta: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
 
 def _arrays(result: Any, like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.asarray(result[name].values, float) for name in like}
+
+
+def psis(log_ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pareto-smoothed log weights `[n, draw]`, summing to one, and Pareto k `[n]`, of log ratios `[n, draw]`."""
+    az = arviz()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large k, which the caller reports with a remedy
+        if hasattr(az, "psislw"):
+            weights, k = az.psislw(log_ratios)
+        else:  # 1.x keeps it in the array layer of arviz-stats
+            layer = importlib.import_module("arviz_stats.base").array_stats
+            weights, k = layer.psislw(log_ratios, axis=-1)
+    return np.asarray(weights, float), np.asarray(k, float)

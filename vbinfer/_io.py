@@ -20,6 +20,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, tokenize.T
 _LOADERS = {
     "posterior": "vbinfer.infer.posterior:Posterior.from_saved",
     "map": "vbinfer.infer.optimise:MapFit.from_saved",
+    "calibration": "vbinfer.diagnostics.calibration.result:Calibration.from_saved",
     "draws": "vbinfer.infer.draws:Draws.from_saved",
     "npe": "vbinfer.infer.npe:AmortizedPosterior.from_saved",
     "nle": "vbinfer.infer.nle:AmortizedLikelihood.from_saved",

@@ -91,6 +91,13 @@ def draw(density: AbstractConditional, c: Array, key: PRNGKey, n: int) -> tuple[
     return y, jax.vmap(lambda one: density.log_prob(one, c))(y)
 
 
+def pairwise(score: Callable[[Array, Array], Array], y: Array, c: Array) -> Array:
+    """`score(y, c)` `[...]` of rows y `[..., D]` and contexts c `[..., C]`; leading axes are broadcast."""
+    lead = jnp.broadcast_shapes(y.shape[:-1], c.shape[:-1])
+    y, c = (jnp.broadcast_to(value, (*lead, value.shape[-1])) for value in (y, c))
+    return jnp.vectorize(score, signature="(d),(c)->()")(y, c)
+
+
 def stack(members: Sequence[Any]) -> Any:
     """One module whose arrays carry a leading axis, from modules of one structure."""
     parts = [eqx.partition(member, eqx.is_array) for member in members]

@@ -329,8 +329,10 @@ def _by_column(options: Any, width: int) -> np.ndarray:
     return np.tile(np.arange(options.shape[1]), options.shape[0])
 
 
-def embedding_from_spec(spec: dict[str, Any]) -> AbstractEmbedding:
-    """The embedding that `to_spec` described."""
+def embedding_from_spec(spec: dict[str, Any] | None) -> AbstractEmbedding | None:
+    """The embedding that `describe` described; None for none."""
+    if spec is None:
+        return None
     options = {name: tuple(value) if name == "shape" else value for name, value in spec.items() if name != "name"}
     return EMBEDDINGS[spec["name"]](**options)
 
@@ -350,6 +352,15 @@ def check_embedding(embedding: Any) -> None:
         raise TypeError(
             f"embedding={given} was given; expected options such as vb.embeddings.Conv(shape=(time, channel)), an "
             "eqx.Module of your own from [F] to [out], or None"
+        )
+
+
+def check_saved(embedding: Any) -> None:
+    """Refuse to save a module of the user's."""
+    if embedding is not None and not isinstance(embedding, AbstractEmbedding):
+        raise TypeError(
+            f"the embedding {type(embedding).__name__} is your own, and a file holds no code; save the draws and "
+            "the key and fit again, or use one of vb.embeddings"
         )
 
 

@@ -15,7 +15,7 @@ from vbinfer import _io
 from vbinfer._typing import PRNGKey
 from vbinfer.execute.lanes import as_count, as_key, key_words
 from vbinfer.infer.checkpoint import Checkpoint
-from vbinfer.infer.conditional import stack
+from vbinfer.infer.conditional import AbstractConditional, stack
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.embeddings import AbstractEmbedding
 from vbinfer.infer.fit_info import FitInfo
@@ -73,6 +73,11 @@ class Job(NamedTuple):
     y: Array
     c: Array
     study: Mapping[str, Any]
+
+
+def likelihood_loss(network: AbstractConditional, batch: Data, _: PRNGKey) -> Array:
+    """Mean negative log q(y | c)."""
+    return -jnp.mean(jax.vmap(network.log_prob)(batch.y, batch.c))
 
 
 def fit_members(

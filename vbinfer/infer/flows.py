@@ -96,14 +96,20 @@ class SinhArcsinh(AbstractBijection):
 
     def transform_and_log_det(self, x: Array, condition: Array | None = None) -> tuple[Array, Array]:
         """y and log dy/dx."""
-        u = self.tail * jnp.arcsinh(x) + self.skew
-        log_cosh = jnp.abs(u) + jnp.log1p(jnp.exp(-2.0 * jnp.abs(u))) - jnp.log(2.0)
-        return jnp.sinh(u), log_cosh + jnp.log(self.tail) - 0.5 * jnp.log1p(x**2)
+        inner = jnp.arcsinh(x)
+        outer = self.tail * inner + self.skew
+        return jnp.sinh(outer), _log_cosh(outer) - _log_cosh(inner) + jnp.log(self.tail)
 
     def inverse_and_log_det(self, y: Array, condition: Array | None = None) -> tuple[Array, Array]:
         """x and log dx/dy."""
-        x = jnp.sinh((jnp.arcsinh(y) - self.skew) / self.tail)
-        return x, -self.transform_and_log_det(x)[1]
+        outer = jnp.arcsinh(y)
+        inner = (outer - self.skew) / self.tail
+        return jnp.sinh(inner), _log_cosh(inner) - _log_cosh(outer) - jnp.log(self.tail)
+
+
+def _log_cosh(value: Array) -> Array:
+    """log cosh without overflow."""
+    return jnp.abs(value) + jnp.log1p(jnp.exp(-2.0 * jnp.abs(value))) - jnp.log(2.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,30 +1,26 @@
 """Neural likelihood estimation in JAX: a density of the summary given the parameters, and the posterior by NUTS."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer import _io
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.infer import fitting, surrogate
-from vbinfer.infer.conditional import AbstractConditional, AbstractDensity, mixture
+from vbinfer.infer.conditional import AbstractConditional, AbstractDensity, mixture, pairwise
 from vbinfer.infer.densities import density_from_spec
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.flows import MAF
 from vbinfer.infer.observed import SummarySpace
-from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.standardise import Standardise
-from vbinfer.infer.surrogate import ThetaContext
-from vbinfer.infer.training import Data, Training
+from vbinfer.infer.surrogate import AbstractSurrogate, ThetaContext
+from vbinfer.infer.training import Training
 from vbinfer.priors.prior import Prior
 
 
@@ -74,13 +70,12 @@ class NLE:
             ValueError: also when no feature varies over the draws.
         """
         made = fitting.ready(draws, prior, self.training, key)
-        varies = np.flatnonzero(np.asarray(made.space.standardise.varies))
+        varies = _varying(made.space)
         if len(varies) == 0:
             raise ValueError("no feature of x varies over the draws; give summaries that depend on theta or on noise")
         context = ThetaContext.fit(prior, made.z[made.fitting])
-        study = {"density": self.density.to_spec(), "ensemble": self.ensemble}
         c, build = context(made.z), lambda k: self.density.build(k, len(varies), context.width)
-        job = fitting.Job(build, _loss, made.h[:, varies], c, study)
+        job = fitting.Job(build, fitting.likelihood_loss, made.h[:, varies], c, self._study())
         members, trained = fitting.fit_members(made, job, self, progress, checkpoint)
         network = mixture(members, self.ensemble)
         held = made.held
@@ -88,8 +83,12 @@ class NLE:
         info = fitting.record(made, trained, "NLE", gain)
         return AmortizedLikelihood(prior, self, network, (made.space, context), fitting.notes(info)), info
 
+    def _study(self) -> dict[str, Any]:
+        return {"density": self.density.to_spec(), "ensemble": self.ensemble}
 
-class AmortizedLikelihood:
+
+@final
+class AmortizedLikelihood(AbstractSurrogate):
     """q(x | theta) of the simulator that it was trained on. Made by `NLE.fit`.
 
     Attributes:
@@ -98,23 +97,11 @@ class AmortizedLikelihood:
         info: JSON-able notes of the fit.
     """
 
-    def __init__(
-        self,
-        prior: Prior,
-        estimator: NLE,
-        network: AbstractConditional,
-        inputs: tuple[SummarySpace, ThetaContext],
-        info: Mapping[str, Any],
-    ) -> None:
-        self.prior, self.estimator, self.info = prior, estimator, dict(info)
-        self.space, self._context = inputs
-        self._network = network
-        self._varies = tuple(np.flatnonzero(np.asarray(self.space.standardise.varies)).tolist())
+    method = "NLE"
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the F features of x."""
-        return self.space.names
+    def _score(self) -> Callable[[Theta, Any], Array]:
+        return self.log_likelihood
 
     def log_likelihood(self, theta: Mapping[str, Any], x: Any) -> Array:
         """log q(x | theta), a normalised density over the features that varied in training; what `sample_mcmc` takes.
@@ -123,57 +110,29 @@ class AmortizedLikelihood:
             theta: leaves `[..., *shape]`, inside the prior.
             x: one summary `[F]`, or one per theta `[..., F]`.
         """
-        if not isinstance(x, Tracer):
-            x = self.space.check(x, ndim=max(1, np.ndim(x)))
         values = {name: jnp.asarray(theta[name]) for name in theta}
-        parts = (self._context, self.space.standardise, self._varies)
-        return _log_likelihood(self._network, self.prior, parts, values, jnp.asarray(x))
-
-    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
-        """Draws from the posterior of one observation, by NUTS from starts resampled from the prior by likelihood.
-
-        Args:
-            x_o: observed summary `[F]`.
-            n: number of draws over all chains, rounded up to a multiple of their number.
-            key: randomness.
-            options: `kernel`, `num_chains` (20), `num_warmup` (300) of `vb.sample_mcmc`.
-
-        Returns:
-            A posterior with several chains; `log_prob` is log p(theta) + log q(x_o | theta), unnormalised.
-        """
-        return surrogate.sample_posterior(self, self.log_likelihood, "NLE", x_o, n, key, **options)
-
-    def outside(self, x_o: Any) -> tuple[str, ...]:
-        """Names of the features in which an observation lies beyond the range of the training draws."""
-        return self.space.outside(x_o)
+        parts = (self._context, self.space.standardise, tuple(_varying(self.space).tolist()))
+        return _log_likelihood(self._network, self.prior, parts, values, self.space.rows(x))
 
     def save(self, path: str | Path) -> None:
         """Write to one `.npz` of arrays and JSON; `vb.load(path)` rebuilds the same density, bit for bit."""
-        header = {
-            "prior": self.prior.to_spec(),
-            "density": self.estimator.density.to_spec(),
-            "ensemble": self.estimator.ensemble,
-            "names": list(self.names),
-            "info": self.info,
-            "versions": _io.versions("flowjax", "equinox"),
-        }
-        arrays = fitting.network_arrays(self._network) | self.space.standardise.to_arrays() | self._context.to_arrays()
-        _io.write(path, "nle", header, arrays)
+        self._write(path)
 
     @classmethod
     def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "AmortizedLikelihood":
         """Rebuild from what `save` wrote; called by `vb.load`."""
         prior, space = Prior.from_spec(header["prior"]), SummarySpace.from_saved(header["names"], arrays)
         estimator = NLE(density_from_spec(header["density"]), header["ensemble"])
-        context, varies = ThetaContext.from_arrays(prior, arrays), int(np.sum(np.asarray(space.standardise.varies)))
-        build = lambda k: estimator.density.build(k, varies, context.width)  # noqa: E731
+        context, varies = ThetaContext.from_arrays(prior, arrays), _varying(space)
+        build = lambda k: estimator.density.build(k, len(varies), context.width)  # noqa: E731
         empty = mixture(fitting.build_members(build, estimator.ensemble), estimator.ensemble)
         network = fitting.network_from_arrays(empty, arrays, header["versions"])
         return cls(prior, estimator, network, (space, context), header["info"])
 
 
-def _loss(network: AbstractConditional, batch: Data, _: PRNGKey) -> Array:
-    return -jnp.mean(jax.vmap(network.log_prob)(batch.y, batch.c))
+def _varying(space: SummarySpace) -> np.ndarray:
+    """Columns of the features that varied in training; the others have no density."""
+    return np.flatnonzero(np.asarray(space.standardise.varies))
 
 
 @eqx.filter_jit
@@ -187,7 +146,4 @@ def _log_likelihood(
     context, standardise, varies = parts
     c = context(prior.ravel_z(prior.unconstrain(theta)))
     y = standardise(x)[..., jnp.array(varies)]
-    lead = jnp.broadcast_shapes(c.shape[:-1], y.shape[:-1])
-    y, c = (jnp.broadcast_to(value, (*lead, value.shape[-1])) for value in (y, c))
-    log_q = jnp.vectorize(network.log_prob, signature="(d),(c)->()")(y, c)
-    return log_q + standardise.log_det(x)
+    return pairwise(network.log_prob, y, c) + standardise.log_det(x)

@@ -9,17 +9,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer import _io
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.execute.lanes import as_count, as_key
 from vbinfer.infer import fitting
-from vbinfer.infer.conditional import AbstractConditional, AbstractDensity, Embedded, draw, mixture
+from vbinfer.infer.conditional import AbstractConditional, AbstractDensity, Embedded, draw, mixture, pairwise
 from vbinfer.infer.densities import density_from_spec
 from vbinfer.infer.draws import Draws
-from vbinfer.infer.embeddings import AbstractEmbedding, check_embedding, describe, embed, embedding_from_spec
+from vbinfer.infer.embeddings import check_embedding, check_saved, describe, embed, embedding_from_spec
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.flows import NSF
 from vbinfer.infer.observed import SummarySpace
@@ -27,7 +26,7 @@ from vbinfer.infer.pairs import check_proposal
 from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.regional import Regional
 from vbinfer.infer.standardise import Standardise
-from vbinfer.infer.training import Data, Training
+from vbinfer.infer.training import Training
 from vbinfer.priors.prior import Prior
 
 _BATCH = 64
@@ -102,7 +101,9 @@ class NPE:
         if isinstance(self.density, Regional):
             self.density.check(prior)
         width, chosen = made.h.shape[-1], self._chosen(len(made.fitting))
-        job = fitting.Job(lambda k: self._build(k, prior.z_dim, width), _loss, made.z, made.h, chosen._study())
+        job = fitting.Job(
+            lambda k: self._build(k, prior.z_dim, width), fitting.likelihood_loss, made.z, made.h, chosen._study()
+        )
         members, trained = fitting.fit_members(made, job, chosen, progress, checkpoint)
         network = mixture(members, chosen.size)
         gain = float(jnp.mean(_log_ratio(network, made.z[made.held], made.h[made.held], prior)))
@@ -189,10 +190,8 @@ class AmortizedPosterior:
             theta: leaves `[..., *shape]`.
             x: one observation `[F]`, or one per theta `[..., F]`.
         """
-        if not isinstance(x, Tracer):
-            x = self.space.check(x, ndim=max(1, np.ndim(x)))
         values = {name: jnp.asarray(theta[name]) for name in theta}
-        return _log_prob(self.prior, self._network, self.space.standardise, values, jnp.asarray(x))
+        return _log_prob(self.prior, self._network, self.space.standardise, values, self.space.rows(x))
 
     def outside(self, x_o: Any) -> tuple[str, ...]:
         """Names of the features in which an observation lies beyond the range of the training draws."""
@@ -204,17 +203,10 @@ class AmortizedPosterior:
         Raises:
             TypeError: an embedding of your own, whose code a file cannot hold.
         """
-        embedding = self.estimator.embedding
-        if embedding is not None and not isinstance(embedding, AbstractEmbedding):
-            raise TypeError(
-                f"the embedding {type(embedding).__name__} is your own, and a file holds no code; save the draws and "
-                "the key and fit again, or use one of vb.embeddings"
-            )
+        check_saved(self.estimator.embedding)
         header = {
+            **self.estimator._study(),
             "prior": self.prior.to_spec(),
-            "density": self.estimator.density.to_spec(),
-            "embedding": None if embedding is None else embedding.to_spec(),
-            "ensemble": self.estimator.ensemble,
             "names": list(self.names),
             "info": self.info,
             "versions": _io.versions("flowjax", "equinox"),
@@ -225,16 +217,13 @@ class AmortizedPosterior:
     def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "AmortizedPosterior":
         """Rebuild from what `save` wrote; called by `vb.load`."""
         prior, space = Prior.from_spec(header["prior"]), SummarySpace.from_saved(header["names"], arrays)
-        embedding = None if header["embedding"] is None else embedding_from_spec(header["embedding"])
-        estimator = NPE(density_from_spec(header["density"]), embedding, header["ensemble"])
+        estimator = NPE(
+            density_from_spec(header["density"]), embedding_from_spec(header["embedding"]), header["ensemble"]
+        )
         build = lambda k: estimator._build(k, prior.z_dim, len(space.names))  # noqa: E731
         empty = mixture(fitting.build_members(build, estimator.size), estimator.size)
         network = fitting.network_from_arrays(empty, arrays, header["versions"])
         return cls(prior, estimator, network, space, header["info"])
-
-
-def _loss(network: AbstractConditional, batch: Data, _: PRNGKey) -> Array:
-    return -jnp.mean(jax.vmap(network.log_prob)(batch.y, batch.c))
 
 
 @eqx.filter_jit
@@ -247,11 +236,7 @@ def _log_ratio(network: AbstractConditional, z: Array, h: Array, prior: Prior) -
 @eqx.filter_jit
 def _log_prob(prior: Prior, network: AbstractConditional, standardise: Standardise, theta: Theta, x: Array) -> Array:
     z = prior.unconstrain(theta)
-    flat, h = prior.ravel_z(z), standardise(x)
-    lead = jnp.broadcast_shapes(flat.shape[:-1], h.shape[:-1])
-    flat, h = (jnp.broadcast_to(value, (*lead, value.shape[-1])) for value in (flat, h))
-    log_q = jnp.vectorize(network.log_prob, signature="(d),(f)->()")(flat, h)
-    value = log_q - prior.constrain(z)[1]
+    value = pairwise(network.log_prob, prior.ravel_z(z), standardise(x)) - prior.constrain(z)[1]
     inside = jnp.isfinite(prior.log_prob(theta)) & ~jnp.isnan(value)
     return jnp.where(inside, value, -jnp.inf)
 

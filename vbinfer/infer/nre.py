@@ -3,26 +3,23 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer import _io
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.infer import fitting, surrogate
-from vbinfer.infer.conditional import stack
+from vbinfer.infer.conditional import pairwise
 from vbinfer.infer.draws import Draws
-from vbinfer.infer.embeddings import check_embedding, describe, embed, embedding_from_spec
+from vbinfer.infer.embeddings import check_embedding, check_saved, describe, embed, embedding_from_spec
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.observed import SummarySpace
-from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.standardise import Standardise
-from vbinfer.infer.surrogate import ThetaContext
+from vbinfer.infer.surrogate import AbstractSurrogate, ThetaContext
 from vbinfer.infer.training import Data, Training
 from vbinfer.priors.prior import Prior
 
@@ -150,7 +147,8 @@ class Ratio(eqx.Module):
         return jax.nn.logsumexp(each) - jnp.log(self.size)
 
 
-class AmortizedRatio:
+@final
+class AmortizedRatio(AbstractSurrogate):
     """r(theta, x) = p(x | theta) / p(x) of the simulator that it was trained on. Made by `NRE.fit`.
 
     Attributes:
@@ -159,22 +157,11 @@ class AmortizedRatio:
         info: JSON-able notes of the fit.
     """
 
-    def __init__(
-        self,
-        prior: Prior,
-        estimator: NRE,
-        network: Ratio,
-        inputs: tuple[SummarySpace, ThetaContext],
-        info: Mapping[str, Any],
-    ) -> None:
-        self.prior, self.estimator, self.info = prior, estimator, dict(info)
-        self.space, self._context = inputs
-        self._network = network
+    method = "NRE"
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the F features of x."""
-        return self.space.names
+    def _score(self) -> Callable[[Theta, Any], Array]:
+        return self.log_ratio
 
     def log_ratio(self, theta: Mapping[str, Any], x: Any) -> Array:
         """log p(x | theta) - log p(x), approximately; what `sample_mcmc` takes as a likelihood.
@@ -183,18 +170,8 @@ class AmortizedRatio:
             theta: leaves `[..., *shape]`, inside the prior.
             x: one summary `[F]`, or one per theta `[..., F]`.
         """
-        if not isinstance(x, Tracer):
-            x = self.space.check(x, ndim=max(1, np.ndim(x)))
         values = {name: jnp.asarray(theta[name]) for name in theta}
-        return _log_ratio(self._network, self.prior, self._context, self.space.standardise, values, jnp.asarray(x))
-
-    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
-        """Draws from the posterior of one observation, by NUTS. Arguments as `vb.AmortizedLikelihood.sample`."""
-        return surrogate.sample_posterior(self, self.log_ratio, "NRE", x_o, n, key, **options)
-
-    def outside(self, x_o: Any) -> tuple[str, ...]:
-        """Names of the features in which an observation lies beyond the range of the training draws."""
-        return self.space.outside(x_o)
+        return _log_ratio(self._network, self.prior, self._context, self.space.standardise, values, self.space.rows(x))
 
     def save(self, path: str | Path) -> None:
         """Write to one `.npz` of arrays and JSON; `vb.load(path)` rebuilds the same ratio, bit for bit.
@@ -202,32 +179,19 @@ class AmortizedRatio:
         Raises:
             TypeError: an embedding of your own, whose code a file cannot hold.
         """
-        study = self.estimator._study()
-        if isinstance(study["embedding"], str):
-            raise TypeError(
-                f"the embedding {type(self.estimator.embedding).__name__} is your own, and a file holds no code; save "
-                "the draws and the key and fit again, or use one of vb.embeddings"
-            )
-        header = {
-            **study,
-            "prior": self.prior.to_spec(),
-            "names": list(self.names),
-            "info": self.info,
-            "versions": _io.versions("flowjax", "equinox"),
-        }
-        arrays = fitting.network_arrays(self._network) | self.space.standardise.to_arrays() | self._context.to_arrays()
-        _io.write(path, "nre", header, arrays)
+        check_saved(self.estimator.embedding)
+        self._write(path)
 
     @classmethod
     def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "AmortizedRatio":
         """Rebuild from what `save` wrote; called by `vb.load`."""
         prior, space = Prior.from_spec(header["prior"]), SummarySpace.from_saved(header["names"], arrays)
-        embedding = None if header["embedding"] is None else embedding_from_spec(header["embedding"])
+        embedding = embedding_from_spec(header["embedding"])
         estimator = NRE(Classifier(**header["classifier"]), embedding, header["ensemble"], header["num_candidates"])
         context = ThetaContext.from_arrays(prior, arrays)
         build = lambda k: estimator._build(k, context.width, len(space.names))  # noqa: E731
-        members = [build(jax.random.key(0)) for _ in range(estimator.ensemble)]
-        network = fitting.network_from_arrays(Ratio(stack(members), len(members)), arrays, header["versions"])
+        empty = Ratio(fitting.build_members(build, estimator.ensemble), estimator.ensemble)
+        network = fitting.network_from_arrays(empty, arrays, header["versions"])
         return cls(prior, estimator, network, (space, context), header["info"])
 
 
@@ -256,6 +220,4 @@ def _log_ratio(
     network: Ratio, prior: Prior, context: ThetaContext, standardise: Standardise, theta: Theta, x: Array
 ) -> Array:
     c, h = context(prior.ravel_z(prior.unconstrain(theta))), standardise(x)
-    lead = jnp.broadcast_shapes(c.shape[:-1], h.shape[:-1])
-    h, c = (jnp.broadcast_to(value, (*lead, value.shape[-1])) for value in (h, c))
-    return jnp.vectorize(network, signature="(f),(c)->()")(h, c)
+    return pairwise(network, h, c)

@@ -5,7 +5,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
 
 from vbinfer.infer.standardise import Standardise, check_observation
 
@@ -28,12 +31,20 @@ class SummarySpace:
 
     def outside(self, x_o: Any) -> tuple[str, ...]:
         """Names of the features in which an observation lies beyond the range of the training draws."""
-        far = self.standardise.outside(self.check(x_o, ndim=1))
+        return self._outside(self.check(x_o, ndim=1))
+
+    def _outside(self, x: np.ndarray) -> tuple[str, ...]:
+        far = self.standardise.outside(x)
         return tuple(name for name, flag in zip(self.names, far, strict=True) if flag)
+
+    def rows(self, x: Any) -> Array:
+        """One observation `[F]` or rows `[..., F]`, checked unless JAX is tracing them."""
+        return jnp.asarray(x if isinstance(x, Tracer) else self.check(x, ndim=max(1, np.ndim(x))))
 
     def observe(self, x_o: Any, what: str = "posterior", stacklevel: int = 3) -> tuple[np.ndarray, tuple[str, ...]]:
         """x_o `[F]` checked, and the features in which it lies outside the training draws, with a warning if any."""
-        x, outside = self.check(x_o, ndim=1), self.outside(x_o)
+        x = self.check(x_o, ndim=1)
+        outside = self._outside(x)
         if outside:
             warnings.warn(
                 f"x_o lies outside the training draws in {', '.join(outside)}: this {what} is an extrapolation. "

@@ -1,7 +1,9 @@
 """What learned likelihoods and ratios share: how they see theta, and the posterior that a sampler draws from them."""
 
+import abc
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -9,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _io
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.execute.lanes import as_count, as_key
-from vbinfer.infer.mcmc import sample_mcmc
+from vbinfer.infer.fitting import network_arrays
+from vbinfer.infer.mcmc.front import sample_form
+from vbinfer.infer.mcmc.sampler import ChainSampler
+from vbinfer.infer.observed import SummarySpace
 from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.standardise import Standardise
 from vbinfer.priors.prior import Prior
@@ -74,10 +80,87 @@ def information_gain(log_q: Callable[[Array, Array], Array], y: Array, c: Array)
     return float(gain(y, c))
 
 
+class AbstractSurrogate(abc.ABC):
+    """A learned function of (theta, x) that stands for the likelihood, for any x of its simulator.
+
+    Attributes:
+        prior: the prior of the draws.
+        space: names and scale of the F features of x.
+        info: JSON-able notes of the fit.
+    """
+
+    method: ClassVar[str]
+
+    def __init__(
+        self,
+        prior: Prior,
+        estimator: Any,
+        network: Any,
+        inputs: tuple[SummarySpace, ThetaContext],
+        info: Mapping[str, Any],
+    ) -> None:
+        self.prior, self.estimator, self.info = prior, estimator, dict(info)
+        self.space, self._context = inputs
+        self._network = network
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the F features of x."""
+        return self.space.names
+
+    @property
+    @abc.abstractmethod
+    def _score(self) -> Callable[[Theta, Any], Array]:
+        """What stands for the log-likelihood, a function `(theta, x)`."""
+
+    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
+        """Draws from the posterior of one observation, by NUTS from starts resampled from the prior by likelihood.
+
+        Args:
+            x_o: observed summary `[F]`.
+            n: number of draws over all chains, rounded up to a multiple of their number.
+            key: randomness.
+            options: `kernel`, `num_chains` (20), `num_warmup` (300) of `vb.sample_mcmc`.
+
+        Returns:
+            A posterior with several chains; `log_prob` is log p(theta) plus what was learned, unnormalised.
+        """
+        return sample_posterior(self, self._score, x_o, n, key, **options)
+
+    def sample_batch(self, x: Any, *, n: int, key: PRNGKey, **options: Any) -> Theta:
+        """Near-independent draws for many observations, their chains side by side: leaves `[B, n, ...]` of x `[B, F]`.
+
+        Args:
+            x: observed summaries `[B, F]`.
+            n: draws of each.
+            key: randomness.
+            options: `num_chains` (8), `num_warmup` (300), `batch_size` (32), `max_thinning` (4) and `kernel` as in
+                `vb.ChainSampler`; warns of chains that disagree.
+        """
+        rows, n, key = jnp.asarray(self.space.check(x, ndim=2)), as_count(n, "n"), as_key(key)
+        given = {"num_chains": 8, "max_thinning": 4, **options}
+        sampler = ChainSampler(self.prior, self._score, **given)
+        return sampler.sample_batch(rows, n=n, key=key)
+
+    def outside(self, x_o: Any) -> tuple[str, ...]:
+        """Names of the features in which an observation lies beyond the range of the training draws."""
+        return self.space.outside(x_o)
+
+    def _write(self, path: str | Path) -> None:
+        header = {
+            **self.estimator._study(),
+            "prior": self.prior.to_spec(),
+            "names": list(self.names),
+            "info": self.info,
+            "versions": _io.versions("flowjax", "equinox"),
+        }
+        arrays = network_arrays(self._network) | self.space.standardise.to_arrays() | self._context.to_arrays()
+        _io.write(path, self.method.lower(), header, arrays)
+
+
 def sample_posterior(
-    fitted: Any,
+    fitted: AbstractSurrogate,
     log_likelihood: Callable[[Theta, Any], Array],
-    method: str,
     x_o: Any,
     n: int,
     key: PRNGKey,
@@ -94,18 +177,9 @@ def sample_posterior(
     num_chains = as_count(num_chains, "num_chains")
     k_start, k_run = jax.random.split(key)
     starts = _resampled(fitted.prior, log_likelihood, jnp.asarray(x), num_chains, k_start)
-    posterior = sample_mcmc(
-        fitted.prior,
-        log_likelihood,
-        jnp.asarray(x),
-        kernel=kernel,
-        num_warmup=num_warmup,
-        num_samples=-(-n // num_chains),
-        num_chains=num_chains,
-        key=k_run,
-        init=starts,
-    )
-    posterior.info.update({"method": method, "outside_training": list(outside), **fitted.info})
+    sizes = (num_warmup, -(-n // num_chains), num_chains)
+    posterior = sample_form(fitted.prior, log_likelihood, x, kernel, sizes, k_run, starts)
+    posterior.info.update({"method": fitted.method, "outside_training": list(outside), **fitted.info})
     return posterior
 
 

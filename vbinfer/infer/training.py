@@ -16,7 +16,7 @@ from vbinfer.infer.checkpoint import Checkpoint
 
 _STILL_IMPROVING = 0.02
 _BY_HEART = 0.05
-_EPOCHS_AT_1000, _EPOCHS = 94, (25, 120)
+_EPOCHS_AT_1000, _EPOCHS_FALL, _EPOCHS = 94, 0.6, (25, 120)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Training:
     epochs without a better held-out loss; the parameters of the best epoch are kept.
 
     Args:
-        max_epochs: passes over the draws at most; None: 94 with 1,000 draws, falling with the square root of
-            their number, within 25 to 120.
+        max_epochs: passes over the n draws at most; None: 94 (1,000 / n)^0.6, within 25 to 120.
         batch_size: draws per gradient step.
         learning_rate: largest step size.
         patience: epochs without a better held-out loss before stopping.
@@ -70,7 +69,7 @@ class Training:
         """Passes over n draws at most."""
         if self.max_epochs is not None:
             return self.max_epochs
-        return int(np.clip(round(_EPOCHS_AT_1000 * (n / 1_000) ** -0.5), *_EPOCHS))
+        return int(np.clip(round(_EPOCHS_AT_1000 * (n / 1_000) ** -_EPOCHS_FALL), *_EPOCHS))
 
 
 class Data(NamedTuple):

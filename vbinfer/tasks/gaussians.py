@@ -15,15 +15,31 @@ from vbinfer._typing import PRNGKey, Theta
 from vbinfer.priors.prior import Prior
 from vbinfer.tasks.base import Task, rejection
 
-_MEAN = np.array([1.0, -3.0, 0.5])
-_PRIOR_COV = np.array([[4.0, -0.3, 0.0], [-0.3, 0.25, 0.2], [0.0, 0.2, 2.25]])
-_GAIN = np.array([[1.0, 0.9, 0.6], [0.5, -1.0, 0.2], [0.0, 0.7, 0.9], [0.8, 0.0, 0.4], [0.0, 0.0, 0.0]])
-_OFFSET = np.array([0.0, 2.0, 3.0, -2.0, 5.0])
-_NOISE_COV = np.diag([0.36, 0.64, 0.49, 0.81, 4.0]) + 0.2 * (np.eye(5, k=1) + np.eye(5, k=-1))
+_MEAN = np.array([1.0, -3.0, 0.5, 20.0, 0.0])
+_PRIOR_COV = np.diag([4.0, 0.25, 2.25, 100.0, 0.01]) + sum(
+    np.diag(neighbours, k) for k in (1, -1) for neighbours in [[-0.3, 0.2, 5.0, -0.3]]
+)
+_GAIN = np.array(
+    [
+        [1.0, 0.9, 0.6, 0.0, 0.0],
+        [0.5, -1.0, 0.2, 0.0, 3.0],
+        [0.0, 0.7, 0.9, 0.1, 0.0],
+        [0.8, 0.0, 0.4, -0.05, 0.0],
+        [0.0, 2.0, 0.0, 0.0, -8.0],
+        [0.0, 0.0, -0.5, 0.2, 6.0],
+        [-0.4, 1.5, 0.0, 0.0, 9.0],
+        [0.3, 0.0, 0.0, 0.1, -5.0],
+        [0.0, -0.6, 0.8, 0.02, 0.0],
+        [0.0, 0.0, 0.0, 0.0, 0.0],
+    ]
+)
+_OFFSET = np.array([0.0, 2.0, 3.0, -2.0, 5.0, -1.0, 0.5, 8.0, -4.0, 6.0])
+_NOISE_COV = np.diag([0.36, 0.64, 0.49, 0.81, 0.3, 1.0, 0.5, 0.7, 0.4, 4.0])
+_NOISE_COV += 0.2 * (np.eye(10, k=1) + np.eye(10, k=-1))
 
 
 def linear_gaussian() -> Task:
-    """Three correlated parameters, five correlated features, the last of them noise alone; nothing symmetric.
+    """Five correlated parameters of unequal scale, ten correlated features, the last noise alone; nothing symmetric.
 
     theta ~ N(m, P), x = A theta + b + e, e ~ N(0, S). Posterior: N(m + K (x - A m - b), P - K A P) with the gain
     K = P A' (A P A' + S)^-1.
@@ -46,7 +62,7 @@ def linear_gaussian() -> Task:
 
     def exact(x: Array, n: int, key: PRNGKey) -> Array:
         mean = _MEAN + gain @ (np.asarray(x, float) - _GAIN @ _MEAN - _OFFSET)
-        return jnp.asarray(mean) + jax.random.normal(key, (n, 3)) @ jnp.asarray(spread).T
+        return jnp.asarray(mean) + jax.random.normal(key, (n, len(_MEAN))) @ jnp.asarray(spread).T
 
     return Task("linear_gaussian", prior, simulator, log_likelihood, len(_OFFSET), exact)
 

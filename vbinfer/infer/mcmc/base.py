@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer._typing import PRNGKey, Theta
-from vbinfer.infer.potential import LogLikelihood
+from vbinfer.infer.potential import LogLikelihood, potential_fn
 from vbinfer.priors.prior import Prior
 
 
@@ -26,11 +26,13 @@ class Problem:
         prior: the prior; `prior.ravel_z` says the order of z.
         log_likelihood: `(theta, x_o) -> log p(x_o | theta)`, one number.
         x_o: the observation, passed on as it is.
+        form: what this problem shares with those of other observations, if its programs are to serve them too.
     """
 
     prior: Prior
     log_likelihood_of_theta: LogLikelihood
     x_o: Any
+    form: "Form | None" = None
 
     def log_prior(self, flat: Array) -> Array:
         """log p(theta) + log|d theta / d z|, the log density of z under the prior: N(0, I) but for whitened leaves."""
@@ -43,12 +45,43 @@ class Problem:
 
     def potential(self, flat: Array) -> Array:
         """U(z) = -[log p(theta) + log|d theta / d z| + log p(x_o | theta)]."""
-        theta, logdet = self.theta(flat)
-        return -(self.prior.log_prob(theta) + logdet + self.log_likelihood_of_theta(theta, self.x_o))
+        return potential_fn(self.prior, self.log_likelihood_of_theta, self.x_o)(flat)
 
     def theta(self, flat: Array) -> tuple[Theta, Array]:
         """theta and log|d theta / d z|."""
         return self.prior.constrain(self.prior.unravel_z(flat))
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """A problem without its observation, whose programs take x_o as an argument: one serves every x_o of its shape.
+
+    Attributes:
+        prior: the prior.
+        log_likelihood: `(theta, x) -> number`, traceable by JAX in x too; hashable.
+        treedef: how x nests.
+        leaves: shape and type of each array in x.
+    """
+
+    prior: Prior
+    log_likelihood: LogLikelihood
+    treedef: Any
+    leaves: tuple[tuple[tuple[int, ...], str], ...]
+
+    @property
+    def like(self) -> Any:
+        """Shape and type of one observation."""
+        return jax.tree.unflatten(self.treedef, [jax.ShapeDtypeStruct(*leaf) for leaf in self.leaves])
+
+    def at(self, x: Any) -> Problem:
+        """The problem of one observation, which may be traced."""
+        return Problem(self.prior, self.log_likelihood, x, self)
+
+
+def form_of(prior: Prior, log_likelihood: LogLikelihood, x: Any) -> Form:
+    """The form of the problem of x, of arrays or their shapes."""
+    leaves, treedef = jax.tree.flatten(x)
+    return Form(prior, log_likelihood, treedef, tuple((tuple(leaf.shape), str(leaf.dtype)) for leaf in leaves))
 
 
 def problem_of(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Problem:

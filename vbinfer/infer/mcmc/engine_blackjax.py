@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from vbinfer._typing import PRNGKey
 from vbinfer.infer.mcmc.loop import Chain, Sample
+from vbinfer.infer.mcmc.nuts import MOST_STEPS
 
 Potential = Callable[[Array], Array]
 
@@ -64,8 +65,8 @@ def hmc(
         def step(key: PRNGKey, state: Any, log_density: Any, step_size: Array, inverse_mass_matrix: Array) -> Any:
             count: Any = num_steps
             if length is not None:  # as numpyro does: the length stays what was asked for, the step shrinks to fit
-                count = jnp.maximum(jnp.ceil(length / step_size), 1.0).astype(int)
-                step_size = length / count
+                count = jnp.clip(jnp.ceil(length / step_size), 1.0, MOST_STEPS).astype(int)
+                step_size = jnp.minimum(step_size, length / count)
             return kernel(key, state, log_density, step_size, inverse_mass_matrix, num_integration_steps=count)
 
         return step

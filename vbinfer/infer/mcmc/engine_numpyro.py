@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._typing import PRNGKey
 from vbinfer.infer.mcmc.loop import Chain, Sample
+from vbinfer.infer.mcmc.nuts import MOST_STEPS
 
 Potential = Callable[[Array], Array]
 
@@ -49,14 +51,17 @@ def hmc(
             dense_mass=dense_mass,
         ),
         num_warmup,
+        length,
     )
 
 
-def _chain(kernel: Any, num_warmup: int) -> Chain:
+def _chain(kernel: Any, num_warmup: int, length: float | None = None) -> Chain:
     def start(z: Array, key: PRNGKey) -> Any:
         return kernel.init(key, num_warmup, z)  # sets the kernel's schedule too, also when it is only traced
 
     def step(state: Any) -> tuple[Any, Sample]:
+        if length is not None:  # a step size that fell to nothing must not make a trajectory without end
+            state = state._replace(trajectory_length=jnp.minimum(length, MOST_STEPS * state.adapt_state.step_size))
         state = kernel.sample(state, (), {})
         stats = {
             "diverging": state.diverging,

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _io
+from vbinfer._typing import PRNGKey
 from vbinfer.execute.lanes import as_key, key_words
-from vbinfer.infer.mcmc.base import AbstractKernel, Plan, Problem, Run, problem_of, sampled_theta
+from vbinfer.infer.mcmc.base import AbstractKernel, Plan, Problem, form_of, problem_of, sampled_theta
+from vbinfer.infer.mcmc.loop import AbstractChainKernel
 from vbinfer.infer.mcmc.mclmc import MCLMC
 from vbinfer.infer.mcmc.nuts import HMC, NUTS
 from vbinfer.infer.mcmc.store import numbers
@@ -91,25 +95,53 @@ def sample_mcmc(
     if chain_method not in _METHODS:
         raise ValueError(f"chain_method={chain_method!r} was given; expected one of {', '.join(_METHODS)}")
     check_likelihood(prior, log_likelihood, x_o)
+    folder = None if store is None else Path(store)
+    plan = Plan(num_warmup, num_samples, num_chains, key, init, progress, chain_method, folder, state)
+    return posterior_of(problem_of(prior, log_likelihood, x_o), kernel, plan)
+
+
+def sample_form(
+    prior: Prior,
+    log_likelihood: LogLikelihood,
+    x_o: Any,
+    kernel: AbstractKernel | None,
+    sizes: tuple[int, int, int],
+    key: PRNGKey,
+    init: Any = None,
+) -> Posterior:
+    """As `sample_mcmc`, by programs that take x_o as an argument: the next x_o of its shape compiles nothing.
+
+    Args:
+        prior: the prior.
+        log_likelihood: `(theta, x) -> number`, hashable, and traceable by JAX in x too.
+        x_o: the observation, of arrays.
+        kernel: as in `sample_mcmc`; one of particles compiles for each x_o.
+        sizes: `num_warmup, num_samples, num_chains`.
+        key: randomness.
+        init: starts, as in `sample_mcmc`.
+    """
+    num_warmup, num_samples, num_chains = sizes
+    _check_sizes(num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains)
+    kernel, x_o = _kernel(kernel, None), jax.tree.map(jnp.asarray, x_o)
+    chains = isinstance(kernel, AbstractChainKernel)
+    problem = form_of(prior, log_likelihood, x_o).at(x_o) if chains else problem_of(prior, log_likelihood, x_o)
+    return posterior_of(problem, kernel, Plan(num_warmup, num_samples, num_chains, key, init))
+
+
+def posterior_of(problem: Problem, kernel: AbstractKernel, plan: Plan) -> Posterior:
+    """Run the kernel as planned, and what it made as a `Posterior` with its provenance."""
     began = time.perf_counter()
-    problem, folder = problem_of(prior, log_likelihood, x_o), None if store is None else Path(store)
-    run = kernel.run(
-        problem,
-        Plan(num_warmup, num_samples, num_chains, key, init, progress, chain_method, folder, state),
-    )
+    run = kernel.run(problem, plan)
     info = {
         "method": type(kernel).__name__,
         "kernel": dataclasses.asdict(kernel) if dataclasses.is_dataclass(kernel) else repr(kernel),
-        "num_warmup": num_warmup,
+        "num_warmup": plan.num_warmup,
         "divergences": int(np.sum(run.stats["diverging"])) if "diverging" in run.stats else 0,
         "seconds": time.perf_counter() - began,
-        "key": key_words(key),
+        "key": key_words(plan.key),
         "versions": _io.versions("numpyro", "blackjax"),
+        **run.info,
     }
-    return _posterior(problem, run, info | dict(run.info))
-
-
-def _posterior(problem: Problem, run: Run, info: dict[str, Any]) -> Posterior:
     theta, log_prob = sampled_theta(problem.prior, run.z, run.potential_energy)
     leaves = {name: np.asarray(value) for name, value in theta.items()}
     observed = numbers(problem.x_o)

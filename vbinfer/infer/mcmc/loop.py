@@ -1,5 +1,6 @@
 """The loop that all chains share: warm-up and draws, in chunks of one compiled program."""
 
+import abc
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,8 +13,8 @@ from jaxtyping import Array
 
 from vbinfer._typing import PRNGKey
 from vbinfer.execute.options import steady
-from vbinfer.infer.mcmc.base import Plan, Problem, Run
-from vbinfer.infer.mcmc.starts import starting_points
+from vbinfer.infer.mcmc.base import AbstractKernel, Form, Plan, Problem, Run
+from vbinfer.infer.mcmc.starts import repeated, starting_points
 from vbinfer.infer.mcmc.store import ChainStore, open_store
 
 CHUNK = 50
@@ -47,7 +48,19 @@ class Chain(NamedTuple):
     check: Callable[[Mapping[str, np.ndarray]], None] | None = None
 
 
-def run_chains(kernel: Any, problem: Problem, plan: Plan, make: Callable[[Any, Problem, int], Chain]) -> Run:
+class AbstractChainKernel(AbstractKernel):
+    """A kernel of chains: frozen options that say how one chain starts, adapts and steps."""
+
+    @abc.abstractmethod
+    def chain(self, problem: Problem, num_warmup: int) -> Chain:
+        """One chain as pure functions; the observation of the problem may be traced."""
+
+    def run(self, problem: Problem, plan: Plan) -> Run:
+        """Sample the problem as the plan says."""
+        return run_chains(self, problem, plan)
+
+
+def run_chains(kernel: AbstractChainKernel, problem: Problem, plan: Plan) -> Run:
     """Warm up and draw, in chunks; begin anew, or go on from the plan's state or from what its store holds.
 
     The program of a chunk is the same for every length and every chunk, so draws do not depend on where a run was
@@ -57,13 +70,12 @@ def run_chains(kernel: Any, problem: Problem, plan: Plan, make: Callable[[Any, P
         kernel: its options; hashable.
         problem: the density over z.
         plan: sizes, key, starts, and whence the chains go on.
-        make: `(kernel, problem, number of warm-up steps) -> Chain`; a function of a module, as programs are kept by it.
     """
     num_warmup = plan.num_warmup if plan.state is None else int(plan.state["num_warmup"])
     k_start, k_run = jax.random.split(plan.key)
     keys = jax.random.split(k_run, plan.num_chains)
-    setting = (jax.random.key_impl(keys), str(jnp.result_type(float)))
-    programs = _programs(make, kernel, problem, (num_warmup, plan.num_chains, plan.chain_method), setting)
+    shared, x = (problem, ()) if problem.form is None else (problem.form, repeated(problem.x_o, plan.num_chains))
+    programs = programs_of(kernel, shared, (num_warmup, plan.num_chains, plan.chain_method), setting_of(keys)).on(x)
     store = open_store(kernel, problem, plan) if plan.store is not None else None
     state, warmed, pieces = _resumed(programs, plan, store)
     if state is None:
@@ -87,9 +99,7 @@ def run_chains(kernel: Any, problem: Problem, plan: Plan, make: Callable[[Any, P
     return Run(whole.z, whole.potential_energy, whole.stats, state=_left(state, num_warmup))
 
 
-def _warm_up(
-    programs: "Programs", state: State, steps: tuple[int, int], store: ChainStore | None, bar: "_Bar"
-) -> State:
+def _warm_up(programs: "Runner", state: State, steps: tuple[int, int], store: ChainStore | None, bar: "_Bar") -> State:
     done, total = steps
     if programs.chain.adapt is not None:
         bar.add("warm-up", 0, 0)
@@ -111,44 +121,64 @@ def _warm_up(
     return state
 
 
+def setting_of(keys: Array) -> tuple[Any, str]:
+    """What a program depends on besides its arguments: the kind of keys and the precision."""
+    return jax.random.key_impl(keys), str(jnp.result_type(float))
+
+
 @functools.lru_cache(maxsize=8)
-def _programs(
-    make: Callable[..., Chain], kernel: Any, problem: Problem, sizes: tuple[int, int, str], setting: tuple[Any, ...]
+def programs_of(
+    kernel: AbstractChainKernel, shared: Problem | Form, sizes: tuple[int, int, str], setting: tuple[Any, str]
 ) -> "Programs":
-    """Compiled programs, kept: going on with a run, or repeating it with another key, compiles nothing."""
+    """Compiled programs, kept: going on with a run, or repeating it with another key, compiles nothing.
+
+    Those of a form serve every observation of its shape.
+    """
     num_warmup, num_chains, chain_method = sizes
-    return Programs(
-        make(kernel, problem, num_warmup),
-        (num_chains, problem.prior.z_dim),
-        jax.random.key(0, impl=setting[0]),
-        chain_method,
-    )
+    if isinstance(shared, Form):
+        make, like = lambda x: kernel.chain(shared.at(x), num_warmup), shared.like
+    else:
+        chain = kernel.chain(shared, num_warmup)
+        make, like = lambda _: chain, ()
+    shape = (num_chains, shared.prior.z_dim)
+    return Programs(make, like, shape, jax.random.key(0, impl=setting[0]), chain_method)
 
 
 class Programs:
     """The compiled programs of a run: all chains side by side in one, or spread over the devices.
 
-    Attributes:
-        chain: the functions of one chain.
+    Args:
+        make: the chain of one observation; `like` its shape and type, `()` where the chain holds it already.
+        shape: number of chains, and of unconstrained parameters.
+        key: any key of the kind that the run uses.
+        chain_method: `"auto"`, `"vectorized"` or `"parallel"`.
     """
 
-    def __init__(self, chain: Chain, shape: tuple[int, int], key: Array, chain_method: str) -> None:
-        self.chain, self._shape, self._impl = chain, shape, jax.random.key_impl(key)
-        z = jax.ShapeDtypeStruct(shape[1:], jnp.result_type(float))
-        self._like = jax.eval_shape(chain.start, z, jax.ShapeDtypeStruct((), key.dtype))
+    def __init__(
+        self, make: Callable[[Any], Chain], like: Any, shape: tuple[int, int], key: Array, chain_method: str
+    ) -> None:
+        self._make, self._shape, self._impl = make, shape, jax.random.key_impl(key)
+        self._place = jax.ShapeDtypeStruct(shape[1:], jnp.result_type(float)), jax.ShapeDtypeStruct((), key.dtype)
+        self.chain = make(like)
+        self._like = jax.eval_shape(lambda x, z, key: make(x).start(z, key), like, *self._place)
         paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(self._like)[0]]
         self._names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-        self._samples = jax.eval_shape(lambda carry: chain.step(carry)[1], self._like)
+        self._samples = jax.eval_shape(lambda x, carry: self._chain(x).step(carry)[1], like, self._like)
         spread = functools.partial(_spread, devices=_devices(chain_method, shape[0]))
         chains, once, drawn = PartitionSpec("chain"), PartitionSpec(), PartitionSpec(None, "chain")
-        self.start = spread(self._start, specs=((chains, chains), chains))
-        self.adapt = spread(self._adapt, specs=((chains,), chains))
-        self._advance = spread(self._steps, specs=((chains, once), (chains, drawn)))
+        self.start = spread(self._start, specs=((chains, chains, chains), chains))
+        self.adapt = spread(self._adapt, specs=((chains, chains), chains))
+        self.advance = spread(self._steps, specs=((chains, chains, once), (chains, drawn)))
 
-    def advance(self, state: State, count: int) -> tuple[State, Sample]:
-        """`count <= CHUNK` steps of every chain: the state after them, and the draws `[chain, count, ...]`."""
-        state, samples = self._advance(state, jnp.asarray(count, jnp.int32))
-        return state, jax.tree.map(lambda leaf: np.swapaxes(np.asarray(leaf)[:count], 0, 1).copy(order="C"), samples)
+    def _chain(self, x: Any) -> Chain:
+        """The chain of one observation, ready to step: an engine sets its schedule when it starts, if only traced."""
+        chain = self._make(x)
+        jax.eval_shape(chain.start, *self._place)
+        return chain
+
+    def on(self, x: Any) -> "Runner":
+        """These programs on observations with a leading axis of chains, `()` where the chains hold theirs."""
+        return Runner(self, x)
 
     def restored(self, saved: Mapping[str, np.ndarray]) -> State:
         """The state of the chains out of what was saved, checked against what these chains carry."""
@@ -162,21 +192,24 @@ class Programs:
                 )
         return {name: jnp.asarray(saved[name]) for name in self._names}
 
-    def _start(self, z: Array, keys: Array) -> State:
-        return jax.vmap(lambda z, key: self._named(self.chain.start(z, key)))(z, keys)
+    def _start(self, x: Any, z: Array, keys: Array) -> State:
+        return jax.vmap(lambda x, z, key: self._named(self._make(x).start(z, key)))(x, z, keys)
 
-    def _adapt(self, state: State) -> State:
-        assert self.chain.adapt is not None
-        adapt = self.chain.adapt
-        return jax.vmap(lambda state: self._named(adapt(self._tree(state))))(state)
+    def _adapt(self, x: Any, state: State) -> State:
+        def one(x: Any, state: State) -> State:
+            adapt = self._chain(x).adapt
+            assert adapt is not None
+            return self._named(adapt(self._tree(state)))
 
-    def _steps(self, state: State, count: Array) -> tuple[State, Sample]:
-        def one(state: State) -> tuple[State, Sample]:
-            carry, sample = self.chain.step(self._tree(state))
+        return jax.vmap(one)(x, state)
+
+    def _steps(self, x: Any, state: State, count: Array) -> tuple[State, Sample]:
+        def one(x: Any, state: State) -> tuple[State, Sample]:
+            carry, sample = self._chain(x).step(self._tree(state))
             return self._named(carry), sample
 
         def body(i: Array, carried: tuple[State, Sample]) -> tuple[State, Sample]:
-            state, sample = jax.vmap(one)(carried[0])
+            state, sample = jax.vmap(one)(x, carried[0])
             put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
             return state, jax.tree.map(lambda all_, now: put(all_, now.astype(all_.dtype)), carried[1], sample)
 
@@ -200,6 +233,36 @@ class Programs:
 
         leaves, treedef = jax.tree.flatten(self._like)
         return jax.tree.unflatten(treedef, [value(*pair) for pair in zip(self._names, leaves, strict=True)])
+
+
+class Runner(NamedTuple):
+    """Programs and what they run on.
+
+    Attributes:
+        programs: compiled for any observation of one shape.
+        x: the observation of each chain.
+    """
+
+    programs: Programs
+    x: Any
+
+    @property
+    def chain(self) -> Chain:
+        """One chain as pure functions."""
+        return self.programs.chain
+
+    def start(self, z: Array, keys: Array) -> State:
+        """The state of chains that begin at z `[chain, Dz]`."""
+        return self.programs.start(self.x, z, keys)
+
+    def adapt(self, state: State) -> State:
+        """The state after the whole warm-up, of a kernel that adapts in one go."""
+        return self.programs.adapt(self.x, state)
+
+    def advance(self, state: State, count: int) -> tuple[State, Sample]:
+        """`count <= CHUNK` steps of every chain: the state after them, and the draws `[chain, count, ...]`."""
+        state, samples = self.programs.advance(self.x, state, jnp.asarray(count, jnp.int32))
+        return state, jax.tree.map(lambda leaf: np.swapaxes(np.asarray(leaf)[:count], 0, 1).copy(order="C"), samples)
 
 
 def _is_key(like: Any) -> bool:
@@ -228,14 +291,14 @@ def _spread(function: Callable[..., Any], *, specs: tuple[Any, Any], devices: in
     return jax.jit(function, compiler_options=steady())
 
 
-def _resumed(programs: Programs, plan: Plan, store: ChainStore | None) -> tuple[State | None, int, list[Sample]]:
+def _resumed(programs: Runner, plan: Plan, store: ChainStore | None) -> tuple[State | None, int, list[Sample]]:
     """State, warm-up steps and draws that are there already: those of the store, else the plan's, else none."""
     saved = None if store is None else store.read()
     if saved is not None and saved.state is not None:
         pieces = [Sample(piece["z"], piece["potential_energy"], piece["stats"]) for piece in saved.pieces]
-        return programs.restored(saved.state), saved.warmed, pieces
+        return programs.programs.restored(saved.state), saved.warmed, pieces
     if plan.state is not None:
-        return programs.restored(plan.state), int(plan.state["num_warmup"]), []
+        return programs.programs.restored(plan.state), int(plan.state["num_warmup"]), []
     return None, 0, []
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer._typing import PRNGKey
-from vbinfer.infer.mcmc.base import AbstractKernel, Plan, Problem, Run
-from vbinfer.infer.mcmc.loop import Chain, Sample, run_chains
+from vbinfer.infer.mcmc.base import Problem
+from vbinfer.infer.mcmc.loop import AbstractChainKernel, Chain, Sample
 
 _SHARE = 0.3
 """Of the warm-up: for the step size, for the mass matrix, for L each; a third of it again for the step size anew."""
@@ -29,7 +29,7 @@ class Carry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class MCLMC(AbstractKernel):
+class MCLMC(AbstractChainKernel):
     """Microcanonical Langevin Monte Carlo, without a Metropolis step (Robnik et al. 2023, JMLR 24:311).
 
     dz = M^-1/2 u dt;  du = P(u) (-M^-1/2 grad U(z) / (D - 1)) dt + eta P(u) dW,  |u| = 1,  P(u) = I - u u'
@@ -48,7 +48,7 @@ class MCLMC(AbstractKernel):
         steps_per_draw: steps between two draws, in warm-up too.
 
     Raises:
-        ValueError: an option outside its range; in `run`, a single parameter (there is no direction to turn to), or a
+        ValueError: an option outside its range; in `chain`, a single parameter (there is no direction to turn to), or a
             step size that collapsed in warm-up.
     """
 
@@ -64,14 +64,14 @@ class MCLMC(AbstractKernel):
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ValueError(f"steps_per_draw={steps!r} was given; expected a whole number, such as 10")
 
-    def run(self, problem: Problem, plan: Plan) -> Run:
-        """Sample the problem as the plan says."""
+    def chain(self, problem: Problem, num_warmup: int) -> Chain:
+        """One chain as pure functions."""
         if problem.prior.z_dim < 2:
             raise ValueError(
                 f"MCLMC turns a direction in the space of parameters, and {problem.prior.names[0]!r} is the only one; "
                 f"write kernel=vb.NUTS()"
             )
-        return run_chains(self, problem, plan, _chain)
+        return _chain(self, problem, num_warmup)
 
 
 def _chain(options: MCLMC, problem: Problem, num_warmup: int) -> Chain:

@@ -3,14 +3,17 @@
 import dataclasses
 import math
 
-from vbinfer.infer.mcmc.base import AbstractKernel, Plan, Problem, Run
-from vbinfer.infer.mcmc.loop import Chain, run_chains
+from vbinfer.infer.mcmc.base import Problem
+from vbinfer.infer.mcmc.loop import AbstractChainKernel, Chain
 
 ENGINES = ("numpyro", "blackjax")
 
+MOST_STEPS = 2**10 - 1
+"""Leapfrog steps in a trajectory of HMC, however small its steps; as many as in a tree of depth 10."""
+
 
 @dataclasses.dataclass(frozen=True)
-class NUTS(AbstractKernel):
+class NUTS(AbstractChainKernel):
     """The No-U-Turn sampler: Hamiltonian trajectories that stop when they turn back (Hoffman & Gelman 2014, JMLR 15).
 
     H(z, p) = U(z) + p' M^-1 p / 2; leapfrog steps of size eps double the trajectory until it turns back, and a point of
@@ -38,13 +41,13 @@ class NUTS(AbstractKernel):
         _check_target(self.target_accept)
         _check_count("max_tree_depth", self.max_tree_depth)
 
-    def run(self, problem: Problem, plan: Plan) -> Run:
-        """Sample the problem as the plan says."""
-        return run_chains(self, problem, plan, _chain)
+    def chain(self, problem: Problem, num_warmup: int) -> Chain:
+        """One chain as pure functions."""
+        return _chain(self, problem, num_warmup)
 
 
 @dataclasses.dataclass(frozen=True)
-class HMC(AbstractKernel):
+class HMC(AbstractChainKernel):
     """Hamiltonian Monte Carlo with trajectories of one length (Duane et al. 1987, doi:10.1016/0370-2693(87)91197-X).
 
     L leapfrog steps of size eps, accepted with probability min(1, exp(H(z, p) - H(z', p'))). Cheaper per draw than
@@ -57,7 +60,7 @@ class HMC(AbstractKernel):
     Args:
         engine: whose implementation runs, `"numpyro"` or `"blackjax"`.
         num_steps: leapfrog steps of every trajectory; give this or `trajectory_length`.
-        trajectory_length: eps times the number of steps, which then follows the adapted eps.
+        trajectory_length: eps times the number of steps, which then follows the adapted eps, up to 1,023 steps.
         target_accept: mean acceptance that the step size is adapted to.
         dense_mass: adapt a full mass matrix instead of a diagonal one.
 
@@ -91,9 +94,9 @@ class HMC(AbstractKernel):
         """The trajectory length where the number of steps is not fixed."""
         return math.pi / 2 if self.trajectory_length is None else float(self.trajectory_length)
 
-    def run(self, problem: Problem, plan: Plan) -> Run:
-        """Sample the problem as the plan says."""
-        return run_chains(self, problem, plan, _chain)
+    def chain(self, problem: Problem, num_warmup: int) -> Chain:
+        """One chain as pure functions."""
+        return _chain(self, problem, num_warmup)
 
 
 def _chain(kernel: NUTS | HMC, problem: Problem, num_warmup: int) -> Chain:

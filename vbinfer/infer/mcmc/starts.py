@@ -11,11 +11,13 @@ from jaxtyping import Array
 
 from vbinfer._param import did_you_mean
 from vbinfer._typing import PRNGKey, Theta
-from vbinfer.infer.mcmc.base import Plan, Problem
+from vbinfer.infer.mcmc.base import Form, Plan, Problem
 from vbinfer.priors.prior import Prior
 
 TRIES = 100
 """Draws per chain among which a start is looked for."""
+CANDIDATES = 64
+"""Prior draws per chain of which a likely start is picked."""
 _TELLS = 0.3
 """How far from 1/2 the chance must be that a failed draw lies above a finite one, for a parameter to be named."""
 
@@ -52,7 +54,8 @@ def starting_points(problem: Problem, plan: Plan, key: PRNGKey) -> Array:
 def prior_starts(problem: Problem, num_chains: int, key: PRNGKey) -> Array:
     """One finite prior draw per chain `[chain, Dz]`, each chain looking among its own `TRIES`."""
     return _first_finite(
-        problem,
+        problem.prior,
+        potential_and_gradient(problem),
         lambda i: _prior_draws(problem.prior, num_chains, jax.random.fold_in(key, i)),
         "prior draws",
         "Narrow the prior, mend the likelihood where it is not finite, or give starts: init={path: [chain, ...]}",
@@ -62,6 +65,66 @@ def prior_starts(problem: Problem, num_chains: int, key: PRNGKey) -> Array:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _prior_draws(prior: Prior, num_chains: int, key: PRNGKey) -> Array:
     keys = jax.random.split(key, num_chains)
+    return jax.vmap(lambda key: prior.ravel_z(prior.unconstrain(prior.sample(key=key))))(keys)
+
+
+def likely_starts(form: Form, keys: Array, x: Any) -> Array:
+    """One start per row `[row, Dz]`: of `CANDIDATES` prior draws of its own one in proportion to its likelihood.
+
+    Chains side by side wait for the slowest, and one that begins far out in the tail is slow for all of them: there U
+    is so large that its rounding rejects all but tiny steps (measured on a network of four nodes, 400 Heun steps: step
+    sizes of 1e-5 and trees of full depth for hundreds of draws). Draws without a finite value and gradient are left
+    out; a row that has none among its candidates takes the first finite one of more.
+
+    Args:
+        form: the problem without its observation.
+        keys: one per row `[row]`.
+        x: an observation per row, `[row, ...]`.
+    """
+    z, found = _likely(form)(keys, x)
+    if bool(found.all()):
+        return z
+    return jnp.where(found[:, None], z, _row_starts(form, keys, x))
+
+
+def _row_starts(form: Form, keys: Array, x: Any) -> Array:
+    evaluate = _gradients(form)
+    return _first_finite(
+        form.prior,
+        lambda z: evaluate(z, x),
+        lambda i: _row_draws(form.prior, keys, jnp.asarray(CANDIDATES + i)),
+        "prior draws",
+        "Narrow the prior, or mend the likelihood where it is not finite",
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _likely(form: Form) -> Callable[[Array, Any], tuple[Array, Array]]:
+    """`keys [row], x [row, ...] -> z [row, Dz], whether one was found [row]`."""
+
+    def consider(carry: tuple[Array, Array], i: Array, keys: Array, x: Any) -> tuple[tuple[Array, Array], None]:
+        best, chosen = carry
+        z = _row_draws(form.prior, keys, i)
+        value, gradient = jax.vmap(lambda z, x: jax.value_and_grad(form.at(x).log_likelihood)(z))(z, x)
+        chance = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(jax.random.fold_in(key, i), 1)))(keys)
+        good = jnp.isfinite(z).all(1) & jnp.isfinite(value) & jnp.isfinite(gradient).all(1)
+        score = jnp.where(good, value + chance, -jnp.inf)  # the largest is one draw in proportion to the likelihood
+        better = score > best
+        return (jnp.where(better, score, best), jnp.where(better[:, None], z, chosen)), None
+
+    def choose(keys: Array, x: Any) -> tuple[Array, Array]:
+        float_ = jnp.result_type(float)
+        nothing = jnp.full(len(keys), -jnp.inf, float_), jnp.zeros((len(keys), form.prior.z_dim), float_)
+        body = functools.partial(consider, keys=keys, x=x)
+        (best, z), _ = jax.lax.scan(body, nothing, jnp.arange(CANDIDATES))
+        return z, jnp.isfinite(best)
+
+    return jax.jit(choose)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _row_draws(prior: Prior, keys: Array, i: Array) -> Array:
+    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
     return jax.vmap(lambda key: prior.ravel_z(prior.unconstrain(prior.sample(key=key))))(keys)
 
 
@@ -80,7 +143,8 @@ def _drawn(problem: Problem, num_chains: int, theta: Mapping[str, Any], key: PRN
         return prior.ravel_z(prior.unconstrain({name: value[chain, draw] for name, value in leaves.items()}))
 
     return _first_finite(
-        problem,
+        prior,
+        potential_and_gradient(problem),
         lambda i: pick(jax.random.fold_in(key, i)),
         "draws of init",
         "Give the posterior of this prior and likelihood, or leave init out: prior draws",
@@ -125,9 +189,14 @@ def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items()))
 
 
-def _first_finite(problem: Problem, propose: Callable[[int], Array], what: str, remedy: str) -> Array:
+def _first_finite(
+    prior: Prior,
+    evaluate: Callable[[Array], tuple[Array, Array]],
+    propose: Callable[[int], Array],
+    what: str,
+    remedy: str,
+) -> Array:
     """Row by row the first of `TRIES` proposals `[chain, Dz]` whose U and gradient are finite."""
-    evaluate = potential_and_gradient(problem)
     starts, found = np.zeros(0), np.zeros(0, bool)
     seen: list[tuple[np.ndarray, ...]] = []
     for i in range(TRIES):
@@ -142,17 +211,35 @@ def _first_finite(problem: Problem, propose: Callable[[int], Array], what: str, 
         if found.all():
             return jnp.asarray(starts)
         seen.append((z, value, gradient))
-    bad = not_finite(problem.prior, *(np.concatenate(part) for part in zip(*seen, strict=True)))
+    bad = not_finite(prior, *(np.concatenate(part) for part in zip(*seen, strict=True)))
     raise ValueError(
         f"no start was found for {int((~found).sum())} of {len(found)} chains among {TRIES} {what} each: {bad}. "
         f"{remedy}"
     )
 
 
-@functools.lru_cache(maxsize=8)
 def potential_and_gradient(problem: Problem) -> Callable[[Array], tuple[Array, Array]]:
-    """`z [n, Dz] -> U [n], dU/dz [n, Dz]`, compiled once for a problem."""
+    """`z [n, Dz] -> U [n], dU/dz [n, Dz]`, compiled once for a problem, or for all problems of its form."""
+    if problem.form is None:
+        return _potential_and_gradient(problem)
+    evaluate = _gradients(problem.form)
+    return lambda z: evaluate(z, repeated(problem.x_o, len(z)))
+
+
+def repeated(x: Any, n: int) -> Any:
+    """An observation as n equal rows."""
+    return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n, *np.shape(leaf))), x)
+
+
+@functools.lru_cache(maxsize=8)
+def _potential_and_gradient(problem: Problem) -> Callable[[Array], tuple[Array, Array]]:
     return jax.jit(jax.vmap(jax.value_and_grad(problem.potential)))
+
+
+@functools.lru_cache(maxsize=8)
+def _gradients(form: Form) -> Callable[[Array, Any], tuple[Array, Array]]:
+    """`z [n, Dz], x [n, ...] -> U [n], dU/dz [n, Dz]`."""
+    return jax.jit(jax.vmap(lambda z, x: jax.value_and_grad(form.at(x).potential)(z)))
 
 
 def not_finite(prior: Prior, z: np.ndarray, values: np.ndarray, gradients: np.ndarray) -> str:

@@ -123,8 +123,27 @@ class SbiPosterior(AbstractFitted):
         return log_density(self._core, theta, x)
 
 
+class AbstractScore(AbstractFitted):
+    """A fitted network that stands for the likelihood, sampled by a chain."""
+
+    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
+        """Draws from the posterior by sbi's slice sampler, up to 20 chains side by side.
+
+        Args:
+            x_o: `[F]`, or `[T, F]` for T independent trials of the same theta.
+            n: number of draws over all chains; chains are as many as share them evenly with 25 or more each.
+            key: randomness.
+            options: `num_chains`, `warmup_steps` (200), `thin` (1), ... of `posterior("mcmc", ...)`.
+
+        Returns:
+            Leaves `[chain, n / chain, ...]`; `log_prob` is log prior plus log-likelihood, or log-ratio. Look at
+            `vb.rhat` of it.
+        """
+        return sample_view(self.posterior("mcmc", **options), x_o, n=n, key=key, stacklevel=5)
+
+
 @final
-class SbiLikelihood(AbstractFitted):
+class SbiLikelihood(AbstractScore):
     """p(x | theta) as a density over x. Made by `SbiEstimator(method).fit` with NLE or MNLE.
 
     Features that were constant in training have no density and are left out. Of MNLE the discrete features enter as
@@ -143,23 +162,9 @@ class SbiLikelihood(AbstractFitted):
         """
         return _score(self._core, theta, x)
 
-    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
-        """Draws from the posterior by sbi's slice sampler, up to 20 chains side by side.
-
-        Args:
-            x_o: `[F]`, or `[T, F]` for T independent trials of the same theta.
-            n: number of draws over all chains; chains are as many as share them evenly with 25 or more each.
-            key: randomness.
-            options: `num_chains`, `warmup_steps` (200), `thin` (1), ... of `posterior("mcmc", ...)`.
-
-        Returns:
-            Leaves `[chain, n / chain, ...]`; `log_prob` is log prior plus log-likelihood. Look at `vb.rhat` of it.
-        """
-        return sample_view(self.posterior("mcmc", **options), x_o, n=n, key=key, stacklevel=5)
-
 
 @final
-class SbiRatio(AbstractFitted):
+class SbiRatio(AbstractScore):
     """r(theta, x), the likelihood over the evidence. Made by `SbiEstimator(method).fit` with NRE or BNRE."""
 
     def log_ratio(self, theta: Mapping[str, Any], x: Any) -> Array:
@@ -172,20 +177,6 @@ class SbiRatio(AbstractFitted):
             x: one observation `[F]`, or one per theta `[..., F]`.
         """
         return _score(self._core, theta, x)
-
-    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
-        """Draws from the posterior by sbi's slice sampler, up to 20 chains side by side.
-
-        Args:
-            x_o: `[F]`, or `[T, F]` for T independent trials of the same theta.
-            n: number of draws over all chains; chains are as many as share them evenly with 25 or more each.
-            key: randomness.
-            options: `num_chains`, `warmup_steps` (200), `thin` (1), ... of `posterior("mcmc", ...)`.
-
-        Returns:
-            Leaves `[chain, n / chain, ...]`; `log_prob` is log prior plus log-ratio. Look at `vb.rhat` of it.
-        """
-        return sample_view(self.posterior("mcmc", **options), x_o, n=n, key=key, stacklevel=5)
 
 
 def _score(core: Core, theta: Mapping[str, Any], x: Any) -> Array:

@@ -1,0 +1,128 @@
+"""Asking a source for posterior draws, many data sets at a time where it can."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vbinfer._typing import PRNGKey
+from vbinfer.diagnostics.mcmc import ess
+from vbinfer.infer.posterior import Posterior
+
+CHUNK = 64
+"""Data sets asked about together by `.sample_batch`."""
+
+
+def chunk_size(source: Any) -> int:
+    """Data sets per chunk: one where each is sampled by itself, which may take a minute of Markov chains.
+
+    Raises:
+        TypeError: an object that cannot be asked.
+    """
+    if callable(getattr(source, "sample_batch", None)):
+        return CHUNK
+    if callable(getattr(source, "sample", None)) or callable(source):
+        return 1
+    raise TypeError(
+        f"source is a {type(source).__name__}; expected an object with .sample(x_o, n=, key=), such as what "
+        "vb.NPE().fit returns, or a function (x_o, n, key) -> vb.Posterior"
+    )
+
+
+def ask(
+    source: Any, x: np.ndarray, shapes: Mapping[str, tuple[int, ...]], *, n: int, key: PRNGKey, start: int
+) -> tuple[np.ndarray, float]:
+    """Posterior draws `[B, n, D]` for one chunk x `[B, F]`, and the smallest effective sample size in it.
+
+    The key of a chunk is `fold_in(key, start)`. A posterior with several chains is thinned evenly to n draws.
+
+    Args:
+        source: a posterior for any x.
+        x: summaries of the chunk.
+        shapes: the parameters that are wanted, in order.
+        n: draws per data set.
+        key: randomness of the whole study.
+        start: number of the first data set of the chunk.
+    """
+    k = jax.random.fold_in(key, start)
+    if chunk_size(source) > 1:
+        # a short last chunk is filled up: one shape is one compilation
+        rows = np.concatenate([x, np.repeat(x[-1:], CHUNK - len(x), axis=0)])
+        theta = source.sample_batch(rows, n=n, key=k)
+        check_names(theta, shapes)
+        flat = [np.asarray(theta[name])[: len(x)] for name in shapes]
+        for name, value in zip(shapes, flat, strict=True):
+            if value.shape != (len(x), n, *shapes[name]):
+                wanted = ", ".join(map(str, (CHUNK, n, *shapes[name])))
+                raise ValueError(
+                    f"source.sample_batch gave {name!r} of shape {list(np.shape(theta[name]))}; expected [{wanted}]"
+                )
+        independent = float(n)
+    else:
+        posteriors = [_one(source, row, n, k, start + i) for i, row in enumerate(x)]
+        for posterior in posteriors:
+            check_names(posterior.theta, shapes)
+        flat = [np.stack([_thin(p, name, n, start + i) for i, p in enumerate(posteriors)]) for name in shapes]
+        independent = min(_independent(posterior, n) for posterior in posteriors)
+    rows = np.concatenate([value.reshape(len(x), n, -1) for value in flat], axis=2)
+    finite = np.isfinite(rows).all(axis=(1, 2))
+    if not finite.all():
+        bad = start + int(np.flatnonzero(~finite)[0])
+        raise ValueError(
+            f"the posterior of held-out data set {bad} holds NaN or infinite draws; look at it with "
+            f"source.sample(x_o, n={n}, key=key) before anything is said of calibration"
+        )
+    return rows, independent
+
+
+def log_density(source: Any, rows: np.ndarray, x: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+    """log q(theta | x) `[B, L]` of theta `[B, L, D]` at its own x `[B, F]`."""
+    values = []
+    for flat, x_o in zip(rows, x, strict=True):
+        theta, start = {}, 0
+        for name, shape in shapes.items():
+            size = int(np.prod(shape))
+            theta[name] = jnp.asarray(flat[:, start : start + size].reshape(len(flat), *shape))
+            start += size
+        values.append(np.asarray(source.log_prob(theta, x_o), dtype=np.float64))
+    return np.stack(values)
+
+
+def check_names(theta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """A posterior over the parameters of the draws, or an error that shows both lists."""
+    if set(theta) != set(shapes):
+        raise ValueError(
+            f"the source's posteriors are over {', '.join(sorted(theta))} but the draws have "
+            f"{', '.join(sorted(shapes))}: these draws are of another study; simulate some with the source's own prior"
+        )
+
+
+def _one(source: Any, x_o: np.ndarray, n: int, key: PRNGKey, number: int) -> Posterior:
+    sample = getattr(source, "sample", None)
+    posterior = sample(x_o, n=n, key=key) if sample is not None else source(x_o, n, key)
+    if not isinstance(posterior, Posterior):
+        raise TypeError(
+            f"the source gave a {type(posterior).__name__} for held-out data set {number}; expected a vb.Posterior: "
+            'write vb.Posterior({"path": array [chain, draw, ...]})'
+        )
+    return posterior
+
+
+def _thin(posterior: Posterior, name: str, n: int, number: int) -> np.ndarray:
+    total = posterior.num_chains * posterior.num_samples
+    if total < n:
+        raise ValueError(
+            f"the posterior of held-out data set {number} has {total} draw{'s' * (total != 1)} and "
+            f"num_posterior_samples={n} were asked for; draw more, or write num_posterior_samples={max(10, total)}"
+        )
+    value = posterior.theta[name].reshape(total, *posterior.shapes[name])
+    return value[(np.arange(n) * total) // n]
+
+
+def _independent(posterior: Posterior, n: int) -> float:
+    """Effective number among the n draws kept: that of the chains, at most n; all n of a method without chains."""
+    if posterior.num_chains == 1 and posterior.sample_stats is None:
+        return float(n)
+    return float(min([n, *(np.min(value) for value in ess(posterior).values())]))

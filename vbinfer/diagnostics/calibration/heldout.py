@@ -1,0 +1,226 @@
+"""Held-out data sets with their truths and posterior draws: what every test of calibration looks at."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vbinfer._tree import flat_names
+from vbinfer._typing import PRNGKey
+from vbinfer.diagnostics.calibration.asking import ask, check_names, chunk_size, log_density
+from vbinfer.diagnostics.calibration.store import StudyStore, digest
+from vbinfer.execute.lanes import as_count, as_key, key_words
+from vbinfer.infer.draws import Draws
+from vbinfer.priors.prior import Prior
+
+FEWEST = 50
+"""Data sets below which no verdict is given: a posterior twice too narrow could pass."""
+FEWEST_DRAWS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """n data sets that the source never saw in training, each with L draws of its posterior.
+
+    Under the null hypothesis, theta* and its L posterior draws are exchangeable given x. So is any function of one of
+    them that treats all L + 1 alike otherwise, and the rank of theta* is uniform and independent of x.
+
+    Attributes:
+        names: flattened parameters, D of them.
+        truth: `[n, D]`.
+        draws: `[n, L, D]`.
+        x: `[n, F]`.
+        features: names of the F summaries.
+        log_q: `[n, L + 1]`, the truth's first, where the source has a density.
+        log_prior: `[n]`, of the truth, where the prior is known.
+        moments: mean and variance of the prior, `[2, D]`, where it is known.
+        failed: data sets whose simulation failed; they are not among the n.
+        ess: smallest effective sample size among the posteriors, at most L.
+        key: of the ties and the reference points.
+    """
+
+    names: tuple[str, ...]
+    truth: np.ndarray
+    draws: np.ndarray
+    x: np.ndarray
+    features: tuple[str, ...]
+    log_q: np.ndarray | None
+    log_prior: np.ndarray | None
+    moments: np.ndarray | None
+    failed: int
+    ess: float
+    key: PRNGKey
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    @functools.cached_property
+    def pooled(self) -> np.ndarray:
+        """`[n, L + 1, D]` float64: the truth first, then the draws; symmetric functions of them leave ranks uniform."""
+        return np.concatenate([self.truth[:, None], self.draws], axis=1).astype(np.float64)
+
+    def scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and sd `[D]` of the prior; of the truths where the prior is unknown or has no variance."""
+        mean, var = self.truth.mean(axis=0, dtype=float), self.truth.var(axis=0, ddof=1, dtype=float)
+        if self.moments is not None:
+            known = np.isfinite(self.moments).all(axis=0) & (self.moments[1] > 0)
+            mean, var = np.where(known, self.moments[0], mean), np.where(known, self.moments[1], var)
+        return mean, np.sqrt(var)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """A generator for one purpose: adding a test does not change the numbers of another."""
+        return np.random.default_rng([*key_words(self.key), *purpose.encode()])
+
+
+def held_out(
+    source: Any,
+    draws: Draws,
+    *,
+    num_posterior_samples: int,
+    key: PRNGKey,
+    prior: Prior | None = None,
+    density: bool = True,
+    store: str | Path | None = None,
+) -> HeldOut:
+    """Ask the source about every valid draw.
+
+    Raises:
+        TypeError: no draws, or a source that cannot be asked.
+        ValueError: fewer than 50 valid draws, a constant parameter, a truth outside the prior, draws of another study,
+            a posterior that is not finite or has too few draws.
+    """
+    key, per = as_key(key), as_count(num_posterior_samples, "num_posterior_samples", "500")
+    if per < FEWEST_DRAWS:
+        raise ValueError(
+            f"num_posterior_samples={per} was given; a rank among so few says little: write num_posterior_samples=500"
+        )
+    size = chunk_size(source)
+    prior = getattr(source, "prior", None) if prior is None else prior
+    theta, truth, x = _usable(draws)
+    shapes = draws.shapes
+    _check_features(source, draws)
+    moments, log_prior = None, None
+    if isinstance(prior, Prior):
+        check_names(prior.shapes, shapes)
+        log_prior = _log_prior(prior, theta, np.flatnonzero(draws.valid))
+        moments = np.stack([_flat(values, shapes) for values in (prior.mean(), prior.variance())])
+    k_ask, k_test = jax.random.split(key)
+    study = {
+        "key": key_words(key),
+        "num_posterior_samples": per,
+        "data": digest(x, truth),
+        "source": _described(source),
+    }
+    has_density = density and callable(getattr(source, "log_prob", None))
+    folder = None if store is None else StudyStore.open(store, {**study, "density": has_density})
+    parts = []
+    for start in range(0, len(x), size):
+        part = None if folder is None or start == 0 else folder.get(start)
+        if part is None:
+            rows, independent = ask(source, x[start : start + size], shapes, n=per, key=k_ask, start=start)
+            part = {"rows": rows, "ess": np.asarray(independent)}
+            if has_density:
+                both = np.concatenate([truth[start : start + size, None], rows], axis=1)
+                part["log_q"] = _checked_density(log_density(source, both, x[start : start + size], shapes), start)
+            if folder is not None:
+                folder.put(start, part)
+        parts.append(part)
+    return HeldOut(
+        names=flat_names(shapes),
+        truth=truth,
+        draws=np.concatenate([part["rows"] for part in parts]),
+        x=x,
+        features=draws.names,
+        log_q=np.concatenate([part["log_q"] for part in parts]) if has_density else None,
+        log_prior=log_prior,
+        moments=moments,
+        failed=int((~draws.valid).sum()),
+        ess=float(min(part["ess"] for part in parts)),
+        key=k_test,
+    )
+
+
+def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Leaves, truth `[n, D]` and x `[n, F]` of the valid draws."""
+    if not isinstance(draws, Draws):
+        raise TypeError(
+            f"draws is a {type(draws).__name__}; expected held-out vb.Draws: "
+            "write vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
+        )
+    proposed = draws.valid & (draws.round != 0)
+    if draws.log_q is not None:
+        proposed |= draws.valid & ~np.isnan(draws.log_q)
+    if proposed.any():
+        raise ValueError(
+            f"{proposed.sum()} of {len(draws)} held-out draws came from a proposal, not from the prior; ranks are "
+            "uniform over the prior only: write vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
+        )
+    theta, x = draws.usable()
+    n = len(x)
+    if n == 0:
+        raise ValueError(f"all {len(draws)} held-out draws failed; there is nothing to calibrate on")
+    if n < FEWEST:
+        raise ValueError(
+            f"{n} of {len(draws)} held-out draws are valid; at least {FEWEST} are needed for a verdict, and 300 or "
+            "more are wanted: write vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
+        )
+    truth = np.concatenate([value.reshape(n, -1) for value in theta.values()], axis=1)
+    for name, column in zip(flat_names(draws.shapes), truth.T, strict=True):
+        if column.min() == column.max():
+            raise ValueError(
+                f"{name} is {column[0]:.6g} in every held-out draw; a constant has no posterior to calibrate: "
+                "leave it out of the prior"
+            )
+    return theta, truth, x
+
+
+def _log_prior(prior: Prior, theta: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """log p(theta*) `[n]`; a truth outside the prior is an error that names its row in the draws."""
+    value = np.asarray(prior.log_prob(theta), float)
+    outside = np.flatnonzero(~np.isfinite(value))
+    if not len(outside):
+        return value
+    row = int(outside[0])
+    one = {name: leaf[row] for name, leaf in theta.items()}
+    odd = [name for name in one if not np.isfinite(Prior({name: prior.dists[name]}).log_prob({name: one[name]}))]
+    given = ", ".join(f"{name} = {np.asarray(one[name]).tolist()}" for name in odd or one)
+    raise ValueError(
+        f"row {rows[row]} of the draws has {given}, outside the source's prior: these draws are of another study; "
+        "simulate some with the prior it was trained on"
+    )
+
+
+def _check_features(source: Any, draws: Draws) -> None:
+    names = getattr(source, "names", None)
+    plain = flat_names({"x": draws.x.shape[1:]})
+    if not isinstance(names, tuple) or tuple(names) == plain or draws.names == plain:
+        return
+    if tuple(names) != draws.names:
+        odd = sorted(set(names) ^ set(draws.names))
+        which = f"differ in {', '.join(odd[:6])}" if odd else "are the same in another order"
+        raise ValueError(
+            f"the draws have {len(draws.names)} features and the source was trained on {len(names)}; they {which}: "
+            "these draws are of another study; use the Summary that the source was trained with"
+        )
+
+
+def _flat(leaves: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+    return np.concatenate([np.asarray(leaves[name], float).reshape(-1) for name in shapes])
+
+
+def _checked_density(log_q: np.ndarray, start: int) -> np.ndarray:
+    bad = np.isnan(log_q).any(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"source.log_prob is NaN for held-out data set {start + int(np.flatnonzero(bad)[0])}; "
+            "a density must be a number, or -inf outside the support"
+        )
+    return log_q
+
+
+def _described(source: Any) -> str:
+    return getattr(source, "__qualname__", type(source).__name__)

@@ -1,0 +1,175 @@
+"""The whole calibration study of a method of inference."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vbinfer import _io
+from vbinfer._typing import PRNGKey
+from vbinfer.diagnostics.calibration import coverage as _coverage
+from vbinfer.diagnostics.calibration import tarp as _tarp
+from vbinfer.diagnostics.calibration.heldout import FEWEST, HeldOut, held_out
+from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests, tarp_tests, tarp_uniforms
+from vbinfer.diagnostics.calibration.marginal import (
+    dependence_tests,
+    marginal_tests,
+    marginal_uniforms,
+    telling_features,
+)
+from vbinfer.diagnostics.calibration.recovery import NOTHING, Learned, learned, local_rows
+from vbinfer.diagnostics.calibration.result import Calibration
+from vbinfer.diagnostics.calibration.rows import adjust, verdict
+from vbinfer.diagnostics.calibration.sbc import all_ranks
+from vbinfer.diagnostics.calibration.words import circumstances, closing, overall, sentences
+from vbinfer.execute.lanes import as_count, as_key, key_words
+from vbinfer.infer.draws import Draws
+from vbinfer.infer.prior_predictive import sample_prior_predictive
+from vbinfer.priors.prior import Prior
+
+_LISTED = 6
+_STILL = f"its posterior means follow neither data nor truths (less than {100 * NOTHING:g} % of the variance)"
+
+
+def calibrate(
+    source: Any,
+    draws: Draws | tuple[Prior, Any, int],
+    *,
+    key: PRNGKey,
+    num_posterior_samples: int = 500,
+    density: bool = True,
+    store: str | Path | None = None,
+) -> Calibration:
+    """Can the posteriors of this method be believed, on average over the prior? One study, one verdict.
+
+    Per parameter: location, width and shape of the ranks of the truth, and whether the summaries x still predict them;
+    per pair: correlations; jointly: highest-density regions and TARP. Every p-value is exact for a right posterior,
+    and Holm's adjustment shares a false-alarm rate of 5 % over all of them. `warn` is an adjusted p below 0.05, fewer
+    than 100 data sets, draws worth less than half their number, or nothing learned over the prior; `fail` is below
+    0.001. Each row says what it would have found with 90 % probability.
+
+    Blind to: a simulator that is not like the brain (`vb.misspecification`), errors at one x_o that cancel over the
+    prior (`vb.lc2st`), errors below `detects`. Passing is not learning: where data say nothing the prior is the right
+    posterior, passes, and is reported with "nothing learned". Scores against the TRUE parameter, also given, are
+    no test: a right posterior is not calibrated at a fixed truth, only at a fixed x.
+
+    Args:
+        source: what `vb.NPE().fit` returns, or any object with `.sample(x_o, n=, key=)` (`.sample_batch`, `.log_prob`
+            and `.prior` are used where they exist), or a function `(x_o, n, key) -> vb.Posterior`.
+        draws: held-out draws, never used in training, of which failed ones are left out and counted; or
+            `(prior, simulator, n)`, to simulate n of them here: 300 or more.
+        key: of held-out simulations, posterior draws, ties and reference points.
+        num_posterior_samples: draws per data set; chains are thinned evenly to it.
+        density: use the source's `.log_prob` for highest-density regions; False where it is slow. Mahalanobis distance
+            takes its place.
+        store: a folder. Finished chunks are kept, a second call goes on from them with the same result, bit for bit.
+
+    Returns:
+        `.passed`, `.verdict`, `.findings`, `.tests`, `.ranks`, `.coverage`, `.tarp`, `.learned`, `.local`; `.save`.
+
+    Raises:
+        TypeError, ValueError: as `vb.sbc`; a store of another study.
+
+    Talts et al. 2018, doi:10.48550/arXiv.1804.06788; Modrák et al. 2023, doi:10.1214/23-BA1404; Hermans et al. 2022,
+    doi:10.48550/arXiv.2110.06581; Lemos et al. 2023, doi:10.48550/arXiv.2302.03026; Holm 1979, Scand. J. Statist. 6:65.
+
+    Example:
+        calibration = vb.calibrate(amortized, (prior, fwd, 300), key=jax.random.key(3))
+        print(calibration)
+    """
+    k_simulate, k_study = jax.random.split(as_key(key))
+    began = time.perf_counter()
+    prior = None
+    if isinstance(draws, tuple):
+        prior, draws = _simulated(draws, k_simulate, store)
+    simulated = time.perf_counter()
+    held = held_out(
+        source,
+        draws,
+        num_posterior_samples=num_posterior_samples,
+        key=k_study,
+        prior=prior,
+        density=density,
+        store=None if store is None else Path(store) / "posteriors",
+    )
+    asked = time.perf_counter()
+    info = {
+        "source": getattr(source, "__qualname__", type(source).__name__),
+        "key": key_words(as_key(key)),
+        "versions": _io.versions("scipy"),
+        "ess": held.ess,
+        "density": held.log_q is not None,
+    }
+    result = judged(held, info)
+    seconds = {"simulate": simulated - began, "sample": asked - simulated, "test": time.perf_counter() - asked}
+    result.info["seconds"] = seconds
+    return result
+
+
+def judged(held: HeldOut, info: dict[str, Any]) -> Calibration:
+    """All tests of one set of posterior draws, and the verdict."""
+    u, joint, f = marginal_uniforms(held), hpd_uniforms(held), tarp_uniforms(held)
+    pairs = pair_tests(held)
+    raw = marginal_tests(held, u) + dependence_tests(held, u) + hpd_tests(held, joint) + tarp_tests(held, f) + pairs
+    tests, known = adjust(raw), learned(held)
+    light = overall(held, verdict(tests))
+    if light == "pass" and known.nothing_at_all:
+        light = "warn"
+    found = sentences(tests, telling_features(held, u)) + _taught(known)
+    found += [*circumstances(held), closing(tests, len(held))]
+    return Calibration(
+        names=held.names,
+        features=held.features,
+        verdict=light,
+        findings=tuple(found),
+        tests=tests,
+        ranks=all_ranks(held),
+        u=u,
+        coverage=_coverage.build(held, u, joint, tests),
+        tarp=_tarp.build(held, f, tests),
+        learned=known,
+        local=local_rows(held, u),
+        num_posterior_samples=held.draws.shape[1],
+        failed=held.failed,
+        info=info,
+    )
+
+
+def _taught(known: Learned) -> list[str]:
+    """What was learned, or that it was nothing."""
+    said = []
+    if known.impossible:
+        said.append(f"{known.impossible} truths lie where their posterior has no density at all: its tails are cut off")
+    gain = "" if known.info_gain is None else f"; information gain {known.info_gain:.3g} nats"
+    worst = min(known.rows, key=lambda row: row.mean_shrinkage)
+    best = max(known.rows, key=lambda row: row.mean_shrinkage)
+    if known.nothing_at_all:
+        most = 100 * max(row.moved for row in known.rows)
+        return [
+            *said,
+            f"nothing learned: the posterior is no better than the prior (its means move by {most:.0f} % of the "
+            f"variance at most{gain}). It can be right and useless: find other features, more data or a better fit",
+        ]
+    said += [f"nothing learned about {name}: {_STILL}" for name in known.nothing[:_LISTED]]
+    if len(known.nothing) > _LISTED:
+        said.append(f"nothing learned about {len(known.nothing) - _LISTED} further parameters")
+    return [
+        *said,
+        f"learned most about {best.name} (mean shrinkage {best.mean_shrinkage:.2f}), least about {worst.name} "
+        f"({worst.mean_shrinkage:.2f}){gain}",
+    ]
+
+
+def _simulated(given: tuple[Any, ...], key: PRNGKey, store: str | Path | None) -> tuple[Prior, Draws]:
+    """Held-out draws of (prior, simulator, n), made here."""
+    if len(given) != 3 or not isinstance(given[0], Prior):
+        what = ", ".join(type(part).__name__ for part in given)
+        raise TypeError(f"draws is ({what}); expected vb.Draws, or (prior, simulator, n) such as (prior, fwd, 300)")
+    prior, simulator, n = given[0], given[1], as_count(given[2], "n", "300")
+    if n < FEWEST:
+        raise ValueError(
+            f"n={n} held-out simulations were asked for; at least {FEWEST} are needed, 300 or more are wanted"
+        )
+    folder = None if store is None else Path(store) / "held-out"
+    return prior, sample_prior_predictive(prior, simulator, n, key=key, store=folder, progress=False)

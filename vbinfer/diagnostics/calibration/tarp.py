@@ -1,0 +1,105 @@
+"""TARP: coverage of the joint posterior by balls around random points, from draws alone."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from vbinfer._typing import PRNGKey
+from vbinfer.diagnostics.calibration.band import ecdf
+from vbinfer.diagnostics.calibration.heldout import HeldOut, held_out
+from vbinfer.diagnostics.calibration.joint import TARP, tarp_tests, tarp_uniforms
+from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
+from vbinfer.diagnostics.calibration.words import circumstances, closing, numbers, overall, sentences, text
+from vbinfer.infer.draws import Draws
+
+_POINTS = 101
+_RESAMPLED = 400
+_BAND = (2.5, 97.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tarp:
+    """Result of `vb.tarp`.
+
+    Attributes:
+        f: `[n]`, share of draws nearer to the reference point than the truth; uniform if all is right.
+        alpha: `[k]`, credibilities 0..1.
+        ecp: `[k]`, expected coverage P(f <= alpha); the diagonal if all is right.
+        band: `[2, k]`, pointwise 95 % bootstrap limits of ecp over data sets.
+        atc: area between curve and diagonal above 1/2: negative overconfident, positive cautious, 0 right or biased.
+        tests: rows of `TestRow`.
+        verdict: `pass`, `warn` or `fail`.
+        findings: sentences.
+    """
+
+    f: np.ndarray
+    alpha: np.ndarray
+    ecp: np.ndarray
+    band: np.ndarray
+    atc: float
+    tests: tuple[TestRow, ...]
+    verdict: str
+    findings: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is `pass`."""
+        return self.verdict == "pass"
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """JSON-able."""
+        return numbers(self.verdict, self.findings, self.tests, n=len(self.f), atc=self.atc)
+
+    def __str__(self) -> str:
+        return text(f"TARP: {self.verdict}, ATC {self.atc:.3f}", self.findings, self.tests)
+
+
+def tarp(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PRNGKey) -> Tarp:
+    """Tests of accuracy with random points: a coverage test of the joint posterior that needs draws only.
+
+        f = #{l: d(theta_l, theta_r) < d(theta*, theta_r)} / L,   ECP(alpha) = P(f <= alpha)
+
+    d is the distance in units of the prior's sd, theta_r the truth of another data set. Under the null f is a uniform
+    rank: the p-values are one-sample tests of it (its mean, and the simultaneous ECDF band), exact at any n. A
+    two-sample comparison of the two curves at a few points, as some software makes, has no such null.
+
+    Blind to a posterior that ignores the data, whose curve is the diagonal too as long as theta_r knows nothing of x;
+    and weak in many dimensions, where all distances are alike.
+
+    Args:
+        source: as for `vb.sbc`.
+        draws: held out, never used in training.
+        num_posterior_samples: per data set.
+        key: randomness.
+
+    Returns:
+        `.passed`, `.verdict`, `.findings`, `.ecp`, `.alpha`, `.band`, `.atc`, `.tests`.
+
+    Raises:
+        TypeError, ValueError: as `vb.sbc`.
+
+    Lemos, Coogan, Hezaveh & Perreault-Levasseur 2023, ICML, doi:10.48550/arXiv.2302.03026.
+
+    Example:
+        found = vb.tarp(amortized, held_out, key=jax.random.key(3))
+        found.passed, found.atc
+    """
+    held = held_out(source, draws, num_posterior_samples=num_posterior_samples, key=key, density=False)
+    f = tarp_uniforms(held)
+    return build(held, f, adjust(tarp_tests(held, f)))
+
+
+def build(held: HeldOut, f: np.ndarray, tests: tuple[TestRow, ...]) -> Tarp:
+    """From coverage fractions f `[n]`; `tests` may be those of a whole study."""
+    own = tuple(row for row in tests if row.quantity.startswith(TARP))
+    alpha = np.linspace(0.0, 1.0, _POINTS)
+    ecp = ecdf(f, alpha)
+    rng = held.rng("bootstrap")
+    resampled = np.stack([ecdf(rng.choice(f, len(f)), alpha) for _ in range(_RESAMPLED)])
+    upper = alpha >= 0.5
+    atc = float(np.trapezoid((ecp - alpha)[upper], alpha[upper]))
+    found = (*sentences(own, {}), *circumstances(held), closing(own, len(held)))
+    light = overall(held, verdict(own))
+    return Tarp(f, alpha, ecp, np.percentile(resampled, _BAND, axis=0), atc, own, light, found)

@@ -1,0 +1,247 @@
+"""Which of several models: by leave-one-out prediction, by evidence, or by a classifier of their simulations."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vbinfer._typing import PRNGKey
+from vbinfer.diagnostics.lights import Light, listed
+from vbinfer.diagnostics.loo import Loo
+from vbinfer.execute.lanes import as_key
+from vbinfer.infer.draws import Draws
+from vbinfer.infer.posterior import Posterior
+from vbinfer.infer.standardise import Standardise
+
+_CLEAR = 4.0
+_HELD = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Result of `vb.compare`; models in order, the best first.
+
+    Attributes:
+        verdict: whether the numbers can be used: `warn` where a model's Pareto k is high, or x_o is outside the
+            simulations of every model.
+        findings: sentences.
+        by: `"loo"`, `"evidence"` or `"classifier"`.
+        names: models, best first `[K]`.
+        score: elpd, log evidence, or log probability of each `[K]`.
+        difference: to the best, 0 or negative `[K]`.
+        se: standard error of the difference `[K]`, of paired observations; NaN where there is none.
+        probability: posterior probability of each model `[K]`; NaN by LOO, which has none.
+        held_out: for the classifier: log score in nats per simulation and accuracy on held-out simulations, and the
+            temperature that calibrated it.
+    """
+
+    verdict: Light
+    findings: tuple[str, ...]
+    by: str
+    names: tuple[str, ...]
+    score: np.ndarray
+    difference: np.ndarray
+    se: np.ndarray
+    probability: np.ndarray
+    held_out: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is `pass`."""
+        return self.verdict == "pass"
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The numbers, JSON-able; None where there is none."""
+        columns = {name: getattr(self, name) for name in ("score", "difference", "se", "probability")}
+        plain = {name: [float(v) if np.isfinite(v) else None for v in values] for name, values in columns.items()}
+        return {"by": self.by, "names": list(self.names), **plain, "held_out": self.held_out}
+
+
+def compare(
+    models: Mapping[str, Any],
+    *,
+    by: str = "loo",
+    x_o: Any = None,
+    key: PRNGKey | None = None,
+    prior: Mapping[str, float] | None = None,
+) -> Comparison:
+    """Compare models of the same data.
+
+    - `by="loo"`: values are `vb.loo` results. Difference of elpd, with the standard error of paired observations,
+      sqrt(n var(elpd_ai - elpd_bi)). Below 4 the models predict alike, whatever the standard error (Sivula, Magnusson,
+      Matamoros & Vehtari 2020, doi:10.48550/arXiv.2008.10296).
+    - `by="evidence"`: values are posteriors with `log_evidence`, as `vb.TemperedSMC` makes. Bayes factors
+      exp(log Z_a - log Z_b), and p(M | x_o) proportional to Z p(M). They fall without limit as a prior widens.
+    - `by="classifier"`: values are `vb.Draws` of each model with the same features. A network learns p(M | x) from
+      three quarters of the simulations; a temperature is fitted on the rest; p(M | x_o) is corrected for the numbers of
+      simulations. It compares what the features tell, and features are rarely sufficient for model choice (Robert,
+      Cornuet, Marin & Pillai 2011, doi:10.1073/pnas.1102900108).
+
+    Every comparison is blind to a fault that all models share: look at predictive checks too.
+
+    Args:
+        models: name to result, two or more.
+        by: `"loo"`, `"evidence"` or `"classifier"`.
+        x_o: observed features `[F]`, for the classifier.
+        key: for the classifier.
+        prior: prior probabilities of the models, by name; equal by default.
+
+    Raises:
+        ValueError: fewer than two models, values of another kind, results on different data, bad probabilities.
+
+    Example:
+        >>> import numpy as np, vbinfer as vb
+        >>> draws = {"a": np.zeros((1, 2))}
+        >>> pair = {"one": vb.Posterior(draws, log_evidence=-4.0), "two": vb.Posterior(draws, log_evidence=-1.0)}
+        >>> found = vb.compare(pair, by="evidence")
+        >>> found.names, found.probability.round(3).tolist()
+        (('two', 'one'), [0.953, 0.047])
+    """
+    kinds = {"loo": (Loo, "vb.loo(...)"), "evidence": (Posterior, "a vb.Posterior"), "classifier": (Draws, "vb.Draws")}
+    if by not in kinds:
+        raise ValueError(f"by={by!r} was given; expected 'loo', 'evidence' or 'classifier'")
+    if len(models) < 2:
+        raise ValueError(f"{len(models)} model was given; give two or more, as in {{'linear': ..., 'nonlinear': ...}}")
+    for name, value in models.items():
+        if not isinstance(value, kinds[by][0]):
+            raise TypeError(f"model {name!r} is a {type(value).__name__}; by={by!r} takes {kinds[by][1]}")
+    log_prior = _log_prior(models, prior)
+    if by == "loo":
+        return _by_loo(models)
+    if by == "evidence":
+        return _by_evidence(models, log_prior)
+    return _by_classifier(models, x_o, key, log_prior)
+
+
+def _by_loo(models: Mapping[str, Loo]) -> Comparison:
+    sizes = {name: len(one.pointwise) for name, one in models.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"numbers of observations differ: {sizes}; compare models of the same data")
+    names = sorted(models, key=lambda name: -models[name].elpd)
+    best, n = models[names[0]], len(models[names[0]].pointwise)
+    apart = [models[name].pointwise - best.pointwise for name in names]
+    difference = np.array([one.sum() for one in apart])
+    se = np.array([np.sqrt(n * np.var(one, ddof=1)) if n > 1 else np.nan for one in apart])
+    said = []
+    for name, d, error in zip(names[1:], difference[1:], se[1:], strict=True):
+        alike = abs(d) < _CLEAR
+        clear = "the two predict alike" if alike else "clearly worse" if abs(d) > 2 * error else "not clearly worse"
+        said.append(f"{name} predicts worse than {names[0]} by {-d:.3g} (se {error:.2g}): {clear}.")
+    high = [name for name in names if not models[name].passed]
+    if high:
+        said.append(f"Pareto k is too high in {listed(high)}: these densities are not reliable.")
+    score, none = np.array([models[name].elpd for name in names]), np.full(len(names), np.nan)
+    return Comparison("warn" if high else "pass", tuple(said), "loo", tuple(names), score, difference, se, none)
+
+
+def _by_evidence(models: Mapping[str, Posterior], log_prior: dict[str, float]) -> Comparison:
+    missing = [name for name, one in models.items() if one.log_evidence is None or not np.isfinite(one.log_evidence)]
+    if missing:
+        raise ValueError(
+            f"{listed(missing)} has no finite log_evidence; sample with vb.sample_mcmc(..., kernel=vb.TemperedSMC())"
+        )
+    observed = [one.x_o for one in models.values() if one.x_o is not None]
+    if any(x.shape != observed[0].shape or not np.array_equal(x, observed[0]) for x in observed):
+        raise ValueError("the posteriors have different x_o; compare models of the same data")
+    z = {name: float(one.log_evidence or 0.0) for name, one in models.items()}
+    return _ranked(z, log_prior, "evidence", "pass", [], {})
+
+
+def _by_classifier(
+    models: Mapping[str, Draws], x_o: Any, key: PRNGKey | None, log_prior: dict[str, float]
+) -> Comparison:
+    if x_o is None or key is None:
+        raise ValueError("by='classifier' needs x_o=[F] and key=jax.random.key(0)")
+    first = next(iter(models.values()))
+    for name, one in models.items():
+        if one.names != first.names:
+            raise ValueError(f"model {name!r} has other features than the first; simulate all with one Summary")
+    row = np.asarray(x_o, float)
+    if row.shape != (len(first.names),) or not np.isfinite(row).all():
+        raise ValueError(f"x_o has shape {list(row.shape)}; expected [{len(first.names)}] finite numbers")
+    parts = [np.asarray(one.usable()[1], float) for one in models.values()]
+    if min(map(len, parts)) < 100:
+        raise ValueError(f"valid simulations: {[len(x) for x in parts]}; each model needs 100 or more")
+    labels = np.repeat(np.arange(len(parts)), [len(x) for x in parts])
+    scale = Standardise.fit(np.concatenate(parts))
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))).ravel().tolist())
+    log_p, held_out = _classify(
+        np.asarray(scale(jnp.asarray(np.concatenate(parts))), float),
+        labels,
+        np.asarray(scale(jnp.asarray(row)), float),
+        rng,
+    )
+    shares = np.log(np.bincount(labels) / len(labels))
+    score = dict(zip(models, (log_p - shares).tolist(), strict=True))
+    outside = [bool(Standardise.fit(x).outside(row).any()) for x in parts]
+    said = [
+        f"On held-out simulations the classifier is right in {100 * held_out['accuracy']:.3g} % "
+        f"({held_out['log_score']:.2g} nats each)."
+    ]
+    if all(outside):
+        said.append(
+            "The observation lies outside the simulations of every model: no probability among them is to be trusted."
+        )
+    return _ranked(score, log_prior, "classifier", "warn" if all(outside) else "pass", said, held_out)
+
+
+def _classify(
+    h: np.ndarray, labels: np.ndarray, row: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, float]]:
+    """A calibrated log p(model | row) `[K]`, from a network and a temperature fitted on held-out rows."""
+    from scipy.optimize import minimize_scalar
+    from sklearn.neural_network import MLPClassifier
+
+    order = rng.permutation(len(h))
+    held, fitting = np.split(order, [int(_HELD * len(h))])
+    network = MLPClassifier(
+        (32, 32), activation="tanh", alpha=1e-3, learning_rate_init=3e-3, max_iter=300, early_stopping=True,
+        n_iter_no_change=20, random_state=int(rng.integers(2**31)),
+    ).fit(h[fitting], labels[fitting])  # fmt: skip
+
+    def logits(rows: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(network.predict_proba(rows), 1e-30))
+
+    def scores(rows: np.ndarray, temperature: float) -> np.ndarray:
+        scaled = logits(rows) / temperature
+        return scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
+
+    def loss(log_temperature: float) -> float:
+        return -float(np.mean(scores(h[held], float(np.exp(log_temperature)))[np.arange(len(held)), labels[held]]))
+
+    found = minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded")
+    temperature = float(np.exp(found.x))
+    right = np.mean(scores(h[held], temperature).argmax(axis=1) == labels[held])
+    notes = {"log_score": -float(found.fun), "accuracy": float(right), "temperature": temperature}
+    return scores(row[None], temperature)[0], notes
+
+
+def _ranked(
+    score: dict[str, float], log_prior: dict[str, float], by: str, light: Light, said: list[str], held: dict[str, float]
+) -> Comparison:
+    joint = {name: score[name] + log_prior[name] for name in score}
+    names = sorted(joint, key=lambda name: -joint[name])
+    values = np.array([joint[name] for name in names])
+    probability = np.exp(values - np.logaddexp.reduce(values))
+    evidence = np.array([score[name] for name in names])
+    lead = [
+        f"p({names[0]} | x_o) = {probability[0]:.3g} among {len(names)} models; the next, {names[1]}, has "
+        f"{probability[1]:.3g} (log Bayes factor {evidence[0] - evidence[1]:.3g})."
+    ]
+    none = np.full(len(names), np.nan)
+    shown = np.log(probability) if by == "classifier" else evidence
+    return Comparison(light, (*lead, *said), by, tuple(names), shown, evidence - evidence[0], none, probability, held)
+
+
+def _log_prior(models: Mapping[str, Any], prior: Mapping[str, float] | None) -> dict[str, float]:
+    if prior is None:
+        return dict.fromkeys(models, -float(np.log(len(models))))
+    if set(prior) != set(models) or min(prior.values()) <= 0.0 or abs(sum(prior.values()) - 1.0) > 1e-6:
+        raise ValueError(
+            f"prior={dict(prior)} was given; expected a probability for each of {list(models)}, summing to 1"
+        )
+    return {name: float(np.log(prior[name])) for name in models}
