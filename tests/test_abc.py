@@ -71,6 +71,7 @@ def simulator(theta, key):
     return jnp.where(theta["a"] > 9.0, jnp.nan, x)
 
 
+@pytest.mark.slow
 def test_particles_reach_the_posterior_with_fewer_simulations_than_rejection():
     def distance(x, x_o):
         return np.sqrt(((x - x_o) ** 2).sum(axis=1))

@@ -221,6 +221,7 @@ def test_a_series_gives_most_of_what_its_likelihood_knows(name):
     assert 0.72 * attainable < series_gain(SERIES[name], 12) < attainable + 0.1
 
 
+@pytest.mark.slow
 def test_fully_connected_layers_learn_next_to_nothing_of_the_same_series():
     assert series_gain(embeddings.MLP(), 12) < 0.4  # the sum of products is no function of few directions
 

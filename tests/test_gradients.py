@@ -108,6 +108,7 @@ def peak(steps, checkpoint):
     return jax.jit(jax.grad(loss)).lower(jnp.asarray(0.1)).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_of_the_backward_pass():
     """Four times the steps: about four times the memory without checkpoints, twice at most with one level of them."""
     short, long = 4_000, 16_000
@@ -127,6 +128,7 @@ def drawn_normals(sim, key, steps):
     return jax.vmap(generator.split)(pairs)
 
 
+@pytest.mark.slow
 def test_a_given_path_of_normals_is_the_run_that_draws_them():
     sim, key = brain(monitors={"raw": vb.monitors.Raw(), "mean": vb.monitors.TimeAverage(0.7)}), jax.random.key(4)
     path = drawn_normals(sim, key, 123)

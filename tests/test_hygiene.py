@@ -15,7 +15,7 @@ TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 
 HEAVY_AT_IMPORT = ("torch", "sbi", "dask", "matplotlib", "arviz", "pandas", "sklearn", "blackjax", "xarray")
 
-BASE = {"_typing", "_param", "_tree", "_ode", "_io", "_arviz", "_random", "_table"}
+BASE = {"_typing", "_param", "_tree", "_ode", "_io", "_arviz", "_random", "_table", "_show"}
 MEMBERS = {"models", "network", "integrators", "noise", "stimuli", "monitors", "features", "priors", "execute"}
 SCALES = {"spiking", "cable", "fields"}
 ALLOWED = {

@@ -191,6 +191,7 @@ def test_a_collapsed_step_size_made_trajectories_of_hmc_without_end(name):
     assert np.abs(posterior.theta["a"]).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_mclmc_refuses_a_step_that_collapsed():
     init = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
     with pytest.raises(ValueError, match=r"step size of 2 of 2 chains collapsed in warm-up.*vb\.NUTS\(\)"):

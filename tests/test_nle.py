@@ -83,6 +83,7 @@ def test_nuts_draws_from_prior_times_likelihood():
     assert posterior.info["info_gain"] == fitted()[1].info_gain
 
 
+@pytest.mark.slow
 def test_the_likelihood_integrates_to_one_where_tails_are_heavy():
     """x = mu + Student(2 df): beyond four spreads x enters by its logarithm, and |dh/dx| must follow."""
     rng = np.random.default_rng(0)

@@ -119,6 +119,7 @@ def test_a_density_over_bounded_and_positive_parameters_integrates_to_one():
             assert values.mean() == pytest.approx(np.sum(p * grid[name]), abs=4.5 * values.std() / np.sqrt(8000) + 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_no_draw_leaves_a_bounded_prior_and_the_edge_is_found(name):
     prior = Prior({"a": dist.Uniform(2.0, 3.0)})  # one parameter, truth often at the edge

@@ -30,6 +30,7 @@ def test_the_mode_of_a_linear_regression():
     assert fit.findings == ()
 
 
+@pytest.mark.slow
 def test_the_mode_depends_on_the_space_and_says_which():
     """log g ~ N(0, 1) seen as 1 with sd 1: the mode over log g is 1/2; over g, d log p / d log g = 1 moves it to 0."""
     prior = Prior({"g": dist.LogNormal(0.0, 1.0)})
@@ -45,6 +46,7 @@ def test_the_mode_depends_on_the_space_and_says_which():
     assert over_theta.log_prob == pytest.approx(stats.norm.logpdf(0.0) + stats.norm.logpdf(1.0), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_under_uniform_priors_it_is_the_maximum_likelihood_also_at_the_edge():
     prior = Prior({"g": dist.Uniform(0.0, 2.0), "h": dist.Uniform(-1.0, 1.0)})
 

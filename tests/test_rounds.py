@@ -278,6 +278,7 @@ def test_stored_rounds_go_on_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(*draws)
 
 
+@pytest.mark.slow
 def test_likelihoods_propose_from_their_posterior():
     prior = Prior({"g": dist.Uniform(-10.0, 10.0)})
     brief = NLE(MDN(components=1), training=Training(max_epochs=40, batch_size=64, learning_rate=3e-3))

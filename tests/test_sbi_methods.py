@@ -274,6 +274,7 @@ def test_a_prior_that_whitening_leaves_non_normal_is_exact_in_the_chains():
     np.testing.assert_allclose(flat.std(0) / sd, 1.0, atol=0.25)
 
 
+@pytest.mark.slow
 def test_nuts_runs_on_a_network_of_torch():
     import vbinfer as vb
 

@@ -222,3 +222,22 @@ def test_state_variables_come_in_the_order_of_the_model_not_of_the_alphabet():
     ys = vb.simulate(simulator(), t1=1.2, key=jax.random.key(0)).ys
     assert list(ys) == ["raw", "mean", "sub", "bold"]
     assert list(ys["raw"]) == list(ys["mean"]) == ["r", "V"]
+
+
+def test_show_prints_paths_values_units_and_ranges(capsys):
+    sim = vb.Simulator(
+        vb.models.ReducedWongWang(w=np.array([0.6, 0.9])),
+        vb.Connectome(np.array([[0.0, 0.4], [1.0, 0.0]]), np.zeros((2, 2))),
+        coupling=vb.coupling.Linear(G=0.25),
+        integrator=vb.Heun(dt=1.0),
+    )
+    vb.show(sim)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["path", *vb.paths(sim)]
+    rows = {line.split()[0]: line for line in lines}
+    assert "[2] 0.6 to 0.9" in rows["model.w"]
+    assert "100" in rows["model.tau_s"].split()
+    assert "ms" in rows["model.tau_s"].split()
+    assert "0.25" in rows["coupling.G"].split()
+    with pytest.raises(TypeError, match=r"a dict has no declared parameters; give a vb\.Simulator"):
+        vb.show({})

@@ -10,6 +10,7 @@ from ._param import Leaf as Leaf
 from ._param import bind as bind
 from ._param import param as param
 from ._param import paths as paths
+from ._show import show as show
 from .datasets import Recording as Recording
 from .datasets import load_connectome as load_connectome
 from .datasets import load_recording as load_recording

@@ -1,0 +1,38 @@
+"""The parameters of a simulator, or of any part of it, as a table for people."""
+
+import numpy as np
+
+from vbinfer._param import Leaf, paths, range_text
+
+
+def show(tree: object) -> None:
+    """Print the parameters of a simulator: path, value, unit, range and meaning, one line each.
+
+    The paths are what `vb.bind` and the keys of a prior take.
+
+    Args:
+        tree: a `Simulator`, or any part with declared parameters: a model, a coupling, a stimulus.
+
+    Raises:
+        TypeError: something without declared parameters.
+
+    Example:
+        >>> import vbinfer as vb
+        >>> vb.show(vb.coupling.Linear(G=0.5))
+        path    value  unit  range        meaning
+        G       0.5          (-inf, inf)  global coupling strength
+        offset  0            (-inf, inf)  constant input
+    """
+    leaves = paths(tree)
+    if not leaves:
+        raise TypeError(f"a {type(tree).__name__} has no declared parameters; give a vb.Simulator or a part of one")
+    rows = [("path", "value", "unit", "range", "meaning"), *(_row(leaf) for leaf in leaves.values())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())  # noqa: T201  # what it is for
+
+
+def _row(leaf: Leaf) -> tuple[str, str, str, str, str]:
+    value = np.asarray(leaf.value, float)
+    shown = f"{value:g}" if value.ndim == 0 else f"{list(value.shape)} {value.min():.4g} to {value.max():.4g}"
+    return leaf.path, shown, leaf.unit, range_text(leaf.low, leaf.high), leaf.doc
