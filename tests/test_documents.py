@@ -156,6 +156,20 @@ def test_the_page_on_bounded_priors_leaves_no_draw_outside():
 
 
 @pytest.mark.slow
+def test_the_page_on_trust_asks_its_questions_and_the_odd_feature_is_named():
+    names = run("can-i-believe-it.md", {"jnp": jnp, "dist": dist})
+    assert names["fit_for_model"].passed
+    assert not names["odd"].passed
+    assert "x[4]" in " ".join(names["odd"].findings)
+    assert names["calibration"].verdict in ("pass", "warn")
+    assert names["check"].passed
+    shrinkage = {row.name: row.shrinkage for row in names["posterior"].summary()}
+    assert (
+        shrinkage["coupling.G"] > 0.8 > 0.5 > shrinkage["model.eta"]
+    )  # exact: 3 values with sd 1 against sd 0.3: 0.21
+
+
+@pytest.mark.slow
 def test_the_page_on_several_modes_shows_that_chains_disagree_and_weighs_the_modes():
     """Quadrature over (a, b): the share of a > 0 and the evidence, from the density written out anew."""
     names = run("multimodality.md")
