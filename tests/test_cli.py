@@ -8,10 +8,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import vbinfer as vb
+from vbinfer import _io
 from vbinfer.cli.config import load_study
+from vbinfer.cli.folder import calibration_of
 from vbinfer.cli.main import DEMO, main
 
 STUDY = """
@@ -94,7 +97,7 @@ def command(*args, cwd):
     )
 
 
-def test_a_study_runs_resumes_and_gives_the_same_again(folder):
+def test_a_study_runs_goes_on_as_a_calibration_and_gives_the_same_posterior(folder):
     first = command("run", "study.toml", cwd=folder)
     assert first.returncode == 0, first.stderr
     out = folder / "results"
@@ -114,11 +117,86 @@ def test_a_study_runs_resumes_and_gives_the_same_again(folder):
     shards = {p.name: p.stat().st_mtime_ns for p in (out / "store").glob("shard*.npz")}
     removed = sorted((out / "store").glob("shard*.npz"))[1]
     removed.unlink()
-    again = command("run", "study.toml", cwd=folder)
-    assert again.returncode == 0, again.stderr
+    again = command("calibrate", "study.toml", "--draws", "60", cwd=folder)
+    found = vb.load(out / "calibration.npz")
+    assert again.returncode == (3 if found.verdict == "fail" else 0), again.stderr
     after = {p.name: p.stat().st_mtime_ns for p in (out / "store").glob("shard*.npz")}
     assert {name for name in shards if after[name] != shards[name]} == {removed.name}
     np.testing.assert_array_equal(vb.load(out / "posterior.npz").theta["coupling.G"], G)
+
+    assert found.names == ("coupling.G",)
+    assert len(found) + found.failed == 60
+    assert found.verdict != "pass"  # 60 data sets are few, whatever they say
+    assert json.loads((out / "report.json").read_text())["numbers"]["calibration"]["n"] == len(found)
+
+
+@pytest.mark.slow
+def test_calibrate_goes_on_from_what_is_there(folder):
+    """A second call simulates and asks nothing again, and gives the same ranks."""
+    out = folder / "results"
+    ranks = vb.load(out / "calibration.npz").ranks
+    kept = {p: p.stat().st_mtime_ns for p in (out / "calibration").rglob("*.npz")}
+    assert len(kept) > 2
+    again = command("calibrate", "study.toml", "--draws", "60", cwd=folder)
+    assert again.returncode in (0, 3), again.stderr
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    np.testing.assert_array_equal(vb.load(out / "calibration.npz").ranks, ranks)
+
+
+def test_held_out_simulations_are_none_of_those_trained_on(folder):
+    trained = vb.load(folder / "results" / "store").theta["coupling.G"]
+    held_out = vb.load(folder / "results" / "calibration" / "held-out").theta["coupling.G"]
+    assert len(trained) == 256
+    assert len(held_out) >= 60
+    assert not set(trained.tolist()) & set(held_out.tolist())
+
+
+def test_report_is_made_again_from_the_folder_alone(folder):
+    out = folder / "results"
+    before = json.loads((out / "report.json").read_text())
+    page = (out / "report.html").read_text()
+    for name in ("report.json", "report.html"):
+        (out / name).unlink()
+    run = command("report", "results", cwd=folder)
+    assert run.returncode == (3 if before["verdict"] == "fail" else 0), run.stderr
+    assert f"verdict: {before['verdict']}" in run.stdout
+    saved = json.loads((out / "report.json").read_text())
+    for part in ("verdict", "findings", "checks"):
+        assert saved[part] == before[part]
+    for part in ("parameters", "features", "calibration", "recovery", "fc_correlation", "draws"):
+        assert saved["numbers"][part] == before["numbers"][part]
+    after = (out / "report.html").read_text()
+    for words in ("Step size", "signal.csv", "Calibration of the estimator", "Replicates"):
+        assert words in page
+        assert words in after
+    assert after.count("<img ") == page.count("<img ")
+
+
+def test_a_calibration_of_another_estimator_is_left_out(folder, tmp_path):
+    out = folder / "results"
+    assert calibration_of(out) is not None
+    for name in ("calibration.npz", "posterior.npz"):
+        (tmp_path / name).write_bytes((out / name).read_bytes())
+    assert calibration_of(tmp_path) is None
+    kind, header, arrays = _io.read(out / "estimator.npz")
+    _io.write(tmp_path / "estimator.npz", kind, header, {name: value + 1 for name, value in arrays.items()})
+    assert calibration_of(tmp_path) is None
+    _io.write(tmp_path / "estimator.npz", kind, header | {"seconds": 1e9}, arrays)
+    assert calibration_of(tmp_path) is not None
+
+
+def test_a_folder_with_a_posterior_alone_gives_a_report_and_an_empty_one_a_sentence(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "nowhere")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["report", str(tmp_path)]) == 1
+    assert "holds no posterior.npz; run `vbinfer run study.toml`" in capsys.readouterr().err
+    vb.Posterior({"a": np.linspace(0.0, 1.0, 50)[None]}).save(tmp_path / "posterior.npz")
+    assert main(["report", str(tmp_path), "--quiet"]) == 0
+    assert "Not asked" in (tmp_path / "report.html").read_text()
+    prior = vb.Prior({"a": dist.Normal(0.0, 1.0)})  # a posterior that is the prior: nothing learned, a failure
+    vb.Posterior({"a": np.random.default_rng(0).normal(size=(1, 900))}, prior=prior).save(tmp_path / "posterior.npz")
+    assert main(["report", str(tmp_path)]) == 3
+    assert "Nothing learned" in capsys.readouterr().out
 
 
 def test_another_study_in_the_same_folder_is_refused_and_the_draws_stay(folder):
@@ -140,6 +218,17 @@ def test_a_dry_run_estimates_and_writes_nothing(folder):
     run = command("run", "dry.toml", "--dry-run", cwd=folder)
     assert run.returncode == 0, run.stderr
     assert "256 draws of coupling.G" in run.stdout
+    assert not (folder / "never").exists()
+
+
+def test_a_dry_run_of_a_calibration_counts_the_held_out_simulations(folder):
+    (folder / "dry.toml").write_text(STUDY.format(out="never"))
+    run = command("calibrate", "dry.toml", "--dry-run", cwd=folder)
+    assert run.returncode == 0, run.stderr
+    assert "256 draws and 300 held-out ones of coupling.G" in run.stdout
+    few = command("calibrate", "dry.toml", "--draws", "9", cwd=folder)
+    assert few.returncode == 1
+    assert "--draws 9 was given; at least 50" in few.stderr
     assert not (folder / "never").exists()
 
 
@@ -184,6 +273,8 @@ MISTAKES = [
     ("seed   = 3", 'seed   = "a"', "seed"),
     ("t1         = 220.0", 't1         = "long"', "t1"),
     ("low = 0.0, high = 0.9 }}", 'low = 0.0, high = 0.9 }}\n"noise.sigma" = {{ name = "Normal" }}', "TruncatedNormal"),
+    ("[output]", "[calibration]\ndraws = 20\n[output]", r"\[calibration\] draws is 20; expected .* above 49"),
+    ("[output]", "[calibration]\ndraw = 200\n[output]", "Did you mean 'draws'"),
     ("[output]", '[execution]\nexecutor = "slurm"\n[output]', "local"),
     ('"Subsample", var = "x"', '"Subsample"', 'add var = "x"'),
     ('"Subsample", var = "x"', '"RunningFC", var = "x"', r"a matrix \[5, 5\] at a time .* summarise it by fc ="),

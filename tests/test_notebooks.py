@@ -14,6 +14,8 @@ FAST = {
     "02_neural_posterior.ipynb": "n_draws = 512\nn_test = 50\nt1 = 3e3\nseed = 0",
     "03_gradients_and_nuts.ipynb": "num_warmup = 200\nnum_samples = 300\nnum_chains = 2\nseed = 0",
     "04_choose_a_method.ipynb": "n_draws = 1_024\nnum_samples = 200\nseed = 0",
+    "05_can_i_believe_it.ipynb": "n_draws = 1_024\nn_test = 128\nseed = 0",
+    "06_calibration_study.ipynb": "n_draws = 1_024\nn_test = 128\nn_nuts = 50\nseed = 0",
 }
 
 

@@ -51,7 +51,7 @@ def make_fit(**changes) -> FitInfo:
         "backend": "jax",
         "train": loss,
         "val": loss + 0.05,
-        "best_epoch": 39,
+        "best_epoch": 40,
         "info_gain": 2.1,
         "converged": True,
         "num_train": 450,
@@ -196,20 +196,26 @@ def test_each_fault_turns_its_light(good, name):
     assert words in check.sentence
 
 
-def test_chains_that_disagree_fail_and_chains_that_agree_pass(good):
+def _chains(spread=0.0, diverging=0, num=4):
+    """Chains around the truth with everything that NUTS records; the last `spread` away, the third `diverging`."""
     rng = np.random.default_rng(0)
-    same = {name: np.float64(value) + SD * rng.normal(size=(4, 500)) for name, value in TRUTH.items()}
-    apart = {name: value + np.array([0.0, 0.0, 0.0, 0.2])[:, None] for name, value in same.items()}
-    made = {name: dataclasses.replace(good["posterior"], theta=theta) for name, theta in
-            {"same": same, "apart": apart}.items()}  # fmt: skip
-    assert light("Did the chains mix", posterior=made["same"]).light == "pass"
-    assert light("Did the chains mix", posterior=made["apart"]).light == "fail"
-    divergent = np.zeros((4, 500), bool)
-    divergent[2, :3] = True
-    stats = dataclasses.replace(made["same"], sample_stats={"diverging": divergent})
-    check = light("Did the chains mix", posterior=stats)
+    theta = {name: np.float64(value) + SD * rng.normal(size=(num, 500)) for name, value in TRUTH.items()}
+    theta = {name: value + np.eye(num)[-1][:, None] * spread for name, value in theta.items()}
+    divergent = np.zeros((num, 500), bool)
+    divergent[2, :diverging] = True
+    stats = {"diverging": divergent, "energy": rng.normal(size=(num, 500)), "accept_prob": np.full((num, 500), 0.8),
+             "num_steps": np.full((num, 500), 7), "step_size": np.full((num, 500), 0.4)}  # fmt: skip
+    return Posterior(theta, sample_stats=stats, info={"kernel": {"max_tree_depth": 10, "target_accept": 0.8}})
+
+
+def test_chains_that_disagree_fail_and_chains_that_agree_pass():
+    assert light("Did the chains mix", posterior=_chains()).light == "pass"
+    assert light("Did the chains mix", posterior=_chains(spread=0.2)).light == "fail"
+    check = light("Did the chains mix", posterior=_chains(diverging=3))
     assert check.light == "warn"
-    assert "3 divergent" in check.sentence
+    assert "3 of 2000 transitions diverged" in check.sentence
+    assert check.evidence == "#chains"
+    assert "mix" not in str(lights(posterior=Posterior({"a": np.linspace(0.0, 1.0, 50)[None]})))
 
 
 def test_the_verdict_is_the_worst_light():
@@ -284,6 +290,7 @@ def test_every_light_links_to_a_section_and_every_picture_has_words(page):
 SECTIONS = {
     "data": ("draws", "observed"),
     "posterior": ("posterior",),
+    "limits": ("posterior",),
     "training": ("fit",),
     "recovery": ("extras",),
     "predictive": ("predictive", "extras"),

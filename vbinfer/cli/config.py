@@ -30,7 +30,8 @@ from vbinfer.simulation.forward import ForwardModel
 from vbinfer.simulation.simulator import Simulator
 
 REQUIRED = ("data", "simulator", "prior", "summary", "inference")
-OPTIONAL = ("report", "output", "execution")
+OPTIONAL = ("report", "output", "execution", "calibration")
+FEWEST_HELD_OUT = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,14 @@ class ReportOptions:
     predictive: int = 64
     recovery: int = 20
     compare_dt: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationOptions:
+    """How `vbinfer calibrate` asks the estimator: held-out data sets, and posterior draws for each."""
+
+    draws: int = 300
+    posterior_samples: int = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Study:
         estimator: `NPE` or `SbiEstimator`.
         theta_true: known truth, for simulated recordings.
         workers: processes that simulate the draws; None for the devices of this one.
+        calibration: what `vbinfer calibrate` does beyond a run.
     """
 
     path: Path
@@ -70,6 +80,7 @@ class Study:
     report: ReportOptions
     theta_true: dict[str, Any] | None
     workers: int | None = None
+    calibration: CalibrationOptions = dataclasses.field(default_factory=CalibrationOptions)
 
     @property
     def connectome(self) -> Connectome | None:
@@ -146,6 +157,7 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
         report=_report(options, sim, samples),
         theta_true=_truth(data.get("theta_true"), prior),
         workers=workers,
+        calibration=_calibration(tables.get("calibration", {})),
     )
 
 
@@ -159,6 +171,14 @@ def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise StudyError(f"{where} is {value!r}; expected a number of ms")
     return float(value)
+
+
+def _calibration(table: Any) -> CalibrationOptions:
+    options = keys(table, "[calibration]", optional=tuple(f.name for f in dataclasses.fields(CalibrationOptions)))
+    chosen = CalibrationOptions(**options)
+    _count(chosen.draws, "[calibration] draws", least=FEWEST_HELD_OUT)
+    _count(chosen.posterior_samples, "[calibration] posterior_samples", least=10)
+    return chosen
 
 
 def _report(options: dict[str, Any], sim: Simulator, samples: int) -> ReportOptions:

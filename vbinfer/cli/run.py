@@ -14,6 +14,9 @@ import numpy as np
 
 from vbinfer import _io
 from vbinfer.cli.config import Study
+from vbinfer.cli.folder import CALIBRATION, EVIDENCE, Bundle, calibration_of, fingerprint, save_bundle, write_report
+from vbinfer.diagnostics.calibration.result import Calibration
+from vbinfer.diagnostics.calibration.study import calibrate
 from vbinfer.execute.executor import Local
 from vbinfer.features.connectivity import fc_matrix, upper_triangle
 from vbinfer.infer.draws import Draws
@@ -21,12 +24,12 @@ from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.predictive import Predictive, posterior_predictive
 from vbinfer.infer.prior_predictive import sample_prior_predictive
 from vbinfer.reporting.evidence import Extras, Recovery
-from vbinfer.reporting.page import report
 from vbinfer.reporting.section import Section
 from vbinfer.reporting.verdict import Verdict
 
 DT_DRAWS = 16
 STAGES = ("draws", "fit", "posterior", "predictive", "checks", "dt")
+HELD_OUT = 300_000_001  # folded into the seed: held-out simulations share no randomness with a run's
 
 
 @dataclasses.dataclass
@@ -51,21 +54,40 @@ class Clock:
 
 
 def run_study(study: Study, *, quiet: bool = False) -> Verdict:
-    """Run a study and write `store/`, `estimator.npz`, `posterior.npz`, `report.html` and `report.json` to its folder.
+    """Run a study; its folder then holds `store/`, `estimator.npz`, `posterior.npz`, `evidence.npz` and the report.
 
-    The draws are kept in `store/`: an interrupted run goes on where it stopped, and a finished one is not repeated.
+    The draws are kept in `store/`: an interrupted run goes on where it stopped, and a finished one is not repeated. A
+    calibration of the same estimator that lies in the folder is part of the report.
 
     Raises:
         ValueError: a store of another study in the same folder, and whatever the stages refuse.
     """
-    clock = Clock(quiet=quiet)
+    return _run(study, Clock(quiet=quiet), with_calibration=False)[0]
+
+
+def calibrate_study(study: Study, *, quiet: bool = False) -> tuple[Verdict, Calibration]:
+    """Run a study and ask its estimator about held-out simulations, with a key of their own.
+
+    Adds `calibration/` (held-out draws and their posteriors, from which an interrupted study goes on) and
+    `calibration.npz`; the report then says whether the estimator is calibrated over the prior.
+
+    Raises:
+        ValueError: as `run_study`.
+    """
+    verdict, found = _run(study, Clock(quiet=quiet), with_calibration=True)
+    assert found is not None
+    return verdict, found
+
+
+def _run(study: Study, clock: Clock, *, with_calibration: bool) -> tuple[Verdict, Calibration | None]:
+    n_stages = 6 if with_calibration else 5
     out = study.out
     out.mkdir(parents=True, exist_ok=True)
     keys = dict(zip(STAGES, jax.random.split(jax.random.key(study.seed), len(STAGES)), strict=True))
     name = next(iter(study.forward.summary))
     x_o = np.asarray(study.forward.summary[name](study.recording.values))
 
-    with clock.stage("simulation", f"[1/5] simulating {study.draws:,} draws into {out / 'store'}"):
+    with clock.stage("simulation", f"[1/{n_stages}] simulating {study.draws:,} draws into {out / 'store'}"):
         draws = sample_prior_predictive(
             study.prior,
             study.forward,
@@ -73,47 +95,72 @@ def run_study(study: Study, *, quiet: bool = False) -> Verdict:
             key=keys["draws"],
             store=out / "store",
             executor=Local(workers=study.workers),
-            progress=not quiet,
+            progress=not clock.quiet,
         )
     failed = int(np.sum(~draws.valid))
-    with clock.stage("training", f"[2/5] training {_method(study)} on {len(draws) - failed:,} draws ({failed} failed)"):
+    with clock.stage(
+        "training", f"[2/{n_stages}] training {_method(study)} on {len(draws) - failed:,} draws ({failed} failed)"
+    ):
         amortized, info = study.estimator.fit(draws, study.prior, key=keys["fit"])
         amortized.save(out / "estimator.npz")
-    with clock.stage("posterior", f"[3/5] sampling the posterior given {study.recording.name}"):
+    with clock.stage("posterior", f"[3/{n_stages}] sampling the posterior given {study.recording.name}"):
         k_posterior, k_replicates = jax.random.split(keys["posterior"])
         posterior = amortized.sample(x_o, n=study.posterior_samples, key=k_posterior)
         posterior.save(out / "posterior.npz")
         replicates = _replicates(study, amortized, k_replicates)
-    with clock.stage("checks", "[4/5] simulating from the posterior and from the prior, recovering known truths"):
+    with clock.stage(
+        "checks", "[4/{n_stages}] simulating from the posterior and from the prior, recovering known truths"
+    ):
         n = study.report.predictive
         predictive = posterior_predictive(posterior, study.forward, n=n, key=keys["predictive"], series=True)
         k_prior, k_recovery = jax.random.split(keys["checks"])
         prior_predictive = _prior_predictive(study, k_prior)
         recovery = _recovery(study, amortized, prior_predictive, k_recovery)
         sections = _sections(study, posterior, keys["dt"])
-    with clock.stage("report", "[5/5] writing the report"):
-        verdict = report(
-            posterior,
-            prior=study.prior,
-            draws=draws,
-            fit=info,
-            predictive=predictive,
-            observed=study.recording,
-            theta_true=study.theta_true,
-            extras=Extras(
-                prior_predictive=prior_predictive,
-                recovery=recovery,
-                replicates=replicates,
-                structural=_structural(study),
-                sections=sections,
-                notes=_notes(study, draws, clock),
-                units=study.forward.units(),
-                title=study.report.title,
-            ),
-            out=out / "report.html",
+    found = _calibration(study, clock, amortized) if with_calibration else calibration_of(out)
+    bundle = Bundle(
+        fit=info,
+        predictive=predictive,
+        recording=study.recording,
+        theta_true=study.theta_true,
+        extras=Extras(
+            prior_predictive=prior_predictive,
+            recovery=recovery,
+            replicates=replicates,
+            structural=_structural(study),
+            sections=sections,
+            notes=_notes(study, draws, clock),
+            units=study.forward.units(),
+            title=study.report.title,
+        ),
+    )
+    with clock.stage("report", f"[{n_stages}/{n_stages}] writing the report"):
+        save_bundle(out / EVIDENCE, bundle)
+        verdict = write_report(out, posterior, draws, bundle, found)
+    say_verdict(clock, verdict, out)
+    return verdict, found
+
+
+def _calibration(study: Study, clock: Clock, amortized: Any) -> Calibration:
+    """Held-out simulations, their posteriors and the tests; every part is on disk before the next begins."""
+    options, place = study.calibration, study.out / "calibration"
+    k_draws, k_study = jax.random.split(jax.random.fold_in(jax.random.key(study.seed), HELD_OUT))
+    with clock.stage("calibration", f"[5/6] calibrating on {options.draws:,} held-out simulations in {place}"):
+        held_out = sample_prior_predictive(
+            study.prior,
+            study.forward,
+            options.draws,
+            key=k_draws,
+            store=place / "held-out",
+            executor=Local(workers=study.workers),
+            progress=not clock.quiet,
         )
-    _say_verdict(clock, verdict, out)
-    return verdict
+        found = calibrate(
+            amortized, held_out, key=k_study, num_posterior_samples=options.posterior_samples, store=place
+        )
+        found.info["estimator"] = fingerprint(study.out / "estimator.npz")
+        found.save(study.out / CALIBRATION)
+    return found
 
 
 def _method(study: Study) -> str:
@@ -216,9 +263,11 @@ def _notes(study: Study, draws: Draws, clock: Clock) -> dict[str, object]:
     }
 
 
-def _say_verdict(clock: Clock, verdict: Verdict, out: Path) -> None:
+def say_verdict(clock: Clock, verdict: Verdict, out: Path) -> None:
+    """The verdict, its sentences and where the page is."""
     clock.say(f"\nverdict: {verdict.verdict}")
     for finding in verdict.findings:
         clock.say(f"  - {finding}")
-    clock.say("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in clock.seconds.items()))
+    if clock.seconds:
+        clock.say("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in clock.seconds.items()))
     clock.say(f"report: {out / 'report.html'}")

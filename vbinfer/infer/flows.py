@@ -96,15 +96,13 @@ class SinhArcsinh(AbstractBijection):
 
     def transform_and_log_det(self, x: Array, condition: Array | None = None) -> tuple[Array, Array]:
         """y and log dy/dx."""
-        inner = jnp.arcsinh(x)
-        outer = self.tail * inner + self.skew
-        return jnp.sinh(outer), _log_cosh(outer) - _log_cosh(inner) + jnp.log(self.tail)
+        outer = self.tail * jnp.arcsinh(x) + self.skew
+        return jnp.sinh(outer), _log_cosh(outer) - 0.5 * jnp.log1p(x**2) + jnp.log(self.tail)
 
     def inverse_and_log_det(self, y: Array, condition: Array | None = None) -> tuple[Array, Array]:
         """x and log dx/dy."""
-        outer = jnp.arcsinh(y)
-        inner = (outer - self.skew) / self.tail
-        return jnp.sinh(inner), _log_cosh(inner) - _log_cosh(outer) - jnp.log(self.tail)
+        inner = (jnp.arcsinh(y) - self.skew) / self.tail
+        return jnp.sinh(inner), _log_cosh(inner) - 0.5 * jnp.log1p(y**2) - jnp.log(self.tail)
 
 
 def _log_cosh(value: Array) -> Array:

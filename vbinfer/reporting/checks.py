@@ -7,10 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
+from vbinfer.diagnostics.misspecification import Misspecification
+from vbinfer.diagnostics.predictive import PredictiveCheck
 from vbinfer.infer.draws import FailureRow
 
+from .asked import paragraph
 from .evidence import Evidence
-from .verdict import Check, Light
+from .trust import calibrated, given_checks, mixed, truth_held
+from .verdict import Check, Light, worst
 from .words import percent, two
 
 LEARNED, CLEARLY = 0.1, 0.5  # shrinkage below which nothing was learned; above which a parameter is well determined
@@ -18,10 +22,9 @@ EDGE_PRIOR, EDGE_POSTERIOR = 0.025, 0.25  # posterior share in an outer tail of 
 OUTSIDE = 0.5  # percent: a feature outside the central 99 % of the prior predictive
 MANY_OUTSIDE = 0.2
 FAILED_WARN, FAILED_FAIL = 0.01, 0.2
-RHAT_WARN, RHAT_FAIL = 1.01, 1.05
-ESS_WARN, ESS_FAIL = 400.0, 100.0
 COVERAGE = 0.9
 WITHIN_2SD = 0.9545  # mass of a normal distribution within 2 sd
+SERIES = 0.05
 GAP = 1.0  # nats between training and held-out loss
 
 
@@ -34,7 +37,7 @@ def checks(evidence: Evidence) -> tuple[list[Check], list[str]]:
             done.append(result)
         elif needs:
             absent.append(needs)
-    return done, absent
+    return done + given_checks(evidence), absent
 
 
 def _light(fail: bool, warn: bool) -> Light:
@@ -46,11 +49,9 @@ def _learned(e: Evidence) -> Check | None:
         return None
     gain = None if e.fit is None else e.fit.info_gain
     no_gain = gain is not None and not gain > 0.0
-    nothing = no_gain or bool(np.all(e.shrinkage < LEARNED))
-    words = []
-    for name, value in zip(e.names, e.shrinkage, strict=True):
-        how = "well determined" if value >= CLEARLY else "partly determined" if value >= LEARNED else "nothing learned"
-        words.append(f"{name}: {how} (shrinkage {two(value)})")
+    known = e.shrinkage[np.isfinite(e.shrinkage)]
+    nothing = no_gain or bool(len(known) and np.all(known < LEARNED))
+    words = [_taught(e, i) for i in range(len(e.names))]
     listed = "; ".join(words[:6]) + (f"; and {len(words) - 6} more" if len(words) > 6 else "")
     head = "Nothing learned: the posterior is no better than the prior. " if nothing else ""
     tail = "" if gain is None else f"; on average the estimator gains {two(gain)} nats over the prior"
@@ -63,7 +64,7 @@ def _learned(e: Evidence) -> Check | None:
     )
     return Check(
         "What was learned?",
-        _light(nothing, bool(np.any(e.shrinkage < LEARNED)) or bool(crowded)),
+        _light(nothing, len(known) < len(e.names) or bool(np.any(known < LEARNED)) or bool(crowded)),
         f"{head}{listed}{tail}.{edge}",
         "#posterior",
         "Shrinkage = 1 \N{MINUS SIGN} posterior variance / prior variance. "
@@ -71,6 +72,19 @@ def _learned(e: Evidence) -> Check | None:
         f"Warn: below {LEARNED:g} for one, or more than {percent(EDGE_POSTERIOR)} of the "
         f"posterior in an outer {percent(EDGE_PRIOR, 1)} of the prior.",
     )
+
+
+def _taught(e: Evidence, i: int) -> str:
+    """What was learned of one parameter, in words."""
+    name, value = e.names[i], float("nan") if e.shrinkage is None else float(e.shrinkage[i])
+    if not math.isfinite(value):
+        variance = None if e.prior_moments is None else float(e.prior_moments[1][i])
+        fixed = "the prior holds it fixed" if variance == 0.0 else "the prior has no finite variance to compare with"
+        return f"{name}: {fixed}"
+    if e.constant[i]:
+        return f"{name}: all posterior draws are the same, which no sampler should give"
+    how = "well determined" if value >= CLEARLY else "partly determined" if value >= LEARNED else "nothing learned"
+    return f"{name}: {how} (shrinkage {two(value)})"
 
 
 def edge_shares(e: Evidence) -> list[tuple[str, str, float]]:
@@ -86,7 +100,13 @@ def edge_shares(e: Evidence) -> list[tuple[str, str, float]]:
 
 
 def _inside(e: Evidence) -> Check | None:
+    question = "Is the recording inside what the model can produce?"
+    found = e.asked.misspecification
+    if isinstance(found, Misspecification):
+        return Check(question, found.verdict, paragraph(found.findings, 4), "#data", _JOINT)
     rows = [row for row in e.features if row.prior_percentile is not None]
+    if not rows and e.draws is not None and e.posterior.x_o is not None and not np.any(e.draws.valid):
+        return Check(question, "fail", "No simulation worked: there is nothing to compare with.", "#failures", _JOINT)
     if not rows:
         return None
     outside = [row for row in rows if is_outside(row.prior_percentile)]
@@ -97,7 +117,7 @@ def _inside(e: Evidence) -> Check | None:
     else:
         sentence = f"All {len(rows)} features of the recording lie inside the model's prior predictive range."
     return Check(
-        "Is the recording inside what the model can produce?",
+        question,
         _light(share > MANY_OUTSIDE, bool(outside)),
         sentence,
         "#data",
@@ -105,6 +125,13 @@ def _inside(e: Evidence) -> Check | None:
         f"Fail: more than {percent(MANY_OUTSIDE)} of them. "
         "Features are looked at one by one: odd combinations go unseen.",
     )
+
+
+_JOINT = (
+    "vb.misspecification: the recording's rank among the simulations by its oddest feature, by the combination of all "
+    "and by its neighbourhood, as one p-value. Fail: p < 0.05, as for 5 % of the recordings of a right model. "
+    "Warn: more than a fifth of the simulations failed."
+)
 
 
 def is_outside(value: float | None) -> bool:
@@ -186,12 +213,12 @@ def _converged(e: Evidence) -> Check | None:
     if not len(val) or not np.isfinite(val).any():
         sentence = f"{fit.method} did not train: no finite held-out loss was recorded."
         return Check("Did training converge?", "fail", sentence, "#training", _TRAINING)
-    best = min(max(int(fit.best_epoch), 0), len(val) - 1)
-    gap = float(val[best] - train[best]) if best < len(train) else float("nan")
+    best = min(int(fit.best_epoch), len(val))  # counted from 1; 0 is the untrained network
+    gap = float(val[best - 1] - train[best - 1]) if 0 < best <= len(train) else float("nan")
     overfit, gained = gap > GAP, bool(fit.info_gain > 0.0)
     state = "converged" if fit.converged else "has not converged: held-out loss was still falling when training ended"
     sentence = (
-        f"{fit.method} {state} (best of {len(val)} epochs at {best + 1}; {fit.num_train:,} draws to train on, "
+        f"{fit.method} {state} (best of {len(val)} epochs at {best}; {fit.num_train:,} draws to train on, "
         f"{fit.num_val:,} held out)."
     )
     sentence += f" It fits its training draws {gap:.2f} nats better than held-out ones: overfitted." if overfit else ""
@@ -204,30 +231,6 @@ _TRAINING = (
     f"Warn: stopped by the limit of epochs, or held-out loss {GAP:g} nat above training loss, or no held-out gain. "
     "Fail: not converged and no gain, or no finite loss."
 )
-
-
-def _mixed(e: Evidence) -> Check | None:
-    leaf = next(iter(e.posterior.theta.values()))
-    if np.shape(leaf)[0] < 2:
-        return None
-    from vbinfer.diagnostics.mcmc import ess, rhat
-
-    worst_rhat = max(float(np.max(np.asarray(value))) for value in rhat(e.posterior).values())
-    least_ess = min(float(np.min(np.asarray(value))) for value in ess(e.posterior).values())
-    diverging = (e.posterior.sample_stats or {}).get("diverging")
-    share = 0.0 if diverging is None else float(np.mean(np.asarray(diverging)))
-    count = 0 if diverging is None else int(np.sum(np.asarray(diverging)))
-    bad = not worst_rhat <= RHAT_FAIL or not least_ess >= ESS_FAIL or share > 0.01
-    doubtful = not worst_rhat <= RHAT_WARN or not least_ess >= ESS_WARN or count > 0
-    return Check(
-        "Did the chains mix?",
-        _light(bad, doubtful),
-        f"{np.shape(leaf)[0]} chains: largest R-hat {worst_rhat:.3f}, smallest effective sample size "
-        f"{least_ess:.0f}, {count} divergent transitions.",
-        "#posterior",
-        f"Warn: R-hat above {RHAT_WARN:g}, effective size below {ESS_WARN:.0f}, any divergence. "
-        f"Fail: R-hat above {RHAT_FAIL:g}, below {ESS_FAIL:.0f}, more than 1 % divergent.",
-    )
 
 
 def _predicts(e: Evidence) -> Check | None:
@@ -250,14 +253,22 @@ def _predicts(e: Evidence) -> Check | None:
         others = [f"{two(value)} for the {name}" for name, value in fc.items() if name != "posterior predictive"]
         text = f"mean predicted FC correlates with the recording's FC at r = {two(post)}"
         words.append(text + (f" ({', '.join(others)})" if others else ""))
-    sentence = "; ".join(words)
+    found, odd = e.asked.predictive, [name for name, p in e.asked.series.items() if p < SERIES]
+    lights: list[Light] = [_light(share > 0.5, share > 0.2 or no_better or bool(odd))]
+    if isinstance(found, PredictiveCheck):
+        lights.append(found.verdict)
+        words.append(f"features as the recording's have p = {found.p_value:.2g} among them")
+        words += [f"unlike them: {', '.join(found.off[:6])}"] if found.off else []
+    words += [f"the series differ in {', '.join(odd)}"] if odd else []
+    said = "; ".join(words)
     return Check(
         "Does the posterior predict the data?",
-        _light(share > 0.5, share > 0.2 or no_better),
-        f"{sentence[0].upper()}{sentence[1:]}.",
+        worst(lights),
+        f"{said[0].upper()}{said[1:]}.",
         "#predictive",
-        "Warn: more than 20 % of the features outside (5 % expected), or an FC no closer to the recording's than the "
-        "prior predictive. Fail: more than 50 % outside.",
+        "Warn: more than 20 % of the features outside (5 % expected), an FC no closer to the recording's than the "
+        "prior predictive, or a statistic of the series with adjusted p < 0.05. Fail: more than 50 % outside, or all "
+        "features together (vb.predictive_check) p < 0.05. The data are used twice: passing is weak evidence.",
     )
 
 
@@ -302,7 +313,9 @@ _QUESTIONS: tuple[tuple[Callable[[Evidence], Check | None], str], ...] = (
     (_inside, "whether the recording is inside what the model can produce (give draws= and a posterior with x_o)"),
     (_recovers, "recovery of known truths (give extras=Extras(recovery=...))"),
     (_converged, "training (give fit=)"),
-    (_mixed, ""),
+    (mixed, ""),
+    (truth_held, ""),
     (_predicts, "posterior prediction (give predictive=)"),
+    (calibrated, "calibration of the estimator over the prior (give calibration=vb.calibrate(...))"),
     (_failed, "failed simulations (give draws=)"),
 )

@@ -6,6 +6,7 @@ from . import plots_fc
 from .evidence import Evidence, RecordingLike, fc, series, upper
 from .plots import OBSERVED, POSTERIOR, PRIOR
 from .section import Images, Table, Text
+from .words import signed
 
 FCD_DRAWS = 50
 
@@ -35,7 +36,7 @@ def fc_blocks(e: Evidence, observed: RecordingLike, recorded: np.ndarray) -> lis
     if clouds:
         n = len(upper(recorded))
         blocks.append(Images(clouds, f"One point per pair of regions, n = {n:,}; r is Pearson's correlation.", "third"))
-        rows = [[name, f"{value:.3f}"] for name, value in e.fc_match.items()]
+        rows = [[name, signed(f"{value:.3f}")] for name, value in e.fc_match.items()]
         caption = "Pearson correlation over the upper triangle."
         blocks.append(Table(["compared with the recording's FC", "r"], rows, caption))
     return blocks

@@ -3,19 +3,21 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vbinfer._param import did_you_mean
+from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.posterior import Posterior, hdi
 from vbinfer.infer.predictive import Predictive
 from vbinfer.priors.prior import Prior
 
+from .asked import Asked, Diagnostic
 from .section import Section
 
 HDI_PROB = 0.94
@@ -115,8 +117,11 @@ class Evidence:
     observed: RecordingLike | None = None
     theta_true: Mapping[str, ArrayLike] | None = None
     extras: Extras = dataclasses.field(default_factory=Extras)
+    calibration: Calibration | None = None
+    given: Mapping[str, Diagnostic] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_draws()
         known = list(self.posterior.theta)
         given: dict[str, Mapping[str, object]] = {"theta_true": self.theta_true or {}}
         if self.extras.recovery is not None:
@@ -132,6 +137,28 @@ class Evidence:
                 raise ValueError(f"{source} lacks {missing}; the posterior has {known}")
         self._check_features()
         self._check_nodes()
+
+    def _check_draws(self) -> None:
+        for name, leaf in self.posterior.theta.items():
+            bad = int(np.sum(~np.isfinite(np.asarray(leaf, np.float64))))
+            if bad:
+                raise ValueError(
+                    f"the posterior's {name} is NaN or infinite in {bad} of {np.size(leaf)} draws; "
+                    "find out why before reporting, or leave these draws out and say so"
+                )
+        if self.prior is not None and set(self.prior.shapes) != set(self.posterior.theta):
+            raise ValueError(
+                f"prior is over {', '.join(sorted(self.prior.shapes))} but the posterior is over "
+                f"{', '.join(sorted(self.posterior.theta))}; give the prior that the posterior was made with"
+            )
+        total = self.posterior.num_chains * self.posterior.num_samples
+        if total < 2:
+            raise ValueError(f"the posterior has {total} draw; a report needs at least 2, better 1,000")
+        if self.calibration is not None and set(self.calibration.names) != set(self.posterior.names):
+            raise ValueError(
+                f"calibration is of {', '.join(self.calibration.names)} but the posterior is of "
+                f"{', '.join(self.posterior.names)}; give the calibration of the same study"
+            )
 
     def _check_features(self) -> None:
         x_o = self.posterior.x_o
@@ -193,10 +220,25 @@ class Evidence:
         return None if self.draws is None else self.flat(self.draws.theta)
 
     @functools.cached_property
+    def constant(self) -> np.ndarray:
+        """Which parameters have one and the same value in all posterior draws, `[D]`."""
+        return np.ptp(self.samples, axis=0) == 0.0
+
+    @functools.cached_property
+    def asked(self) -> Asked:
+        """Diagnostics of this posterior, given or computed."""
+        observed = None if self.observed is None else np.asarray(self.observed.values)
+        return Asked(self.posterior, self.draws, self.predictive, observed, self.given)
+
+    @functools.cached_property
     def prior_moments(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean and variance of the prior, each `[D]`."""
+        """Mean and variance of the prior, each `[D]`; NaN for the variance of a prior that has none."""
         if self.prior is not None:
-            return self.flat(self.prior.mean()), self.flat(self.prior.variance())
+            variance = {
+                name: np.full(np.shape(value), np.nan) if heavy_tailed(self.prior.dists[name]) else value
+                for name, value in self.prior.variance().items()
+            }
+            return self.flat(self.prior.mean()), self.flat(variance)
         if self.prior_samples is None:
             return None
         return self.prior_samples.mean(axis=0), self.prior_samples.var(axis=0, ddof=1)
@@ -207,17 +249,35 @@ class Evidence:
 
     @functools.cached_property
     def shrinkage(self) -> np.ndarray | None:
-        """1 - posterior variance / prior variance, `[D]`."""
+        """1 - posterior variance / prior variance, `[D]`; NaN where the prior has no finite variance, or no width."""
         if self.prior_moments is None:
             return None
-        return 1.0 - self.samples.var(axis=0, ddof=1) / self.prior_moments[1]
+        before, after = self.prior_moments[1], self.samples.var(axis=0, ddof=1)
+        there = np.isfinite(before) & (before > 0.0)
+        return np.where(there, 1.0 - after / np.where(there, before, 1.0), np.nan)
 
     @functools.cached_property
     def zscore(self) -> np.ndarray | None:
-        """(posterior mean - truth) / posterior sd, `[D]`."""
+        """(posterior mean - truth) / posterior sd, `[D]`; NaN for a parameter that is constant."""
         if self.truth is None:
             return None
-        return (self.samples.mean(axis=0) - self.truth) / self.samples.std(axis=0, ddof=1)
+        sd = np.where(self.constant, np.nan, self.samples.std(axis=0, ddof=1))
+        return (self.samples.mean(axis=0) - self.truth) / sd
+
+    @functools.cached_property
+    def outside_prior(self) -> list[str]:
+        """Leaves of `theta_true` that lie where the prior has no density."""
+        if self.theta_true is None or self.prior is None:
+            return []
+        import jax.numpy as jnp
+
+        names = []
+        for name, dist in self.prior.dists.items():
+            value = jnp.asarray(self.theta_true[name], jnp.result_type(float))
+            inside = dist.support(value) if dist.support is not None else True
+            if not bool(np.all(np.asarray(inside))):
+                names.append(name)
+        return names
 
     @functools.cached_property
     def parameters(self) -> list[dict[str, object]]:
@@ -296,6 +356,14 @@ class Evidence:
             "structural connectivity": self.extras.structural,
         }
         return {name: match(fc_, self.fc_observed) for name, fc_ in sources.items() if fc_ is not None}
+
+
+def heavy_tailed(dist: Any) -> bool:
+    """Whether a prior's formula says that its variance is not finite, as Cauchy's; sampling would give some number."""
+    try:
+        return not bool(np.isfinite(np.asarray(dist.variance)).all())
+    except (NotImplementedError, AttributeError, ValueError, TypeError):
+        return False  # no formula: the variance comes from samples
 
 
 def percentile(value: float, sample: np.ndarray | None) -> float | None:

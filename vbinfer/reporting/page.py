@@ -2,19 +2,23 @@
 
 import dataclasses
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.posterior import Posterior, hdi
 from vbinfer.infer.predictive import Predictive
 from vbinfer.priors.prior import Prior
 
-from .checks import checks, recovery_rows
+from .asked import Diagnostic, named
+from .checks import checks as all_checks
+from .checks import recovery_rows
 from .evidence import HDI_PROB, Evidence, Extras, RecordingLike
 from .parts import parts
 from .section import Part
@@ -35,6 +39,8 @@ def report(
     prior: Prior | None = None,
     draws: Draws | None = None,
     fit: FitInfo | None = None,
+    calibration: Calibration | None = None,
+    checks: Mapping[str, Any] | Iterable[Any] | Diagnostic | None = None,
     predictive: Predictive | None = None,
     observed: RecordingLike | None = None,
     theta_true: Mapping[str, ArrayLike] | None = None,
@@ -47,14 +53,20 @@ def report(
     there when its input is; questions that could not be asked are named. Beside the page, `report.json` carries the
     verdict (key `verdict`) and its numbers; the same text sits in the page.
 
-    What it cannot see: features are compared with the prior predictive one at a time, and recovery speaks for the
-    whole prior, not for the neighbourhood of this recording.
+    Three diagnostics are computed here where their inputs are, unless `checks` has them: `vb.misspecification` (draws
+    and `x_o`), `vb.convergence` (chains) and `vb.predictive_check` (predictive and `x_o`).
+
+    What it cannot see: whatever the features do not measure. Recovery and calibration speak for the average over the
+    prior, not for the neighbourhood of this recording; `vb.lc2st`, given in `checks`, does.
 
     Args:
         posterior: the draws to report on; its `x_o` are the recording's features.
         prior: for shrinkage and every prior-against-posterior figure; `posterior.prior` by default.
         draws: the prior predictive simulations, failed ones included.
         fit: the record of training.
+        calibration: what `vb.calibrate` found for the method that made this posterior.
+        checks: further results, by name or in order: `vb.lc2st`, `vb.sensitivity`, `vb.loo`, `vb.compare`, or any
+            object with `.verdict` and `.findings`.
         predictive: posterior predictive simulations; with `ys` their FC and FCD are shown.
         observed: the recording that `x_o` was computed from (the same segment): `.values [time, channel]`,
             `.period` in ms, `.labels`.
@@ -66,7 +78,9 @@ def report(
         The `Verdict`: `.verdict` is `pass`, `warn` or `fail`; `.findings` are sentences.
 
     Raises:
-        ValueError: `out` does not end in `.html`, or the inputs disagree in parameters, features or channels.
+        TypeError: something in `checks` that is no result of a diagnostic.
+        ValueError: `out` does not end in `.html`, the inputs disagree in parameters, features or channels, or the
+            posterior has one draw, or draws that are not finite.
 
     Example:
         >>> verdict = vb.report(posterior, prior=prior, draws=draws, fit=info)  # doctest: +SKIP
@@ -85,8 +99,10 @@ def report(
         observed=observed,
         theta_true=theta_true,
         extras=extras if extras is not None else Extras(),
+        calibration=calibration,
+        given=named(checks),
     )
-    done, absent = checks(evidence)
+    done, absent = all_checks(evidence)
     verdict = Verdict(
         verdict=worst([check.light for check in done]),
         findings=tuple(check.sentence for check in done) or ("Nothing could be checked: only draws were given.",),
@@ -94,7 +110,7 @@ def report(
         numbers=_numbers(evidence),
         path=path,
     )
-    page = _render(verdict, absent, parts(evidence), evidence)
+    page = _render(verdict, absent, parts(evidence, absent), evidence)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").write_text(verdict.to_json() + "\n", encoding="utf-8")
     path.write_text(page, encoding="utf-8")
@@ -116,9 +132,26 @@ def _numbers(e: Evidence) -> dict[str, object]:
         numbers["recovery"] = [dataclasses.asdict(row) for row in recovery_rows(e)]
     if e.fit is not None:
         numbers["info_gain"], numbers["converged"] = float(e.fit.info_gain), bool(e.fit.converged)
+    if e.calibration is not None:
+        numbers["calibration"] = e.calibration.numbers
+    found = {
+        "misspecification": e.asked.misspecification,
+        "convergence": e.asked.convergence,
+        "predictive_check": e.asked.predictive,
+        **e.asked.others,
+    }
+    numbers |= {name: _of(item) for name, item in found.items() if item is not None and not isinstance(item, str)}
+    if e.asked.series:
+        numbers["p_series"] = e.asked.series
     if e.draws is not None:
         numbers["draws"] = {"n": len(e.draws), "failed": int(np.sum(~np.asarray(e.draws.valid)))}
     return numbers
+
+
+def _of(item: Diagnostic) -> dict[str, object]:
+    """A result for the file: its light, sentences and numbers."""
+    own = getattr(item, "numbers", {})
+    return {**(own if isinstance(own, Mapping) else {}), "verdict": item.verdict, "findings": list(item.findings)}
 
 
 def _render(verdict: Verdict, absent: list[str], sections: list[Part], e: Evidence) -> str:
@@ -162,7 +195,9 @@ def _tiles(e: Evidence) -> list[dict[str, str]]:
             "value": plus_minus(mean, sd),
             "unit": e.unit(name),
             "interval": f"{percent(HDI_PROB)} interval {' to '.join(spread(interval, sd))}",
-            "extra": "" if e.shrinkage is None else f"shrinkage {two(float(e.shrinkage[i]))}",
+            "extra": ""
+            if e.shrinkage is None or not np.isfinite(e.shrinkage[i])
+            else f"shrinkage {two(float(e.shrinkage[i]))}",
         }
         tiles.append(tile)
     return tiles

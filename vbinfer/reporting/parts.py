@@ -3,25 +3,32 @@
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from . import plots, plots_fc
-from .checks import failure_rows, is_outside, recovery_rows
+from vbinfer.diagnostics.misspecification import Misspecification
+from vbinfer.diagnostics.predictive import PredictiveCheck
+
+from . import plots, plots_fc, plots_trust
+from .asked import paragraph
+from .checks import SERIES, failure_rows, is_outside, recovery_rows
 from .connectivity import fc_blocks, fcd_blocks
-from .evidence import HDI_PROB, Evidence, FeatureRow
+from .evidence import HDI_PROB, Evidence, FeatureRow, series
+from .limits import limits
 from .section import Image, Images, Part, Section, Table, Text
+from .trust_parts import calibration, chains, eye_blocks, given
 from .words import number, percent, plus_minus, spread, two
 
 MOST_FEATURES, MOST_PARAMETERS, MOST_PAIRS = 40, 12, 6
 
 
-def parts(e: Evidence) -> list[Part]:
-    """Every section that the inputs allow, in reading order."""
-    made = [make(e) for make in _MAKERS]
+def parts(e: Evidence, absent: list[str]) -> list[Part]:
+    """Every section that the inputs allow, in reading order; `absent` names questions that could not be asked."""
+    first = [_data(e), _posterior(e), chains(e), _training(e), *given(e, early=True), _predictive(e), calibration(e)]
+    then = [_recovery(e), *given(e, early=False), _failures(e), _replicates(e)]
     own = [_own(section, i) for i, section in enumerate(e.extras.sections)]
-    return [part for part in made if part is not None] + own + [_provenance(e)]
+    return [part for part in first + then if part is not None] + own + [limits(e, absent), _provenance(e)]
 
 
 def _data(e: Evidence) -> Part | None:
@@ -40,6 +47,11 @@ def _data(e: Evidence) -> Part | None:
                 "third",
             )
         )
+    found = e.asked.misspecification
+    if isinstance(found, Misspecification):
+        blocks.append(Text(paragraph(found.findings, len(found.findings))))
+    elif isinstance(found, str):
+        blocks.append(Text(f"No test of all features together: {found}."))
     rows = e.features
     with_prior = [row for row in rows if row.prior_percentile is not None]
     if with_prior and e.prior_x is not None:
@@ -97,7 +109,8 @@ def _posterior(e: Evidence) -> Part:
     caption = f"Posterior (blue, {n:,} draws){' and prior (grey, dashed)' if e.prior_samples is not None else ''}.{cut}"
     size = "third" if len(shown) > 2 else "half"
     blocks.append(Images([plots.marginal(e, i) for i in shown], caption, size))
-    blocks.append(_parameter_table(e))
+    blocks += [_parameter_table(e), *eye_blocks(e)]
+    shown = [i for i in shown if not e.constant[i]]
     if len(shown) > 1:
         caption = "Pairs of parameters: posterior draws in blue" + (
             " over prior draws in grey" if e.prior_samples is not None else ""
@@ -126,7 +139,9 @@ def _parameter_table(e: Evidence) -> Table:
         line = []
         for key in there.values():
             value, digits = row.get(key), _sd(row)
-            if key in ("shrinkage", "z") and isinstance(value, float):
+            if isinstance(value, float) and not np.isfinite(value):
+                line.append("none")
+            elif key in ("shrinkage", "z") and isinstance(value, float):
                 line.append(two(value))
             elif isinstance(value, list):
                 line.append(" to ".join(spread(value, digits)))
@@ -196,16 +211,42 @@ def _predictive(e: Evidence) -> Part | None:
         inside = sum(2.5 <= (row.posterior_percentile or 0.0) <= 97.5 for row in shown)
         words = f"{inside} of {len(shown)} features of the recording lie inside the central 95 % of "
         blocks.append(Text(f"{words}{len(e.posterior_x):,} posterior predictive simulations."))
+        blocks += _predictive_p(e)
         if e.prior_x is None:
             caption = "Features of the recording (orange) on the scale of their posterior predictive ranges."
             blocks.append(Images([plots.strips(_most_extreme(shown))], caption, "large"))
     if e.observed is not None and e.fc_observed is not None and e.fc_match:
+        ys = series(e.predictive)
+        if ys is not None and min(len(e.observed.values), ys.shape[1]) >= 8:
+            picture = plots_trust.spectra(np.asarray(e.observed.values), ys, float(e.observed.period))
+            caption = "Power spectra, mean over channels, each channel scaled to a variance of one."
+            blocks.append(Images([picture], caption, "large"))
         blocks += fc_blocks(e, e.observed, e.fc_observed)
         blocks += fcd_blocks(e, e.observed)
     if not blocks:
         return None
     title = "What the posterior predicts" if e.predictive is not None else "Functional connectivity"
     return Part("predictive", title, blocks)
+
+
+def _predictive_p(e: Evidence) -> list[Text | Table | Images]:
+    """p-values of the predictive check and of the series."""
+    found, blocks = e.asked.predictive, []
+    if isinstance(found, PredictiveCheck):
+        blocks.append(Text(paragraph(found.findings, len(found.findings))))
+        order = np.argsort(found.p_adjusted, kind="stable")[:MOST_FEATURES].tolist()
+        rows = [[found.names[j], f"{found.p_features[j]:.2g}", f"{found.p_adjusted[j]:.2g}"] for j in order]
+        marks = frozenset(i for i, j in enumerate(order) if found.p_adjusted[j] < SERIES)
+        cut = "" if len(order) == len(found.names) else f" The {len(order)} smallest of {len(found.names)}."
+        words = "Two-sided predictive p-values by feature; adjusted for how many there are."
+        blocks.append(Table(["feature", "p", "adjusted p"], rows, words + cut, marks))
+    elif isinstance(found, str):
+        blocks.append(Text(f"No test of all features together: {found}."))
+    if e.asked.series:
+        rows = [[name, f"{p:.2g}"] for name, p in e.asked.series.items()]
+        words = "Statistics of the series that the features may not hold; p adjusted for their number."
+        blocks.append(Table(["statistic of the series", "adjusted p"], rows, words))
+    return blocks
 
 
 def _failures(e: Evidence) -> Part | None:
@@ -290,14 +331,3 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-_MAKERS: tuple[Callable[[Evidence], Part | None], ...] = (
-    _data,
-    _posterior,
-    _training,
-    _recovery,
-    _predictive,
-    _failures,
-    _replicates,
-)

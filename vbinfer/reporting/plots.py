@@ -98,7 +98,9 @@ def marginal(e: Evidence, i: int) -> Image:
     values, name = e.samples[:, i], e.names[i]
     low, high = _view(e, i)
     bins = np.linspace(values.min(), values.max(), min(40, max(12, int(len(values) ** 0.4))))
-    if bins[0] < bins[-1]:
+    if e.constant[i]:
+        axes.axvline(values[0], color=POSTERIOR, lw=1.8, label="posterior, constant")
+    else:
         axes.hist(values, bins.tolist(), density=True, color=POSTERIOR, alpha=0.22, linewidth=0)
         grid = np.linspace(low, high, 400)
         axes.plot(grid, stats.gaussian_kde(values)(grid), color=POSTERIOR, lw=1.8, label="posterior")
@@ -138,6 +140,8 @@ def _prior_density(e: Evidence, i: int, grid: np.ndarray) -> tuple[np.ndarray, n
         safe = np.where(inside, grid, np.asarray(dist.sample(_fixed_key())))
         return grid, np.where(inside, np.exp(np.asarray(dist.log_prob(jnp.asarray(safe)))), 0.0)
     if e.prior_samples is None:
+        return None
+    if np.ptp(e.prior_samples[:, i]) == 0.0:
         return None
     return grid, stats.gaussian_kde(e.prior_samples[:, i])(grid)
 
@@ -253,14 +257,14 @@ def training(train: np.ndarray, val: np.ndarray, best: int) -> Image:
     axes.plot(np.arange(1, len(train) + 1), train, color=PRIOR, lw=1.4, label="trained on")
     axes.plot(np.arange(1, len(val) + 1), val, color=POSTERIOR, lw=1.8, label="held out")
     finite = np.concatenate([train, val])[np.isfinite(np.concatenate([train, val]))]
-    if 0 <= best < len(val):
-        axes.axvline(best + 1, color=OBSERVED, lw=1.0, ls=(0, (4, 2)), label="best epoch")
+    if 0 < best <= len(val):
+        axes.axvline(best, color=OBSERVED, lw=1.0, ls=(0, (4, 2)), label="best epoch")
     if len(finite):
         low, top = finite.min(), np.quantile(finite, 0.98)
         axes.set_ylim(low - 0.05 * (top - low) - 1e-3, top + 0.1 * (top - low) + 1e-3)
     axes.set(xlabel="epoch", ylabel="loss (nats per draw)")
     figure.legend(loc="outside upper left", ncols=3)
-    return image(figure, f"Training and held-out loss over {len(val)} epochs, best at epoch {best + 1}")
+    return image(figure, f"Training and held-out loss over {len(val)} epochs, best at epoch {best}")
 
 
 @styled
