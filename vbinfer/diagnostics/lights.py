@@ -5,6 +5,8 @@ from typing import Literal
 
 Light = Literal["pass", "warn", "fail"]
 _ORDER: tuple[Light, ...] = ("pass", "warn", "fail")
+LEVEL, CLEAR = 0.05, 0.01
+"""p-values below which a single look at one observation warns, and fails: one good recording in twenty warns."""
 
 
 def worst(lights: Iterable[Light]) -> Light:
@@ -14,6 +16,15 @@ def worst(lights: Iterable[Light]) -> Light:
     'fail'
     """
     return _ORDER[max((_ORDER.index(light) for light in lights), default=0)]
+
+
+def light_of(p: float) -> Light:
+    """The light of one p-value.
+
+    >>> light_of(0.2), light_of(0.03), light_of(0.001)
+    ('pass', 'warn', 'fail')
+    """
+    return "fail" if p < CLEAR else "warn" if p < LEVEL else "pass"
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

@@ -10,13 +10,12 @@ import numpy as np
 from vbinfer._tree import flat_names
 from vbinfer._typing import PRNGKey
 from vbinfer.diagnostics.calibration.asking import ask, chunk_size
-from vbinfer.diagnostics.lights import Light, listed
+from vbinfer.diagnostics.lights import LEVEL, Light, light_of, listed, worst
 from vbinfer.diagnostics.swaps import fit_labellings
 from vbinfer.execute.lanes import as_count, as_key
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.standardise import Standardise
 
-_LEVEL = 0.05
 _FEWEST = 100
 _NEIGHBOURS = 60
 _SHARE = 0.08
@@ -27,8 +26,8 @@ class LC2ST:
     """Result of `vb.lc2st`.
 
     Attributes:
-        verdict: `fail` when the posterior at x_o is rejected (p < 0.05); `warn` when x_o lies outside the draws, so
-            that nothing near it was tested.
+        verdict: `fail` when the posterior at x_o is rejected (p < 0.01); `warn` when p < 0.05, or when x_o lies
+            outside the draws, so that nothing near it was tested.
         findings: sentences.
         p_value: of "q(theta | x_o) is the posterior": the larger of `p_classifier` and `p_local`.
         p_classifier: rank of `statistic` among `null`.
@@ -118,9 +117,11 @@ def lc2st(
     observed = _observation(x_o, draws.names)
     k_pairs, k_at, k_null = jax.random.split(key, 3)
     shapes = draws.shapes
-    step = chunk_size(source)
-    drawn = [ask(source, x[i : i + step], shapes, n=1, key=k_pairs, start=i)[0] for i in range(0, len(x), step)]
-    here = ask(source, observed[None], shapes, n=size, key=k_at, start=0)[0][0]
+    step = chunk_size(source, len(x))
+    drawn = [
+        ask(source, x[i : i + step], shapes, n=1, key=k_pairs, start=i, width=step)[0] for i in range(0, len(x), step)
+    ]
+    here = ask(source, observed[None], shapes, n=size, key=k_at, start=0, width=1)[0][0]
     true = np.concatenate([np.asarray(theta[name], np.float64).reshape(len(x), -1) for name in shapes], axis=1)
     fit = Standardise.fit(x)
     h, h_o = (np.asarray(fit(jnp.asarray(rows)), np.float64) for rows in (x, observed))
@@ -134,7 +135,7 @@ def lc2st(
     tilt = _correlations(here, fitted.at[:, 0])
     outside = [name for name, flag in zip(draws.names, fit.outside(observed).tolist(), strict=True) if flag]
     p_value = max(p_classifier, p_local)
-    light: Light = "fail" if p_value < _LEVEL else "warn" if outside else "pass"
+    light = worst([light_of(p_value), "warn" if outside else "pass"])
     found = LC2ST(light, (), p_value, p_classifier, p_local, float(statistics[0]), statistics[1:],
                   float(fitted.gain[0]), 0.5 + 0.5 * fitted.at[:, 0], tilt, names)  # fmt: skip
     return dataclasses.replace(found, findings=_findings(found, outside, len(x), failed))
@@ -142,7 +143,7 @@ def lc2st(
 
 def _findings(found: LC2ST, outside: list[str], n: int, failed: int) -> tuple[str, ...]:
     said = []
-    if found.verdict == "fail":
+    if found.p_value < LEVEL:
         said.append(
             f"At this observation the posterior is wrong: a classifier tells its draws from the truth (p = "
             f"{found.p_value:.2g}, {n} simulations). Train on more simulations, or near the observation in rounds."
@@ -157,7 +158,7 @@ def _findings(found: LC2ST, outside: list[str], n: int, failed: int) -> tuple[st
             f"At this observation a classifier cannot tell the posterior's draws from the truth (p = "
             f"{found.p_value:.2g}, {n} simulations); it sees overall mismatch only."
         )
-        if found.p_classifier < _LEVEL:
+        if found.p_classifier < LEVEL:
             said.append("It finds mistakes for other observations, not around this one.")
     if outside:
         said.append(f"The observation lies outside the simulations in {listed(outside)}: nothing was tested near it.")

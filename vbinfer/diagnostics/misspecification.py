@@ -9,13 +9,12 @@ import numpy as np
 
 from vbinfer._param import did_you_mean
 from vbinfer._typing import PRNGKey
-from vbinfer.diagnostics.lights import Light, listed
+from vbinfer.diagnostics.lights import LEVEL, Light, light_of, listed, worst
 from vbinfer.diagnostics.mmd import MMD, mmd
 from vbinfer.diagnostics.typical import Typical, min_p, two_sided
 from vbinfer.execute.lanes import as_key
 from vbinfer.infer.draws import Draws
 
-_LEVEL = 0.05
 _FEWEST = 150
 _MOST = 10_000
 _MANY_FAILED = 0.2
@@ -27,8 +26,9 @@ class Misspecification:
     """Result of `vb.misspecification`; for a batch of m observations the arrays have a leading axis `[m]`.
 
     Attributes:
-        verdict: `fail` when the model is not seen to make such data (p < 0.05); `warn` when more than a fifth of the
-            draws failed, or a batch as a whole is unlike the prior predictive while each observation is not.
+        verdict: `fail` when the model is not seen to make such data (p < 0.01); `warn` when p < 0.05, when
+            more than a fifth of the draws failed, or a batch as a whole is unlike the prior predictive while each
+            observation is not.
         findings: sentences.
         p_value: of "x_o is one more draw of the prior predictive", over all tests together.
         p_tests: p of each test alone: `one feature`, `combination`, `neighbourhood`, and for a batch `set` (MMD).
@@ -127,8 +127,8 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     above = np.sum(held_scores[:, 0] >= typical.surprise(rows)[:, :, None], axis=-1)
     p_adjusted = np.minimum((above + 1) / (len(held) + 1) * len(rows), 1.0)
     alone = p_value if one else min(1.0, 2.0 * _bonferroni(p_each))
-    low = p_adjusted.min(axis=0) < _LEVEL
-    off = tuple(name for name, flag in zip(labels, low.tolist(), strict=True) if flag and alone < _LEVEL)
+    low = p_adjusted.min(axis=0) < LEVEL
+    off = tuple(name for name, flag in zip(labels, low.tolist(), strict=True) if flag and alone < LEVEL)
     leverage = typical.residuals(rows)
     arrays = [value[0] if one else value for value in (percentile, p_features, p_adjusted, leverage)]
     found = Misspecification(
@@ -150,16 +150,15 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
 
 
 def _light(found: Misspecification, alone: float) -> Light:
-    if alone < _LEVEL:
-        return "fail"
     failed = found.num_failed / (found.num_failed + found.num_valid)
-    return "warn" if found.p_value < _LEVEL or failed > _MANY_FAILED else "pass"
+    doubtful: Light = "warn" if found.p_value < LEVEL or failed > _MANY_FAILED else "pass"
+    return worst([light_of(alone), doubtful])
 
 
 def _findings(found: Misspecification, alone: float, rows: np.ndarray) -> tuple[str, ...]:
     said, total = [], found.num_valid + found.num_failed
     what = "The observation" if len(rows) == 1 else f"Each of the {len(rows)} observations"
-    if alone >= _LEVEL:
+    if alone >= LEVEL:
         said.append(
             f"{what} is inside what the model makes under this prior (p = {alone:.2g}, {found.num_valid} draws)."
         )
@@ -171,7 +170,7 @@ def _findings(found: Misspecification, alone: float, rows: np.ndarray) -> tuple[
             "artefact in the recording."
         )
         said += _culprits(found, rows)
-    if found.mmd is not None and found.mmd.p_value < _LEVEL / 2 and alone >= _LEVEL:
+    if found.mmd is not None and found.mmd.p_value < LEVEL / 2 and alone >= LEVEL:
         said.append(
             f"As a set, the {len(rows)} observations differ from as many draws of the prior (kernel test, p = "
             f"{found.mmd.p_value:.2g}); a set narrower than the prior, such as one person measured again, does so too."
@@ -197,7 +196,7 @@ def _culprits(found: Misspecification, rows: np.ndarray) -> list[str]:
             f"{name} = {rows[i, j]:.4g} is off by itself: {side} {max(percentile[i, j], 100 - percentile[i, j]):.4g} % "
             f"of the simulations (p = {adjusted[i, j]:.2g} over all features)."
         )
-    if not found.off or min(found.p_tests["combination"], found.p_tests["neighbourhood"]) < _LEVEL:
+    if not found.off or min(found.p_tests["combination"], found.p_tests["neighbourhood"]) < LEVEL:
         size = np.abs(np.atleast_2d(found.leverage)).max(axis=0)
         order = np.argsort(-size)[:4]
         odd = [f"{found.names[j]} ({size[j]:.2g} sd)" for j in order if size[j] > max(2.0, 0.3 * size[order[0]])]

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer.diagnostics.lights import Light, listed
+from vbinfer.diagnostics.lights import LEVEL, Light, light_of, listed, worst
 from vbinfer.diagnostics.series import series_statistics
 from vbinfer.diagnostics.typical import min_p
 from vbinfer.infer.predictive import Predictive
 
-_LEVEL = 0.05
 _FEWEST = 39
 _FARTHEST = 8.0
 _WARNING = (
@@ -24,8 +23,8 @@ class PredictiveCheck:
     """Result of `vb.predictive_check`.
 
     Attributes:
-        verdict: `fail` when the recording is unlike the replicates (p < 0.05); `warn` when single statistics of the
-            series are, or more than a fifth of the simulations failed.
+        verdict: `fail` when the recording is unlike the replicates (p < 0.01); `warn` when p < 0.05, when
+            single statistics of the series are, or more than a fifth of the simulations failed.
         findings: sentences, with the warning about using data twice.
         p_value: of "x_o is one more replicate", over all features and their combination.
         names: names of the F features.
@@ -113,10 +112,11 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
         recordings = _recordings(predictive, observed)
         labels, statistics = series_statistics(recordings)
         p_series = dict(zip(labels, pooled_p(statistics)[1].tolist(), strict=True))
-    off = tuple(names[j] for j in np.flatnonzero(p_adjusted < _LEVEL) if p_value < _LEVEL)
-    odd = [name for name, p in p_series.items() if p < _LEVEL]
+    off = tuple(names[j] for j in np.flatnonzero(p_adjusted < LEVEL) if p_value < LEVEL)
+    odd = [name for name, p in p_series.items() if p < LEVEL]
     failed = int((~valid).sum())
-    light: Light = "fail" if p_value < _LEVEL else "warn" if odd or failed > 0.2 * len(valid) else "pass"
+    doubtful: Light = "warn" if odd or failed > 0.2 * len(valid) else "pass"
+    light = worst([light_of(p_value), doubtful])
     found = PredictiveCheck(light, (), p_value, names, p_features, p_adjusted, off, p_series, len(x), failed)
     return dataclasses.replace(found, findings=_findings(found, odd))
 
@@ -165,7 +165,7 @@ def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
 
 def _findings(found: PredictiveCheck, odd: list[str]) -> tuple[str, ...]:
     n, said = found.num_valid, []
-    if found.verdict == "fail":
+    if found.p_value < LEVEL:
         said.append(f"The recording is unlike what the fitted model makes (p = {found.p_value:.2g}, {n} replicates).")
         if found.off:
             said.append(f"Features that it does not make: {listed(found.off)}.")

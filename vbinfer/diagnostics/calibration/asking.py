@@ -15,14 +15,14 @@ CHUNK = 64
 """Data sets asked about together by `.sample_batch`."""
 
 
-def chunk_size(source: Any) -> int:
-    """Data sets per chunk: one where each is sampled by itself, which may take a minute of Markov chains.
+def chunk_size(source: Any, count: int) -> int:
+    """Data sets per chunk: equal ones; one where each is sampled by itself, which may take a minute of Markov chains.
 
     Raises:
         TypeError: an object that cannot be asked.
     """
     if callable(getattr(source, "sample_batch", None)):
-        return CHUNK
+        return -(-count // -(-count // CHUNK))
     if callable(getattr(source, "sample", None)) or callable(source):
         return 1
     raise TypeError(
@@ -32,11 +32,12 @@ def chunk_size(source: Any) -> int:
 
 
 def ask(
-    source: Any, x: np.ndarray, shapes: Mapping[str, tuple[int, ...]], *, n: int, key: PRNGKey, start: int
+    source: Any, x: np.ndarray, shapes: Mapping[str, tuple[int, ...]], *, n: int, key: PRNGKey, start: int, width: int
 ) -> tuple[np.ndarray, float]:
     """Posterior draws `[B, n, D]` for one chunk x `[B, F]`, and the smallest effective sample size in it.
 
-    The key of a chunk is `fold_in(key, start)`. A posterior with several chains is thinned evenly to n draws.
+    The key of a chunk is `fold_in(key, start)`. A posterior with several chains is thinned evenly to n draws. A source
+    with `.run_batch`, as `vb.ChainSampler`, says itself what its draws are worth.
 
     Args:
         source: a posterior for any x.
@@ -45,21 +46,25 @@ def ask(
         n: draws per data set.
         key: randomness of the whole study.
         start: number of the first data set of the chunk.
+        width: data sets in a whole chunk; a shorter last one is filled up: one shape is one compilation.
     """
     k = jax.random.fold_in(key, start)
-    if chunk_size(source) > 1:
-        # a short last chunk is filled up: one shape is one compilation
-        rows = np.concatenate([x, np.repeat(x[-1:], CHUNK - len(x), axis=0)])
-        theta = source.sample_batch(rows, n=n, key=k)
+    if callable(getattr(source, "sample_batch", None)):
+        filled, independent = np.concatenate([x, np.repeat(x[-1:], width - len(x), axis=0)]), float(n)
+        if callable(getattr(source, "run_batch", None)):
+            run = source.run_batch(filled, n=n, key=k)
+            theta, independent = run.theta, min(independent, float(np.min(run.ess)))
+        else:
+            theta = source.sample_batch(filled, n=n, key=k)
         check_names(theta, shapes)
-        flat = [np.asarray(theta[name])[: len(x)] for name in shapes]
+        flat = [np.asarray(theta[name]) for name in shapes]
         for name, value in zip(shapes, flat, strict=True):
-            if value.shape != (len(x), n, *shapes[name]):
-                wanted = ", ".join(map(str, (CHUNK, n, *shapes[name])))
+            if value.shape != (width, n, *shapes[name]):
+                wanted = ", ".join(map(str, (width, n, *shapes[name])))
                 raise ValueError(
                     f"source.sample_batch gave {name!r} of shape {list(np.shape(theta[name]))}; expected [{wanted}]"
                 )
-        independent = float(n)
+        flat = [value[: len(x)] for value in flat]
     else:
         posteriors = [_one(source, row, n, k, start + i) for i, row in enumerate(x)]
         for posterior in posteriors:

@@ -98,9 +98,9 @@ def held_out(
         raise ValueError(
             f"num_posterior_samples={per} was given; a rank among so few says little: write num_posterior_samples=500"
         )
-    size = chunk_size(source)
     prior = getattr(source, "prior", None) if prior is None else prior
     theta, truth, x = _usable(draws)
+    size = chunk_size(source, len(x))
     shapes = draws.shapes
     _check_features(source, draws)
     moments, log_prior = None, None
@@ -121,7 +121,8 @@ def held_out(
     for start in range(0, len(x), size):
         part = None if folder is None or start == 0 else folder.get(start)
         if part is None:
-            rows, independent = ask(source, x[start : start + size], shapes, n=per, key=k_ask, start=start)
+            chunk = x[start : start + size]
+            rows, independent = ask(source, chunk, shapes, n=per, key=k_ask, start=start, width=size)
             part = {"rows": rows, "ess": np.asarray(independent)}
             if has_density:
                 both = np.concatenate([truth[start : start + size, None], rows], axis=1)
