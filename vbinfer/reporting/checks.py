@@ -129,8 +129,8 @@ def _inside(e: Evidence) -> Check | None:
 
 _JOINT = (
     "vb.misspecification: the recording's rank among the simulations by its oddest feature, by the combination of all "
-    "and by its neighbourhood, as one p-value. Fail: p < 0.05, as for 5 % of the recordings of a right model. "
-    "Warn: more than a fifth of the simulations failed."
+    "and by its neighbourhood, as one p-value. Warn: p < 0.05, as for 5 % of the recordings of a right model, or more "
+    "than a fifth of the simulations failed. Fail: p < 0.01."
 )
 
 
@@ -267,8 +267,8 @@ def _predicts(e: Evidence) -> Check | None:
         f"{said[0].upper()}{said[1:]}.",
         "#predictive",
         "Warn: more than 20 % of the features outside (5 % expected), an FC no closer to the recording's than the "
-        "prior predictive, or a statistic of the series with adjusted p < 0.05. Fail: more than 50 % outside, or all "
-        "features together (vb.predictive_check) p < 0.05. The data are used twice: passing is weak evidence.",
+        "prior predictive, or p < 0.05 of all features together (vb.predictive_check) or of a statistic of the series. "
+        "Fail: more than 50 % outside, or p < 0.01 of the features. The data are used twice: passing is weak evidence.",
     )
 
 
