@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbinfer._typing import PRNGKey
-from vbinfer.diagnostics.lights import Light, listed
+from vbinfer.diagnostics.lights import AbstractResult, Light, listed
 from vbinfer.diagnostics.loo import Loo
 from vbinfer.execute.lanes import as_key
 from vbinfer.infer.draws import Draws
@@ -21,7 +21,7 @@ _HELD = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(AbstractResult):
     """Result of `vb.compare`; models in order, the best first.
 
     Attributes:
@@ -47,11 +47,6 @@ class Comparison:
     se: np.ndarray
     probability: np.ndarray
     held_out: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is `pass`."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:

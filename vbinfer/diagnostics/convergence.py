@@ -9,6 +9,7 @@ import numpy as np
 from vbinfer import _arviz
 from vbinfer.diagnostics.contraction import ByLeaf
 from vbinfer.diagnostics.divergences import Located, locate
+from vbinfer.diagnostics.lights import AbstractResult
 from vbinfer.infer.posterior import Posterior
 
 Light = Literal["pass", "warn", "fail"]
@@ -29,7 +30,7 @@ class _Said(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Convergence:
+class Convergence(AbstractResult):
     """What `vb.convergence` found.
 
     Attributes:
@@ -61,11 +62,6 @@ class Convergence:
     acceptance: np.ndarray | None = None
     located: tuple[Located, ...] = ()
     unchecked: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing was found."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:

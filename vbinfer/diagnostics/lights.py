@@ -1,5 +1,6 @@
 """What all diagnostics say alike: a light, and names listed in a sentence."""
 
+import abc
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -7,6 +8,18 @@ Light = Literal["pass", "warn", "fail"]
 _ORDER: tuple[Light, ...] = ("pass", "warn", "fail")
 LEVEL, CLEAR = 0.05, 0.01
 """p-values below which a single look at one observation warns, and fails: one good recording in twenty warns."""
+
+
+class AbstractResult(abc.ABC):
+    """What every diagnostic answers with: a light, and what was found in sentences."""
+
+    verdict: str
+    findings: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is `pass`."""
+        return self.verdict == "pass"
 
 
 def worst(lights: Iterable[Light]) -> Light:

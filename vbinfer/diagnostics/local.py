@@ -10,7 +10,7 @@ import numpy as np
 from vbinfer._tree import flat_names
 from vbinfer._typing import PRNGKey
 from vbinfer.diagnostics.calibration.asking import ask, chunk_size
-from vbinfer.diagnostics.lights import LEVEL, Light, light_of, listed, worst
+from vbinfer.diagnostics.lights import LEVEL, AbstractResult, Light, light_of, listed, worst
 from vbinfer.diagnostics.swaps import fit_labellings
 from vbinfer.execute.lanes import as_count, as_key
 from vbinfer.infer.draws import Draws
@@ -22,7 +22,7 @@ _SHARE = 0.08
 
 
 @dataclasses.dataclass(frozen=True)
-class LC2ST:
+class LC2ST(AbstractResult):
     """Result of `vb.lc2st`.
 
     Attributes:
@@ -52,11 +52,6 @@ class LC2ST:
     probability: np.ndarray
     tilt: np.ndarray
     names: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is `pass`."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vbinfer import _arviz
 from vbinfer._typing import PRNGKey
-from vbinfer.diagnostics.lights import Light
+from vbinfer.diagnostics.lights import AbstractResult, Light
 from vbinfer.execute.lanes import as_key
 from vbinfer.infer.posterior import Posterior
 
@@ -20,7 +20,7 @@ _FEWEST = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Loo:
+class Loo(AbstractResult):
     """Result of `vb.loo`.
 
     Attributes:
@@ -44,11 +44,6 @@ class Loo:
     pareto_k: np.ndarray
     threshold: float
     pit: np.ndarray | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is `pass`."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vbinfer._param import did_you_mean
 from vbinfer._typing import PRNGKey
-from vbinfer.diagnostics.lights import LEVEL, Light, light_of, listed, worst
+from vbinfer.diagnostics.lights import LEVEL, AbstractResult, Light, light_of, listed, worst
 from vbinfer.diagnostics.mmd import MMD, mmd
 from vbinfer.diagnostics.typical import Typical, min_p, two_sided
 from vbinfer.execute.lanes import as_key
@@ -22,7 +22,7 @@ _TESTS = ("one feature", "combination", "neighbourhood")
 
 
 @dataclasses.dataclass(frozen=True)
-class Misspecification:
+class Misspecification(AbstractResult):
     """Result of `vb.misspecification`; for a batch of m observations the arrays have a leading axis `[m]`.
 
     Attributes:
@@ -56,11 +56,6 @@ class Misspecification:
     num_valid: int
     num_failed: int
     mmd: MMD | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is `pass`."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer.diagnostics.lights import LEVEL, Light, light_of, listed, worst
+from vbinfer.diagnostics.lights import LEVEL, AbstractResult, Light, light_of, listed, worst
 from vbinfer.diagnostics.series import series_statistics
 from vbinfer.diagnostics.typical import min_p
 from vbinfer.infer.predictive import Predictive
@@ -19,7 +19,7 @@ _WARNING = (
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictiveCheck:
+class PredictiveCheck(AbstractResult):
     """Result of `vb.predictive_check`.
 
     Attributes:
@@ -45,11 +45,6 @@ class PredictiveCheck:
     p_series: dict[str, float]
     num_valid: int
     num_failed: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is `pass`."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from vbinfer._tree import flat_names
 from vbinfer._typing import PRNGKey, SimulatorLike
 from vbinfer.diagnostics.information import Information, local_information
-from vbinfer.diagnostics.lights import Light, listed
+from vbinfer.diagnostics.lights import AbstractResult, Light, listed
 from vbinfer.diagnostics.power_scaling import power_sensitivity
 from vbinfer.execute.lanes import as_count, as_key, feature_names
 from vbinfer.infer.posterior import Posterior
@@ -21,7 +21,7 @@ _SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(AbstractResult):
     """Result of `vb.sensitivity`. z are the coordinates in which the prior is standard normal.
 
     Attributes:
@@ -48,11 +48,6 @@ class Sensitivity:
     likelihood_sensitivity: dict[str, float]
     feature_names: tuple[str, ...]
     information: Information
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is `pass`."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:

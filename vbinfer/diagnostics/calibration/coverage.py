@@ -21,6 +21,7 @@ from vbinfer.diagnostics.calibration.words import (
     sentences,
     text,
 )
+from vbinfer.diagnostics.lights import AbstractResult
 from vbinfer.infer.draws import Draws
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -42,7 +43,7 @@ class CoverageRow(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Coverage:
+class Coverage(AbstractResult):
     """Result of `vb.coverage`.
 
     Attributes:
@@ -58,11 +59,6 @@ class Coverage:
     tests: tuple[TestRow, ...]
     verdict: str
     findings: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is `pass`."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:

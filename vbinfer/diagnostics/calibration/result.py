@@ -13,10 +13,11 @@ from vbinfer.diagnostics.calibration.recovery import Learned, LocalRow, Recovery
 from vbinfer.diagnostics.calibration.rows import TestRow
 from vbinfer.diagnostics.calibration.tarp import Tarp
 from vbinfer.diagnostics.calibration.words import aligned, numbers, text
+from vbinfer.diagnostics.lights import AbstractResult
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
+class Calibration(AbstractResult):
     """Result of `vb.calibrate`; `str()` is the verdict, the findings and the tables.
 
     Attributes:
@@ -53,11 +54,6 @@ class Calibration:
 
     def __len__(self) -> int:
         return len(self.ranks)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is `pass`."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from vbinfer.diagnostics.calibration.marginal import (
 from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
 from vbinfer.diagnostics.calibration.scores import ranks
 from vbinfer.diagnostics.calibration.words import circumstances, closing, numbers, overall, sentences, text
+from vbinfer.diagnostics.lights import AbstractResult
 from vbinfer.infer.draws import Draws
 
 
 @dataclasses.dataclass(frozen=True)
-class Sbc:
+class Sbc(AbstractResult):
     """Result of `vb.sbc`.
 
     Attributes:
@@ -41,11 +42,6 @@ class Sbc:
     tests: tuple[TestRow, ...]
     verdict: str
     findings: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is `pass`."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:

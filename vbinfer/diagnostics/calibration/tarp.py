@@ -11,6 +11,7 @@ from vbinfer.diagnostics.calibration.heldout import HeldOut, held_out
 from vbinfer.diagnostics.calibration.joint import TARP, tarp_tests, tarp_uniforms
 from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
 from vbinfer.diagnostics.calibration.words import circumstances, closing, numbers, overall, sentences, text
+from vbinfer.diagnostics.lights import AbstractResult
 from vbinfer.infer.draws import Draws
 
 _POINTS = 101
@@ -19,7 +20,7 @@ _BAND = (2.5, 97.5)
 
 
 @dataclasses.dataclass(frozen=True)
-class Tarp:
+class Tarp(AbstractResult):
     """Result of `vb.tarp`.
 
     Attributes:
@@ -41,11 +42,6 @@ class Tarp:
     tests: tuple[TestRow, ...]
     verdict: str
     findings: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is `pass`."""
-        return self.verdict == "pass"
 
     @property
     def numbers(self) -> dict[str, Any]:
