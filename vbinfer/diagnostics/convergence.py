@@ -2,18 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vbinfer import _arviz
 from vbinfer.diagnostics.contraction import ByLeaf
 from vbinfer.diagnostics.divergences import Located, locate
-from vbinfer.diagnostics.lights import AbstractResult
+from vbinfer.diagnostics.lights import ORDER, AbstractResult, Light
 from vbinfer.infer.posterior import Posterior
-
-Light = Literal["pass", "warn", "fail"]
-_ORDER: tuple[Light, ...] = ("pass", "warn", "fail")
 
 RHAT_WARN, RHAT_FAIL = 1.01, 1.05
 ESS_PER_CHAIN, ESS_WARN, ESS_FAIL = 100, 400, 100
@@ -140,8 +137,8 @@ def convergence(posterior: Posterior) -> Convergence:
     elif unchecked:
         said.append(_Said("pass", f"{', '.join(unchecked)} could not be checked: {_why(posterior)}"))
     said = [one for one in said if one is not None]
-    verdict = max((one.light for one in said), key=_ORDER.index)
-    sentences = tuple(one.sentence for one in sorted(said, key=lambda one: -_ORDER.index(one.light)))
+    verdict = max((one.light for one in said), key=ORDER.index)
+    sentences = tuple(one.sentence for one in sorted(said, key=lambda one: -ORDER.index(one.light)))
     return Convergence(verdict, sentences, rhat, bulk, tail, mcse, **known, located=located, unchecked=tuple(unchecked))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 Light = Literal["pass", "warn", "fail"]
-_ORDER: tuple[Light, ...] = ("pass", "warn", "fail")
+ORDER: tuple[Light, ...] = ("pass", "warn", "fail")
 LEVEL, CLEAR = 0.05, 0.01
 """p-values below which a single look at one observation warns, and fails: one good recording in twenty warns."""
 
@@ -28,7 +28,7 @@ def worst(lights: Iterable[Light]) -> Light:
     >>> worst(["pass", "fail", "warn"])
     'fail'
     """
-    return _ORDER[max((_ORDER.index(light) for light in lights), default=0)]
+    return ORDER[max((ORDER.index(light) for light in lights), default=0)]
 
 
 def light_of(p: float) -> Light:
