@@ -83,6 +83,7 @@ def ranks(theta, draws):
     return (draws < theta[:, None]).sum(1)
 
 
+@pytest.mark.slow
 def test_ranks_are_uniform_and_of_half_the_noise_are_not(batch):
     """Chi-squared of 5 bins of ranks, both parameters: a level of 0.001 for the right likelihood, far beyond for half.
 
@@ -134,6 +135,7 @@ def test_the_next_observation_compiles_nothing():
     assert (np.abs(other.ravel().mean(0) - means(X[5])) < 5 * np.sqrt(np.diag(COVARIANCE) / 150)).all()
 
 
+@pytest.mark.slow
 def test_trees_of_arrays_and_lognormal_priors():
     """log g ~ N(0.5, 1) seen twice as y = log g + N(0, sd): log g | y is Gaussian, sd given with the data."""
     prior = vb.Prior({"g": dist.LogNormal(0.5, 1.0)})

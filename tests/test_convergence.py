@@ -141,6 +141,7 @@ def test_divergences_anywhere_are_not_located():
     assert found.divergences.sum() > 100
 
 
+@pytest.mark.slow
 def test_divergences_of_a_funnel_sit_at_small_scale():
     """x_i ~ N(0, sigma), log sigma ~ N(0, 1.5), seen without data: the neck is where sigma is small (Neal 2003)."""
     prior = vb.Prior({"sigma": dist.LogNormal(0.0, 1.5), "x": dist.Normal(0.0, 3.0).expand([8])})

@@ -254,6 +254,7 @@ def own(out=2):
     return Difference(jnp.array([0.5]), eqx.nn.MLP(1, out, 4, 1, activation=jnp.tanh, key=KEY))
 
 
+@pytest.mark.slow
 def test_a_module_of_your_own_is_trained_and_never_written(tmp_path):
     """x = (a + c, c) of a nuisance c: only the difference tells a."""
     rng = np.random.default_rng(0)

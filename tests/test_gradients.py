@@ -65,6 +65,7 @@ def test_a_checkpoint_changes_no_gradient(plain, checkpoint):
         np.testing.assert_allclose(slope, plain[1][name], rtol=1e-10, atol=1e-10 * scale, err_msg=name)
 
 
+@pytest.mark.slow
 def test_forward_mode_reverse_mode_and_finite_differences_agree(plain):
     """For each parameter along a direction of its own; connections and lengths that are zero stay zero."""
     rng, h = np.random.default_rng(0), 1e-3

@@ -100,6 +100,7 @@ def test_lognormal_prior_with_its_conjugate_likelihood():
     agrees(posterior, "g", exact.mean(), exact.std())
 
 
+@pytest.mark.slow
 def test_a_vector_leaf_and_a_simplex_leaf():
     """Dirichlet(1, 2, 3) seen through counts (4, 0, 1) is Dirichlet(5, 2, 4): z has one dimension less than theta."""
     prior = Prior({"p": dist.Dirichlet(jnp.array([1.0, 2.0, 3.0]))})

@@ -110,6 +110,7 @@ def test_the_log_determinant_is_that_of_the_standardisation():
         np.testing.assert_allclose(standardise.log_det(jnp.asarray(x)), np.linalg.slogdet(jacobian)[1], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_feature_that_never_varied_is_left_out():
     amortized, _ = fitted()
     mu, x = np.array([0.3, 1.9]), np.stack([X_O, X_O])

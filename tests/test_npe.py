@@ -97,6 +97,7 @@ def test_batches_are_paired_row_by_row():
     assert np.mean((means[::-1] - exact) ** 2 / np.diag(lg.COV)) > 2.0  # and a shuffled pairing would show
 
 
+@pytest.mark.slow
 def test_a_density_over_bounded_and_positive_parameters_integrates_to_one():
     """By the midpoint rule in theta itself, so the derivatives of the maps from z are part of it."""
     prior = Prior({"a": dist.Uniform(2.0, 5.0), "b": dist.LogNormal(0.3, 0.5)})
@@ -174,6 +175,7 @@ def test_draws_in_double_precision_are_those_in_single():
     np.testing.assert_allclose(one.log_prob(theta, draws.x), two.log_prob(theta, double.x), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_better_than_its_members():
     """log mean q >= mean log q, strictly where members differ, and they do with 300 draws."""
     prior = lg.make_prior()
@@ -224,6 +226,7 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tmp_path, monkeypatch):
             other.fit(rows, prior, key=key, checkpoint=path)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_is_said():
     prior = lg.make_prior()
     amortized, info = few(6, learning_rate=1e30, patience=2).fit(lg.make_draws(prior, 200), prior, key=KEY)

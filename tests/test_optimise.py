@@ -19,6 +19,7 @@ def square(theta, y):
     return dist.Normal(theta["a"] ** 2, 0.5).log_prob(y)
 
 
+@pytest.mark.slow
 def test_the_mode_of_a_linear_regression():
     known = regression(4)
     fit = vb.fit_map(known.prior, known.log_likelihood, known.y, num_starts=5, key=KEY)
@@ -59,6 +60,7 @@ def test_under_uniform_priors_it_is_the_maximum_likelihood_also_at_the_edge():
     assert len(fit.basins) == 1
 
 
+@pytest.mark.slow
 def test_basins_are_counted_sorted_told_of_and_saved(tmp_path):
     """-(a^2 - 1)^2 / (2 0.25) - (a - 0.3)^2 / 2: its two maxima are roots of the derivative, a cubic."""
     fit = vb.fit_map(TWO, square, 1.0, num_starts=16, key=KEY)

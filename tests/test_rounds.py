@@ -239,6 +239,7 @@ def test_rounds_are_nearer_the_exact_posterior_than_one_round_of_as_many_draws()
     assert several < 0.5
 
 
+@pytest.mark.slow
 def test_truncated_rounds_draw_from_the_prior_inside_their_region_only():
     fit = three()
     assert [region.round for region in fit.proposals] == [1, 2]
@@ -300,6 +301,7 @@ def test_likelihoods_propose_from_their_posterior():
     assert g.std() == pytest.approx(0.3, rel=0.3)
 
 
+@pytest.mark.slow
 def test_rounds_take_the_networks_of_sbi():
     pytest.importorskip("sbi")
     brief = SbiEstimator("NPE", network={"model": "mdn"}, training={"max_num_epochs": 60, "learning_rate": 5e-3})

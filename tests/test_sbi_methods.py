@@ -135,6 +135,7 @@ def test_the_learned_ratio_is_that_of_likelihood_and_evidence(method):
     assert np.corrcoef((value - other)[near], (exact - far)[near])[0, 1] > 0.75
 
 
+@pytest.mark.slow
 def test_the_density_of_a_flow_field_integrates_to_one():
     """exp(log q) summed over a grid, for an asymmetric posterior in two parameters, one of them bounded."""
     prior = Prior({"a": dist.Uniform(2.0, 3.0), "b": dist.Normal(-1.0, 2.0)})
@@ -312,6 +313,7 @@ def truncated_draws(n, log_q):
     return Draws(theta, draws.x[keep], draws.names, draws.valid[keep], number[keep], density), prior
 
 
+@pytest.mark.slow
 def test_rounds_of_truncated_priors_need_no_correction():
     draws, prior = truncated_draws(3000, lambda theta: -np.log(st.norm.sf(-0.5)))
     amortized, info = SbiEstimator("NPE_A").fit(draws, prior, key=KEY)
@@ -330,7 +332,10 @@ def test_a_proposal_that_is_no_truncated_prior_is_refused_by_posterior_networks_
     assert info.num_train + info.num_val == len(draws)
 
 
-@pytest.mark.parametrize("method", ["NPE_A", "FMPE", "NPSE", "NLE", "NRE", "BNRE"])
+@pytest.mark.parametrize(
+    "method",
+    ["NPE_A", *(pytest.param(name, marks=pytest.mark.slow) for name in ("FMPE", "NPSE", "NLE", "BNRE")), "NRE"],
+)
 def test_every_method_is_saved_without_pickle_bit_for_bit(method, tmp_path):
     network, _ = fitted(method)
     network.save(tmp_path / "sbi.npz")

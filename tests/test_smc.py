@@ -101,6 +101,7 @@ def test_chains_from_dispersed_starts_do_not_hide_that_they_disagree(seen):
     assert rhat(chains)["a"] > 1.01
 
 
+@pytest.mark.slow
 def test_uniform_and_lognormal_priors():
     """g ~ U(0, 1) seen as 0.95 with sd 0.3, log h ~ N(0.5, 1) seen as 2 with sd 0.5: truncated and conjugate."""
     prior = Prior({"g": dist.Uniform(0.0, 1.0), "h": dist.LogNormal(0.5, 1.0)})

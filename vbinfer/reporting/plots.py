@@ -73,6 +73,8 @@ def new(width: float, height: float) -> "Figure":
 def image(figure: "Figure", alt: str, form: Literal["svg", "png"] = "svg") -> Image:
     """The figure as a data address: SVG for lines, PNG (160 dots per inch) for matrices and clouds of points."""
     buffer = io.BytesIO()
+    figure.draw_without_rendering()  # arranges the parts
+    figure.set_layout_engine("none")  # or saving would arrange them twice more, which is most of the time
     metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
     figure.savefig(buffer, format=form, dpi=160, metadata=metadata)
     mime = "image/svg+xml" if form == "svg" else "image/png"
