@@ -79,9 +79,9 @@ def _compute(args: argparse.Namespace) -> int:
 
     warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
 
-    vb.use_cores(getattr(args, "cores", None) or _workers(args) or _cores())
-    if args.command == "report":
+    if args.command == "report":  # nothing is simulated
         return _report(args)
+    vb.use_cores(args.cores or _workers(args) or _cores())
     from vbinfer.cli.config import load_study
     from vbinfer.cli.run import calibrate_study, run_study
 

@@ -99,8 +99,8 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
         >>> g = np.random.default_rng(0).normal(size=400)
         >>> draws = vb.Draws.from_arrays({"g": g}, np.stack([g, g**2], axis=1), names=("fc.mean", "fc.std"))
         >>> found = vb.misspecification(np.array([0.5, 7.0]), draws, key=jax.random.key(0))
-        >>> found.verdict, found.p_tests["neighbourhood"] < 0.01
-        ('fail', True)
+        >>> found.passed, found.p_tests["neighbourhood"] < 0.01
+        (False, True)
     """
     columns = _columns(draws, names)
     labels = tuple(draws.names[i] for i in columns)
