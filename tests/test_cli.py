@@ -100,6 +100,7 @@ def command(*args, cwd):
 def test_a_study_runs_goes_on_as_a_calibration_and_gives_the_same_posterior(folder):
     first = command("run", "study.toml", cwd=folder)
     assert first.returncode == 0, first.stderr
+    assert "{" not in first.stdout + first.stderr  # a stage once printed the name of a variable
     out = folder / "results"
     verdict = json.loads((out / "report.json").read_text())
     posterior = vb.load(out / "posterior.npz")

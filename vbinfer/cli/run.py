@@ -109,7 +109,7 @@ def _run(study: Study, clock: Clock, *, with_calibration: bool) -> tuple[Verdict
         posterior.save(out / "posterior.npz")
         replicates = _replicates(study, amortized, k_replicates)
     with clock.stage(
-        "checks", "[4/{n_stages}] simulating from the posterior and from the prior, recovering known truths"
+        "checks", f"[4/{n_stages}] simulating from the posterior and from the prior, recovering known truths"
     ):
         n = study.report.predictive
         predictive = posterior_predictive(posterior, study.forward, n=n, key=keys["predictive"], series=True)
