@@ -18,7 +18,7 @@ X64_TESTS := $(wildcard $(addsuffix *.py,$(addprefix tests/test_,connectome coup
   integrators models monitors noise prior simulate sparse stimuli)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-browser test-parity test-x64 notebooks bench bench-peers fmt lint type clean
+.PHONY: help setup demo test test-slow test-faults test-browser test-parity test-x64 notebooks bench bench-peers fmt lint type audit clean
 
 help:
 	@echo "make demo         a posterior from a real fMRI recording, with a report"
@@ -26,6 +26,7 @@ help:
 	@echo "                  test-faults: processes are killed half-way, test-parity: against The Virtual Brain"
 	@echo "make notebooks    execute the notebooks in a fast setting"
 	@echo "make fmt lint type    format; check format and style; check types"
+	@echo "make audit        known vulnerabilities of the packages that are installed"
 	@echo "make bench        the benchmarks (bench-peers: against other packages)"
 
 setup: $(READY)
@@ -91,6 +92,9 @@ lint: $(READY)
 
 type: $(READY)
 	$(BIN)/pyright
+
+audit: $(READY)
+	@$(BIN)/python .ci/audit.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -151,10 +151,9 @@ def test_ranks_and_coverage_curves_of_sbi():
     truth = np.stack([draws.theta[name] for name in NAMES], axis=1)
     k_ask = jax.random.split(KEY)[0]
     parts = [
-        source._rows(np.concatenate([draws.x[i : i + 64], np.repeat(draws.x[-1:], max(0, i - 136), 0)])[:64], 100,
-                     jax.random.fold_in(k_ask, i))
-        for i in range(0, 200, 64)
-    ]  # fmt: skip
+        source._rows(draws.x[i : i + 50], 100, jax.random.fold_in(k_ask, i))  # in equal chunks, of 64 at most
+        for i in range(0, 200, 50)
+    ]
     rows_ = np.concatenate(parts)[:200]
     theirs = _run_sbc(unit(truth), torch.as_tensor(draws.x), unit(rows_).swapaxes(0, 1), show_progress_bar=False)
     assert np.abs(theirs.numpy() - found.ranks).max() <= 1  # float32 there

@@ -13,9 +13,9 @@ PACKAGE = ROOT / "vbinfer"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 
-HEAVY_AT_IMPORT = ("torch", "sbi", "dask", "matplotlib", "arviz", "pandas", "sklearn", "blackjax", "xarray")
+HEAVY_AT_IMPORT = ("torch", "sbi", "dask", "distributed", "matplotlib", "arviz", "pandas", "sklearn", "blackjax", "xarray")
 
-BASE = {"_typing", "_param", "_tree", "_ode", "_io", "_arviz", "_random", "_table", "_show"}
+BASE = {"_typing", "_param", "_tree", "_ode", "_io", "_arviz", "_random", "_table", "_show", "_archive"}
 MEMBERS = {"models", "network", "integrators", "noise", "stimuli", "monitors", "features", "priors", "execute"}
 SCALES = {"spiking", "cable", "fields"}
 ALLOWED = {
@@ -38,8 +38,12 @@ HOMES = {  # library: the modules that may import it, at any depth of nesting
     "sbi": ("infer.torch_sbi",),
     "torch": ("infer.torch_sbi", "priors._torch"),
     "arviz": ("_arviz",),
-    "xarray": ("infer.posterior", "execute.store", "_arviz"),
+    "xarray": ("infer.posterior", "infer.labelled", "_arviz"),
+    "pandas": ("infer.export",),
+    "pyarrow": ("infer.export",),
+    "zarr": ("infer.export",),
     "dask": ("execute.dask",),
+    "distributed": ("execute.dask",),
     "diffrax": ("integrators", "infer.optimise"),
     "optimistix": ("integrators", "infer.optimise"),
     "matplotlib": ("reporting.plots",),

@@ -37,6 +37,7 @@ def test_notebooks_are_committed_as_they_ran_from_top_to_bottom(name):
         assert not re.search(r"(^|[\s'\"])(/[\w.-]+){2,}", text), text
 
 
+@pytest.mark.slow  # `make notebooks` runs them
 @pytest.mark.parametrize("name", sorted(FAST))
 def test_notebook(name, tmp_path):
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)

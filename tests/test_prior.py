@@ -176,7 +176,29 @@ def test_moments_without_a_formula_come_from_draws():
     assert float(prior.mean()["m"]) == pytest.approx(mean, abs=4.5 * 0.7 / np.sqrt(1e5))
     for name in SCALARS:
         assert not np.isnan(made(name).mean()["a.b"])
-        assert not np.isnan(made(name).variance()["a.b"])
+        exact = SCALARS[name][1].var()
+        assert np.isnan(made(name).variance()["a.b"]) == (not np.isfinite(exact))
+
+
+HEAVY = {
+    "cauchy": (lambda: dist.Cauchy(1.0, 2.0), [np.nan]),
+    "half cauchy, one per node": (lambda: dist.HalfCauchy(2.0).expand([2]), [np.nan, np.nan]),
+    "student": (lambda: dist.StudentT(jnp.array([1.0, 2.0, 3.0]), 0.0, 2.0), [np.nan, np.nan, 12.0]),
+    "pareto": (lambda: dist.Pareto(1.0, jnp.array([1.5, 4.0])), [np.nan, 4.0 / (9.0 * 2.0)]),
+    "inverse gamma": (lambda: dist.InverseGamma(jnp.array([2.0, 3.0]), 2.0), [np.nan, 1.0]),
+    "cauchy cut on one side": (lambda: dist.TruncatedCauchy(0.0, 1.0, low=0.0), [np.nan]),
+}
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_a_variance_that_is_not_finite_is_said_and_not_sampled(name):
+    make, expected = HEAVY[name]
+    np.testing.assert_allclose(np.ravel(Prior({"a": make()}).variance()["a"]), expected, rtol=1e-5)
+
+
+def test_an_interval_has_a_variance_whatever_the_formula_says():
+    cut = Prior({"a": dist.TruncatedCauchy(0.0, 1.0, low=-1.0, high=1.0)}).variance()["a"]
+    assert float(cut) == pytest.approx(4.0 / np.pi - 1.0, abs=0.005)  # E x^2 = (int x^2 / (1 + x^2)) / (pi / 2)
 
 
 def mixed():

@@ -9,8 +9,11 @@ import numpyro.distributions as dist
 import pytest
 
 from vbinfer import _io
+from vbinfer.execute.claims import Claims
 from vbinfer.execute.executor import Local
+from vbinfer.execute.manifest import read_manifest, write_manifest
 from vbinfer.infer.prior_predictive import sample_prior_predictive
+from vbinfer.infer.stores import StoreStatus, load_series, merge_stores, simulate_store
 from vbinfer.priors.prior import Prior
 
 KEY = jax.random.key(3)
@@ -52,7 +55,7 @@ def sample(store, n=600, sim=simulator, prior=None, key=KEY, batch_size=128, **o
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".claims"}
 
 
 def same(one, other):
@@ -163,19 +166,20 @@ def test_the_fingerprint_knows_the_program_not_the_name(tmp_path):
 
 def test_another_precision_is_another_study(tmp_path):
     sample(tmp_path / "s", n=64)
-    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
-    now = manifest["study"]["dtype"]
-    manifest["study"]["dtype"] = "float16"
-    (tmp_path / "s" / "manifest.json").write_text(json.dumps(manifest))
+    study = read_manifest(tmp_path / "s")["study"]
+    now = study["dtype"]
+    write_manifest(tmp_path / "s", {**study, "dtype": "float16"})
     with pytest.raises(ValueError, match=f'dtype: the store has "float16", this call has "{now}"'):
         sample(tmp_path / "s", n=64)
 
 
-def test_other_versions_warn_and_another_format_refuses(tmp_path):
+def test_other_versions_warn_and_another_format_refuses(tmp_path, monkeypatch):
     sample(tmp_path / "s", n=64)
     path = tmp_path / "s" / "manifest.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "versions": {**manifest["versions"], "jaxlib": "0.0.1"}}))
+    with monkeypatch.context() as patch:
+        patch.setattr(_io, "versions", lambda *_: {**manifest["versions"], "jaxlib": "0.0.1"})
+        write_manifest(tmp_path / "s", manifest["study"])
     with pytest.warns(UserWarning, match=r"jaxlib 0\.0\.1 -> .*to rounding only"):
         sample(tmp_path / "s", n=64)
     path.write_text(json.dumps({**manifest, "format": 2}))
@@ -183,7 +187,7 @@ def test_other_versions_warn_and_another_format_refuses(tmp_path):
         sample(tmp_path / "s", n=64)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"no readable manifest\.json; give another folder"):
-        sample(tmp_path / "s", n=64)
+        _io.load(tmp_path / "s")
 
 
 def test_a_simulator_that_broke_before_its_first_shard_can_be_mended_in_place(tmp_path):
@@ -238,3 +242,222 @@ def test_arrays_inside_an_inner_jit_are_part_of_the_fingerprint(tmp_path):
     run(make(jnp.arange(3.0)))
     with pytest.raises(ValueError, match="simulator"):
         run(make(100.0 * jnp.arange(3.0)))
+
+
+def test_a_manifest_that_was_changed_is_noticed_and_written_again_by_its_own_study(tmp_path):
+    """A digit changed by hand, or by a bad disk, was once believed: `vb.load` gave the draws under other names."""
+    sample(tmp_path / "s", sim=Counting())
+    path = tmp_path / "s" / "manifest.json"
+    good = path.read_text()
+    for damaged in (good.replace('"one"', '"uno"'), good.replace("jaxlib", "jaxLib"), good[:-40], ""):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=r"make the call that began this store once more"):
+            _io.load(tmp_path / "s")
+        with pytest.raises(ValueError, match=r"make the call that began this store once more"):
+            sample(tmp_path / "s", sim=Counting(), key=jax.random.key(4))
+        with pytest.warns(UserWarning, match="Its shards are of this study: it was written again"):
+            assert sample(tmp_path / "s", sim=Counting()).info["simulated"] == 0
+        assert path.read_text() == good
+
+
+def test_a_shard_of_another_study_is_not_taken_for_ones_own(tmp_path):
+    """Two studies that differ in nothing but the prior have shards of the same name and size."""
+    sample(tmp_path / "mine")
+    sample(tmp_path / "other", prior=make_prior(3.5))
+    (tmp_path / "mine" / "shard-000001.npz").write_bytes((tmp_path / "other" / "shard-000001.npz").read_bytes())
+    with pytest.raises(ValueError, match="is of another study"):
+        _io.load(tmp_path / "mine")
+    with pytest.warns(UserWarning, match="is of another study"):
+        assert same(sample(tmp_path / "mine"), sample(None))
+
+
+def test_the_shards_of_a_new_store_grow_with_n_and_an_old_one_keeps_its_own(tmp_path):
+    run = lambda n, store: simulate_store(  # noqa: E731
+        make_prior(), simulator, n, key=KEY, store=store, progress=False, part=(1, 200)
+    )
+    assert run(16_384, tmp_path / "small").batch_size == 64
+    assert run(16_385, tmp_path / "medium").batch_size == 128
+    assert run(100_000, tmp_path / "large").batch_size == 512
+    assert run(100_000, tmp_path / "small").batch_size == 64
+
+
+@pytest.mark.parametrize("of", [2, 3])
+def test_the_parts_of_an_array_job_make_the_store_of_one_run_in_any_order(tmp_path, of):
+    sample(tmp_path / "whole", n=1_000)
+    options = {"key": KEY, "store": tmp_path / "parts", "batch_size": 128, "progress": False}
+    for i in range(of, 0, -1):
+        status = simulate_store(make_prior(), simulator, 1_000, part=(i, of), **options)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    draws = sample(None, n=1_000)
+    assert status.draws == 16 * 64
+    assert status.shards == 8
+    assert status.failed == int(np.sum(~_io.load(tmp_path / "whole").valid))
+    assert 0 < status.failed < 200
+    assert np.array_equal(_io.load(tmp_path / "parts").x[:1_000], draws.x, equal_nan=True)
+
+
+@pytest.mark.parametrize("part", [(0, 2), (3, 2), (-1, 2), (True, 2)])
+def test_a_part_that_is_none(tmp_path, part):
+    with pytest.raises(ValueError, match=r"expected \(i, of\) with 1 <= i <= of, such as part=\(1, 8\)"):
+        simulate_store(make_prior(), simulator, 100, key=KEY, store=tmp_path / "s", part=part)
+
+
+def test_a_shard_that_another_process_works_on_is_left_to_it_and_then_read(tmp_path, monkeypatch):
+    """The other one is played by claims that are refused until its shard appears."""
+    sample(tmp_path / "whole", n=512, sim=Counting())
+    sample(tmp_path / "s", n=64, sim=Counting(), batch_size=128)
+    (tmp_path / "s" / "shard-000000.npz").unlink()
+    refused = []
+
+    def take(self, shard):
+        if shard == 2 and len(refused) < 3:
+            refused.append(shard)
+            if len(refused) == 3:
+                (tmp_path / "s" / "shard-000002.npz").write_bytes(
+                    (tmp_path / "whole" / "shard-000002.npz").read_bytes()
+                )
+            return False
+        return True
+
+    monkeypatch.setattr(Claims, "take", take)
+    counted = Counting()
+    draws = sample(tmp_path / "s", n=512, sim=counted)
+    assert len(refused) == 3
+    assert counted.lanes == 6
+    assert same(draws, sample(None, n=512, sim=Counting()))
+    assert draws.info["read"] == 128
+
+
+def test_a_longer_shard_is_never_replaced_by_a_shorter_one(tmp_path):
+    """Two runs of different length on a file system without locks."""
+    sample(tmp_path / "s", n=128)
+    long = contents(tmp_path / "s")
+    from vbinfer.execute.store import Store
+
+    study = read_manifest(tmp_path / "s")["study"]
+    store = Store.open(tmp_path / "s", study)
+    rows = store.read(0)
+    store.write(0, {name: value[:64] for name, value in rows.items()})
+    assert contents(tmp_path / "s") == long
+
+
+def test_merged_stores_are_the_store_of_one_run(tmp_path):
+    sample(tmp_path / "whole", n=1_000)
+    options = {"key": KEY, "batch_size": 128, "progress": False}
+    for i in (1, 2, 3):
+        simulate_store(make_prior(), simulator, 1_000, part=(i, 3), store=tmp_path / str(i), **options)
+    sample(tmp_path / "short", n=64)
+    status = merge_stores(tmp_path / "all", tmp_path / "short", *(tmp_path / str(i) for i in (3, 1, 2)))
+    assert status.draws == 1_024
+    assert contents(tmp_path / "all") == contents(tmp_path / "whole")
+    sample(tmp_path / "other", n=64, key=jax.random.key(4))
+    with pytest.raises(ValueError, match=r"key 'words'(.|\n)*Draws\.concatenate"):
+        merge_stores(tmp_path / "all", tmp_path / "1", tmp_path / "other")
+    with pytest.raises(ValueError, match="another study"):
+        merge_stores(tmp_path / "all", tmp_path / "other")
+    with pytest.raises(ValueError, match="nothing to merge"):
+        merge_stores(tmp_path / "all")
+    assert contents(tmp_path / "all") == contents(tmp_path / "whole")
+
+
+class WithSeries(Counting):
+    """Keeps what the summary was made of: x is the mean over time of y `[T, 2]`."""
+
+    both = staticmethod(jax.jit(jax.vmap(lambda theta, key: theta["g"] + jax.random.normal(key, (5, 2)))))
+
+    def batch(self, theta, keys):
+        return self.batch_series(theta, keys)[0]
+
+    def batch_series(self, theta, keys):
+        if self.lanes == self.fail_at:
+            raise self.error
+        self.lanes += 1
+        y = self.both(theta, keys)
+        return y.mean(axis=1), y
+
+
+def test_recordings_lie_beside_their_draws_whether_interrupted_or_not(tmp_path):
+    sample(tmp_path / "fresh", n=400, sim=WithSeries(), series=True)
+    for fail_at in (0, 1, 3, 2):
+        with pytest.raises(KeyboardInterrupt):
+            sample(tmp_path / "s", n=400, sim=WithSeries(fail_at), series=True)
+    draws = sample(tmp_path / "s", n=400, sim=WithSeries(), series=True)
+    assert contents(tmp_path / "s") == contents(tmp_path / "fresh")
+    y = np.concatenate([part["y"] for part in load_series(tmp_path / "s")])
+    assert y.shape == (448, 5, 2)
+    np.testing.assert_allclose(y[:400].mean(axis=1), draws.x, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"series: the store has true, this call has nothing"):
+        sample(tmp_path / "s", n=400, sim=WithSeries())
+
+
+def test_a_damaged_recording_is_noticed_when_it_is_read_and_a_missing_one_is_made_again(tmp_path):
+    sample(tmp_path / "s", n=256, sim=WithSeries(), series=True)
+    good = contents(tmp_path / "s")
+    (tmp_path / "s" / "series-000001.npz").unlink()
+    with pytest.warns(UserWarning, match="simulated again"):
+        assert sample(tmp_path / "s", n=256, sim=WithSeries(), series=True).info["simulated"] == 128
+    again = contents(tmp_path / "s")
+    again.pop("shard-000001.npz.corrupt")
+    assert again == good
+    _flip(tmp_path / "s" / "series-000000.npz")
+    with pytest.raises(ValueError, match=r"series-000000\.npz"):
+        list(load_series(tmp_path / "s"))
+
+
+def test_recordings_that_cannot_be_kept(tmp_path):
+    with pytest.raises(ValueError, match="give store=, a folder"):
+        sample(None, sim=WithSeries(), series=True)
+    with pytest.raises(ValueError, match="only makes summaries"):
+        sample(tmp_path / "s", sim=Counting(), series=True)
+    sample(tmp_path / "t", n=64)
+    with pytest.raises(ValueError, match=r"keeps no recordings; simulate it with series=True"):
+        load_series(tmp_path / "t")
+
+
+def test_the_status_of_a_store_counts_what_is_there(tmp_path):
+    draws = sample(tmp_path / "s", n=600)
+    status = StoreStatus.of(tmp_path / "s")
+    held = _io.load(tmp_path / "s")
+    assert (status.draws, status.shards, status.batch_size, status.features) == (640, 5, 128, 2)
+    assert status.failed == int(np.sum(~held.valid)) >= int(np.sum(~draws.valid)) > 0
+    assert status.bytes == sum(path.stat().st_size for path in (tmp_path / "s").glob("*.npz"))
+    assert "640 draws" in str(status)
+    with pytest.raises(ValueError, match=r"no readable manifest\.json"):
+        StoreStatus.of(tmp_path)
+
+
+def test_a_lane_of_the_simulators_own(tmp_path):
+    """A slow simulator asks for short lanes: what is in flight when it is interrupted is what is lost."""
+
+    class Short(Counting):
+        lane = 5
+        run = staticmethod(jax.jit(jax.vmap(simulator)))
+
+    broken = Short(3)
+    with pytest.raises(KeyboardInterrupt):
+        sample(tmp_path / "s", n=23, sim=broken, batch_size=10)
+    assert len(_io.load(tmp_path / "s")) == 15
+    draws = sample(tmp_path / "s", n=23, sim=Short(), batch_size=10)
+    assert draws.info["read"] == 15
+    assert same(draws, sample(None, n=23, batch_size=10, sim=Short()))
+    np.testing.assert_allclose(draws.x, sample(None, n=23, sim=Counting()).x, rtol=1e-6)
+    with pytest.raises(ValueError, match="write a multiple of 5: batch_size=15"):
+        sample(tmp_path / "s", n=23, sim=Short(), batch_size=12)
+
+
+def test_what_cannot_fit_is_refused_after_the_first_lane_which_is_kept(tmp_path, monkeypatch):
+    from vbinfer.execute import guard
+
+    monkeypatch.setattr(guard.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 9_000})())
+    counted = Counting()
+    with pytest.raises(RuntimeError, match=r"640 draws x \(2 features \+ 2 parameters\) x 4 bytes = 10 kB; 9\.0 kB"):
+        sample(tmp_path / "s", sim=counted)
+    assert counted.lanes == 1
+    assert len(_io.load(tmp_path / "s")) == 64
+    with pytest.raises(RuntimeError, match=r"and 640 recordings x 40 bytes = 26 kB"):
+        sample(tmp_path / "t", sim=WithSeries(), series=True)
+    monkeypatch.setattr(guard, "_rooms", lambda: iter([(9_000, "a limit")]))
+    counted = Counting()
+    with pytest.raises(RuntimeError, match=r"9\.0 kB of memory available \(a limit\)\. Keep the draws on disk"):
+        sample(None, sim=counted)
+    assert counted.lanes == 1

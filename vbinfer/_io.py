@@ -1,22 +1,27 @@
-"""One file format for everything that is saved: an `.npz` of plain arrays and a JSON header. Loading runs no code."""
+"""One file format for everything that is saved: an `.npz` of plain arrays and a JSON header. Loading runs no code.
 
+The last 64 bytes of a file are the SHA-256 of all bytes before them: a changed byte is noticed before any is believed.
+"""
+
+import errno
+import hashlib
 import importlib
 import importlib.metadata
 import json
 import os
-import struct
-import tokenize
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from vbinfer import _archive
+
 FORMAT = 1
 _HEADER = "header"
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, tokenize.TokenError)
+_SEAL, _DIGITS = b"SHA-256 of all bytes before this number: ", 64
 _LOADERS = {
     "posterior": "vbinfer.infer.posterior:Posterior.from_saved",
     "map": "vbinfer.infer.optimise:MapFit.from_saved",
@@ -55,10 +60,20 @@ def to_json(value: object, indent: int | None = None) -> str:
     return json.dumps(value, default=_plain, indent=indent)
 
 
+def checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and bytes of arrays."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+        digest.update(value.data if value.size else b"")
+    return digest.hexdigest()
+
+
 def write(path: str | Path, kind: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays and a JSON header to one `.npz`, all or nothing.
 
-    The file appears under its name only when it is complete, and equal content gives equal bytes.
+    The file appears under its name only when it is complete and on the disk, and equal content gives equal bytes.
 
     Args:
         path: where to; missing folders are made. The name is taken as it is.
@@ -68,23 +83,90 @@ def write(path: str | Path, kind: str, header: Mapping[str, Any], arrays: Mappin
 
     Raises:
         ValueError: an array of Python objects, which would need pickle.
+        OSError: the disk is full or read-only, or similar; an earlier file of that name is left as it was.
+    """
+    full = {"versions": versions(), **header, "format": FORMAT, "kind": kind, "sealed": "sha256"}
+    text = np.frombuffer(to_json(full).encode(), dtype=np.uint8)
+    with replacing(path) as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            archive.comment = _SEAL + b"0" * _DIGITS
+            for name, value in {_HEADER: text, **arrays}.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
+        end = file.seek(-_DIGITS, os.SEEK_END)
+        digest = _digest(file, end)
+        file.seek(end)
+        file.write(digest.encode())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, all or nothing; raises as `write`."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to write in, which takes the name `path` when it is complete and on the disk, and is gone otherwise.
+
+    Raises:
+        OSError: with the name of the file and what to do about it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    full = {"versions": versions(), **header, "format": FORMAT, "kind": kind}
-    text = np.frombuffer(to_json(full).encode(), dtype=np.uint8)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for name, value in {_HEADER: text, **arrays}.items():
-                    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb+") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OSError(error.errno, f"{path} was not written: {reason}; {remedy(error)}") from error
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or give another place",
+    errno.EDQUOT: "free some space, or give another place",
+    errno.EFBIG: "raise the limit of this session (ulimit -f), or give another place",
+    errno.EROFS: "give a place that can be written to",
+    errno.EACCES: "give a place that you may write to",
+    errno.EPERM: "give a place that you may write to",
+    errno.EMFILE: "close some files, or raise the limit (ulimit -n 4096)",
+    errno.ENFILE: "close some files, or wait until other programs have",
+}
+
+
+def remedy(error: OSError) -> str:
+    """What to do about a trouble of the machine; everything that is saved is whole, or not there."""
+    what = _REMEDIES.get(error.errno or 0, "mend that, or give another place")
+    return f"{what}, and repeat the call: what was finished before is kept"
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a new name in a folder is on the disk, where the system can say so."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _digest(file: IO[bytes], end: int) -> str:
+    """SHA-256 of the first `end` bytes."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while end > 0 and (block := file.read(min(end, 2**20))):
+        digest.update(block)
+        end -= len(block)
+    return digest.hexdigest()
 
 
 def read(path: str | Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
@@ -92,31 +174,111 @@ def read(path: str | Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a file of vbinfer, it is damaged, or it has another format version.
+        ValueError: it is not a file of vbinfer, one of its bytes was changed, or it has another format version.
     """
+    path = _existing(path)
+    with open(path, "rb") as file:
+        sealed = _is_sealed(file)
+        if sealed is False:
+            raise ValueError(_changed(path))
+        file.seek(0)
+        try:
+            arrays = _archive.arrays(file)
+            header = _parse(path, arrays.pop(_HEADER))
+        except (ValueError, KeyError) as error:
+            raise ValueError(_foreign(path)) from error
+    _check(path, header)
+    if "sealed" in header and sealed is None:
+        raise ValueError(_changed(path))
+    return header["kind"], header, arrays
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header alone, at the price of a few kilobytes; the arrays are neither read nor compared with the SHA-256.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read`.
+    """
+    path = _existing(path)
+    with open(path, "rb") as file:
+        try:
+            header = _parse(path, _archive.arrays(file, only=_HEADER)[_HEADER])
+        except (ValueError, KeyError) as error:
+            raise ValueError(_foreign(path)) from error
+    _check(path, header)
+    return header
+
+
+def _existing(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected one file that `.save(path)` wrote")
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}; give the path that was passed to `.save(path)`")
-    foreign = f"{path} is no file of vbinfer, or a damaged one; expected what `.save(path)` writes"
+    return path
+
+
+_AGAIN = "Restore a copy of it, or delete it and repeat the call that wrote it"
+
+
+def _changed(path: Path) -> str:
+    return f"{path} is damaged: some of its bytes are not those that were written. {_AGAIN}"
+
+
+def _foreign(path: Path) -> str:
+    return f"{path} is no file of vbinfer, or a damaged one; expected what `.save(path)` writes. {_AGAIN}"
+
+
+def _parse(path: Path, text: np.ndarray) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile) or _HEADER not in file.files:
-                raise ValueError("no header")
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop(_HEADER).tobytes().decode())
-    except (ValueError, OSError, EOFError, AttributeError, RuntimeError, KeyError, *_DAMAGE) as error:
-        raise ValueError(foreign) from error
-    if not isinstance(header, dict) or "kind" not in header:
-        raise ValueError(foreign)
+        header = json.loads(text.tobytes().decode())
+    except RecursionError as error:
+        raise ValueError(f"the header of {path} is nested too deeply") from error
+    if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
+        raise ValueError(f"the header of {path} does not say what it is of")
+    return header
+
+
+def _check(path: Path, header: Mapping[str, Any]) -> None:
     if header.get("format") != FORMAT:
-        made = header.get("versions", {}).get("vbinfer", "another version")
         raise ValueError(
-            f"{path} has format {header.get('format')}, written by vbinfer {made}; this vbinfer reads format {FORMAT}. "
-            f"Load it with that version, or make it again"
+            f"{path} has format {header.get('format')}, written by vbinfer {_maker(header)}; this vbinfer reads "
+            f"format {FORMAT}. Load it with that version, or make it again"
         )
-    return header["kind"], header, arrays
+
+
+def _is_sealed(file: IO[bytes]) -> bool | None:
+    """Whether the bytes are those that were written; None for a file without the number that would tell."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - len(_SEAL) - _DIGITS))
+    tail = file.read()
+    if not tail.startswith(_SEAL):
+        return None
+    return _digest(file, size - _DIGITS).encode() == tail[len(_SEAL) :]
+
+
+@contextmanager
+def rebuilding(path: str | Path, header: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, a header that lacks an entry or has one of another type gives one sentence with the file and a remedy.
+
+    Raises:
+        ValueError: for whatever goes wrong inside.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = f"it has no {error.args[0]!r}" if isinstance(error, KeyError) and error.args else str(error)
+        short = (reason.splitlines() or [""])[0][:400]
+        now = versions()["vbinfer"]
+        raise ValueError(
+            f"{path} is whole, but this vbinfer ({now}) cannot rebuild what is in it: {short or type(error).__name__}. "
+            f"It was written by vbinfer {_maker(header)}: load it with that version, or make it again"
+        ) from error
+
+
+def _maker(header: Mapping[str, Any]) -> str:
+    made = header.get("versions")
+    return str(made.get("vbinfer", "of unknown version")) if isinstance(made, Mapping) else "of unknown version"
 
 
 def load(path: str | Path) -> Any:
@@ -137,9 +299,11 @@ def load(path: str | Path) -> Any:
     if kind not in _LOADERS:
         raise ValueError(
             f"{path} holds a {kind!r}; this vbinfer loads {', '.join(sorted(_LOADERS))}. "
-            f"It was written by vbinfer {header.get('versions', {}).get('vbinfer', 'unknown')}: use that version"
+            f"It was written by vbinfer {_maker(header)}: use that version"
         )
-    return _find(_LOADERS[kind])(header, arrays)
+    loader = _find(_LOADERS[kind])
+    with rebuilding(path, header):
+        return loader(header, arrays)
 
 
 def _find(where: str) -> Any:

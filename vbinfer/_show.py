@@ -1,5 +1,7 @@
 """The parameters of a simulator, or of any part of it, as a table for people."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vbinfer._param import Leaf, paths, range_text
@@ -27,9 +29,19 @@ def show(tree: object) -> None:
     if not leaves:
         raise TypeError(f"a {type(tree).__name__} has no declared parameters; give a vb.Simulator or a part of one")
     rows = [("path", "value", "unit", "range", "meaning"), *(_row(leaf) for leaf in leaves.values())]
+    print(aligned(rows))  # noqa: T201  # what it is for
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width, two blanks between them.
+
+    >>> print(aligned([("test", "p"), ("location", "0.2")]))
+    test      p
+    location  0.2
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())  # noqa: T201  # what it is for
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
 
 
 def _row(leaf: Leaf) -> tuple[str, str, str, str, str]:

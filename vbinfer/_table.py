@@ -1,12 +1,14 @@
 """Tables of numbers from files: csv with any usual delimiter, npy, npz."""
 
-import zipfile
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
+from vbinfer import _archive
+
 Table = tuple[np.ndarray, tuple[str, ...] | None, float | None]
+LONGEST_TEXT = 2**29
 _MISSING = ("", "na", "n/a", "nan", "null", "none")
 
 
@@ -21,12 +23,8 @@ def read(path: Path) -> Table:
 
 def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     try:
-        stored = np.load(path, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            return stored
-        with stored:
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        return _archive.load(path)
+    except ValueError as error:
         raise ValueError(f"{str(path)!r} is no NumPy file of plain numbers ({error}); write it with np.save") from error
 
 
@@ -38,8 +36,11 @@ def _read_npz(path: Path) -> Table:
     name = "values" if "values" in arrays else tables[0] if len(tables) == 1 else None
     if name is None:
         raise ValueError(f"{str(path)!r} holds {sorted(arrays)}; call the array of the recording 'values'")
-    labels = tuple(arrays["labels"].astype(str).tolist()) if "labels" in arrays else None
-    period = float(arrays["period"].item()) if "period" in arrays else None
+    labels = tuple(arrays["labels"].astype(str).ravel().tolist()) if "labels" in arrays else None
+    try:
+        period = float(arrays["period"].item()) if "period" in arrays else None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the period in {str(path)!r} is {arrays['period']!r}; expected one number of ms") from error
     return _as_table(path, arrays[name]), labels, period
 
 
@@ -50,6 +51,9 @@ def _as_table(path: Path, values: object) -> np.ndarray:
 
 
 def _read_text(path: Path) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    size = path.stat().st_size
+    if size > LONGEST_TEXT:
+        raise ValueError(f"{str(path)!r} has {size:,} bytes of text; save what is longer than {LONGEST_TEXT:,} as .npy")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -129,4 +133,4 @@ def _parse(path: Path, rows: list[tuple[int, list[str]]], delimiter: str | None)
 
 
 def _refuse(path: Path, line: int, column: int, cell: str) -> NoReturn:
-    raise ValueError(f"line {line}, column {column + 1} of {path.name} is {cell!r}; expected a number")
+    raise ValueError(f"line {line}, column {column + 1} of {path.name} is {cell[:40]!r}; expected a number")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _table
+from . import _archive, _table
 from ._param import did_you_mean
 from .network.connectome import Connectome
 
@@ -222,13 +222,19 @@ def load_recording(name: str | Path, participant: int = 1, *, period: float | No
     """
     if str(name) not in BUNDLED and _is_file(name):
         return Recording.from_file(name, period)
-    with np.load(_folder(str(name), "bold.npz"), allow_pickle=False) as stored:
-        count = len(stored["bold"])
-        if participant not in range(1, count + 1):
-            raise ValueError(f"participant={participant!r} was asked of {name!r}; it has participants 1 to {count}")
-        i = participant - 1
-        values = stored["offset"][i] + stored["scale"][i] * stored["bold"][i]
+    path = _folder(str(name), "bold.npz")
+    try:
+        stored = _archive.load(path)
+        scans, offset, scale = stored["bold"], stored["offset"], stored["scale"]
         its_period, labels = float(stored["period"]), tuple(stored["labels"].tolist())
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged ({error}); build it again with python data/build_{BUNDLED[str(name)]}.py"
+        ) from error
+    if participant not in range(1, len(scans) + 1):
+        raise ValueError(f"participant={participant!r} was asked of {name!r}; it has participants 1 to {len(scans)}")
+    i = participant - 1
+    values = offset[i] + scale[i] * scans[i]
     if period is not None and period != its_period:
         raise ValueError(f"period={period:g} ms was given for {name!r}, which has {its_period:g} ms; leave it out")
     return Recording(values, its_period, labels, f"{name}, participant {participant}")

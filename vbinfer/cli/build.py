@@ -2,7 +2,6 @@
 
 import inspect
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vbinfer import _archive
 from vbinfer._param import did_you_mean
 
 
@@ -112,17 +112,13 @@ def _array(path: Path, where: str) -> np.ndarray:
     if path.suffix not in (".npy", ".npz", ".csv", ".txt"):
         raise StudyError(f"{where}: {str(path)!r} is of no known kind; give .npy, .npz, .csv or .txt")
     try:
-        array = _text_array(path) if path.suffix in (".csv", ".txt") else np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            with array:
-                if len(array.files) != 1:
-                    raise StudyError(f"{where}: {str(path)!r} holds {', '.join(array.files)}; expected one array")
-                array = array[array.files[0]]
-    except StudyError:
-        raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        why = f" ({error})" if path.suffix in (".csv", ".txt") else "; write it with np.save or np.savez"
-        raise StudyError(f"{where}: {str(path)!r} does not hold numbers alone{why}") from error
+        found = _text_array(path) if path.suffix in (".csv", ".txt") else _archive.load(path)
+    except ValueError as error:
+        better = "" if path.suffix in (".csv", ".txt") else "; write it with np.save or np.savez"
+        raise StudyError(f"{where}: {str(path)!r} does not hold numbers alone{better} ({error})") from error
+    if isinstance(found, dict) and len(found) != 1:
+        raise StudyError(f"{where}: {str(path)!r} holds {', '.join(found)}; expected one array")
+    array = next(iter(found.values())) if isinstance(found, dict) else found
     if array.dtype.kind not in "fiub" or not array.size:
         raise StudyError(f"{where}: {str(path)!r} holds {array.size} values of type {array.dtype}; expected numbers")
     return array

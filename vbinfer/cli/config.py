@@ -1,6 +1,7 @@
 """A study file (TOML) as the objects it describes."""
 
 import dataclasses
+import importlib.util
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from vbinfer import datasets, features, integrators, models, monitors, noise, stimuli
 from vbinfer.cli.build import StudyError, construct, keys, members
+from vbinfer.diagnostics.calibration.heldout import FEWEST, FEWEST_DRAWS
 from vbinfer.features.base import Feature, Preprocess
 from vbinfer.features.summary import Summary
 from vbinfer.infer.densities import DENSITIES
@@ -31,7 +33,7 @@ from vbinfer.simulation.simulator import Simulator
 
 REQUIRED = ("data", "simulator", "prior", "summary", "inference")
 OPTIONAL = ("report", "output", "execution", "calibration")
-FEWEST_HELD_OUT = 50
+EXECUTORS = ("local", "dask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Study:
         estimator: `NPE` or `SbiEstimator`.
         theta_true: known truth, for simulated recordings.
         workers: processes that simulate the draws; None for the devices of this one.
+        executor: "local", or "dask" with `workers` processes of this computer or those of `scheduler`.
         calibration: what `vbinfer calibrate` does beyond a run.
     """
 
@@ -80,6 +83,8 @@ class Study:
     report: ReportOptions
     theta_true: dict[str, Any] | None
     workers: int | None = None
+    executor: str = "local"
+    scheduler: str | None = None
     calibration: CalibrationOptions = dataclasses.field(default_factory=CalibrationOptions)
 
     @property
@@ -105,8 +110,8 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
         raise FileNotFoundError(f"there is no study file {str(path)!r}")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StudyError(f"{str(path)!r} is not TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise StudyError(f"{str(path)!r} is not TOML: {error}; write it as `vbinfer example` does") from error
     tables = keys(tables, "the study file", required=REQUIRED, optional=OPTIONAL)
     folder = path.parent
     data = keys(
@@ -128,10 +133,6 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
     inference = keys(
         tables["inference"], "[inference]", required=("draws",), optional=("method", "posterior_samples", "seed")
     )
-    execution = keys(tables.get("execution", {}), "[execution]", optional=("executor", "workers"))
-    if execution.get("executor", "local") != "local":
-        raise StudyError(f'[execution] executor is {execution["executor"]!r}; this version has "local"')
-    workers = _count(execution["workers"], "[execution] workers") if "workers" in execution else None
     samples = _count(inference.get("posterior_samples", 4_000), "[inference] posterior_samples")
     output = keys(tables.get("output", {}), "[output]", optional=("dir",))
     options = keys(
@@ -156,7 +157,7 @@ def load_study(path: str | Path, *, out: str | Path | None = None, data: Mapping
         out=Path(out) if out is not None else folder / output.get("dir", f"runs/{path.stem}"),
         report=_report(options, sim, samples),
         theta_true=_truth(data.get("theta_true"), prior),
-        workers=workers,
+        **_execution(tables.get("execution", {})),
         calibration=_calibration(tables.get("calibration", {})),
     )
 
@@ -176,9 +177,29 @@ def _number(value: Any, where: str) -> float:
 def _calibration(table: Any) -> CalibrationOptions:
     options = keys(table, "[calibration]", optional=tuple(f.name for f in dataclasses.fields(CalibrationOptions)))
     chosen = CalibrationOptions(**options)
-    _count(chosen.draws, "[calibration] draws", least=FEWEST_HELD_OUT)
-    _count(chosen.posterior_samples, "[calibration] posterior_samples", least=10)
+    _count(chosen.draws, "[calibration] draws", least=FEWEST)
+    _count(chosen.posterior_samples, "[calibration] posterior_samples", least=FEWEST_DRAWS)
     return chosen
+
+
+def _execution(table: Any) -> dict[str, Any]:
+    """Where the draws run, as the fields of a study."""
+    chosen = keys(table, "[execution]", optional=("executor", "workers", "scheduler"))
+    executor, scheduler = chosen.get("executor", "local"), chosen.get("scheduler")
+    if executor not in EXECUTORS:
+        raise StudyError(f"[execution] executor is {executor!r}; there are {', '.join(map(repr, EXECUTORS))}")
+    if executor == "dask" and importlib.util.find_spec("distributed") is None:
+        raise StudyError("[execution] executor 'dask' needs dask.distributed: pip install vbinfer[cluster]")
+    if "workers" in chosen:
+        _count(chosen["workers"], "[execution] workers")
+    if scheduler is not None:
+        if executor != "dask":
+            raise StudyError('[execution] scheduler goes with executor = "dask"')
+        if not isinstance(scheduler, str) or "://" not in scheduler:
+            raise StudyError(f'[execution] scheduler is {scheduler!r}; expected an address, such as "tcp://host:8786"')
+        if "workers" in chosen:
+            raise StudyError("[execution] has workers and a scheduler, which has its own; leave workers out")
+    return {"executor": executor, "scheduler": scheduler, "workers": chosen.get("workers")}
 
 
 def _report(options: dict[str, Any], sim: Simulator, samples: int) -> ReportOptions:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,11 @@ from vbinfer.reporting.page import report
 from vbinfer.reporting.section import Section
 from vbinfer.reporting.verdict import Verdict
 
-CALIBRATION, EVIDENCE = "calibration.npz", "evidence.npz"
+CALIBRATION, EVIDENCE, ESTIMATOR, POSTERIOR = "calibration.npz", "evidence.npz", "estimator.npz", "posterior.npz"
+TRAINING = "training.npz"
+"""The checkpoint of a fit: an interrupted one goes on from it, a finished one is not repeated."""
+PLAN = "run.json"
+"""What was asked for, so that `vbinfer status` can say how much of it is there."""
 _KIND = "evidence"
 _REPORT = "report.html"
 
@@ -34,6 +39,21 @@ class Bundle:
     recording: Recording | None = None
     theta_true: Mapping[str, Any] | None = None
     extras: Extras = dataclasses.field(default_factory=Extras)
+
+
+def write_plan(out: Path, **numbers: int | None) -> None:
+    """Make the folder of a run, with the numbers that were asked for; those that are None stay as they were."""
+    asked = {**read_plan(out), **{name: value for name, value in numbers.items() if value is not None}}
+    _io.write_text(out / PLAN, _io.to_json(asked) + "\n")
+
+
+def read_plan(out: Path) -> dict[str, int]:
+    """The numbers that were asked for; none where the file is missing or damaged: they only complete a sentence."""
+    try:
+        found = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        return {str(name): value for name, value in found.items() if isinstance(value, int)}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def write_report(
@@ -63,21 +83,30 @@ def rebuild(folder: str | Path) -> Verdict:
     out = Path(folder)
     if not out.is_dir():
         raise FileNotFoundError(f"there is no folder {str(out)!r}; give the [output] dir of a run")
-    if not (out / "posterior.npz").is_file():
+    if not (out / POSTERIOR).is_file():
         raise FileNotFoundError(
             f"{str(out)!r} holds no posterior.npz; run `vbinfer run study.toml`, which goes on from what is there"
         )
     draws = _io.load(out / "store") if (out / "store" / "manifest.json").is_file() else None
     bundle = load_bundle(out / EVIDENCE) if (out / EVIDENCE).is_file() else Bundle()
-    return write_report(out, _io.load(out / "posterior.npz"), draws, bundle, calibration_of(out))
+    return write_report(out, _expect(out / POSTERIOR, Posterior), draws, bundle, calibration_of(out))
+
+
+def _expect(path: Path, kind: type) -> Any:
+    found = _io.load(path)
+    if not isinstance(found, kind):
+        raise ValueError(
+            f"{path} holds a {type(found).__name__}; expected a {kind.__name__}: delete it, and repeat the run"
+        )
+    return found
 
 
 def calibration_of(out: Path) -> Calibration | None:
     """The calibration in a folder, if it is of the estimator there; another one says nothing of this run."""
-    if not (out / CALIBRATION).is_file() or not (out / "estimator.npz").is_file():
+    if not (out / CALIBRATION).is_file() or not (out / ESTIMATOR).is_file():
         return None
-    found = _io.load(out / CALIBRATION)
-    return found if found.info.get("estimator") == fingerprint(out / "estimator.npz") else None
+    found = _expect(out / CALIBRATION, Calibration)
+    return found if found.info.get("estimator") == fingerprint(out / ESTIMATOR) else None
 
 
 def fingerprint(path: Path) -> str:
@@ -132,7 +161,12 @@ def load_bundle(path: Path) -> Bundle:
     """What `save_bundle` wrote."""
     kind, header, arrays = _io.read(path)
     if kind != _KIND:
-        raise ValueError(f"{path} holds a {kind!r}; expected the evidence of a run")
+        raise ValueError(f"{path} holds a {kind!r}; expected the evidence of a run, which `vbinfer run` writes")
+    with _io.rebuilding(path, header):
+        return _bundle(header, arrays)
+
+
+def _bundle(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Bundle:
     fit = None
     if "fit" in header:
         record = {**header["fit"], "members": tuple(header["fit"]["members"])}

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -26,11 +27,21 @@ def parser() -> argparse.ArgumentParser:
         "each, and test whether its posteriors are right on average over the prior. Writes calibration.npz and the "
         "report; interrupted, the same command goes on. Status: 0 pass or warn, 3 the calibration failed, 1 an error.",
     )
-    for command in (run, calibrate):
+    simulate = commands.add_parser(
+        "simulate",
+        help="run the simulations of a study file, or a part of them",
+        description="Run the simulations of a study file into the store of its folder, and nothing else; `vbinfer run` "
+        "goes on from there. Several of these may run at the same time, on one computer or on many that share the "
+        "folder: with --shard each has its own part, without it each takes what no other is working on.",
+    )
+    simulate.add_argument(
+        "--shard", metavar="I/N", default=(1, 1), type=_part, help="part I of N, I from 1 to N (an array job's)"
+    )
+    for command in (run, calibrate, simulate):
         command.add_argument("study", help="a TOML file; `vbinfer example` prints one")
         command.add_argument("--out", help="folder of the results, instead of the one in the file")
     calibrate.add_argument("--draws", type=int, help="held-out simulations, instead of [calibration] draws (300)")
-    for command in (run, calibrate):
+    for command in (run, calibrate, simulate):
         command.add_argument(
             "--dry-run", action="store_true", help="check the file and estimate the time; simulate nothing"
         )
@@ -42,9 +53,22 @@ def parser() -> argparse.ArgumentParser:
     )
     again.add_argument("folder", help="the folder of a run")
     again.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    for command in (demo, run, calibrate):
+    for command in (demo, run, calibrate, simulate):
         command.add_argument("--cores", type=int, help="cores to use (default: all this process may use)")
         command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    status = commands.add_parser("status", help="how far a run is, also while it runs")
+    status.add_argument("folder", help="the folder of a run, of a store or of chains")
+    merge = commands.add_parser(
+        "merge",
+        help="bring stores of the same study into one",
+        description="Copy the shards of stores of the same study into one; each is checked. The others stay.",
+    )
+    merge.add_argument("store", help="the folder to fill, new or of the same study")
+    merge.add_argument("others", nargs="+", help="the stores to take from")
+    export = commands.add_parser("export", help="write draws for other software: .nc, .zarr, .parquet or .csv")
+    export.add_argument("folder", help="the folder of a run or of a store")
+    export.add_argument("target", help="the file, or folder, to write")
+    export.add_argument("--overwrite", action="store_true", help="replace what is there")
     commands.add_parser("example", help="print the study file of the demo, to start one's own from")
     return top
 
@@ -59,15 +83,18 @@ def main(argv: list[str] | None = None) -> int:
         print(DEMO.read_text(encoding="utf-8"), end="")
         return 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # this process is ours; two BLAS or torch threads only wait here
+    from vbinfer.cli import trouble  # here, since it loads NumPy, and now: later there may be no free file handle
+
     try:
         return _compute(args)
     except KeyboardInterrupt:
-        print("\ninterrupted; what was simulated is kept, and the same command goes on from there", file=sys.stderr)
+        trouble.say("\ninterrupted; what was simulated is kept, and the same command goes on from there")
         return 130
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
+    except trouble.EXPECTED as error:
         if os.environ.get("VBINFER_DEBUG"):
             raise
-        print(f"vbinfer: {error}", file=sys.stderr)
+        trouble.say(f"vbinfer: {trouble.said(error)}")
+        trouble.let_go_of_stdout(error)
         return 1
 
 
@@ -79,8 +106,8 @@ def _compute(args: argparse.Namespace) -> int:
 
     warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
 
-    if args.command == "report":  # nothing is simulated
-        return _report(args)
+    if args.command in NOTHING_RUNS:
+        return NOTHING_RUNS[args.command](args)
     vb.use_cores(args.cores or _workers(args) or _cores())
     from vbinfer.cli.config import load_study
     from vbinfer.cli.run import calibrate_study, run_study
@@ -98,6 +125,8 @@ def _compute(args: argparse.Namespace) -> int:
         if args.dry_run:
             print(_estimate(study, extra))
             return 0
+        if args.command == "simulate":
+            return _simulate(study, args)
     if args.command == "calibrate":
         return FAILED if calibrate_study(study, quiet=args.quiet)[1].verdict == "fail" else 0
     run_study(study, quiet=args.quiet)
@@ -108,12 +137,12 @@ def _held_out(study, draws: int | None):  # type: ignore[no-untyped-def]  # a St
     """The study with another number of held-out simulations."""
     import dataclasses
 
-    from vbinfer.cli.config import FEWEST_HELD_OUT
+    from vbinfer.diagnostics.calibration.heldout import FEWEST
 
     if draws is None:
         return study
-    if draws < FEWEST_HELD_OUT:
-        raise ValueError(f"--draws {draws} was given; at least {FEWEST_HELD_OUT} are needed, 300 or more are wanted")
+    if draws < FEWEST:
+        raise ValueError(f"--draws {draws} was given; at least {FEWEST} are needed, 300 or more are wanted")
     return dataclasses.replace(study, calibration=dataclasses.replace(study.calibration, draws=draws))
 
 
@@ -126,11 +155,55 @@ def _report(args: argparse.Namespace) -> int:
     return FAILED if verdict.verdict == "fail" else 0
 
 
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+    i, of = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= i <= of:
+        raise argparse.ArgumentTypeError(f"{text!r} was given; expected I/N with I from 1 to N, such as 3/8")
+    return i, of
+
+
+def _simulate(study, args: argparse.Namespace) -> int:  # type: ignore[no-untyped-def]
+    from vbinfer.cli.stores import simulate
+
+    if not args.quiet:
+        print(_estimate(study), flush=True)
+    found = simulate(study, args.shard, quiet=args.quiet)
+    if not args.quiet:
+        print(found)
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from vbinfer.cli.status import status
+
+    print(status(args.folder))
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from vbinfer.infer.stores import merge_stores
+
+    print(merge_stores(args.store, *args.others))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from vbinfer.infer.export import export
+
+    folder = Path(args.folder)
+    export(folder / "store" if (folder / "store").is_dir() else folder, args.target, overwrite=args.overwrite)
+    return 0
+
+
+NOTHING_RUNS = {"report": _report, "status": _status, "merge": _merge, "export": _export}
+
+
 def _workers(args: argparse.Namespace) -> int | None:
     """`[execution] workers` of the study file, read ahead since devices are set before anything else loads."""
     try:
         workers = tomllib.loads(Path(args.study).read_text(encoding="utf-8"))["execution"]["workers"]
-    except (AttributeError, KeyError, TypeError, ValueError, OSError):
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, RecursionError):
         return None  # no study file, or a mistake in it, which load_study names
     return workers if isinstance(workers, int) and workers > 0 else None
 

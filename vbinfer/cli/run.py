@@ -14,12 +14,26 @@ import numpy as np
 
 from vbinfer import _io
 from vbinfer.cli.config import Study
-from vbinfer.cli.folder import CALIBRATION, EVIDENCE, Bundle, calibration_of, fingerprint, save_bundle, write_report
+from vbinfer.cli.folder import (
+    CALIBRATION,
+    ESTIMATOR,
+    EVIDENCE,
+    POSTERIOR,
+    TRAINING,
+    Bundle,
+    calibration_of,
+    fingerprint,
+    save_bundle,
+    write_plan,
+    write_report,
+)
 from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.diagnostics.calibration.study import calibrate
-from vbinfer.execute.executor import Local
+from vbinfer.execute.executor import Executor, Local
 from vbinfer.features.connectivity import fc_matrix, upper_triangle
+from vbinfer.infer.checkpoint import OtherFitError
 from vbinfer.infer.draws import Draws
+from vbinfer.infer.npe import NPE
 from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.predictive import Predictive, posterior_predictive
 from vbinfer.infer.prior_predictive import sample_prior_predictive
@@ -82,8 +96,8 @@ def calibrate_study(study: Study, *, quiet: bool = False) -> tuple[Verdict, Cali
 def _run(study: Study, clock: Clock, *, with_calibration: bool) -> tuple[Verdict, Calibration | None]:
     n_stages = 6 if with_calibration else 5
     out = study.out
-    out.mkdir(parents=True, exist_ok=True)
-    keys = dict(zip(STAGES, jax.random.split(jax.random.key(study.seed), len(STAGES)), strict=True))
+    write_plan(out, draws=study.draws, held_out=study.calibration.draws if with_calibration else None)
+    keys = stage_keys(study)
     name = next(iter(study.forward.summary))
     x_o = np.asarray(study.forward.summary[name](study.recording.values))
 
@@ -94,19 +108,19 @@ def _run(study: Study, clock: Clock, *, with_calibration: bool) -> tuple[Verdict
             study.draws,
             key=keys["draws"],
             store=out / "store",
-            executor=Local(workers=study.workers),
+            executor=executor_of(study),
             progress=not clock.quiet,
         )
     failed = int(np.sum(~draws.valid))
     with clock.stage(
         "training", f"[2/{n_stages}] training {_method(study)} on {len(draws) - failed:,} draws ({failed} failed)"
     ):
-        amortized, info = study.estimator.fit(draws, study.prior, key=keys["fit"])
-        amortized.save(out / "estimator.npz")
+        amortized, info = _fitted(study, draws, keys["fit"])
+        amortized.save(out / ESTIMATOR)
     with clock.stage("posterior", f"[3/{n_stages}] sampling the posterior given {study.recording.name}"):
         k_posterior, k_replicates = jax.random.split(keys["posterior"])
         posterior = amortized.sample(x_o, n=study.posterior_samples, key=k_posterior)
-        posterior.save(out / "posterior.npz")
+        posterior.save(out / POSTERIOR)
         replicates = _replicates(study, amortized, k_replicates)
     with clock.stage(
         "checks", f"[4/{n_stages}] simulating from the posterior and from the prior, recovering known truths"
@@ -141,6 +155,32 @@ def _run(study: Study, clock: Clock, *, with_calibration: bool) -> tuple[Verdict
     return verdict, found
 
 
+def stage_keys(study: Study) -> dict[str, Any]:
+    """A key for each stage, from the seed of the study."""
+    return dict(zip(STAGES, jax.random.split(jax.random.key(study.seed), len(STAGES)), strict=True))
+
+
+def executor_of(study: Study) -> Executor:
+    """Where the draws of a study run."""
+    if study.executor == "dask":
+        from vbinfer.execute.dask import Dask
+
+        return Dask(study.scheduler, workers=study.workers)
+    return Local(workers=study.workers)
+
+
+def _fitted(study: Study, draws: Draws, key: Any) -> Any:
+    """The fitted estimator and its record. Training goes on from its checkpoint, unless that is of other draws."""
+    if not isinstance(study.estimator, NPE):  # sbi keeps none
+        return study.estimator.fit(draws, study.prior, key=key)
+    path = study.out / TRAINING
+    try:
+        return study.estimator.fit(draws, study.prior, key=key, checkpoint=path)
+    except OtherFitError:
+        path.unlink()
+        return study.estimator.fit(draws, study.prior, key=key, checkpoint=path)
+
+
 def _calibration(study: Study, clock: Clock, amortized: Any) -> Calibration:
     """Held-out simulations, their posteriors and the tests; every part is on disk before the next begins."""
     options, place = study.calibration, study.out / "calibration"
@@ -152,13 +192,13 @@ def _calibration(study: Study, clock: Clock, amortized: Any) -> Calibration:
             options.draws,
             key=k_draws,
             store=place / "held-out",
-            executor=Local(workers=study.workers),
+            executor=executor_of(study),
             progress=not clock.quiet,
         )
         found = calibrate(
             amortized, held_out, key=k_study, num_posterior_samples=options.posterior_samples, store=place
         )
-        found.info["estimator"] = fingerprint(study.out / "estimator.npz")
+        found.info["estimator"] = fingerprint(study.out / ESTIMATOR)
         found.save(study.out / CALIBRATION)
     return found
 
@@ -257,6 +297,7 @@ def _notes(study: Study, draws: Draws, clock: Clock) -> dict[str, object]:
         "recording": study.recording.name,
         "dt, t1, transient (ms)": f"{study.forward.sim.dt:g}, {study.forward.t1:g}, {study.forward.transient:g}",
         "devices": f"{len(jax.devices())} x {jax.devices()[0].platform}",
+        **({} if study.executor == "local" else {"executor": study.executor}),
         **({} if study.workers is None else {"workers": study.workers}),
         **{f"version, {name}": value for name, value in _io.versions().items()},
         **seconds,

@@ -4,14 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vbinfer._typing import PRNGKey
 from vbinfer.diagnostics.lights import AbstractResult, Light, listed
 from vbinfer.diagnostics.loo import Loo
-from vbinfer.execute.lanes import as_key
+from vbinfer.execute.lanes import as_key, key_words
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.standardise import Standardise
@@ -163,7 +162,7 @@ def _by_classifier(
         raise ValueError(f"valid simulations: {[len(x) for x in parts]}; each model needs 100 or more")
     labels = np.repeat(np.arange(len(parts)), [len(x) for x in parts])
     scale = Standardise.fit(np.concatenate(parts))
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))).ravel().tolist())
+    rng = np.random.default_rng(key_words(as_key(key)))
     log_p, held_out = _classify(
         np.asarray(scale(jnp.asarray(np.concatenate(parts))), float),
         labels,

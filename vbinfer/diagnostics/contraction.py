@@ -8,6 +8,8 @@ import numpy as np
 from vbinfer.infer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
+NOTHING = 0.05
+"""Share of variance below which a parameter has not been learned about."""
 ByLeaf = dict[str, Any]
 """By path: a number for a scalar parameter, an array of the parameter's shape for any other."""
 
@@ -82,6 +84,29 @@ def zscore(posterior: Posterior, theta_true: Mapping[str, Any], signed: bool = F
         z = (mean - true) / np.sqrt(variance)
         result[name] = (z if signed else np.abs(z))[()]
     return result
+
+
+def in_z(prior: Prior, rows: np.ndarray) -> np.ndarray:
+    """Rows of theta `[n, D]` in the space where the prior is standard normal `[n, Dz]`, float64."""
+    return np.asarray(prior.ravel_z(prior.unconstrain(prior.unravel(rows))), np.float64)
+
+
+def like_prior(z: np.ndarray) -> bool:
+    """Whether draws in the space where the prior is standard normal `[n, D]` are the prior's, within their noise.
+
+    Every mean within 0.1 of 0 and every variance above 0.95, with three standard errors of n independent draws to
+    spare, and no correlation above 0.22 (5 % of a variance).
+
+    >>> rng = np.random.default_rng(0)
+    >>> like_prior(rng.normal(size=(500, 2))), like_prior(0.8 * rng.normal(size=(500, 2)))
+    (True, False)
+    """
+    n = len(z)
+    near = np.all(np.abs(z.mean(axis=0)) < 0.1 + 3.0 / np.sqrt(n))
+    wide = np.all(z.var(axis=0) > (1.0 - NOTHING) * (1.0 - 3.0 * np.sqrt(2.0 / n)))
+    apart = np.corrcoef(z.T) if z.shape[1] > 1 else np.eye(1)
+    loose = np.all(np.abs(apart[np.triu_indices(len(apart), 1)]) < np.sqrt(NOTHING) + 3.0 / np.sqrt(n))
+    return bool(near and wide and loose)
 
 
 def _moments(posterior: Posterior) -> dict[str, tuple[np.ndarray, np.ndarray]]:

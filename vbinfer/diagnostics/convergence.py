@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vbinfer import _arviz
 from vbinfer.diagnostics.contraction import ByLeaf
 from vbinfer.diagnostics.divergences import Located, locate
 from vbinfer.diagnostics.lights import ORDER, AbstractResult, Light
+from vbinfer.diagnostics.mcmc import ess, mcse, rhat
 from vbinfer.infer.posterior import Posterior
 
 RHAT_WARN, RHAT_FAIL = 1.01, 1.05
@@ -104,10 +104,9 @@ def convergence(posterior: Posterior) -> Convergence:
     _check(posterior)
     moving = {name: np.asarray(~_stuck(value).any(0)) for name, value in posterior.theta.items()}
     several = posterior.num_chains > 1
-    rhat = {name: value[()] for name, value in _arviz.rhat(posterior.theta).items()} if several else {}
-    bulk, tail = ({n: v[()] for n, v in _arviz.ess(posterior.theta, kind).items()} for kind in ("bulk", "tail"))
-    mcse = {name: value[()] for name, value in _arviz.mcse(posterior.theta, "mean").items()}
-    said = [_about_rhat(posterior, rhat, moving), *_about_stuck(posterior), _about_ess(posterior, bulk, tail, moving)]
+    r, error = rhat(posterior) if several else {}, mcse(posterior)
+    bulk, tail = ess(posterior, "bulk"), ess(posterior, "tail")
+    said = [_about_rhat(posterior, r, moving), *_about_stuck(posterior), _about_ess(posterior, bulk, tail, moving)]
     stats, unchecked = dict(posterior.sample_stats or {}), [] if several else ["R-hat"]
     located: tuple[Located, ...] = ()
     known: dict[str, np.ndarray] = {}
@@ -139,7 +138,7 @@ def convergence(posterior: Posterior) -> Convergence:
     said = [one for one in said if one is not None]
     verdict = max((one.light for one in said), key=ORDER.index)
     sentences = tuple(one.sentence for one in sorted(said, key=lambda one: -ORDER.index(one.light)))
-    return Convergence(verdict, sentences, rhat, bulk, tail, mcse, **known, located=located, unchecked=tuple(unchecked))
+    return Convergence(verdict, sentences, r, bulk, tail, error, **known, located=located, unchecked=tuple(unchecked))
 
 
 def ebfmi(posterior: Posterior) -> np.ndarray:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbinfer._typing import PRNGKey, SimulatorLike
-from vbinfer.execute.lanes import LANE, batched
+from vbinfer.execute.lanes import batched, in_lanes
 from vbinfer.infer.draws import finite_rows
 from vbinfer.priors.prior import Prior
 
@@ -106,12 +106,13 @@ def _summed(jacobian: np.ndarray, noise: np.ndarray, scale: float, failed: int, 
 
 def _simulate(prior: Prior, fwd: SimulatorLike, z: np.ndarray, keys: Any) -> np.ndarray:
     """Summaries of rows of z, in lanes of one width."""
-    run, parts, n = batched(fwd), [], len(z)
-    for start in range(0, n, LANE):
-        index = np.minimum(np.arange(start, start + LANE), n - 1)
-        theta = prior.constrain(prior.unravel_z(jnp.asarray(z[index])))[0]
-        parts.append(np.asarray(run(theta, keys[index]), np.float64))
-    x = np.concatenate(parts)[:n]
+    run = batched(fwd)
+
+    def lane(rows: np.ndarray) -> np.ndarray:
+        theta = prior.constrain(prior.unravel_z(jnp.asarray(z[rows])))[0]
+        return np.asarray(run(theta, keys[rows]), np.float64)
+
+    x = in_lanes(lane, len(z))
     if x.ndim != 2:
         raise ValueError(f"the simulator returned {list(x.shape[1:])} for one draw; expected [feature]")
     return x

@@ -10,9 +10,10 @@ import numpy as np
 from vbinfer._tree import flat_names
 from vbinfer._typing import PRNGKey
 from vbinfer.diagnostics.calibration.asking import ask, chunk_size
+from vbinfer.diagnostics.contraction import in_z
 from vbinfer.diagnostics.lights import LEVEL, AbstractResult, Light, light_of, listed, worst
 from vbinfer.diagnostics.swaps import fit_labellings
-from vbinfer.execute.lanes import as_count, as_key
+from vbinfer.execute.lanes import as_count, as_key, key_words
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.standardise import Standardise
 
@@ -120,9 +121,9 @@ def lc2st(
     true = np.concatenate([np.asarray(theta[name], np.float64).reshape(len(x), -1) for name in shapes], axis=1)
     fit = Standardise.fit(x)
     h, h_o = (np.asarray(fit(jnp.asarray(rows)), np.float64) for rows in (x, observed))
-    in_z = [_in_z(source, rows, shapes) for rows in (true, np.concatenate(drawn)[:, 0], here)]
+    in_z = [_in_z(source, rows) for rows in (true, np.concatenate(drawn)[:, 0], here)]
     first, second, at = _residuals(in_z[0], in_z[1], in_z[2], h, h_o)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(k_null)).ravel().tolist())
+    rng = np.random.default_rng(key_words(k_null))
     labels = np.concatenate([np.ones((len(x), 1)), rng.choice([-1.0, 1.0], (len(x), count))], axis=1)
     fitted = fit_labellings(first, second, at, labels, _weights(h, h_o), rng)
     statistics = np.mean(fitted.at**2, axis=0) / 4.0
@@ -172,17 +173,12 @@ def _observation(x_o: Any, names: tuple[str, ...]) -> np.ndarray:
     return observed
 
 
-def _in_z(source: Any, rows: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> np.ndarray:
+def _in_z(source: Any, rows: np.ndarray) -> np.ndarray:
     """Rows of theta in the space where the prior is standard normal, if the source says its prior."""
     prior = getattr(source, "prior", None)
     if prior is None:
         return rows
-    leaves, start = {}, 0
-    for name, shape in shapes.items():
-        size = int(np.prod(shape))
-        leaves[name] = rows[:, start : start + size].reshape(len(rows), *shape)
-        start += size
-    return np.asarray(prior.ravel_z(prior.unconstrain(leaves)), np.float64)
+    return in_z(prior, rows)
 
 
 def _residuals(

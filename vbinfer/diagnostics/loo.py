@@ -11,7 +11,7 @@ import numpy as np
 from vbinfer import _arviz
 from vbinfer._typing import PRNGKey
 from vbinfer.diagnostics.lights import AbstractResult, Light
-from vbinfer.execute.lanes import as_key
+from vbinfer.execute.lanes import as_key, in_lanes
 from vbinfer.infer.posterior import Posterior
 
 _LARGEST_K = 0.7
@@ -140,12 +140,12 @@ def _about_k(pareto_k: np.ndarray, threshold: float) -> tuple[str, ...]:
 def _at_draws(f: Callable[..., Any], theta: dict[str, np.ndarray], keys: Any) -> np.ndarray:
     """`f(theta, key)` at every draw `[S, n_obs]`, in lanes."""
     run = jax.jit(jax.vmap(f, in_axes=(0, None if keys is None else 0)))
-    parts, total = [], len(next(iter(theta.values())))
-    for start in range(0, total, _LANE):
-        index = np.minimum(np.arange(start, start + _LANE), total - 1)
-        one = {name: jnp.asarray(value[index]) for name, value in theta.items()}
-        parts.append(np.asarray(run(one, None if keys is None else keys[index]), float))
-    values = np.concatenate(parts)[:total]
+
+    def lane(rows: np.ndarray) -> np.ndarray:
+        some = {name: jnp.asarray(value[rows]) for name, value in theta.items()}
+        return np.asarray(run(some, None if keys is None else keys[rows]), float)
+
+    values = in_lanes(lane, len(next(iter(theta.values()))), _LANE)
     if values.ndim != 2:
         raise ValueError(
             f"the function returned {list(values.shape[1:])} for one draw; expected [n_obs]: one number per "

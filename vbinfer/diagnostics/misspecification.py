@@ -73,7 +73,8 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     scores of all features (an odd combination of features that are normal one by one); and the distance to the five
     nearest draws (a gap between the draws). A score's p-value is the share of rows, x_o among them, that score as
     high. The smallest of the three is ranked in turn, so that p_value is one exact p-value: if x_o is a draw of the
-    prior predictive, P(p_value <= a) <= a, whatever the distributions of the features. 5 % of good models fail.
+    prior predictive, P(p_value <= a) <= a, whatever the distributions of the features. Of good models 4 %
+    warn and 1 % fail.
 
     With several observations `[m, F]` each is tested (p times m), and the set by the maximum mean discrepancy of its
     normal scores (`vb.mmd`); one observation is too few for that test. A set that is merely narrower than the prior

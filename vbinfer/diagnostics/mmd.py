@@ -3,11 +3,10 @@
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
 from vbinfer._typing import PRNGKey
-from vbinfer.execute.lanes import as_count, as_key
+from vbinfer.execute.lanes import as_count, as_key, key_words
 
 _MOST = 2_000
 _AT_ONCE = 100
@@ -64,7 +63,7 @@ def mmd(a: Any, b: Any, *, key: PRNGKey, bandwidth: float | None = None, num_per
     key, count = as_key(key), as_count(num_permutations, "num_permutations", "500")
     if bandwidth is not None and not (np.isfinite(bandwidth) and bandwidth > 0.0):
         raise ValueError(f"bandwidth={bandwidth!r} was given; expected a length above 0, or None for the median")
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    rng = np.random.default_rng(key_words(key))
     first, second = (_thinned(_rows(rows, name), rng) for rows, name in ((a, "a"), (b, "b")))
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"a has {first.shape[1]} columns and b has {second.shape[1]}; give the same features in both")

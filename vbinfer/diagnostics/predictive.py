@@ -10,7 +10,8 @@ from vbinfer.diagnostics.series import series_statistics
 from vbinfer.diagnostics.typical import min_p
 from vbinfer.infer.predictive import Predictive
 
-_FEWEST = 39
+FEWEST_REPLICATES = 39
+"""Where a two-sided rank can reach 0.05."""
 _FARTHEST = 8.0
 _WARNING = (
     "These p-values use the recording twice, to fit and to check: they lie closer to 1/2 than uniform ones, so a small "
@@ -96,10 +97,10 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
     bad = [names[i] for i in np.flatnonzero(~np.isfinite(row))]
     if bad:
         raise ValueError(f"x_o has NaN or infinite values in {listed(bad)}; clean the recording")
-    if len(x) < _FEWEST:
+    if len(x) < FEWEST_REPLICATES:
         raise ValueError(
-            f"{len(x)} of {len(valid)} replicates are valid; a two-sided p below 0.05 needs {_FEWEST} or more: "
-            "write vb.posterior_predictive(..., n=200)"
+            f"{len(x)} of {len(valid)} replicates are valid; a two-sided p below 0.05 needs {FEWEST_REPLICATES} or "
+            "more: write vb.posterior_predictive(..., n=200)"
         )
     p_features, p_adjusted, p_value = pooled_p(np.concatenate([row[None], x]))
     p_series: dict[str, float] = {}

@@ -8,6 +8,7 @@ from scipy.stats import chi2
 
 from vbinfer._tree import flat_names
 from vbinfer._typing import PRNGKey, SimulatorLike
+from vbinfer.diagnostics.contraction import in_z
 from vbinfer.diagnostics.information import Information, local_information
 from vbinfer.diagnostics.lights import AbstractResult, Light, listed
 from vbinfer.diagnostics.power_scaling import power_sensitivity
@@ -102,7 +103,7 @@ def sensitivity(posterior: Posterior, fwd: SimulatorLike, *, key: PRNGKey, num_r
     if len(rows) < fewest:
         raise ValueError(f"this posterior has {len(rows)} draws; sensitivity needs {fewest} or more: sample more")
     theta = prior.unravel(rows)
-    z = np.asarray(prior.ravel_z(prior.unconstrain(theta)), float)
+    z = in_z(prior, rows)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(z.T)))
     values = np.maximum(values, 1e-12)
     # draws of the prior itself scatter down to this (Marchenko & Pastur), which is not learning

@@ -98,8 +98,7 @@ class Typical(NamedTuple):
     def log_p(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """log of the lower and of the upper tail probability of each number `[n, F]`."""
         n = len(self.ordered)
-        below = np.stack([np.searchsorted(c, v, "left") for c, v in zip(self.ordered.T, x.T, strict=True)], axis=1)
-        upto = np.stack([np.searchsorted(c, v, "right") for c, v in zip(self.ordered.T, x.T, strict=True)], axis=1)
+        below, upto = _below(self.ordered, x), _upto(self.ordered, x)
         share = self.upper.share
         middle = np.clip((0.5 * (below + upto) + 0.5) / (n + 1), share, 1.0 - share)
         low, high = np.log(middle), np.log1p(-middle)
@@ -142,9 +141,7 @@ def rank_p(scores: np.ndarray) -> np.ndarray:
     >>> rank_p(np.array([[3.0], [1.0], [2.0], [2.0]])).ravel().tolist()
     [0.25, 1.0, 0.75, 0.75]
     """
-    ordered = np.sort(scores, axis=0)
-    fewer = np.stack([np.searchsorted(c, v, "left") for c, v in zip(ordered.T, scores.T, strict=True)], axis=1)
-    return 1.0 - fewer / len(scores)
+    return 1.0 - _below(np.sort(scores, axis=0), scores) / len(scores)
 
 
 def min_p(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,13 +156,20 @@ def min_p(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def two_sided(rows: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Percentile, ties counted half, and two-sided p of each number of rows `[m, F]` among the draws."""
-    n = len(valid)
-    below, upto = (
-        np.stack([np.searchsorted(np.sort(c), v, side) for c, v in zip(valid.T, rows.T, strict=True)], axis=1)
-        for side in ("left", "right")
-    )
+    n, ordered = len(valid), np.sort(valid, axis=0)
+    below, upto = _below(ordered, rows), _upto(ordered, rows)
     p = 2.0 * np.minimum(upto + 1, n - below + 1) / (n + 1)
     return 100.0 * 0.5 * (below + upto) / n, np.minimum(p, 1.0)
+
+
+def _below(ordered: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """How many of each sorted column `[n, F]` are below each number of x `[m, F]`."""
+    return np.stack([np.searchsorted(c, v, "left") for c, v in zip(ordered.T, x.T, strict=True)], axis=1)
+
+
+def _upto(ordered: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """How many of each sorted column `[n, F]` are at or below each number of x `[m, F]`."""
+    return np.stack([np.searchsorted(c, v, "right") for c, v in zip(ordered.T, x.T, strict=True)], axis=1)
 
 
 def _shrunk(scores: np.ndarray) -> np.ndarray:

@@ -66,14 +66,7 @@ class Local:
 
     def map(self, fn: Callable[[Item, Any], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield `fn(item, device)` in the order of `items`; an error in one item ends the run after those before it."""
-        early: dict[int, Result] = {}
-        wanted = 0
-        with closing(self.as_completed(fn, items)) as finished:
-            for position, result in finished:
-                early[position] = result
-                while wanted in early:
-                    yield early.pop(wanted)
-                    wanted += 1
+        yield from in_order(self.as_completed(fn, items))
 
     def as_completed(
         self, fn: Callable[[Item, Any], Result], items: Iterable[Item]
@@ -93,6 +86,18 @@ class Local:
             yield position, fn(item, devices[0])
 
 
+def in_order(completed: Generator[tuple[int, Result], None, None]) -> Iterator[Result]:
+    """The results of `as_completed` by their positions; those that are early wait."""
+    early: dict[int, Result] = {}
+    wanted = 0
+    with closing(completed) as finished:
+        for position, result in finished:
+            early[position] = result
+            while wanted in early:
+                yield early.pop(wanted)
+                wanted += 1
+
+
 def _threaded(
     fn: Callable[[Item, Any], Result], items: Iterable[Item], devices: Sequence[Any]
 ) -> Iterator[tuple[int, Result]]:
@@ -104,7 +109,7 @@ def _threaded(
     def run(item: Item) -> Result:
         device = free.get()
         try:
-            with _enable_x64(x64):
+            with enable_x64(x64):
                 return fn(item, device)
         finally:
             free.put(device)
@@ -132,7 +137,8 @@ def _threaded(
         raise failed
 
 
-def _enable_x64(value: bool) -> Any:
+def enable_x64(value: bool) -> Any:
+    """A context in which floats have 64 bits, or 32."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(value)
     from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]  # its place before 0.8

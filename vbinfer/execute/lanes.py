@@ -7,7 +7,7 @@ whether it was simulated fresh, resumed, alone or among a million.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -50,16 +50,50 @@ def batched(simulator: SimulatorLike) -> Callable[[Theta, Any], Any]:
     return own if own is not None else jax.jit(jax.vmap(simulator), compiler_options=steady())
 
 
-def checked(x: Any) -> np.ndarray:
-    """The summaries of one lane as `[LANE, F]`, or an error that says what the simulator should return."""
+def batched_series(simulator: SimulatorLike) -> Callable[[Theta, Any], tuple[Any, Any]]:
+    """The simulator's `.batch_series(theta, keys) -> (x, ys)`.
+
+    Raises:
+        ValueError: it has none.
+    """
+    own = getattr(simulator, "batch_series", None)
+    if own is None:
+        raise ValueError(
+            f"series=True asks for recordings, but {type(simulator).__name__} only makes summaries; "
+            f"give a vb.ForwardModel (or an object with .batch_series(theta, keys) -> (x, ys)), or write series=False"
+        )
+    return own
+
+
+def checked(x: Any, lane: int = LANE) -> np.ndarray:
+    """The summaries of one lane as `[lane, F]`, or an error that says what the simulator should return."""
     x = np.asarray(x)
-    if x.ndim != 2 or len(x) != LANE:
-        one = list(x.shape[1:]) if x.ndim and len(x) == LANE else list(x.shape)
+    if x.ndim != 2 or len(x) != lane:
+        one = list(x.shape[1:]) if x.ndim and len(x) == lane else list(x.shape)
         raise ValueError(
             f"the simulator returned an array of shape {one} for one draw; expected [feature]: "
             f"write jnp.atleast_1d(x) for a number, x.ravel() for a matrix"
         )
     return x
+
+
+def lane_rows(n: int, width: int = LANE) -> list[np.ndarray]:
+    """Numbers of the rows of each lane, `[width]` each, of n in all; a short tail repeats the last row."""
+    return [np.minimum(np.arange(start, start + width), n - 1) for start in range(0, n, width)]
+
+
+def joined(lanes: Iterable[Any], n: int) -> Any:
+    """The leaves `[width, ...]` of what every lane gave as one tree with leaves `[n, ...]`."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *lanes)
+
+
+def in_lanes(run: Callable[[np.ndarray], Any], n: int, width: int = LANE) -> Any:
+    """`run(rows [width]) -> tree with leaves [width, ...]` over n rows, always in one width: leaves `[n, ...]`.
+
+    >>> in_lanes(lambda rows: rows**2, 5, width=2).tolist()
+    [0, 1, 4, 9, 16]
+    """
+    return joined([run(rows) for rows in lane_rows(n, width)], n)
 
 
 def feature_names(simulator: SimulatorLike, width: int) -> tuple[str, ...]:

@@ -1,35 +1,50 @@
 """A folder of finished draws: a manifest that says of which study, and one file per shard. Arrays and JSON only."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vbinfer import _io
+from vbinfer.execute.claims import Claims
+from vbinfer.execute.manifest import DamagedError, differences, identity, read_manifest, write_manifest
 
 Rows = dict[str, np.ndarray]
-"""Arrays that share their first axis, one row per draw: `theta/<path>`, `x`."""
+"""Arrays that share their first axis, one row per draw: `theta/<path>`, `x`, and `ys/<monitor>` of a series."""
 
-_MANIFEST = "manifest.json"
+SERIES = "ys/"
+
+
+class Held(NamedTuple):
+    """What a shard on disk says of itself: `rows` draws, `failed` of them, from draw `start` on."""
+
+    shard: int
+    start: int
+    rows: int
+    failed: int
+    path: Path
 
 
 @dataclasses.dataclass(frozen=True)
 class Store:
     """Shards of draws in a folder; a shard is there whole, or not at all.
 
-    `manifest.json` holds the study (prior, simulator, key, batch size, dtype, names) and the versions that began it.
-    `shard-000000.npz` holds the rows `[0, batch_size)`, and so on, with the SHA-256 of its arrays. A shard that is
-    shorter (the last one, or one that was interrupted) is completed when more draws are asked for.
+    `manifest.json` holds the study (prior, simulator, key, lane, batch size, dtype, names), the versions that began it
+    and the SHA-256 of both. `shard-000000.npz` holds the rows `[0, batch_size)`, and so on; its header names the study
+    and the SHA-256 of its arrays. A shard that is shorter (the last one, or one that was interrupted) is completed when
+    more draws are asked for. `series-000000.npz` beside it holds the recordings of the same draws, where they are kept.
+
+    Several processes may write to one store: each claims the shard it works on, and finds what the others finished.
     """
 
     folder: Path
     study: dict[str, Any]
+    claims: Claims
 
     @classmethod
     def open(cls, folder: str | Path, study: Mapping[str, Any]) -> "Store":
@@ -42,28 +57,31 @@ class Store:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"store={str(folder)!r} is a file; give the name of a folder, new or of an earlier run")
         folder.mkdir(parents=True, exist_ok=True)
-        store = cls(folder, json.loads(_io.to_json(dict(study))))
+        store = cls(folder, json.loads(_io.to_json(dict(study))), Claims(folder))
         if any(folder.glob("shard-*.npz")):
-            store._compare(read_manifest(folder))
+            store._compare(store._manifest())
         else:
             store._begin()
         return store
 
     def _begin(self) -> None:
-        manifest = {"format": _io.FORMAT, "versions": _io.versions(), "study": self.study}
-        temporary = self.folder / f".{_MANIFEST}.{os.getpid()}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(_io.to_json(manifest, indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / _MANIFEST)
+        write_manifest(self.folder, self.study)
+
+    def _manifest(self) -> dict[str, Any]:
+        """The manifest; written again where it is damaged and the shards are those of this very study."""
+        try:
+            return read_manifest(self.folder)
+        except DamagedError as error:
+            marks = {_io.read_header(path).get("study") for path in sorted(self.folder.glob("shard-*.npz"))}
+            if marks != {identity(self.study)}:
+                raise
+            warnings.warn(f"{error} Its shards are of this study: it was written again", stacklevel=5)
+            self._begin()
+            return read_manifest(self.folder)
 
     def _compare(self, manifest: Mapping[str, Any]) -> None:
-        found = manifest["study"]
-        names = sorted({*found, *self.study})
-        changed = [name for name in names if found.get(name) != self.study.get(name)]
-        if changed:
-            lines = [line for name in changed for line in _difference(name, found.get(name), self.study.get(name))]
+        lines = differences(manifest["study"], self.study)
+        if lines:
             raise ValueError(
                 f"the store {str(self.folder)!r} holds draws of another study:\n" + "\n".join(lines) + "\n"
                 "Give another folder (store=...), or repeat the call that began this one; nothing was changed."
@@ -79,86 +97,109 @@ class Store:
                 stacklevel=4,
             )
 
-    def path(self, shard: int) -> Path:
+    def path(self, shard: int, what: str = "shard") -> Path:
         """The file of a shard."""
-        return self.folder / f"shard-{shard:06d}.npz"
+        return self.folder / f"{what}-{shard:06d}.npz"
 
     def write(self, shard: int, rows: Rows) -> None:
-        """Write a shard, all or nothing; an earlier, shorter one is replaced."""
-        start = shard * self.study["batch_size"]
-        n = len(next(iter(rows.values())))
-        header = {"shard": shard, "start": start, "stop": start + n, "sha256": checksum(rows)}
-        _io.write(self.path(shard), "shard", header, rows)
+        """Write a shard, all or nothing; an earlier, shorter one is replaced, a longer one is kept."""
+        start, n = shard * self.study["batch_size"], len(rows["x"])
+        there = self._rows_on_disk(shard)
+        if there >= n:
+            return
+        plain = {name: value for name, value in rows.items() if not name.startswith(SERIES)}
+        series = {name: value for name, value in rows.items() if name.startswith(SERIES)}
+        failed = int(np.sum(~np.isfinite(plain["x"]).all(axis=1)))
+        place = {"shard": shard, "start": start, "stop": start + n, "study": identity(self.study)}
+        if series:  # first, so that a shard is never without the recordings of its draws
+            _io.write(self.path(shard, "series"), "series", place, series)
+        _io.write(self.path(shard), "shard", {**place, "failed": failed}, plain)
 
-    def read(self, shard: int) -> Rows | None:
-        """The rows of a shard; None if it is not there. A damaged file is set aside, with a warning."""
-        path = self.path(shard)
+    def _rows_on_disk(self, shard: int) -> int:
+        try:
+            header = _io.read_header(self.path(shard))
+            return int(header["stop"]) - int(header["start"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0
+
+    def read(self, shard: int, *, series: bool = False) -> Rows | None:
+        """The rows of a shard, those of its series too if asked for; None if it is not there.
+
+        A damaged file is set aside, with a warning.
+        """
+        path, start = self.path(shard), shard * self.study["batch_size"]
         if not path.exists():
             return None
         try:
-            return _read_shard(path, shard * self.study["batch_size"])
-        except ValueError as error:
+            rows = _read_part(path, "shard", start, self.study)
+            if self.study.get("series"):
+                beside = self.path(shard, "series")
+                n, there = len(rows["x"]), _io.read_header(beside).get("stop", 0) - start
+                if there < n:  # it may be ahead of its shard: it is written first
+                    raise _foreign(beside)
+                if series:
+                    rows |= {name: v[:n] for name, v in _read_part(beside, "series", start, self.study).items()}
+            return rows
+        except (ValueError, FileNotFoundError) as error:
             aside = path.with_name(path.name + ".corrupt")
             os.replace(path, aside)
             warnings.warn(f"{error}. It was set aside as {aside.name}; its draws are simulated again", stacklevel=3)
             return None
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a store.
+def held(folder: str | Path) -> list[Held]:
+    """What every shard of a store says of itself, in order, without reading its draws."""
+    found = []
+    for path in sorted(Path(folder).glob("shard-*.npz")):
+        header = _io.read_header(path)
+        try:
+            start, stop = int(header["start"]), int(header["stop"])
+            found.append(Held(int(header["shard"]), start, stop - start, int(header["failed"]), path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _foreign(path) from error
+    return found
 
-    Raises:
-        ValueError: there is none, it cannot be read, or it has another format version.
-    """
-    path = folder / _MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, maker, _ = manifest["format"], manifest["versions"].get("vbinfer"), manifest["study"]["batch_size"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{str(folder)!r} has no readable {_MANIFEST}; give another folder (store=...)") from error
-    if version != _io.FORMAT:
-        raise ValueError(
-            f"the store {str(folder)!r} has format {version}, written by vbinfer {maker}; "
-            f"this vbinfer reads format {_io.FORMAT}. Use that version, or give another folder"
-        )
-    return manifest
+
+def iter_shards(folder: str | Path) -> Iterator[Rows]:
+    """The rows of every shard of a store, one after the other, checked, without changing the store."""
+    study = read_manifest(Path(folder))["study"]
+    for path in sorted(Path(folder).glob("shard-*.npz")):
+        yield _read_part(path, "shard", study["batch_size"] * _number(path), study)
+
+
+def iter_series(folder: str | Path) -> Iterator[Rows]:
+    """The recordings of every shard, `{monitor: y}`, as many as the shard has draws."""
+    study = read_manifest(Path(folder))["study"]
+    for part in held(folder):
+        ys = _read_part(part.path.with_name(f"series-{part.shard:06d}.npz"), "series", part.start, study)
+        yield {name.removeprefix(SERIES): y[: part.rows] for name, y in ys.items()}
 
 
 def read_store(folder: str | Path) -> tuple[dict[str, Any], Rows]:
     """`(study, rows)` of every whole shard of a store, in order, without changing it."""
     folder = Path(folder)
     manifest = read_manifest(folder)
-    size = manifest["study"]["batch_size"]
-    shards = [_read_shard(path, size * int(path.stem.split("-")[1])) for path in sorted(folder.glob("shard-*.npz"))]
+    shards = list(iter_shards(folder))
     if not shards:
         raise ValueError(f"the store {str(folder)!r} holds no finished draws yet")
     return manifest["study"], {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
 
 
-def checksum(rows: Rows) -> str:
-    """SHA-256 over names, types, shapes and bytes of arrays."""
-    digest = hashlib.sha256()
-    for name in sorted(rows):
-        value = np.ascontiguousarray(rows[name])
-        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
-def _read_shard(path: Path, start: int) -> Rows:
+def _read_part(path: Path, what: str, start: int, study: Mapping[str, Any]) -> Rows:
     kind, header, rows = _io.read(path)
-    if kind != "shard" or header.get("start") != start or header.get("sha256") != checksum(rows):
-        raise ValueError(f"{path} does not hold what its header says")
+    n = len(next(iter(rows.values()), ()))
+    expected = {"start": start, "stop": start + n, "study": identity(study)}
+    if kind != what or any(header.get(name) != value for name, value in expected.items()):
+        raise _foreign(path)
     return rows
 
 
-def _difference(name: str, was: Any, now: Any) -> list[str]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
-        return [line for key in keys for line in _difference(f"{name} {key!r}", was.get(key), now.get(key))]
-    return [f"  {name}: the store has {_short(was)}, this call has {_short(now)}"]
+def _number(path: Path) -> int:
+    try:
+        return int(path.stem.split("-")[1])
+    except ValueError as error:
+        raise _foreign(path) from error
 
 
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else json.dumps(value)
-    return text if len(text) <= 90 else text[:86] + " ..."
+def _foreign(path: Path) -> ValueError:
+    return ValueError(f"{path} does not hold what its header says, or is of another study")

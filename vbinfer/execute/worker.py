@@ -41,7 +41,7 @@ def serve() -> None:
     items = _listen(incoming)
     while True:
         position, item = items.get()
-        _answer(outgoing, _result(fn, position, item, device))
+        _answer(outgoing, outcome(fn, position, item, device))
 
 
 def _listen(incoming: BinaryIO) -> "queue.SimpleQueue[tuple[int, Any]]":
@@ -59,12 +59,12 @@ def _listen(incoming: BinaryIO) -> "queue.SimpleQueue[tuple[int, Any]]":
     return items
 
 
-def _result(fn: Any, position: int, item: Any, device: Any) -> tuple[Any, ...]:
-    import cloudpickle
+def outcome(fn: Any, position: int, item: Any, device: Any) -> tuple[Any, ...]:
+    """`("done", position, result)` or `("failed", position, error, traceback)`, result and error as bytes."""
+    from vbinfer.execute.processes import pickled
 
     try:
-        result = fn(item, device)
-        return "done", position, cloudpickle.dumps(result)
+        return "done", position, pickled(fn(item, device))
     except Exception as error:
         return "failed", position, _portable(error), traceback.format_exc()
 

@@ -3,10 +3,8 @@
 import collections
 import contextlib
 import dataclasses
-import io
 import itertools
 import operator
-import os
 import pickle
 import queue
 import signal
@@ -16,40 +14,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from vbinfer.execute.processes import cores, folders, launch, pickled, settings, ship, unloadable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_CONFIG = (
-    "jax_enable_x64",
-    "jax_default_prng_impl",
-    "jax_threefry_partitionable",
-    "jax_random_seed_offset",
-    "jax_default_matmul_precision",
-    "jax_numpy_dtype_promotion",
-    "jax_numpy_rank_promotion",
-    "jax_debug_nans",
-    "jax_debug_infs",
-    "jax_disable_jit",
-)
-"""Settings of JAX that change numbers or errors; a worker has those of its parent, of its thread too."""
-
-_ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "JAX_NUM_CPU_DEVICES": "1",
-    "NPROC": "1",  # the threads XLA starts, where a process cannot be pinned
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}
-
-_START = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from vbinfer.execute.worker import serve; serve()"
-)
-"""A program of its own: the script, notebook or shell that asked for workers is not run again, guarded or not."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -65,7 +33,7 @@ class _Worker:
         """Write to the process; one that has died says so by itself, on its other pipe."""
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(_pickled(message))
+            self.process.stdin.write(pickled(message))
             self.process.stdin.flush()
         except (OSError, ValueError):  # broken, or closed by `end`
             pass
@@ -98,10 +66,10 @@ def run_in_workers(
     first = list(itertools.islice(numbered, count))  # no more processes than items
     if not first:
         return
-    payload, inbox = _ship(fn), queue.SimpleQueue()
+    payload, inbox = ship(fn), queue.SimpleQueue()
     workers: list[_Worker] = []
     try:
-        for core in itertools.islice(itertools.cycle(_cores() or (None,)), len(first)):
+        for core in itertools.islice(itertools.cycle(cores() or (None,)), len(first)):
             workers.append(_start(len(workers) + 1, core, payload, inbox))
         yield from _Run(workers, inbox, itertools.chain(first, numbered), hint).results()
     finally:
@@ -166,26 +134,18 @@ class _Run:
             orphans = [pair for pair in worker.held.items() if pair[0] not in self._repeated]
             self._repeated.update(position for position, _ in orphans)  # what ends two workers is not given to a third
             self._again.extend(orphans)
-            error = _unloadable(message[1]) if message[0] == "unloadable" else _died(worker, message[1])
+            error = unloadable(message[1]) if message[0] == "unloadable" else _died(worker, message[1])
         self._error = self._error or error
 
 
 def _start(number: int, core: int | None, payload: bytes, inbox: Any) -> _Worker:
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    kept = [flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count")]
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _START],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **_ENVIRONMENT, "XLA_FLAGS": " ".join(kept)},
-    )
+    process = launch("vbinfer.execute.worker", stdout=subprocess.PIPE)
     where = "" if core is None else f", core {core}"
     worker = _Worker(f"worker {number} (process {process.pid}{where})", process)
-    config = {name: getattr(jax.config, name) for name in _CONFIG if hasattr(jax.config, name)}
-    setup = {"core": core, "config": config}
+    setup = {"core": core, "config": settings()}
 
     def attend() -> None:
-        for part in ([os.path.abspath(folder) for folder in sys.path], setup, payload):
+        for part in (folders(), setup, payload):
             worker.send(part)
         assert process.stdout is not None
         with process.stdout:
@@ -198,51 +158,6 @@ def _start(number: int, core: int | None, payload: bytes, inbox: Any) -> _Worker
 
     threading.Thread(target=attend, name=f"vbinfer-worker-{number}", daemon=True).start()
     return worker
-
-
-def _cores() -> list[int]:
-    """The cores that this process may use; none where the system cannot say or cannot pin."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-
-
-def _ship(fn: Any) -> bytes:
-    try:
-        return _pickled(fn)
-    except Exception as error:
-        raise TypeError(
-            f"what should run cannot be sent to a worker process ({type(error).__name__}: {error}). A simulator for "
-            f"Local(workers=...) is a function or an object that holds arrays, numbers, functions and other such "
-            f"objects; make open files, locks and connections inside it, or write executor=vb.Local()"
-        ) from error
-
-
-def _pickled(value: Any) -> bytes:
-    """Pickle by value what a new process cannot import: the functions of a script, of a notebook, of a function."""
-    import cloudpickle
-
-    buffer = io.BytesIO()
-    pickler = cloudpickle.Pickler(buffer)
-    pickler.dispatch_table = {**pickler.dispatch_table, type(jax.random.key(0)): _reduce_key}
-    pickler.dump(value)
-    return buffer.getvalue()
-
-
-def _reduce_key(key: Any) -> tuple[Any, ...]:
-    return _key, (np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key)))
-
-
-def _key(words: np.ndarray, impl: str) -> Any:
-    return jax.random.wrap_key_data(jnp.asarray(words), impl=impl)
-
-
-def _unloadable(trace: str) -> TypeError:
-    last = trace.strip().splitlines()[-1]
-    error = TypeError(
-        f"what should run was sent to a worker process but could not be loaded there ({last}). Define it in the "
-        f"script, or in a module that another Python can import, or write executor=vb.Local()"
-    )
-    error.add_note(trace)
-    return error
 
 
 def _died(worker: _Worker, code: int) -> RuntimeError:

@@ -15,6 +15,10 @@ from vbinfer import _io
 _EVERY = 10.0
 
 
+class OtherFitError(ValueError):
+    """A checkpoint of another fit than the one that asks for it."""
+
+
 class Checkpoint:
     """Writes the state of a fit to one `.npz` every ten seconds and at the end, and reads it back.
 
@@ -41,14 +45,17 @@ class Checkpoint:
         if not self._path.exists():
             return state, curves
         kind, header, arrays = _io.read(self._path)
-        if kind != "fit" or header["study"] != self._study:
-            raise ValueError(
+        if kind != "fit" or header.get("study") != self._study:
+            raise OtherFitError(
                 f"the checkpoint {self._path} is of another fit: draws, key, options or versions differ. "
                 "Give another path, or delete it to begin anew"
             )
         leaves, structure = jax.tree_util.tree_flatten(state)
-        stored = [jnp.asarray(arrays[f"state/{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
-        return jax.tree_util.tree_unflatten(structure, stored), arrays["curves"]
+        with _io.rebuilding(self._path, header):
+            stored = [jnp.asarray(arrays[f"state/{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
+            if [one.shape for one in stored] != [jnp.shape(leaf) for leaf in leaves]:
+                raise ValueError("its arrays have the shapes of another network")
+            return jax.tree_util.tree_unflatten(structure, stored), arrays["curves"]
 
     def offer(self, state: Any, curves: np.ndarray) -> None:
         """Write if the last time is long ago."""

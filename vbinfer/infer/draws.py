@@ -205,6 +205,21 @@ class Draws:
             for low, high, m, f in zip(edges[:-1], edges[1:], n, failed, strict=True)
         ]
 
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset`: theta by path, `x`, `valid`, `round` and `log_q` along `draw`; failed draws are kept.
+
+        The axes of a leaf are `<path>_dim_0`, ...; the features of `x` are labelled by name; `attrs` hold `info` as
+        JSON. A parameter that is called like a part of the draws (`x`) becomes `theta.x`. `vb.export` writes files.
+
+        Example:
+            >>> draws = Draws.from_arrays({"g": np.array([0.1, 0.2])}, np.ones((2, 1)), names=("fc.mean",))
+            >>> float(draws.to_xarray()["x"].sel(feature="fc.mean").mean())
+            1.0
+        """
+        from vbinfer.infer.labelled import dataset
+
+        return dataset(self)
+
     def save(self, path: str | Path) -> None:
         """Write to one `.npz`; `vb.load(path)` reads it back exactly."""
         arrays = {f"theta/{name}": value for name, value in self.theta.items()}

@@ -15,7 +15,7 @@ from vbinfer.execute.lanes import LANE, as_count, as_key, batched, checked, feat
 from vbinfer.infer.approximate import Distance, distances, posterior, scale, standardised
 from vbinfer.infer.draws import finite_rows
 from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.prior_predictive import check_simulator
+from vbinfer.infer.runner import check_simulator
 from vbinfer.infer.standardise import check_observation
 from vbinfer.priors.prior import Prior
 

@@ -118,7 +118,8 @@ class Posterior:
         blank = [None] * len(self.names)
         shrinkage, rhat, ess = blank, blank, blank
         if self.prior is not None:
-            shrinkage = (1.0 - sd**2 / _flat(self.prior.variance(), self)).tolist()
+            kept = sd**2 / _flat(self.prior.variance(), self)
+            shrinkage = [float(1.0 - share) if np.isfinite(share) else None for share in kept]  # None: no variance
         if self.num_chains > 1:
             rhat = _flat(_arviz.rhat(self.theta), self).tolist()
             ess = np.minimum(*(_flat(_arviz.ess(self.theta, kind), self) for kind in ("bulk", "tail"))).tolist()

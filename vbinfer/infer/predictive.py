@@ -1,7 +1,6 @@
 """Posterior-predictive draws: what the fitted model would record next."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from jaxtyping import Array
 
 from vbinfer._typing import SimulatorLike
 from vbinfer.execute.executor import Executor, Local
-from vbinfer.execute.lanes import LANE, as_key, batched, checked, feature_names
+from vbinfer.execute.lanes import as_key, batched, batched_series, checked, feature_names, joined, lane_rows
 from vbinfer.infer.draws import finite_rows
 from vbinfer.infer.posterior import Posterior
 
@@ -71,17 +70,17 @@ def posterior_predictive(
     picked = np.asarray(jax.random.permutation(k_pick, total))[:n]
     theta = {name: value.reshape(total, *value.shape[2:])[picked] for name, value in posterior.theta.items()}
 
+    rows = lane_rows(n)
+
     def lane(number: int, device: Any) -> tuple[np.ndarray, Any]:
-        index = np.minimum(np.arange(number * LANE, (number + 1) * LANE), n - 1)  # a short tail repeats the last draw
+        index = rows[number]
         keys = jax.vmap(lambda i: jax.random.fold_in(k_sim, i))(jnp.asarray(index, jnp.uint32))
         put = {name: jax.device_put(value[index], device) for name, value in theta.items()}
         x, ys = run(put, jax.device_put(keys, device))
         feature_names(fwd, x.shape[1])  # a simulator with other names than features fails here, not after the last lane
         return x, ys
 
-    lanes = list((executor or Local()).map(lane, range(math.ceil(n / LANE))))
-    x = np.concatenate([part for part, _ in lanes])[:n]
-    ys = jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *(part for _, part in lanes))
+    x, ys = joined((executor or Local()).map(lane, range(len(rows))), n)
     return Predictive(x, feature_names(fwd, x.shape[1]), ys, finite_rows(x), theta)
 
 
@@ -91,12 +90,7 @@ def _plain_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, 
 
 
 def _series_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, Any]]:
-    batch_series = getattr(fwd, "batch_series", None)
-    if batch_series is None:
-        raise ValueError(
-            f"series=True asks for recordings, but {type(fwd).__name__} only makes summaries; "
-            f"give a vb.ForwardModel (or an object with .batch_series(theta, keys) -> (x, ys)), or write series=False"
-        )
+    batch_series = batched_series(fwd)
 
     def run(theta: Any, keys: Any) -> tuple[np.ndarray, Any]:
         x, ys = batch_series(theta, keys)

@@ -1,6 +1,7 @@
 """The progress bar of a run: draws per second, failed share and time left, on stderr."""
 
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +31,8 @@ class Progress:
                 dynamic_ncols=live,
                 ncols=None if live else 100,
             )
+            self._bar._time = time.monotonic  # a clock that nobody sets; tqdm's own may go backwards
+            self._bar.start_t = self._bar.last_print_t = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -42,6 +45,11 @@ class Progress:
             self._bar.set_postfix_str(f"{100 * self._failed / max(self._finished, 1):.3g}% failed", refresh=False)
             self._bar.update(min(finished, self._left))
             self._left -= min(finished, self._left)
+
+    def say(self, words: str) -> None:
+        """Show words behind the numbers."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(words)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

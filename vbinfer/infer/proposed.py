@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer._io import checksum
 from vbinfer._typing import PRNGKey, Theta
 from vbinfer.execute.lanes import LANE
-from vbinfer.execute.store import Rows, checksum
+from vbinfer.execute.store import Rows
 from vbinfer.priors.prior import Prior
 
 BLOCK = 16 * LANE
@@ -64,9 +65,9 @@ class Proposed:
         rows = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
         return cls(rows, int(getattr(proposal, "round", 1)), checksum(blocks[0]))
 
-    def lane(self, number: int) -> Rows:
-        """The rows of one lane."""
-        part = slice(number * LANE, (number + 1) * LANE)
+    def part(self, start: int, stop: int) -> Rows:
+        """The rows of draws `start` to `stop`."""
+        part = slice(start, stop)
         return {name: value[part] for name, value in self.rows.items()}
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vbinfer import _archive
+
 LIMIT = 2**30
 """Bytes of one file, unpacked: more is refused (300 sensors by 16,384 vertices in float64 are 4e7)."""
 
@@ -60,8 +62,15 @@ def _existing(path: Path) -> Path:
 
 
 def _text(path: Path) -> str:
-    with (bz2.open if path.suffix == ".bz2" else open)(_existing(path), "rb") as stream:
-        data = stream.read(LIMIT + 1)
+    try:
+        with (bz2.open if path.suffix == ".bz2" else open)(_existing(path), "rb") as stream:
+            data = _archive.bounded(stream, LIMIT)
+    except EOFError as error:
+        raise ValueError(f"{str(path)!r} ends in the middle; copy it again") from error
+    except OSError as error:
+        if error.errno is not None:  # a trouble of the machine
+            raise
+        raise ValueError(f"{str(path)!r} cannot be unpacked ({error}); copy it again") from error
     if len(data) > LIMIT:
         raise ValueError(f"{str(path)!r} is larger than {LIMIT:,} bytes")
     return data.decode("utf-8-sig", errors="replace")
@@ -88,13 +97,16 @@ def read_projection(path: str | Path, name: str | None = None) -> np.ndarray:
     path = Path(path)
     suffix = _existing(path).suffix
     if suffix == ".npy":
-        gain = np.load(path, allow_pickle=False)
+        found = _plain(path)
+        gain = found if isinstance(found, np.ndarray) else _pick(path, found, name)
     elif suffix in (".npz", ".mat"):
         gain = _pick(path, _arrays(path, suffix), name)
     elif suffix in (".txt", ".csv", ".bz2"):
-        gain = np.loadtxt(_text(path).replace(",", " ").replace(";", " ").splitlines(), ndmin=2)
+        gain = _table(path)
     else:
         raise ValueError(f"{str(path)!r} is of no known kind; give .npy, .npz, .mat, .txt, .csv or .bz2")
+    if gain.dtype.kind not in "fiub":
+        raise ValueError(f"{str(path)!r} holds {gain.dtype}; expected real numbers, [sensor, source]")
     gain = np.asarray(gain, np.float64)
     if gain.ndim != 2:
         raise ValueError(f"{str(path)!r} holds numbers of shape {list(gain.shape)}; expected [sensor, source]")
@@ -104,16 +116,37 @@ def read_projection(path: str | Path, name: str | None = None) -> np.ndarray:
     return gain
 
 
+def _plain(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    try:
+        return _archive.load(path, LIMIT)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is no NumPy file of plain numbers ({error}); write it with np.save") from error
+
+
+def _table(path: Path) -> np.ndarray:
+    try:
+        return np.loadtxt(_text(path).replace(",", " ").replace(";", " ").splitlines(), ndmin=2)
+    except ValueError as error:
+        raise ValueError(
+            f"{str(path)!r} is not a table of numbers: {str(error)[:200]}; expected a line for each sensor"
+        ) from error
+
+
 def _arrays(path: Path, suffix: str) -> dict[str, np.ndarray]:
     if suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        found = _plain(path)
+        return found if isinstance(found, dict) else {"": found}
     from scipy.io import loadmat  # here, because importing vbinfer need not load it
 
+    if path.stat().st_size > LIMIT:
+        raise ValueError(f"{str(path)!r} is larger than {LIMIT:,} bytes")
     try:
-        return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    except NotImplementedError as error:
-        raise ValueError(f"{str(path)!r} is of version 7.3 (HDF5); save it in MATLAB with '-v7'") from error
+        with _archive.understood():
+            return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+    except ValueError as error:
+        if isinstance(error.__cause__, NotImplementedError):
+            raise ValueError(f"{str(path)!r} is of version 7.3 (HDF5); save it in MATLAB with '-v7'") from error
+        raise ValueError(f"{str(path)!r} is no MATLAB file, or a damaged one ({error}); save it again") from error
 
 
 def _pick(path: Path, arrays: dict[str, np.ndarray], name: str | None) -> np.ndarray:

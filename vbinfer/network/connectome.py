@@ -2,8 +2,8 @@
 
 import math
 import warnings
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbinfer import _archive
 from vbinfer._param import Parametrised, did_you_mean, param
 from vbinfer.network import tvb_zip
 
@@ -284,7 +285,8 @@ class Connectome(Parametrised):
         if tables["tract_lengths"] is None:
             warnings.warn(f"{str(path)!r} has no tract_lengths; they are 0 mm: no delays", stacklevel=2)
             tables["tract_lengths"] = np.zeros_like(tables["weights"])
-        return cls(**tables, speed=jnp.asarray(speed))
+        with _of_file(path):
+            return cls(**tables, speed=jnp.asarray(speed))
 
     def save_tvb(self, path: str | Path) -> None:
         """Write a zip that The Virtual Brain and `from_tvb` read: weights, tract lengths, centres with labels.
@@ -313,17 +315,19 @@ class Connectome(Parametrised):
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {str(path)!r}; give an npz with weights and tract_lengths")
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-        except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+            arrays = _archive.load(path)
+            if isinstance(arrays, np.ndarray):
+                raise ValueError("it is one array, an npy")
+        except ValueError as error:
             raise ValueError(f"{str(path)!r} is no npz of plain arrays ({error}); write it with np.savez") from error
         for name in ("weights", "tract_lengths"):
             if name not in arrays:
                 raise ValueError(f"{str(path)!r} holds {sorted(arrays)}, not {name!r}; save weights and tract_lengths")
-        if speed is None:
-            speed = float(arrays["speed"]) if "speed" in arrays else 3.0
-        labels = arrays["labels"].astype(str).tolist() if "labels" in arrays else None
-        return cls(arrays["weights"], arrays["tract_lengths"], jnp.asarray(speed), labels, arrays.get("centres"))
+        with _of_file(path):
+            if speed is None:
+                speed = float(arrays["speed"]) if "speed" in arrays else 3.0
+            labels = arrays["labels"].astype(str).tolist() if "labels" in arrays else None
+            return cls(arrays["weights"], arrays["tract_lengths"], jnp.asarray(speed), labels, arrays.get("centres"))
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Connectome":
@@ -391,6 +395,15 @@ class Connectome(Parametrised):
         digits = len(str(half))
         labels = tuple(f"{side}_{i + 1:0{max(digits, 2)}d}" for side in "LR" for i in range(half))
         return cls(weights / weights.max(), tortuosity * distance, labels=labels, centres=centres)
+
+
+@contextmanager
+def _of_file(path: str | Path) -> Iterator[None]:
+    """Inside, what is wrong with the numbers of a file is said with its name."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} holds no network: {error}") from error
 
 
 def _ellipsoid(half: int) -> np.ndarray:

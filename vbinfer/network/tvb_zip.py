@@ -6,14 +6,17 @@ subfolder. Nothing is ever unpacked to disk.
 """
 
 import bz2
+import contextlib
 import io
-import os
+import itertools
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+
+from vbinfer import _archive, _io
 
 LIMIT = 2**29
 """Bytes of one table, unpacked: a file that claims more is refused (a dense table of 4,000 nodes has about 4e8)."""
@@ -24,21 +27,37 @@ Open = Callable[[], bytes]
 def read(path: Path) -> dict[str, Any]:
     """Arguments of `Connectome` but for the speed: weights and, None where missing, tract_lengths, labels, centres."""
     if path.is_dir():
-        members = {str(p.relative_to(path)): _file_reader(p) for p in sorted(path.rglob("*")) if p.is_file()}
-        return _assemble(path, members)
+        files = sorted(itertools.islice((p for p in path.rglob("*") if p.is_file()), _archive.MEMBERS + 1))
+        if len(files) > _archive.MEMBERS:
+            raise ValueError(
+                f"{str(path)!r} holds more than {_archive.MEMBERS:,} files; give the folder of one network"
+            )
+        return _assemble(path, {str(p.relative_to(path)): _file_reader(p) for p in files})
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}; give the path of a TVB connectivity zip")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{str(path)!r} is not a zip; give a TVB connectivity zip (an npz: Connectome.from_npz)")
-    with zipfile.ZipFile(path) as archive:
-        return _assemble(path, {i.filename: _zip_reader(archive, i) for i in archive.infolist() if not i.is_dir()})
+    with contextlib.ExitStack() as stack:
+        try:
+            with _archive.understood():
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                members = archive.infolist()
+                _archive.check_members(members, max(_archive.LIMIT, path.stat().st_size))
+                for member in members:  # compares the two places where a name stands: a table must not be overlooked
+                    archive.open(member).close()
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r} is not a sound zip: {error}. Copy it again from where it came") from error
+        return _assemble(path, {i.filename: _zip_reader(archive, i) for i in members if not i.is_dir()})
 
 
 def _assemble(path: Path, members: Mapping[str, Open]) -> dict[str, Any]:
     found = {name: _find(path, members, words) for name, words in _TABLES.items()}
     if found["weights"] is None:
         listing = ", ".join(members) or "nothing"
-        raise ValueError(f"{str(path)!r} has no weights (a member with 'weights' in its name); it holds {listing}")
+        raise ValueError(
+            f"{str(path)!r} has no weights (a member with 'weights' in its name); it holds {listing[:400]}. "
+            "Give a TVB connectivity zip"
+        )
     weights = _matrix(path, found["weights"], members)
     lengths = None if found["tract_lengths"] is None else _matrix(path, found["tract_lengths"], members)
     labels, centres = (None, None) if found["centres"] is None else _centres(path, found["centres"], members)
@@ -66,7 +85,7 @@ def _find(path: Path, members: Mapping[str, Open], words: tuple[str, ...]) -> st
 def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Open:
     def open_() -> bytes:
         with archive.open(info) as stream:
-            return stream.read(LIMIT + 1)
+            return _archive.bounded(stream, LIMIT)
 
     return open_
 
@@ -74,18 +93,19 @@ def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Open:
 def _file_reader(path: Path) -> Open:
     def open_() -> bytes:
         with path.open("rb") as stream:
-            return stream.read(LIMIT + 1)
+            return _archive.bounded(stream, LIMIT)
 
     return open_
 
 
 def _text(path: Path, member: str, members: Mapping[str, Open]) -> str:
     try:
-        data = members[member]()
-        if member.lower().endswith(".bz2"):
-            data = bz2.BZ2File(io.BytesIO(data)).read(LIMIT + 1)
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise ValueError(f"{member} in {str(path)!r} cannot be unpacked ({error}); write the zip again") from error
+        with _archive.understood():
+            data = members[member]()
+            if member.lower().endswith(".bz2"):
+                data = _archive.bounded(bz2.BZ2File(io.BytesIO(data)), LIMIT)
+    except ValueError as error:
+        raise ValueError(f"{member} in {str(path)!r}: {error}; copy the file again from where it came") from error
     if len(data) > LIMIT:
         raise ValueError(f"{member} in {str(path)!r} is larger than {LIMIT:,} bytes; give a smaller network")
     try:
@@ -96,10 +116,14 @@ def _text(path: Path, member: str, members: Mapping[str, Open]) -> str:
 
 def _matrix(path: Path, member: str, members: Mapping[str, Open]) -> np.ndarray:
     text = _text(path, member, members).replace(",", " ").replace(";", " ")
+    if not text.strip():
+        raise ValueError(f"{member} in {str(path)!r} is empty; expected a table of numbers, [node, node]")
     try:
         return np.loadtxt(io.StringIO(text), dtype=np.float64, ndmin=2)
     except ValueError as error:
-        raise ValueError(f"{member} in {str(path)!r} is not a table of numbers: {error}") from error
+        raise ValueError(
+            f"{member} in {str(path)!r} is not a table of numbers: {str(error)[:200]}; expected a line for each node"
+        ) from error
 
 
 def _centres(path: Path, member: str, members: Mapping[str, Open]) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
@@ -133,12 +157,10 @@ def write(
         "centres.txt": "\n".join(lines) + "\n",
         "info.txt": 'weights_unit="au"\nlength_unit="mm"\n',
     }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with zipfile.ZipFile(temporary, "w") as archive:
+    with _io.replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, text in tables.items():
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             archive.writestr(info, text, compress_type=zipfile.ZIP_DEFLATED)
-    os.replace(temporary, path)
 
 
 def _table(matrix: np.ndarray) -> str:

@@ -10,6 +10,8 @@ from numpyro.distributions import constraints as numpyro_constraints
 if TYPE_CHECKING:
     from vbinfer.priors.prior import Prior
 
+_DRAWS = 10_000
+
 
 def torch_prior(prior: "Prior") -> Any:
     """The torch view of a prior: `sample(shape) -> [*shape, D]`, `log_prob([..., D]) -> [...]`, float32.
@@ -38,7 +40,8 @@ def torch_prior(prior: "Prior") -> Any:
 
         @property
         def variance(self) -> Any:
-            return _to_torch(_flat(prior, prior.variance()))
+            known = _flat(prior, prior.variance())
+            return _to_torch(np.where(np.isnan(known), _middle_spread(prior) ** 2, known))
 
         def sample(self, sample_shape: Any = ()) -> Any:
             shape = tuple(sample_shape)
@@ -66,6 +69,12 @@ def _to_torch(array: Any) -> Any:
 
 def _flat(prior: "Prior", theta: Any) -> np.ndarray:
     return np.asarray(prior.ravel({name: jnp.asarray(value) for name, value in theta.items()}))
+
+
+def _middle_spread(prior: "Prior") -> np.ndarray:
+    """Half the distance of the quantiles one sd from the median would be: a scale for priors without a variance."""
+    draws = np.asarray(prior.ravel(prior.sample(key=jax.random.key(0), n=_DRAWS)))
+    return 0.5 * np.subtract(*np.percentile(draws, [84.13, 15.87], axis=0))
 
 
 def _bounds(prior: "Prior", constraint: Any) -> list[Any]:

@@ -120,7 +120,11 @@ class Prior:
         return {name: _moment(leaf, "mean") for name, leaf in self._leaves.items()}
 
     def variance(self) -> dict[str, np.ndarray]:
-        """Prior variances: analytic, or from 100,000 seeded draws where numpyro has no formula."""
+        """Prior variances: analytic, or from 100,000 seeded draws where numpyro has no formula.
+
+        NaN where there is none that is finite (Cauchy, StudentT with df <= 2, Pareto and InverseGamma with a shape up
+        to 2): draws would give some number, another for each seed.
+        """
         return {name: _moment(leaf, "variance") for name, leaf in self._leaves.items()}
 
     def mass_outside(self, low: Mapping[str, float], high: Mapping[str, float]) -> dict[str, float]:
@@ -231,11 +235,22 @@ def _moment(leaf: LeafMap, which: str) -> np.ndarray:
         value = np.broadcast_to(np.asarray(getattr(d, which)), shape)
     except (ImportError, NotImplementedError):
         value = np.full(shape, np.nan)
+    else:
+        if which == "variance" and not _is_bounded(d):
+            return np.where(np.isfinite(value), value, np.nan)  # the formula says that it is infinite or undefined
     if not np.isnan(value).any():
         return value
     draws = np.asarray(_draw(leaf, jax.random.key(0), (_MOMENT_DRAWS,)), dtype=np.float64)
     estimate = draws.mean(axis=0) if which == "mean" else draws.var(axis=0, ddof=1)
     return np.where(np.isnan(value), estimate, value).astype(value.dtype)
+
+
+def _is_bounded(d: Any) -> bool:
+    """Whether the support is an interval with two ends: then there is a variance, whatever the formula says."""
+    support = d.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return hasattr(support, "lower_bound") and hasattr(support, "upper_bound")
 
 
 def _mass_outside(leaf: LeafMap, low: float, high: float) -> float:

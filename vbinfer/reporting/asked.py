@@ -9,15 +9,15 @@ import jax
 import numpy as np
 
 from vbinfer.diagnostics.convergence import Convergence, convergence
+from vbinfer.diagnostics.lights import ORDER
 from vbinfer.diagnostics.misspecification import Misspecification, misspecification
-from vbinfer.diagnostics.predictive import PredictiveCheck, pooled_p, predictive_check
+from vbinfer.diagnostics.predictive import FEWEST_REPLICATES, PredictiveCheck, pooled_p, predictive_check
 from vbinfer.diagnostics.series import series_statistics
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.predictive import Predictive
 
 T = TypeVar("T")
-LIGHTS = ("pass", "warn", "fail")
 _KEY = 0  # a report of the same inputs is the same page
 
 
@@ -50,8 +50,8 @@ def named(given: Mapping[str, Any] | Iterable[Any] | Diagnostic | None) -> dict[
                 f"checks holds a {type(item).__name__}; expected results of vb.lc2st, vb.misspecification, "
                 "vb.sensitivity, vb.loo, ...: objects with .verdict and .findings"
             )
-        if item.verdict not in LIGHTS:
-            raise ValueError(f"a {type(item).__name__} has the verdict {item.verdict!r}; expected one of {LIGHTS}")
+        if item.verdict not in ORDER:
+            raise ValueError(f"a {type(item).__name__} has the verdict {item.verdict!r}; expected one of {ORDER}")
         label = str(name) if name is not None else _free(type(item).__name__, result)
         result[label] = item
     return result
@@ -138,9 +138,6 @@ class Asked:
     def first(self, kind: type[T]) -> T | None:
         """The first given result of a kind."""
         return next((item for item in self.given.values() if isinstance(item, kind)), None)
-
-
-FEWEST_REPLICATES = 39  # where a two-sided rank can reach 0.05
 
 
 def paragraph(findings: Sequence[str], most: int = 3) -> str:

@@ -15,7 +15,7 @@ from .asked import paragraph
 from .evidence import Evidence
 from .trust import calibrated, given_checks, mixed, truth_held
 from .verdict import Check, Light, worst
-from .words import percent, two
+from .words import number, percent, two
 
 LEARNED, CLEARLY = 0.1, 0.5  # shrinkage below which nothing was learned; above which a parameter is well determined
 EDGE_PRIOR, EDGE_POSTERIOR = 0.025, 0.25  # posterior share in an outer tail of the prior that asks for a wider prior
@@ -65,7 +65,7 @@ def _learned(e: Evidence) -> Check | None:
     return Check(
         "What was learned?",
         _light(nothing, len(known) < len(e.names) or bool(np.any(known < LEARNED)) or bool(crowded)),
-        f"{head}{listed}{tail}.{edge}",
+        f"{head}{listed}{tail}.{edge}{modes_note(e)}",
         "#posterior",
         "Shrinkage = 1 \N{MINUS SIGN} posterior variance / prior variance. "
         f"Fail: below {LEARNED:g} for every parameter, or no held-out information gain. "
@@ -85,6 +85,28 @@ def _taught(e: Evidence, i: int) -> str:
         return f"{name}: all posterior draws are the same, which no sampler should give"
     how = "well determined" if value >= CLEARLY else "partly determined" if value >= LEARNED else "nothing learned"
     return f"{name}: {how} (shrinkage {two(value)})"
+
+
+def modes_note(e: Evidence) -> str:
+    """What is to be said of several modes; nothing of one."""
+    found = e.modes
+    if found is None:
+        return ""
+    places = f"along {found.where}"
+    if found.where in e.names:
+        i = e.names.index(found.where)
+        low, high = (number(float(centre[i])) for centre in found.centres)
+        places = f"in {found.where}, around {low} and {high}"
+    chains = (
+        " Chains that sit in different modes make R-hat large, and the shares then say where they started."
+        if e.posterior.num_chains > 1
+        else ""
+    )
+    shares = " and ".join(percent(share) for share in found.shares)
+    return (
+        f" The posterior has several modes {places} ({shares} of the draws): mean, sd and shrinkage describe none of "
+        f"them.{chains}"
+    )
 
 
 def edge_shares(e: Evidence) -> list[tuple[str, str, float]]:

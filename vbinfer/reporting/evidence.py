@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from vbinfer._param import did_you_mean
 from vbinfer.diagnostics.calibration.result import Calibration
+from vbinfer.diagnostics.modes import Modes, find_modes
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.infer.posterior import Posterior, hdi
@@ -231,14 +232,15 @@ class Evidence:
         return Asked(self.posterior, self.draws, self.predictive, observed, self.given)
 
     @functools.cached_property
+    def modes(self) -> Modes | None:
+        """Two modes of the posterior, if it has any."""
+        return find_modes(self.posterior, self.prior)
+
+    @functools.cached_property
     def prior_moments(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and variance of the prior, each `[D]`; NaN for the variance of a prior that has none."""
         if self.prior is not None:
-            variance = {
-                name: np.full(np.shape(value), np.nan) if heavy_tailed(self.prior.dists[name]) else value
-                for name, value in self.prior.variance().items()
-            }
-            return self.flat(self.prior.mean()), self.flat(variance)
+            return self.flat(self.prior.mean()), self.flat(self.prior.variance())
         if self.prior_samples is None:
             return None
         return self.prior_samples.mean(axis=0), self.prior_samples.var(axis=0, ddof=1)
@@ -356,14 +358,6 @@ class Evidence:
             "structural connectivity": self.extras.structural,
         }
         return {name: match(fc_, self.fc_observed) for name, fc_ in sources.items() if fc_ is not None}
-
-
-def heavy_tailed(dist: Any) -> bool:
-    """Whether a prior's formula says that its variance is not finite, as Cauchy's; sampling would give some number."""
-    try:
-        return not bool(np.isfinite(np.asarray(dist.variance)).all())
-    except (NotImplementedError, AttributeError, ValueError, TypeError):
-        return False  # no formula: the variance comes from samples
 
 
 def percentile(value: float, sample: np.ndarray | None) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vbinfer import _io
 from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.fit_info import FitInfo
@@ -65,8 +66,8 @@ def report(
         draws: the prior predictive simulations, failed ones included.
         fit: the record of training.
         calibration: what `vb.calibrate` found for the method that made this posterior.
-        checks: further results, by name or in order: `vb.lc2st`, `vb.sensitivity`, `vb.loo`, `vb.compare`, or any
-            object with `.verdict` and `.findings`.
+        checks: further results, by name or in order: `vb.lc2st`, `vb.posterior_sbc`, `vb.agreement`, `vb.sensitivity`,
+            `vb.loo`, `vb.compare`, or any object with `.verdict` and `.findings`.
         predictive: posterior predictive simulations; with `ys` their FC and FCD are shown.
         observed: the recording that `x_o` was computed from (the same segment): `.values [time, channel]`,
             `.period` in ms, `.labels`.
@@ -111,9 +112,8 @@ def report(
         path=path,
     )
     page = _render(verdict, absent, parts(evidence, absent), evidence)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").write_text(verdict.to_json() + "\n", encoding="utf-8")
-    path.write_text(page, encoding="utf-8")
+    _io.write_text(path.with_suffix(".json"), verdict.to_json() + "\n")
+    _io.write_text(path, page)
     return verdict
 
 
@@ -141,6 +141,8 @@ def _numbers(e: Evidence) -> dict[str, object]:
         **e.asked.others,
     }
     numbers |= {name: _of(item) for name, item in found.items() if item is not None and not isinstance(item, str)}
+    if e.modes is not None:
+        numbers["modes"] = e.modes._asdict()
     if e.asked.series:
         numbers["p_series"] = e.asked.series
     if e.draws is not None:

@@ -12,7 +12,7 @@ from vbinfer.diagnostics.predictive import PredictiveCheck
 
 from . import plots, plots_fc, plots_trust
 from .asked import paragraph
-from .checks import SERIES, failure_rows, is_outside, recovery_rows
+from .checks import SERIES, failure_rows, is_outside, modes_note, recovery_rows
 from .connectivity import fc_blocks, fcd_blocks
 from .evidence import HDI_PROB, Evidence, FeatureRow, series
 from .limits import limits
@@ -109,7 +109,8 @@ def _posterior(e: Evidence) -> Part:
     caption = f"Posterior (blue, {n:,} draws){' and prior (grey, dashed)' if e.prior_samples is not None else ''}.{cut}"
     size = "third" if len(shown) > 2 else "half"
     blocks.append(Images([plots.marginal(e, i) for i in shown], caption, size))
-    blocks += [_parameter_table(e), *eye_blocks(e)]
+    note = modes_note(e).strip()
+    blocks += [*([Text(note)] if note else []), _parameter_table(e), *eye_blocks(e)]
     shown = [i for i in shown if not e.constant[i]]
     if len(shown) > 1:
         caption = "Pairs of parameters: posterior draws in blue" + (

@@ -53,20 +53,20 @@ def eye(names: Sequence[str], shrinkage: np.ndarray, z: np.ndarray, what: str) -
 
 
 @styled
-def ecdf_difference(study: Calibration, i: int) -> Image:
-    """ECDF of the ranks minus the diagonal, and the simultaneous 95 % band."""
-    band = ecdf_band(len(study))
+def ecdf_difference(u: np.ndarray, name: str) -> Image:
+    """ECDF of the ranks u `[n]` minus the diagonal, and the simultaneous 95 % band."""
+    band = ecdf_band(len(u))
     figure = new(3.9, 2.6)
     axes = figure.subplots()
-    difference = ecdf(study.u[:, i], band.points) - band.points
+    difference = ecdf(u, band.points) - band.points
     outside = (difference < band.lower - band.points - 1e-12) | (difference > band.upper - band.points + 1e-12)
     axes.fill_between(band.points, band.lower - band.points, band.upper - band.points, color=FAINT, lw=0, step="mid")
     axes.axhline(0.0, color=PRIOR, lw=0.8)
     axes.plot(band.points, difference, color=POSTERIOR, lw=1.6)
     axes.plot(band.points[outside], difference[outside], ".", color=OBSERVED, ms=4)
-    axes.set(xlim=(0, 1), xlabel=f"rank of the true {plain(study.names[i])}", ylabel="ECDF difference")
+    axes.set(xlim=(0, 1), xlabel=f"rank of the true {plain(name)}", ylabel="ECDF difference")
     words = "leaves the 95 % band" if outside.any() else "stays inside the 95 % band"
-    return image(figure, f"Ranks of {study.names[i]}: the ECDF minus the diagonal {words}; largest difference "
+    return image(figure, f"Ranks of {name}: the ECDF minus the diagonal {words}; largest difference "
                          f"{np.abs(difference).max():.2f}")  # fmt: skip
 
 

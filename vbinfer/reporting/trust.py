@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vbinfer.diagnostics.agreement import Agreement
 from vbinfer.diagnostics.comparison import Comparison
 from vbinfer.diagnostics.local import LC2ST
 from vbinfer.diagnostics.loo import Loo
+from vbinfer.diagnostics.posterior_sbc import PosteriorSbc
 from vbinfer.diagnostics.sensitivity import Sensitivity
 
 from .asked import Diagnostic, paragraph
@@ -35,7 +37,28 @@ KINDS: tuple[tuple[type, Kind], ...] = (
             "local",
             "Local calibration",
             "A classifier tries to tell posterior draws from truths around this recording (vb.lc2st). "
-            "Fail: p < 0.05. Warn: the recording lies outside the simulations.",
+            "Fail: p < 0.01. Warn: p < 0.05, or the recording lies outside the simulations.",
+        ),
+    ),
+    (
+        PosteriorSbc,
+        Kind(
+            "Is the method right for data like this recording?",
+            "posterior-sbc",
+            "Calibration around this recording",
+            "vb.posterior_sbc: replicates simulated from the posterior's own draws, which are ranked in the posteriors "
+            "given recording and replicate; tests share a false-alarm rate of 5 % (Holm). Warn: adjusted p below 0.05, "
+            "few replicates, a fifth of them with uneven weights, or nothing learned. Fail: below 0.001.",
+        ),
+    ),
+    (
+        Agreement,
+        Kind(
+            "Do methods agree on this posterior?",
+            "agreement",
+            "Agreement of methods",
+            "vb.agreement. Fail: p below 0.01 and C2ST above 0.7, means 0.5 sd apart or an sd 1.5 times the other. "
+            "Warn: p below 0.05 and 0.6, 0.25 sd or 1.25 times; few independent draws, or nothing learned.",
         ),
     ),
     (

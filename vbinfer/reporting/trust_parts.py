@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from vbinfer.diagnostics.agreement import Agreement
+from vbinfer.diagnostics.calibration.rows import TestRow
 from vbinfer.diagnostics.convergence import Convergence
 from vbinfer.diagnostics.local import LC2ST
+from vbinfer.diagnostics.posterior_sbc import PosteriorSbc
 from vbinfer.diagnostics.sensitivity import NOT_DETERMINED, Sensitivity, combination
 
 from . import plots_trust
@@ -17,7 +20,7 @@ from .trust import kind
 from .words import number, percent, two
 
 MOST_PARAMETERS, MOST_TESTS, MOST_FACTS, MOST_BARS = 12, 24, 24, 16
-EARLY = ("LC2ST",)  # sections that come before posterior prediction
+EARLY = ("LC2ST", "PosteriorSbc", "Agreement")  # sections that come before posterior prediction
 Blocks = list[Text | Table | Images]
 
 
@@ -104,7 +107,7 @@ def _flat(e: Evidence, leaves: Mapping[str, Any]) -> np.ndarray | None:
     """Values by leaf as `[D]`; None where a leaf is missing."""
     if set(leaves) != set(e.shapes):
         return None
-    return np.concatenate([np.asarray(leaves[name], float).reshape(-1) for name in e.shapes])
+    return e.flat(leaves)
 
 
 def calibration(e: Evidence) -> Part | None:
@@ -117,7 +120,7 @@ def calibration(e: Evidence) -> Part | None:
     cut = "" if len(shown) == len(study.names) else f" The first {len(shown)} of {len(study.names)} parameters."
     blocks.append(
         Images(
-            [plots_trust.ecdf_difference(study, i) for i in shown],
+            [plots_trust.ecdf_difference(study.u[:, i], study.names[i]) for i in shown],
             f"Ranks of the truth among {study.num_posterior_samples} posterior draws, n = {len(study)} held-out data "
             "sets: their ECDF minus the diagonal. Grey: where 95 % of right posteriors stay everywhere. A slope up in "
             f"the middle is too wide, down too narrow; an arch is a bias.{cut}",
@@ -165,7 +168,18 @@ def _study_tables(e: Evidence) -> Blocks:
          two(row.shrinkage), two(row.moved)]
         for row in study.learned.rows
     ]  # fmt: skip
-    tests = sorted(study.tests, key=lambda row: row.p)[:MOST_TESTS]
+    return [
+        Table(["parameter", "r", "R²", "NRMSE", "bias", "mean z", "sd of z", "shrinkage", "moved by data"], recovered,
+              "Recovery: posterior means against truths; z = (mean \N{MINUS SIGN} truth) / sd; the share of variance "
+              "that the data move."),
+        Table(["region", "credibility", "truths inside", "95 % interval"], covered, "Coverage at four credibilities."),
+        _test_table(study.tests),
+    ]  # fmt: skip
+
+
+def _test_table(rows: Sequence[TestRow]) -> Table:
+    """The tests with the smallest p."""
+    tests = sorted(rows, key=lambda row: row.p)[:MOST_TESTS]
     marks = frozenset(i for i, row in enumerate(tests) if row.light != "pass")
     body = [
         [
@@ -179,19 +193,9 @@ def _study_tables(e: Evidence) -> Blocks:
         ]
         for row in tests
     ]
-    cut = (
-        ""
-        if len(tests) == len(study.tests)
-        else f" The {len(tests)} smallest p of {len(study.tests)}; all are in the JSON."
-    )
-    return [
-        Table(["parameter", "r", "R²", "NRMSE", "bias", "mean z", "sd of z", "shrinkage", "moved by data"], recovered,
-              "Recovery: posterior means against truths; z = (mean \N{MINUS SIGN} truth) / sd; the share of variance "
-              "that the data move."),
-        Table(["region", "credibility", "truths inside", "95 % interval"], covered, "Coverage at four credibilities."),
-        Table(["test", "parameter", "light", "statistic", "p", "adjusted p", "finds with 90 % probability"], body,
-              f"Tests; adjusted p-values share one false-alarm rate of 5 %.{cut}", marks, words=3),
-    ]  # fmt: skip
+    cut = "" if len(tests) == len(rows) else f" The {len(tests)} smallest p of {len(rows)}; all are in the JSON."
+    head = ["test", "parameter", "light", "statistic", "p", "adjusted p", "finds with 90 % probability"]
+    return Table(head, body, f"Tests; adjusted p-values share one false-alarm rate of 5 %.{cut}", marks, words=3)
 
 
 def given(e: Evidence, early: bool) -> list[Part]:
@@ -209,6 +213,17 @@ def _figures(item: Diagnostic) -> Blocks:
     if isinstance(item, LC2ST):
         picture = plots_trust.null_histogram(item.null, item.statistic, item.p_classifier)
         return [Images([picture], "The classifier's statistic, and what it is for a right posterior.", "half")]
+    if isinstance(item, PosteriorSbc):
+        shown = range(min(len(item.names), MOST_PARAMETERS))
+        caption = (
+            f"Ranks in the posteriors given recording and replicate, n = {len(item.ranks)}: their ECDF minus "
+            "the diagonal. Grey: where 95 % of right posteriors stay everywhere. A slope up in the middle is too wide, "
+            "down too narrow; an arch is a bias."
+        )
+        pictures = [plots_trust.ecdf_difference(item.u[:, i], item.names[i]) for i in shown]
+        return [Images(pictures, caption, "third"), _test_table(item.tests)]
+    if isinstance(item, Agreement):
+        return [_pairs(item)]
     if isinstance(item, Sensitivity):
         d = min(len(item.names), MOST_BARS)
         names = [combination(item.directions[:, k], item.names, 2) for k in range(d)]
@@ -223,6 +238,22 @@ def _figures(item: Diagnostic) -> Blocks:
             Images(pictures, "Left: what the data determine, best first. Right: the features that tell it.", "half")
         ]
     return []
+
+
+def _pairs(item: Agreement) -> Table:
+    """Each two methods: how far apart they are."""
+    rows = []
+    for pair in item.pairs:
+        i, j = int(np.argmax(np.abs(pair.mean_difference))), int(np.argmax(np.abs(np.log(pair.sd_ratio))))
+        rows.append([f"{pair.first}, {pair.second}", pair.light, two(pair.c2st), f"{pair.p:.2g}",
+                     f"{two(float(pair.mean_difference[i]))} ({item.names[i]})",
+                     f"{two(float(pair.sd_ratio[j]))} ({item.names[j]})"])  # fmt: skip
+    head = ["methods", "light", "C2ST", "p", "largest mean difference (sd)", "largest ratio of sds"]
+    caption = (
+        f"Methods two by two, {item.num_draws:,} draws of each: how often a classifier tells them apart (0.5: it "
+        "cannot), and where means and sds differ most, the first against the second."
+    )
+    return Table(head, rows, caption, frozenset(k for k, one in enumerate(item.pairs) if one.light != "pass"), words=2)
 
 
 def _facts(item: Diagnostic) -> Blocks:

@@ -4,12 +4,11 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-Light = Literal["pass", "warn", "fail"]
-_ORDER: tuple[Light, ...] = ("pass", "warn", "fail")
+from vbinfer.diagnostics import lights as _lights
+from vbinfer.diagnostics.lights import Light
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,4 +70,4 @@ def _plain(value: object) -> object:
 
 def worst(lights: list[Light]) -> Light:
     """The worst of some lights; `warn` when there is none."""
-    return max(lights, key=_ORDER.index) if lights else "warn"
+    return _lights.worst(lights) if lights else "warn"

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vbinfer._tree import unravel
 from vbinfer._typing import PRNGKey
 from vbinfer.diagnostics.mcmc import ess
 from vbinfer.infer.posterior import Posterior
@@ -70,7 +71,7 @@ def ask(
         for posterior in posteriors:
             check_names(posterior.theta, shapes)
         flat = [np.stack([_thin(p, name, n, start + i) for i, p in enumerate(posteriors)]) for name in shapes]
-        independent = min(_independent(posterior, n) for posterior in posteriors)
+        independent = min(worth(posterior, n) for posterior in posteriors)
     rows = np.concatenate([value.reshape(len(x), n, -1) for value in flat], axis=2)
     finite = np.isfinite(rows).all(axis=(1, 2))
     if not finite.all():
@@ -86,12 +87,7 @@ def log_density(source: Any, rows: np.ndarray, x: np.ndarray, shapes: Mapping[st
     """log q(theta | x) `[B, L]` of theta `[B, L, D]` at its own x `[B, F]`."""
     values = []
     for flat, x_o in zip(rows, x, strict=True):
-        theta, start = {}, 0
-        for name, shape in shapes.items():
-            size = int(np.prod(shape))
-            theta[name] = jnp.asarray(flat[:, start : start + size].reshape(len(flat), *shape))
-            start += size
-        values.append(np.asarray(source.log_prob(theta, x_o), dtype=np.float64))
+        values.append(np.asarray(source.log_prob(unravel(jnp.asarray(flat), shapes), x_o), dtype=np.float64))
     return np.stack(values)
 
 
@@ -126,7 +122,7 @@ def _thin(posterior: Posterior, name: str, n: int, number: int) -> np.ndarray:
     return value[(np.arange(n) * total) // n]
 
 
-def _independent(posterior: Posterior, n: int) -> float:
+def worth(posterior: Posterior, n: int) -> float:
     """Effective number among the n draws kept: that of the chains, at most n; all n of a method without chains."""
     if posterior.num_chains == 1 and posterior.sample_stats is None:
         return float(n)

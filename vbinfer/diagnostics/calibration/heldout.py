@@ -113,7 +113,7 @@ def held_out(
         "key": key_words(key),
         "num_posterior_samples": per,
         "data": digest(x, truth),
-        "source": _described(source),
+        "source": described(source),
     }
     has_density = density and callable(getattr(source, "log_prob", None))
     folder = None if store is None else StudyStore.open(store, {**study, "density": has_density})
@@ -223,5 +223,6 @@ def _checked_density(log_q: np.ndarray, start: int) -> np.ndarray:
     return log_q
 
 
-def _described(source: Any) -> str:
+def described(source: Any) -> str:
+    """The name of a function, or of the type of an object."""
     return getattr(source, "__qualname__", type(source).__name__)

@@ -68,7 +68,7 @@ def dependence_tests(held: HeldOut, u: np.ndarray) -> list[Raw]:
     """
     told, rows = components(held.x), []
     for d, name in enumerate(held.names):
-        own = np.concatenate([held.truth[:, d : d + 1], held.draws[:, :, d]], axis=1).astype(np.float64)
+        own = held.pooled[:, :, d]
         # moments over all L + 1 are symmetric: unlike the posterior mean, they leave the rank independent of them
         basis = _joined(told, _standard(np.stack([own.mean(axis=1), np.log(own.std(axis=1) + 1e-300)], axis=1)))
         if basis.shape[1]:

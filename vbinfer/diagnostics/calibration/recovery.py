@@ -6,9 +6,8 @@ import numpy as np
 
 from vbinfer.diagnostics.calibration.heldout import HeldOut
 from vbinfer.diagnostics.calibration.scores import normal
+from vbinfer.diagnostics.contraction import NOTHING
 
-NOTHING = 0.05
-"""Share of variance below which a parameter has not been learned about."""
 BINS = 5
 _NO_GAIN = 1e-3
 """Nats: the rounding of a density that is the prior's."""
@@ -128,8 +127,7 @@ def local_rows(held: HeldOut, u: np.ndarray) -> tuple[LocalRow, ...]:
     """Calibration over posterior mean and over truth, in fifths."""
     s, rows = normal(u), []
     for d, name in enumerate(held.names):
-        own = held.draws[:, :, d].astype(np.float64).sum(axis=1) + held.truth[:, d]
-        for by, value in (("posterior mean", own / (held.draws.shape[1] + 1)), ("truth", held.truth[:, d])):
+        for by, value in (("posterior mean", held.pooled[:, :, d].mean(axis=1)), ("truth", held.truth[:, d])):
             for part in np.array_split(np.argsort(value, kind="stable"), BINS):
                 ends = float(value[part[0]]), float(value[part[-1]])
                 score = s[part, d]

@@ -6,8 +6,7 @@ from scipy.special import ndtri
 
 def ranks(values: np.ndarray) -> np.ndarray:
     """Number of draws below the truth `[n]`, of values `[n, L + 1]` with the truth's first; ties count half, down."""
-    below = (values[:, 1:] < values[:, :1]).sum(axis=1)
-    equal = (values[:, 1:] == values[:, :1]).sum(axis=1)
+    below, equal = _counts(values)
     return below + equal // 2
 
 
@@ -23,8 +22,7 @@ def uniforms(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     >>> bool(0.5 < uniforms(values, np.random.default_rng(0))[0] < 0.75)
     True
     """
-    below = (values[:, 1:] < values[:, :1]).sum(axis=1)
-    equal = (values[:, 1:] == values[:, :1]).sum(axis=1)
+    below, equal = _counts(values)
     v = np.clip(rng.random(len(values)), 1e-12, 1.0 - 1e-12)
     return (below + v * (equal + 1)) / values.shape[1]
 
@@ -37,3 +35,9 @@ def normal(u: np.ndarray) -> np.ndarray:
 def folded(u: np.ndarray) -> np.ndarray:
     """Normal scores of |2 u - 1|: large where the truth is far out, on either side; standard normal under the null."""
     return ndtri(np.clip(np.abs(2.0 * u - 1.0), 1e-300, 1.0 - 1e-16))
+
+
+def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draws below the truth and draws equal to it `[n]`, of values `[n, L + 1]` with the truth's first."""
+    truth, draws = values[:, :1], values[:, 1:]
+    return (draws < truth).sum(axis=1), (draws == truth).sum(axis=1)

@@ -39,7 +39,10 @@ class StudyStore:
             if folder.is_dir() and any(folder.glob("*.npz")):
                 raise ValueError(f"store={str(folder)!r} holds other files; give a new folder")
             _io.write(folder / _STUDY, "calibration-study", {"study": now}, {})
-        was = _io.read(folder / _STUDY)[1].get("study", {})
+        kind, header, _ = _io.read(folder / _STUDY)
+        with _io.rebuilding(folder / _STUDY, header):
+            was = {"kind": kind, **header["study"]}
+            now = {"kind": "calibration-study", **now}
         differs = [f"  {name}: there {was.get(name)}, here {now[name]}" for name in now if was.get(name) != now[name]]
         if differs:
             lines = "\n".join(differs)
@@ -52,7 +55,12 @@ class StudyStore:
     def get(self, start: int) -> dict[str, np.ndarray] | None:
         """The chunk that begins with data set `start`, or None."""
         path = self._path(start)
-        return _io.read(path)[2] if path.is_file() else None
+        if not path.is_file():
+            return None
+        kind, _, arrays = _io.read(path)
+        if kind != "calibration-study":
+            raise ValueError(f"{path} holds a {kind!r}; expected a chunk of a calibration study: delete it, and repeat")
+        return arrays
 
     def put(self, start: int, part: Mapping[str, np.ndarray]) -> None:
         """Write a finished chunk; the first must equal what is there.
@@ -61,7 +69,7 @@ class StudyStore:
             ValueError: another source than the one that began the study.
         """
         there = self.get(start)
-        if there is not None and any(not np.array_equal(there[name], part[name]) for name in part):
+        if there is not None and any(not np.array_equal(there.get(name, ()), part[name]) for name in part):
             raise ValueError(
                 f"store={str(self.folder)!r} was begun with another source: the same question about the first data "
                 "set now has another answer. Give another folder; nothing was changed."

@@ -10,7 +10,7 @@ from vbinfer import _io
 from vbinfer._typing import PRNGKey
 from vbinfer.diagnostics.calibration import coverage as _coverage
 from vbinfer.diagnostics.calibration import tarp as _tarp
-from vbinfer.diagnostics.calibration.heldout import FEWEST, HeldOut, held_out
+from vbinfer.diagnostics.calibration.heldout import FEWEST, HeldOut, described, held_out
 from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests, tarp_tests, tarp_uniforms
 from vbinfer.diagnostics.calibration.marginal import (
     dependence_tests,
@@ -18,11 +18,12 @@ from vbinfer.diagnostics.calibration.marginal import (
     marginal_uniforms,
     telling_features,
 )
-from vbinfer.diagnostics.calibration.recovery import NOTHING, Learned, learned, local_rows
+from vbinfer.diagnostics.calibration.recovery import Learned, learned, local_rows
 from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.diagnostics.calibration.rows import adjust, verdict
 from vbinfer.diagnostics.calibration.sbc import all_ranks
 from vbinfer.diagnostics.calibration.words import circumstances, closing, overall, sentences
+from vbinfer.diagnostics.contraction import NOTHING
 from vbinfer.execute.lanes import as_count, as_key, key_words
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.prior_predictive import sample_prior_predictive
@@ -95,7 +96,7 @@ def calibrate(
     )
     asked = time.perf_counter()
     info = {
-        "source": getattr(source, "__qualname__", type(source).__name__),
+        "source": described(source),
         "key": key_words(as_key(key)),
         "versions": _io.versions("scipy"),
         "ess": held.ess,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from vbinfer._show import aligned
 from vbinfer.diagnostics.calibration.heldout import HeldOut
 from vbinfer.diagnostics.calibration.rows import FAIL, WARN, TestRow
 
@@ -21,12 +22,12 @@ def sentences(tests: Sequence[TestRow], told: Mapping[str, str]) -> list[str]:
     return said
 
 
-def closing(tests: Sequence[TestRow], n: int) -> str:
+def closing(tests: Sequence[TestRow], n: int, what: str = "held-out data sets") -> str:
     """What a pass means, and what would have been seen."""
     smallest = min(row.p_adjusted for row in tests)
     powers = list(dict.fromkeys(row.detects for row in tests))
     return (
-        f"{len(tests)} tests on {n} held-out data sets, smallest adjusted p = {smallest:.2g} "
+        f"{len(tests)} tests on {n} {what}, smallest adjusted p = {smallest:.2g} "
         f"(below {WARN:g} warns, below {FAIL:g} fails). With 90 % probability these tests find {'; '.join(powers)}. "
         "Ranks alone would also pass for the prior itself: look at shrinkage for what was learned"
     )
@@ -83,13 +84,6 @@ def numbers(light: str, findings: tuple[str, ...], tests: tuple[TestRow, ...], *
 def text(head: str, findings: tuple[str, ...], tests: tuple[TestRow, ...]) -> str:
     """Verdict, findings and table."""
     return "\n".join([head, *(f"- {sentence}" for sentence in findings), "", test_table(tests)])
-
-
-def aligned(body: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width, two blanks between them."""
-    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in body]
-    return "\n".join(lines)
 
 
 def _fault(row: TestRow, told: Mapping[str, str]) -> str:

@@ -64,7 +64,11 @@ def prior_starts(problem: Problem, num_chains: int, key: PRNGKey) -> Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _prior_draws(prior: Prior, num_chains: int, key: PRNGKey) -> Array:
-    keys = jax.random.split(key, num_chains)
+    return _drawn_z(prior, jax.random.split(key, num_chains))
+
+
+def _drawn_z(prior: Prior, keys: Array) -> Array:
+    """A prior draw for each key, as z `[row, Dz]`."""
     return jax.vmap(lambda key: prior.ravel_z(prior.unconstrain(prior.sample(key=key))))(keys)
 
 
@@ -124,8 +128,7 @@ def _likely(form: Form) -> Callable[[Array, Any], tuple[Array, Array]]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _row_draws(prior: Prior, keys: Array, i: Array) -> Array:
-    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-    return jax.vmap(lambda key: prior.ravel_z(prior.unconstrain(prior.sample(key=key))))(keys)
+    return _drawn_z(prior, jax.vmap(jax.random.fold_in, (0, None))(keys, i))
 
 
 def _drawn(problem: Problem, num_chains: int, theta: Mapping[str, Any], key: PRNGKey) -> Array:

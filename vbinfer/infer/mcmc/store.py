@@ -55,14 +55,18 @@ class ChainStore:
         """Everything that is there, in order."""
         pieces, state, warmed = [], None, 0
         if (self.folder / _WARMUP).is_file():
-            _, header, arrays = _io.read(self.folder / _WARMUP)
-            state, warmed = _under("state", arrays), int(header["warmed"])
+            header, arrays = _part(self.folder / _WARMUP)
+            with _io.rebuilding(self.folder / _WARMUP, header):
+                state, warmed = _under("state", arrays), int(header["warmed"])
         while self._chunk(len(pieces)).is_file():
-            arrays = _io.read(self._chunk(len(pieces)))[2]
-            state = _under("state", arrays)
-            pieces.append({"z": arrays["z"], "potential_energy": arrays["potential_energy"]})
-            pieces[-1]["stats"] = _under("stats", arrays)
-        return Saved(state, int(state["num_warmup"]) if pieces and state is not None else warmed, pieces)
+            path = self._chunk(len(pieces))
+            header, arrays = _part(path)
+            with _io.rebuilding(path, header):
+                state = _under("state", arrays)
+                warmed = int(state["num_warmup"])
+                pieces.append({"z": arrays["z"], "potential_energy": arrays["potential_energy"]})
+                pieces[-1]["stats"] = _under("stats", arrays)
+        return Saved(state, warmed, pieces)
 
     def _chunk(self, index: int) -> Path:
         return self.folder / f"draws-{index:06d}.npz"
@@ -82,16 +86,18 @@ def open_store(kernel: Any, problem: Problem, plan: Plan) -> ChainStore:
         if folder.is_dir() and any(folder.iterdir()):
             raise ValueError(f"store={str(folder)!r} holds other files; give a new folder, or one of an earlier run")
         _io.write(folder / SETTINGS, "chains", {"run": settings}, {} if x_o is None else {"x_o": x_o})
-    _, header, _ = _io.read(folder / SETTINGS)
-    names = [name for name in settings if header["run"].get(name) != settings[name]]
+    header, _ = _part(folder / SETTINGS)
+    with _io.rebuilding(folder / SETTINGS, header):
+        run, was_made = dict(header["run"]), dict(header["versions"])
+    names = [name for name in settings if run.get(name) != settings[name]]
     if names:
-        lines = "\n".join(f"  {name}: there {header['run'].get(name)}, here {settings[name]}" for name in names)
+        lines = "\n".join(f"  {name}: there {run.get(name)}, here {settings[name]}" for name in names)
         raise ValueError(
             f"store={str(folder)!r} holds chains of another run:\n{lines}\n"
             f"Give another folder, or repeat the call that began this one; nothing was changed."
         )
     now = _io.versions("numpyro", "blackjax")
-    moved = [f"{name} {was} -> {now[name]}" for name, was in header["versions"].items() if now.get(name, was) != was]
+    moved = [f"{name} {was} -> {now[name]}" for name, was in was_made.items() if now.get(name, was) != was]
     if moved:
         warnings.warn(
             f"store={str(folder)!r} was begun with other versions ({', '.join(moved)}); "
@@ -115,23 +121,34 @@ def load_chains(folder: str | Path) -> Posterior:
         ValueError: no chunk of draws is finished yet.
     """
     folder = Path(folder)
-    _, header, arrays = _io.read(folder / SETTINGS)
-    run, saved = header["run"], ChainStore(folder).read()
+    header, arrays = _part(folder / SETTINGS)
+    saved = ChainStore(folder).read()
     if not saved.pieces:
         raise ValueError(
             f"the chains in {folder} have no finished draws yet ({saved.warmed} steps of warm-up are done)"
         )
-    z, energy = (np.concatenate([piece[name] for piece in saved.pieces], 1) for name in ("z", "potential_energy"))
-    stats = {
-        name: np.concatenate([piece["stats"][name] for piece in saved.pieces], 1) for name in saved.pieces[0]["stats"]
-    }
+    with _io.rebuilding(folder / SETTINGS, header):
+        return _posterior(header, arrays.get("x_o"), saved)
+
+
+def _posterior(header: Mapping[str, Any], x_o: np.ndarray | None, saved: Saved) -> Posterior:
+    run, pieces = header["run"], saved.pieces
+    z, energy = (np.concatenate([piece[name] for piece in pieces], 1) for name in ("z", "potential_energy"))
+    stats = {name: np.concatenate([piece["stats"][name] for piece in pieces], 1) for name in pieces[0]["stats"]}
     prior = Prior.from_spec(run["prior"])
     theta, log_prob = sampled_theta(prior, z, energy)
     info = {"method": run["method"], "kernel": run["kernel"], "num_warmup": run["num_warmup"], "key": run["key"]}
     info |= {"divergences": int(stats["diverging"].sum()), "versions": header["versions"]}
     leaves = {name: np.asarray(value) for name, value in theta.items()}
-    x_o = arrays.get("x_o")
     return Posterior(leaves, np.asarray(log_prob), stats, x_o, prior, None, info, saved.state)
+
+
+def _part(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of one file of a store of chains."""
+    kind, header, arrays = _io.read(path)
+    if kind != "chains":
+        raise ValueError(f"{path} holds a {kind!r}; expected a file of the folder that sample_mcmc(store=...) wrote")
+    return header, arrays
 
 
 def numbers(x_o: Any) -> np.ndarray | None:

@@ -1,0 +1,98 @@
+"""`vbinfer simulate`, `status` and `merge`: the draws of a study in parts, and how far it is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import small_study
+
+import vbinfer as vb
+from vbinfer.cli.main import main
+from vbinfer.cli.status import status
+from vbinfer.infer.npe import NPE
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*args, cwd):
+    return subprocess.run(
+        [sys.executable, "-c", "import sys; from vbinfer.cli.main import main; sys.exit(main())", *args],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=500,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("study")
+    small_study.make(place)
+    return place
+
+
+def test_parts_that_ran_apart_are_the_store_of_one_run_and_status_counts_them(folder):
+    two = command("simulate", "study.toml", "--shard", "2/2", "--out", "parts", cwd=folder)
+    assert two.returncode == 0, two.stderr
+    assert "128 draws" in two.stdout
+    assert "128 of 256 draws in 2 shards" in status(folder / "parts")
+    one = command("simulate", "study.toml", "--shard", "1/2", "--out", "parts", "--quiet", cwd=folder)
+    assert (one.returncode, one.stdout) == (0, ""), one.stderr
+    whole = command("simulate", "study.toml", "--out", "whole", cwd=folder)
+    assert whole.returncode == 0, whole.stderr
+    assert "about" in whole.stdout  # what it will cost, before it starts
+    for path in (folder / "whole" / "store").glob("*.npz"):
+        assert path.read_bytes() == (folder / "parts" / "store" / path.name).read_bytes()
+    assert "256 of 256 draws in 4 shards" in status(folder / "parts")
+    assert "training" not in status(folder / "parts")
+
+
+def test_status_says_how_far_training_is_and_what_is_over(tmp_path, capsys):
+    (tmp_path / "run.json").write_text('{"draws": 300}')
+    prior, key = vb.Prior({"a": dist.Uniform(0.0, 1.0)}), jax.random.key(0)
+    draws = vb.Draws.from_arrays({"a": np.linspace(0, 1, 300)}, np.linspace(0, 2, 300)[:, None])
+    estimator = NPE(density=vb.MDN(), training=vb.Training(max_epochs=3))
+    amortized, _ = estimator.fit(draws, prior, key=key, checkpoint=tmp_path / "training.npz")
+    assert "3 epochs so far" in status(tmp_path)
+    amortized.save(tmp_path / "estimator.npz")
+    amortized.sample(draws.x[3], n=70, key=key).save(tmp_path / "posterior.npz")
+    (tmp_path / "report.json").write_text(json.dumps({"verdict": "warn"}))
+    assert main(["status", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    for words in ("training     done", "posterior    1 x 70 draws", "verdict      warn"):
+        assert words in said
+
+
+def test_merge_joins_the_stores_of_one_study(folder, tmp_path, capsys):
+    source = str(folder / "whole" / "store")
+    assert main(["merge", str(tmp_path / "all"), source, source]) == 0
+    assert "256 draws" in capsys.readouterr().out
+    for path in (tmp_path / "all").glob("*.npz"):
+        assert path.read_bytes() == (Path(source) / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status", "nowhere"], "there is no folder 'nowhere'; give the [output] dir of a run, or a store"),
+        (["status", "."], "holds nothing of a run yet; `vbinfer run study.toml --out"),
+        (["merge", "new", "nowhere"], "has no readable manifest.json"),
+    ],
+)
+def test_mistakes(folder, arguments, said, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(arguments) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "3", "1/", "-1/2", "1.5/2"])
+def test_a_part_that_is_none(shard, capsys):
+    with pytest.raises(SystemExit):
+        main(["simulate", "study.toml", f"--shard={shard}"])
+    assert f"'{shard}' was given; expected I/N with I from 1 to N, such as 3/8" in capsys.readouterr().err

@@ -1,0 +1,130 @@
+"""Arrays from npz and npy files that anybody may have written: sizes are compared before anything is unpacked.
+
+No code runs (arrays of Python objects are refused) and nothing is unpacked to disk, so that a member called `../x` is
+a name like any other.
+"""
+
+import errno
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Protocol, runtime_checkable
+
+import numpy as np
+
+LIMIT = 2**32
+"""Bytes that a file may unpack to, or its own size where that is more: a small file that claims more is a trap."""
+MEMBERS = 10_000
+"""Members that an archive may list."""
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_LONGEST_HEADER = 10_000  # characters of an npy header, as NumPy bounds it
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Bytes to read, as files and members of archives are."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+    def seek(self, offset: int, /) -> int: ...
+    def tell(self) -> int: ...
+
+
+def load(path: str | Path, limit: int = LIMIT) -> np.ndarray | dict[str, np.ndarray]:
+    """The array of an npy file, or the arrays of an npz by name.
+
+    Raises:
+        ValueError: anything else, with the reason (callers add the name of the file and what to do).
+        OSError: the machine's own troubles: no such file, no permission, too many open files.
+    """
+    with open(path, "rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        if start.startswith(b"PK"):
+            return arrays(file, limit)
+        with understood():
+            return _array(file, os.fstat(file.fileno()).st_size)
+
+
+def arrays(file: IO[bytes], limit: int = LIMIT, only: str | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an open npz, or just the one called `only`; raises as `load` does."""
+    with understood(), zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        check_members(members, max(limit, os.fstat(file.fileno()).st_size))
+        found = {}
+        for member in members:
+            if not member.filename.endswith(".npy"):
+                raise ValueError(f"its member {member.filename!r} is no array")
+            name = member.filename.removesuffix(".npy")
+            if only not in (None, name):
+                continue
+            with archive.open(member) as stream:
+                found[name] = _array(stream, member.file_size)
+                if stream.read(1):  # reads to the end, where the checksum of the member is compared
+                    raise ValueError(f"its member {member.filename!r} is longer than its array")
+        return found
+
+
+def check_members(members: list[zipfile.ZipInfo], limit: int) -> None:
+    """Refuse an archive before anything of it is unpacked.
+
+    Raises:
+        ValueError: too many members, two of one name, an encrypted one, or more bytes than `limit` when unpacked.
+    """
+    if len(members) > MEMBERS:
+        raise ValueError(f"it lists {len(members):,} members, and {MEMBERS:,} are the most that are read")
+    names = [member.filename for member in members]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ValueError(f"it has two members called {twice[0]!r}")
+    for member in members:
+        if member.flag_bits & 0x1:
+            raise ValueError(f"its member {member.filename!r} is encrypted")
+    total = sum(member.file_size for member in members)
+    if total > limit:
+        raise ValueError(f"it claims to unpack to {total:,} bytes, and {limit:,} are the most that are read")
+
+
+def _array(stream: Stream, size: int) -> np.ndarray:
+    """One array from a stream of `size` bytes, once its header claims no more and no less than these."""
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"it is in npy format {version[0]}.{version[1]}")
+    shape, _, dtype = _HEADERS[version](stream, max_header_size=_LONGEST_HEADER)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are code as much as data")
+    claimed, held = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    if min(shape, default=0) < 0 or dtype.itemsize == 0 or claimed != held:
+        raise ValueError(f"it claims {list(shape)} of {dtype}, {claimed:,} bytes, and holds {held:,}")
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False, max_header_size=_LONGEST_HEADER)
+
+
+def bounded(stream: Stream, limit: int) -> bytes:
+    """What a stream has, or a byte more than `limit` of it; memory grows with what is there, not with the limit."""
+    blocks, total = [], 0
+    while total <= limit and (block := stream.read(2**20)):
+        blocks.append(block)
+        total += len(block)
+    return b"".join(blocks)[: limit + 1]
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Inside, whatever zipfile and NumPy raise over bytes that they do not understand becomes ValueError.
+
+    A trouble of the machine stays what it is: a file that cannot be read now is not a damaged one.
+    """
+    try:
+        yield
+    except (ValueError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # a seek to before the start, where offsets are damaged
+            raise
+        raise ValueError(f"it cannot be unpacked: {error}") from error
+    except Exception as error:  # BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, SyntaxError, ...
+        raise ValueError(f"it cannot be unpacked: {error}") from error

@@ -1,0 +1,104 @@
+"""`vbinfer status`: how far a run is, a line per stage, from what lies in its folder; also while it runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from vbinfer import _io
+from vbinfer.cli.folder import CALIBRATION, ESTIMATOR, POSTERIOR, TRAINING, read_plan
+from vbinfer.execute.manifest import MANIFEST
+from vbinfer.infer.mcmc.store import SETTINGS, ChainStore
+from vbinfer.infer.stores import StoreStatus
+
+
+def status(folder: str | Path) -> str:
+    """Lines for the folder of a run, of a store or of chains.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: nothing of vbinfer in it, or something damaged.
+    """
+    out = Path(folder)
+    if not out.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(out)!r}; give the [output] dir of a run, or a store")
+    if (out / MANIFEST).is_file():
+        return _store(out, None)
+    if (out / SETTINGS).is_file():
+        return _chains(out)
+    plan = read_plan(out)
+    lines = [
+        ("simulation", _store(out / "store", plan.get("draws"))),
+        ("training", _training(out)),
+        ("posterior", _posterior(out)),
+        ("calibration", _calibration(out, plan.get("held_out"))),
+        ("verdict", _verdict(out)),
+    ]
+    found = [(name, words) for name, words in lines if words]
+    if not found:
+        raise ValueError(f"{str(out)!r} holds nothing of a run yet; `vbinfer run study.toml --out {out}` begins one")
+    return "\n".join([str(out), *(f"  {name:<12} {words}" for name, words in found)])
+
+
+def _store(folder: Path, wanted: int | None) -> str:
+    if not (folder / MANIFEST).is_file():
+        return ""
+    found = StoreStatus.of(folder)
+    many = f"{found.draws:,}" if wanted is None else f"{min(found.draws, wanted):,} of {wanted:,}"
+    words = f"{many} draws in {found.shards:,} shards, {found.bytes / 1e6:,.1f} MB"
+    if found.draws:
+        words += f", {100 * found.failed / found.draws:.3g} % failed"
+    if np.isfinite(found.age):
+        words += f"; last shard {_ago(found.age)} ago"
+    if found.rate > 0:
+        words += f", {found.rate:,.3g} draws/s"
+        if wanted is not None and wanted > found.draws:
+            words += f", about {_ago((wanted - found.draws) / found.rate)} left at that rate"
+    return words
+
+
+def _ago(seconds: float) -> str:
+    for size, unit, most in ((1, "s", 120), (60, "min", 7_200), (3_600, "h", 172_800)):
+        if seconds < most:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def _training(out: Path) -> str:
+    if (out / ESTIMATOR).is_file():
+        return "done"
+    if not (out / TRAINING).is_file():
+        return ""
+    return f"{len(_io.read(out / TRAINING)[2]['curves']):,} epochs so far"
+
+
+def _posterior(out: Path) -> str:
+    if not (out / POSTERIOR).is_file():
+        return ""
+    found = _io.load(out / POSTERIOR)
+    return f"{found.num_chains:,} x {found.num_samples:,} draws"
+
+
+def _calibration(out: Path, wanted: int | None) -> str:
+    if (out / CALIBRATION).is_file():
+        return f"done: {_io.load(out / CALIBRATION).verdict}"
+    place = out / "calibration"
+    simulated = _store(place / "held-out", wanted)
+    asked = sum(len(_io.read(path)[2].get("rows", ())) for path in place.glob("chunk-*.npz"))
+    return "; ".join(words for words in (simulated, f"{asked:,} asked about" if asked else "") if words)
+
+
+def _verdict(out: Path) -> str:
+    try:
+        return str(json.loads((out / "report.json").read_text(encoding="utf-8"))["verdict"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _chains(folder: Path) -> str:
+    saved = ChainStore(folder).read()
+    if not saved.pieces:
+        return f"{folder}: {saved.warmed:,} steps of warm-up"
+    chains, _ = saved.pieces[0]["potential_energy"].shape
+    draws = sum(piece["potential_energy"].shape[1] for piece in saved.pieces)
+    return f"{folder}: {chains:,} chains of {draws:,} draws so far, warm-up done ({saved.warmed:,} steps)"

@@ -1,0 +1,39 @@
+"""What the command line says when it cannot go on: one sentence, and what to do."""
+
+import contextlib
+import os
+import sys
+
+from vbinfer import _io
+
+EXPECTED = (ValueError, TypeError, RuntimeError, OSError, MemoryError, ImportError)
+"""Errors of input and machine; any other is a mistake in vbinfer, and shows its traceback."""
+
+
+def said(error: BaseException) -> str:
+    """The sentence for an error."""
+    if isinstance(error, BrokenPipeError):
+        return "nobody reads the output any more; what was finished is kept, and the same command with --quiet goes on"
+    if isinstance(error, MemoryError):
+        return "the memory is full; use fewer --cores, or close other programs, and repeat the command, which goes on"
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.filename is None:
+            return error.strerror or str(error)
+        return f"{error.filename}: {(error.strerror or '').lower()}; {_io.remedy(error)}"
+    return str(error)
+
+
+def say(words: str) -> None:
+    """A line on stderr; silence where that is closed too."""
+    with contextlib.suppress(OSError, ValueError):
+        print(words, file=sys.stderr, flush=True)
+
+
+def let_go_of_stdout(error: BaseException) -> None:
+    """Where its reader is gone: point standard output at nothing, or Python complains once more as it ends."""
+    if not isinstance(error, BrokenPipeError):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)

@@ -1,0 +1,224 @@
+"""Do several methods give one posterior: the same question asked of NPE, NUTS, SMC, ..."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vbinfer._tree import flat_names
+from vbinfer._typing import PRNGKey
+from vbinfer.diagnostics.calibration.asking import worth
+from vbinfer.diagnostics.contraction import in_z, like_prior
+from vbinfer.diagnostics.lights import CLEAR, LEVEL, AbstractResult, Light, listed, worst
+from vbinfer.diagnostics.swaps import fit_labellings
+from vbinfer.diagnostics.twosample import c2st
+from vbinfer.execute.lanes import as_key, key_words
+from vbinfer.infer.posterior import Posterior
+from vbinfer.priors.prior import Prior
+
+_MOST, _FEWEST, _FEW = 1_000, 50, 200
+_RELABELLED = 199
+C2ST_WARN, C2ST_FAIL = 0.6, 0.7
+MEAN_WARN, MEAN_FAIL = 0.25, 0.5
+"""Differences of means in sds."""
+SD_WARN, SD_FAIL = 1.25, 1.5
+"""Ratios of sds, whichever is larger."""
+
+
+class Pair(NamedTuple):
+    """Two methods compared, on the same number of draws."""
+
+    first: str
+    second: str
+    c2st: float
+    """Accuracy of a classifier that tells their draws apart: 0.5 if it cannot, 1 if they are disjoint."""
+    p: float
+    """That draws so unlike come from one distribution: rank among relabelled draws."""
+    mean_difference: np.ndarray
+    """(mean of the first - mean of the second) / sd `[D]`, sd the root mean square of both."""
+    sd_ratio: np.ndarray
+    """sd of the first / sd of the second `[D]`."""
+    light: Light
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement(AbstractResult):
+    """Result of `vb.agreement`.
+
+    Attributes:
+        verdict: the worst light of a pair.
+        findings: a sentence per pair, the worst first.
+        names: of the D coordinates.
+        methods: what was compared.
+        pairs: one `Pair` for each two of them.
+        num_draws: draws of each method that were compared.
+    """
+
+    verdict: Light
+    findings: tuple[str, ...]
+    names: tuple[str, ...]
+    methods: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    num_draws: int
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The numbers, JSON-able."""
+        rows = [
+            row._asdict() | {"mean_difference": row.mean_difference.tolist(), "sd_ratio": row.sd_ratio.tolist()}
+            for row in self.pairs
+        ]
+        return {"names": list(self.names), "methods": list(self.methods), "pairs": rows, "num_draws": self.num_draws}
+
+
+def agreement(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key: PRNGKey) -> Agreement:
+    """Whether several methods give the same posterior of one observation.
+
+    Each two are compared in z, where the prior is standard normal (without a prior, in theta): by `vb.c2st`, by means
+    and sds of each coordinate, and by a p-value. This is the rank of a second classifier, which is refitted after
+    draws of both were exchanged at random, exact for independent draws; chains are thinned to their effective number,
+    1,000 at most. Methods that differ at all differ certainly with enough draws: a light needs a difference that
+    matters and is no chance.
+
+    - `fail`: p < 0.01, and C2ST above 0.7, means 0.5 sd apart, or an sd 1.5 times the other;
+    - `warn`: p < 0.05, and C2ST above 0.6, means 0.25 sd apart, or an sd 1.25 times the other.
+
+    Methods that share a fault agree on it: two networks trained on one set of draws, any two with one wrong simulator.
+    It says nothing of which is right: `vb.calibrate` and `vb.posterior_sbc` do. Thin tails are hardly looked at.
+
+    Args:
+        posteriors: name to posterior of the same parameters and x_o, two or more.
+        prior: their prior; by default that of the first posterior that has one.
+        key: decides which draws are compared and how they are exchanged.
+
+    Raises:
+        TypeError: a value that is no posterior.
+        ValueError: fewer than two, other parameters or another x_o, a constant parameter, draws that are not finite or
+            worth fewer than 50 independent ones.
+
+    Lueckmann et al. 2021, AISTATS, doi:10.48550/arXiv.2101.04653 (C2ST between posteriors).
+
+    Example:
+        >>> import jax, numpy as np, vbinfer as vb
+        >>> rng = np.random.default_rng(0)
+        >>> npe, nuts = (vb.Posterior({"G": rng.normal(size=(1, 300))}) for _ in range(2))
+        >>> vb.agreement({"NPE": npe, "NUTS": nuts}, key=jax.random.key(0)).verdict
+        'pass'
+    """
+    key = as_key(key)
+    known = _checked(posteriors)
+    prior = prior if prior is not None else next((p.prior for p in known.values() if p.prior is not None), None)
+    names, rows = _coordinates(known, prior)
+    independent = {name: int(worth(p, p.num_chains * p.num_samples)) for name, p in known.items()}
+    least = min(independent, key=lambda name: independent[name])
+    count = min(_MOST, independent[least])
+    if count < _FEWEST:
+        raise ValueError(
+            f"the draws of {least} are worth {count} independent ones; at least {_FEWEST} are needed, 1,000 are "
+            "wanted: run longer chains"
+        )
+    rng = np.random.default_rng(key_words(key))
+    drawn = {name: row[rng.permutation(len(row))[:count]] for name, row in rows.items()}
+    moments = {name: (row.mean(axis=0), row.std(axis=0, ddof=1)) for name, row in rows.items()}
+    pairs = [_pair(a, b, drawn, moments, rng) for a, b in itertools.combinations(known, 2)]
+    pairs.sort(key=lambda row: (("fail", "warn", "pass").index(row.light), -row.c2st))
+    light, said = worst(row.light for row in pairs), [_sentence(row, names) for row in pairs]
+    idle = [name for name, row in drawn.items() if prior is not None and like_prior(row)]
+    if idle:
+        said.append(f"nothing learned: the posterior of {listed(idle)} is the prior")
+        light = worst([light, "warn"])
+    if len({np.shape(p.x_o) for p in known.values() if p.x_o is not None}) > 1:
+        said.append("they do not condition on the same numbers: what features leave out makes a right posterior wider")
+    if count < _FEW:
+        said.append(f"{count} independent draws of each are few: only gross differences can be seen")
+        light = worst([light, "warn"])
+    return Agreement(light, tuple(said), names, tuple(known), tuple(pairs), count)
+
+
+def _pair(
+    a: str,
+    b: str,
+    drawn: Mapping[str, np.ndarray],
+    moments: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    rng: np.random.Generator,
+) -> Pair:
+    first, second = drawn[a], drawn[b]
+    (mean_a, sd_a), (mean_b, sd_b) = moments[a], moments[b]
+    sd = np.sqrt(0.5 * (sd_a**2 + sd_b**2))
+    difference, ratio = (mean_a - mean_b) / sd, sd_a / sd_b
+    told = c2st(first, second)
+    scaled = [(row - mean_a) / sd for row in (first, second)]
+    n = len(first)
+    labels = np.concatenate([np.ones((n, 1)), rng.choice([-1.0, 1.0], (n, _RELABELLED))], axis=1)
+    gain = fit_labellings(scaled[0], scaled[1], first[:1], labels, np.full(n, 1.0 / n), rng).gain
+    p = float((1 + np.sum(gain[1:] >= gain[0])) / len(gain))
+    far, wide = np.abs(difference).max(), np.maximum(ratio, 1.0 / ratio).max()
+    light: Light = "pass"
+    if p < LEVEL and (told > C2ST_WARN or far > MEAN_WARN or wide > SD_WARN):
+        light = "warn"
+    if p < CLEAR and (told > C2ST_FAIL or far > MEAN_FAIL or wide > SD_FAIL):
+        light = "fail"
+    return Pair(a, b, told, p, difference, ratio, light)
+
+
+def _sentence(row: Pair, names: tuple[str, ...]) -> str:
+    i = int(np.argmax(np.abs(row.mean_difference)))
+    j = int(np.argmax(np.abs(np.log(row.sd_ratio))))
+    far, ratio = abs(row.mean_difference[i]), row.sd_ratio[j]
+    if row.light == "pass":
+        return (
+            f"{row.first} and {row.second} agree: C2ST {row.c2st:.2f} (p = {row.p:.2g}); largest mean difference "
+            f"{far:.2f} sd ({names[i]}), largest ratio of sds {max(ratio, 1.0 / ratio):.2f} ({names[j]})"
+        )
+    how = "differ" if row.light == "warn" else "disagree"
+    higher = row.first if row.mean_difference[i] > 0 else row.second
+    wider = row.first if ratio > 1 else row.second
+    times = max(ratio, 1.0 / ratio)
+    return (
+        f"{row.first} and {row.second} {how}: C2ST {row.c2st:.2f} (p = {row.p:.2g}); {higher} has the mean of "
+        f"{names[i]} higher by {far:.2f} sd, {wider} the sd of {names[j]} {times:.2f} times as large: "
+        "not both are right; look at the convergence of each, at several modes, and at the calibration of the network"
+    )
+
+
+def _checked(posteriors: Mapping[str, Any]) -> dict[str, Posterior]:
+    if not isinstance(posteriors, Mapping):
+        given = type(posteriors).__name__
+        raise TypeError(f'posteriors is a {given}; write vb.agreement({{"NPE": posterior, "NUTS": other}}, key=key)')
+    if len(posteriors) < 2:
+        raise ValueError(f"{len(posteriors)} posterior was given; give two or more, by name of their methods")
+    for name, one in posteriors.items():
+        if not isinstance(one, Posterior):
+            raise TypeError(f"{name!r} is a {type(one).__name__}; expected a vb.Posterior")
+    known = {str(name): one for name, one in posteriors.items()}
+    lead = next(iter(known))
+    for name, one in known.items():
+        if one.shapes != known[lead].shapes:  # as dictionaries: in any order
+            raise ValueError(f"{lead} is over {known[lead].shapes} and {name} over {one.shapes}; compare the same")
+        if not all(np.isfinite(value).all() for value in one.theta.values()):
+            raise ValueError(f"the draws of {name} hold NaN or infinite numbers; leave these out, and say so")
+    seen = {name: one.x_o for name, one in known.items() if one.x_o is not None}
+    for name, x_o in seen.items():
+        other = next(iter(seen))
+        if x_o.shape == seen[other].shape and not np.allclose(x_o, seen[other], rtol=1e-5):
+            raise ValueError(f"{other} and {name} have different x_o; compare posteriors of one observation")
+    return known
+
+
+def _coordinates(known: Mapping[str, Posterior], prior: Prior | None) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Names and draws `[n, D]` of each, in z where the prior is known."""
+    lead = next(iter(known.values()))
+    paths, names = lead.theta if prior is None else prior.shapes, lead.names
+    rows = {name: Posterior({path: p.theta[path] for path in paths}).ravel().astype(float) for name, p in known.items()}
+    if prior is not None:
+        if prior.shapes != lead.shapes:
+            raise ValueError(f"prior is over {prior.shapes} and the posteriors over {lead.shapes}; give their prior")
+        names = flat_names(prior.z_shapes)
+        rows = {name: in_z(prior, row) for name, row in rows.items()}
+    for name, row in rows.items():
+        still = [names[i] for i in np.flatnonzero(row.std(axis=0) <= 1e-12)]
+        if still:
+            raise ValueError(f"{listed(still)} is constant in {name}; leave it out of the comparison")
+    return names, rows

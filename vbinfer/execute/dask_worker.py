@@ -1,0 +1,151 @@
+"""The workers' side of `Dask`: the function of a run, loaded once, under the JAX settings of whoever asked.
+
+Nothing here imports JAX before an item comes: schedulers import this module too, and XLA counts threads when it starts.
+"""
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import logging
+import os
+import pickle
+import platform
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, final
+
+from distributed import Worker, WorkerPlugin, get_worker
+
+from vbinfer.execute.worker import outcome
+
+Message = tuple[Any, ...]
+"""As those of `worker.serve`, and `("mismatch", what differs)`."""
+
+_LOCAL, _THREADS = threading.local(), itertools.count()
+
+
+@final
+class Shipment(WorkerPlugin):
+    """A function, pickled, with the settings of JAX and the versions it needs.
+
+    As a plugin it is sent to every worker once, by the scheduler, also to those that join later, and is gone from all
+    of them when the run is over.
+    """
+
+    def __init__(self, payload: bytes, config: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+        self._payload, self._config, self._versions = payload, dict(config), dict(versions)
+        self._fn: Any = None
+
+    def setup(self, worker: Worker) -> None:
+        """Called where it arrives; a lock cannot be sent."""
+        self._lock = threading.Lock()
+
+    def run(self, position: int, item: bytes) -> Message:
+        """What the function makes of an item, or why it could not be asked."""
+        differ = [f"{name} {has} instead of {wants}" for name, wants, has in _unequal(self._versions, versions())]
+        if differ:
+            return "mismatch", ", ".join(differ)
+        with _under(self._config):
+            try:
+                fn, item = self._loaded(), pickle.loads(item)
+            except Exception:
+                return "unloadable", traceback.format_exc()
+            return outcome(fn, position, item, _device())
+
+    def _loaded(self) -> Any:
+        with self._lock:
+            if self._fn is None:
+                self._fn = pickle.loads(self._payload)
+            return self._fn
+
+
+def run_item(name: str, position: int, item: bytes) -> tuple[str, Message]:
+    """The task that Dask runs: where it ran, and what came of it."""
+    worker = get_worker()
+    shipment = worker.plugins.get(name)
+    message = ("missing",) if shipment is None else shipment.run(position, item)  # pyright: ignore[reportAttributeAccessIssue]
+    return f"worker {worker.address} (process {os.getpid()})", message
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """What has to be the same on both sides for the same numbers, and for functions to be understood."""
+    from vbinfer import _io
+
+    return {"Python": ".".join(platform.python_version_tuple()[:2]), **_io.versions()}
+
+
+def _unequal(wanted: Mapping[str, str], here: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    return [(name, value, here.get(name, "none")) for name, value in wanted.items() if here.get(name) != value]
+
+
+@contextlib.contextmanager
+def _under(config: Mapping[str, Any]) -> Iterator[None]:
+    """The settings of JAX of another process, in this thread alone: other runs may share the worker."""
+    import jax
+
+    from vbinfer.execute.executor import enable_x64
+
+    with contextlib.ExitStack() as stack:
+        for name, value in config.items():
+            if getattr(jax.config, name, value) == value:
+                continue
+            short = name.removeprefix("jax_")
+            if short == "enable_x64":
+                stack.enter_context(enable_x64(value))
+            elif hasattr(jax, short):
+                stack.enter_context(getattr(jax, short)(value))
+            else:  # jax_random_seed_offset has no context
+                jax.config.update(name, value)
+        yield
+
+
+def _device() -> Any:
+    """A device of this process; threads take them in turn."""
+    import jax
+
+    if not hasattr(_LOCAL, "number"):
+        _LOCAL.number = next(_THREADS)
+    devices = jax.local_devices()
+    return devices[_LOCAL.number % len(devices)]
+
+
+def serve() -> None:
+    """Be a worker with one thread, on one core, until stdin ends.
+
+    Says on stdout when it is ready; what the simulator prints goes to stderr. It never outlives the process that holds
+    the other end of stdin, also in the middle of an item.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    incoming, outgoing = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    setup = pickle.load(incoming)
+    if setup["core"] is not None:
+        os.sched_setaffinity(0, {setup["core"]})
+    threading.Thread(target=_end_with, args=(incoming,), daemon=True).start()
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    asyncio.run(_work(setup["scheduler"], setup["folder"], outgoing))
+
+
+def _end_with(incoming: BinaryIO) -> None:
+    incoming.read()
+    os._exit(0)
+
+
+async def _work(scheduler: str, folder: str, outgoing: BinaryIO) -> None:
+    worker = Worker(
+        scheduler,
+        nthreads=1,
+        host="127.0.0.1",
+        memory_limit=0,  # none: a worker that pauses for want of memory would be a run that stands still
+        local_directory=folder,
+        dashboard=False,
+    )
+    async with worker:
+        outgoing.write(b"ready\n")
+        outgoing.close()
+        await worker.finished()

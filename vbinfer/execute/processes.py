@@ -1,0 +1,106 @@
+"""What another process is given before it can run anything of ours: an environment, settings of JAX, a function."""
+
+import io
+import os
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+CONFIG = (
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_random_seed_offset",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_debug_nans",
+    "jax_debug_infs",
+    "jax_disable_jit",
+)
+"""Settings of JAX that change numbers or errors; a worker has those of its parent, of its thread too."""
+
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "1",
+    "NPROC": "1",  # the threads XLA starts, where a process cannot be pinned
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+_START = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {} import serve; serve()"
+"""A program of its own: the script, notebook or shell that asked for workers is not run again, guarded or not."""
+
+
+def launch(module: str, stdout: int | None = None) -> "subprocess.Popen[bytes]":
+    """A new Python that runs `serve()` of a module once it has read the import path, `folders()`, from its stdin."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    kept = [flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count")]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", _START.format(module)],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        env={**os.environ, **ENVIRONMENT, "XLA_FLAGS": " ".join(kept)},
+    )
+
+
+def folders() -> list[str]:
+    """Where this process imports from, for another that starts in any folder."""
+    return [os.path.abspath(folder) for folder in sys.path]
+
+
+def settings() -> dict[str, Any]:
+    """The settings of JAX in this thread that another process needs."""
+    return {name: getattr(jax.config, name) for name in CONFIG if hasattr(jax.config, name)}
+
+
+def cores() -> list[int]:
+    """The cores that this process may use; none where the system cannot say or cannot pin."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+
+
+def ship(fn: Any) -> bytes:
+    """A function as bytes, or a TypeError that says what cannot be sent."""
+    try:
+        return pickled(fn)
+    except Exception as error:
+        raise TypeError(
+            f"what should run cannot be sent to a worker process ({type(error).__name__}: {error}). A simulator for "
+            f"other processes is a function or an object that holds arrays, numbers, functions and other such "
+            f"objects; make open files, locks and connections inside it, or write executor=vb.Local()"
+        ) from error
+
+
+def pickled(value: Any) -> bytes:
+    """Pickle by value what a new process cannot import: the functions of a script, of a notebook, of a function."""
+    import cloudpickle
+
+    buffer = io.BytesIO()
+    pickler = cloudpickle.Pickler(buffer)
+    pickler.dispatch_table = {**pickler.dispatch_table, type(jax.random.key(0)): _reduce_key}
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+def _reduce_key(key: Any) -> tuple[Any, ...]:
+    return _key, (np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key)))
+
+
+def _key(words: np.ndarray, impl: str) -> Any:
+    return jax.random.wrap_key_data(jnp.asarray(words), impl=impl)
+
+
+def unloadable(trace: str) -> TypeError:
+    """What to raise when a worker could not load the function that it was sent."""
+    last = trace.strip().splitlines()[-1]
+    error = TypeError(
+        f"what should run was sent to a worker process but could not be loaded there ({last}). Define it in the "
+        f"script, or in a module that another Python can import, or write executor=vb.Local()"
+    )
+    error.add_note(trace)
+    return error
