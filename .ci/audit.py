@@ -17,8 +17,8 @@ ACCEPTED: dict[str, str] = {}
 _PATIENCE = 300.0
 
 
-def ask(*arguments: str, patience: float = _PATIENCE) -> list[dict[str, Any]]:
-    """The packages that pip-audit was answered about, each with its `vulns`.
+def ask(*arguments: str, patience: float = _PATIENCE) -> tuple[list[dict[str, Any]], int]:
+    """The packages that pip-audit was answered about, each with its `vulns`, and the number of the others.
 
     Raises:
         RuntimeError: pip-audit itself failed.
@@ -31,7 +31,8 @@ def ask(*arguments: str, patience: float = _PATIENCE) -> list[dict[str, Any]]:
         raise RuntimeError(f"no answer within {patience:g} s") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1]) from error
-    return [one for one in found if "skip_reason" not in one]
+    asked = [one for one in found if "skip_reason" not in one]
+    return asked, len(found) - len(asked)
 
 
 def service_answers() -> bool:
@@ -39,7 +40,8 @@ def service_answers() -> bool:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "canary.txt")
         file.write_text(CANARY + "\n", encoding="utf-8")
-        return any(one["vulns"] for one in ask("--no-deps", "--disable-pip", "-r", str(file), patience=30.0))
+        asked, _ = ask("--no-deps", "--disable-pip", "-r", str(file), patience=30.0)
+        return any(one["vulns"] for one in asked)
 
 
 def main() -> int:
@@ -48,7 +50,7 @@ def main() -> int:
         if not service_answers():
             print(f"audit: not done, the service knows nothing of {CANARY}; run it where pypi.org answers")
             return 0
-        asked = ask("--local", "--skip-editable")
+        asked, skipped = ask("--local", "--skip-editable")
     except RuntimeError as error:
         print(f"audit: not done, pip-audit says: {error}")
         return 0
@@ -56,7 +58,7 @@ def main() -> int:
     for one, v in bad:
         remedy = f"upgrade to {' or '.join(v['fix_versions'])}" if v.get("fix_versions") else "no version mends it yet"
         print(f"{one['name']} {one['version']}: {v['id']} ({', '.join(v.get('aliases', []))}); {remedy}")
-    print(f"audit: {len(asked)} packages, {len(bad)} vulnerabilities")
+    print(f"audit: {len(asked)} packages, {len(bad)} vulnerabilities; {skipped} packages are not known there")
     return 1 if bad else 0
 
 

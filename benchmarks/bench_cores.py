@@ -58,8 +58,8 @@ def clocked(fn: Callable[[Any, Any], Any]) -> Callable[[Any, Any], tuple[Any, in
     return run
 
 
-def measure(executor: Clocked, n: int) -> dict[str, float]:
-    """Seconds of `n` draws and CPU seconds per draw."""
+def measure(executor: Clocked, n: int, steps: int = STEPS) -> dict[str, float]:
+    """Seconds of `n` draws of so many steps, and CPU seconds per draw."""
     import jax
     import numpyro.distributions as dist
 
@@ -73,7 +73,7 @@ def measure(executor: Clocked, n: int) -> dict[str, float]:
         noise=vb.noise.Additive(sigma=0.01),
         monitors={"bold": vb.monitors.BalloonWindkessel("S", period=720.0)},
     )
-    forward = vb.ForwardModel(sim, t1=float(STEPS), summary=vb.Summary(period=720.0, fc=vb.features.fc_stat))
+    forward = vb.ForwardModel(sim, t1=float(steps), summary=vb.Summary(period=720.0, fc=vb.features.fc_stat))
     prior = vb.Prior({"coupling.G": dist.Uniform(0.0, 0.5)})
     draws = vb.sample_prior_predictive(
         prior, forward, n=n + executor._warm * LANE, key=jax.random.key(0), executor=executor, progress=False

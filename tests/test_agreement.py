@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import binom, norm
 
 import vbinfer as vb
+from vbinfer.diagnostics.agreement import _checked
 from vbinfer.diagnostics.modes import find_modes
 from vbinfer.infer.posterior import Posterior
 
@@ -159,8 +160,6 @@ def test_another_prior_is_named():
     with pytest.raises(ValueError, match=r"prior is over \{'g': \(\)\}"):
         vb.agreement({"a": made(0), "b": made(1)}, prior=other, key=jax.random.key(0))
     with pytest.raises(TypeError, match=r'write vb\.agreement\(\{"NPE": posterior'):
-        from vbinfer.diagnostics.agreement import _checked
-
         _checked([made(0), made(1)])
 
 

@@ -1,6 +1,10 @@
 """The file format: exact round trips, all-or-nothing writes, and what is refused."""
 
+import os
 import pickle
+import platform
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -104,3 +108,21 @@ def test_every_damaged_byte_is_noticed_or_harmless(tmp_path):
         with pytest.raises(ValueError, match="damaged"):
             _io.read(path)
     assert noticed > len(x.tobytes())
+
+
+def test_what_a_killed_process_left_unfinished_is_swept_by_the_next_write_of_that_file(tmp_path):
+    """Every kill once left a hidden file of up to the size of a shard."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    node = platform.node()
+    gone = tmp_path / f".a.npz.{node}.{dead.pid}.tmp"
+    kept = [
+        tmp_path / f".a.npz.{node}.{os.getppid()}.tmp",
+        tmp_path / f".a.npz.another-computer.{dead.pid}.tmp",
+        tmp_path / f".b.npz.{node}.{dead.pid}.tmp",
+        tmp_path / f".a.npz.{node}.words.tmp",
+    ]
+    for path in (gone, *kept):
+        path.write_bytes(b"half of a file")
+    _io.write(tmp_path / "a.npz", "draws", {}, {"x": np.arange(3.0)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.npz", *(path.name for path in kept)])

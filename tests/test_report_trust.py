@@ -13,6 +13,7 @@ import vbinfer as vb
 from tests.calibration_sources import FEATURES, NAMES, Exact, make_draws
 from vbinfer.diagnostics.convergence import Convergence
 from vbinfer.diagnostics.local import LC2ST
+from vbinfer.diagnostics.posterior_sbc import PosteriorSbc
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.posterior import Posterior
 from vbinfer.infer.predictive import Predictive
@@ -108,6 +109,59 @@ def test_a_local_test_comes_with_its_section(posterior, tmp_path):
     assert '<section id="local"' in text
     assert "Statistic of the local test among 99 relabellings: p = 0.01" in text
     assert saved["numbers"]["LC2ST"]["p_classifier"] == 0.01
+
+
+def test_calibration_around_the_recording_comes_with_its_section(studies, posterior, tmp_path):
+    study = studies[0.65]
+    found = PosteriorSbc(study.names, study.ranks, study.u, 99, study.tests, "importance", np.full(200, 0.3), 3, 2,
+                         "fail", ("around this observation the posterior is wrong: 195 replicates",))  # fmt: skip
+    verdict = report(posterior, checks=[found], out=tmp_path / "r.html")
+    check = asked_of(verdict, "Is the method right for data like this recording")
+    assert check["light"] == verdict.verdict == "fail"
+    assert check["evidence"] == "#posterior-sbc"
+    text, saved = written(tmp_path / "r.html")
+    assert '<section id="posterior-sbc"' in text
+    assert len(re.findall(r'alt="Ranks of [^"]*leaves the 95 % band', text.replace("\N{NO-BREAK SPACE}", " "))) == 5
+    assert saved["numbers"]["PosteriorSbc"]["median_pareto_k"] == pytest.approx(0.3)
+    assert saved["numbers"]["PosteriorSbc"]["n"] == 200
+
+
+def test_agreement_of_methods_comes_with_its_table(posterior, tmp_path):
+    draws = make_draws(1, 12)
+    other = Exact(shift=1.5).sample(draws.x[0], n=400, key=jax.random.key(6))
+    found = vb.agreement({"NPE": posterior, "NUTS": other}, key=jax.random.key(0))
+    verdict = report(posterior, checks=[found], out=tmp_path / "r.html")
+    check = asked_of(verdict, "Do methods agree")
+    assert check["light"] == verdict.verdict == "fail"
+    assert "NPE and NUTS disagree" in check["sentence"]
+    text, saved = written(tmp_path / "r.html")
+    assert '<section id="agreement"' in text
+    assert "NPE, NUTS" in text
+    shifts = saved["numbers"]["Agreement"]["pairs"][0]["mean_difference"]
+    np.testing.assert_allclose(shifts, -1.5, atol=4 * np.sqrt(2 / 400))
+
+
+def test_several_modes_are_said_at_the_top_and_beside_the_figures(tmp_path):
+    rng = np.random.default_rng(7)
+    g = np.where(rng.random((4, 200)) < 0.25, 0.2, 0.8) + 0.03 * rng.normal(size=(4, 200))
+    prior = Prior({"g": dist.Uniform(0.0, 1.0), "h": dist.Normal(0.0, 1.0)})
+    posterior = Posterior({"g": g, "h": 0.3 * rng.normal(size=(4, 200))}, prior=prior)
+    check = asked_of(report(posterior, out=tmp_path / "r.html"), "What was learned")
+    words = re.search(r"several modes in g, around (0\.\d+) and (0\.\d+) \((\d+) % and (\d+) %", check["sentence"])
+    assert words is not None
+    big, small, most, least = map(float, words.groups())
+    assert (big, small) == (pytest.approx(0.8, abs=0.01), pytest.approx(0.2, abs=0.01))
+    assert most + least == 100
+    assert least == pytest.approx(100 * np.mean(g < 0.5), abs=1.0)
+    assert "R-hat" in check["sentence"]
+    text, saved = written(tmp_path / "r.html")
+    assert (
+        len(re.findall("The posterior has several modes in g", re.sub("<script.*?</script>", "", text, flags=re.S)))
+        == 2
+    )
+    assert saved["numbers"]["modes"]["where"] == "g"
+    one = Posterior({name: value[:, :100] * 0.1 + 0.45 for name, value in {"g": rng.normal(size=(4, 200))}.items()})
+    assert "modes" not in report(one, out=tmp_path / "one.html").numbers
 
 
 def test_a_given_result_takes_the_place_of_the_one_computed(posterior, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from vbinfer import _io
 from vbinfer.execute.claims import Claims
 from vbinfer.execute.executor import Local
+from vbinfer.execute.lanes import trace
 from vbinfer.execute.manifest import read_manifest, write_manifest
 from vbinfer.infer.prior_predictive import sample_prior_predictive
 from vbinfer.infer.stores import StoreStatus, load_series, merge_stores, simulate_store
@@ -162,6 +163,20 @@ def test_the_fingerprint_knows_the_program_not_the_name(tmp_path):
 
     sample(tmp_path / "s", n=100)
     assert sample(tmp_path / "s", n=100, sim=renamed).info["simulated"] == 0
+
+
+def test_a_terminal_and_a_log_file_have_one_fingerprint(monkeypatch):
+    """JAX colours the text of a program in terminals and notebooks: batch jobs were refused the stores begun there."""
+
+    theta = {"g": jnp.array(1.0)}
+
+    def fingerprint():
+        return trace(lambda theta, key: jnp.sin(theta["g"]) + jax.random.normal(key, (2,)), theta, KEY)[0]
+
+    plain = fingerprint()
+    monkeypatch.setattr("jax._src.pretty_printer.CAN_USE_COLOR", True)  # decided when it is imported
+    assert "\x1b[" in str(jax.make_jaxpr(jnp.sin)(1.0))
+    assert fingerprint() == plain
 
 
 def test_another_precision_is_another_study(tmp_path):

@@ -4,11 +4,13 @@ The last 64 bytes of a file are the SHA-256 of all bytes before them: a changed 
 """
 
 import errno
+import glob
 import hashlib
 import importlib
 import importlib.metadata
 import json
 import os
+import platform
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -113,9 +115,11 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         OSError: with the name of the file and what to do about it.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    stem = f".{path.name}.{platform.node()}."
+    temporary = path.with_name(f"{stem}{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent, stem)
         try:
             with open(temporary, "wb+") as file:
                 yield file
@@ -128,6 +132,20 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OSError(error.errno, f"{path} was not written: {reason}; {remedy(error)}") from error
+
+
+def _sweep(folder: Path, stem: str) -> None:
+    """Remove what a process of this computer left unfinished when it was killed."""
+    if os.name != "posix":
+        return
+    for left in folder.glob(f"{glob.escape(stem)}*.tmp"):
+        number = left.name.removeprefix(stem).removesuffix(".tmp")
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except (ValueError, OSError, OverflowError):  # not ours to judge, or of another user
+            pass
 
 
 _REMEDIES = {

@@ -20,6 +20,7 @@ import vbinfer as vb
 from vbinfer import _io
 from vbinfer.cli.config import load_study
 from vbinfer.cli.folder import Bundle, load_bundle, rebuild, save_bundle
+from vbinfer.cli.main import main
 from vbinfer.infer.checkpoint import Checkpoint
 from vbinfer.infer.fit_info import FitInfo
 from vbinfer.reporting import Extras
@@ -260,6 +261,37 @@ def test_not_one_byte_of_an_artefact_may_differ(tmp_path):
         path.write_bytes(good[:i] + bytes([good[i] ^ (1 << i % 8)]) + good[i + 1 :])
         with pytest.raises(ValueError, match=r"a\.npz .*(damaged|Restore)"):
             _io.read(path)
+
+
+def test_a_header_alone_is_read_and_looked_at_alone(tmp_path):
+    """Its own bytes are compared, those of the arrays are left to who reads them."""
+    path = tmp_path / "a.npz"
+    _io.write(path, "shard", {"start": 64}, {"x": np.full(50, 7.25)})
+    assert _io.read_header(path)["start"] == 64
+    good = path.read_bytes()
+    path.write_bytes(good.replace(np.float64(7.25).tobytes(), np.float64(7.5).tobytes(), 1))
+    assert _io.read_header(path)["start"] == 64
+    with pytest.raises(ValueError, match="damaged"):
+        _io.read(path)
+    path.write_bytes(good.replace(b'"start": 64', b'"start": 65'))
+    with pytest.raises(ValueError, match="damaged"):
+        _io.read_header(path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", ["posterior", "evidence", "calibration"])
+def test_a_report_of_a_harmed_folder_is_a_sentence(name, seed, tmp_path, capsys):
+    """`vbinfer report`: status 1, the file and what to do, and no report in the place of the old one."""
+    for kind in ("posterior", "evidence", "calibration", "estimator"):
+        shutil.copytree(made(kind), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "report.html").write_text("old")
+    path = tmp_path / f"{name}.npz"
+    path.write_bytes(harmed(path.read_bytes(), 40 + seed)[1])
+    assert main(["report", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("vbinfer: ")
+    assert unclear(ValueError(said), path.name) is None
+    assert (tmp_path / "report.html").read_text() == "old"
 
 
 def test_a_file_from_before_there_were_numbers_at_the_end_is_read(tmp_path):

@@ -202,7 +202,7 @@ def can_mount():
 
 
 DISK = """
-import contextlib, io, os, resource, subprocess, sys
+import contextlib, io, os, resource, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np
 import small_study
@@ -229,8 +229,18 @@ def simulate():
 def shards():
     return {p.name: p.read_bytes() for p in (disk / "run" / "store").glob("shard*")}
 
-mount("size=150k")
+def fill():
+    while not any((disk / "run").glob("store/shard*")):
+        time.sleep(0.001)
+    with contextlib.suppress(OSError), open(disk / "others", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+mount("size=800k")  # enough, as the estimate before a run sees, until somebody else writes too
+other = threading.Thread(target=fill)
+other.start()
 assert simulate() == 1
+other.join()
 some = shards()
 print(len(some), "shards on the small disk")
 assert not list((disk / "run").rglob("*.tmp"))

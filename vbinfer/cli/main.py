@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import sys
 import tomllib
 from pathlib import Path
 
@@ -103,8 +102,9 @@ def _compute(args: argparse.Namespace) -> int:
     import warnings
 
     import vbinfer as vb
+    from vbinfer.cli import trouble
 
-    warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: trouble.say(f"note: {message}")
 
     if args.command in NOTHING_RUNS:
         return NOTHING_RUNS[args.command](args)

@@ -27,6 +27,7 @@ from vbinfer.cli.folder import (
     write_plan,
     write_report,
 )
+from vbinfer.cli.trouble import printable
 from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.diagnostics.calibration.study import calibrate
 from vbinfer.execute.executor import Executor, Local
@@ -64,7 +65,7 @@ class Clock:
     def say(self, words: str) -> None:
         """One line on standard output."""
         if not self.quiet:
-            print(words, flush=True)
+            print(printable(words), flush=True)
 
 
 def run_study(study: Study, *, quiet: bool = False) -> Verdict:

@@ -9,7 +9,7 @@ from vbinfer import _io
 from vbinfer.cli.folder import CALIBRATION, ESTIMATOR, POSTERIOR, TRAINING, read_plan
 from vbinfer.execute.manifest import MANIFEST
 from vbinfer.infer.mcmc.store import SETTINGS, ChainStore
-from vbinfer.infer.stores import StoreStatus
+from vbinfer.infer.stores import StoreStatus, as_rate, as_time
 
 
 def status(folder: str | Path) -> str:
@@ -49,19 +49,12 @@ def _store(folder: Path, wanted: int | None) -> str:
     if found.draws:
         words += f", {100 * found.failed / found.draws:.3g} % failed"
     if np.isfinite(found.age):
-        words += f"; last shard {_ago(found.age)} ago"
+        words += f"; last shard {as_time(found.age)} ago"
     if found.rate > 0:
-        words += f", {found.rate:,.3g} draws/s"
+        words += f", {as_rate(found.rate)} draws/s"
         if wanted is not None and wanted > found.draws:
-            words += f", about {_ago((wanted - found.draws) / found.rate)} left at that rate"
+            words += f", about {as_time((wanted - found.draws) / found.rate)} left at that rate"
     return words
-
-
-def _ago(seconds: float) -> str:
-    for size, unit, most in ((1, "s", 120), (60, "min", 7_200), (3_600, "h", 172_800)):
-        if seconds < most:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"
 
 
 def _training(out: Path) -> str:

@@ -23,10 +23,15 @@ def said(error: BaseException) -> str:
     return str(error)
 
 
+def printable(words: str) -> str:
+    """Words without signs that a terminal obeys: names come from files, and a file may be anybody's."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in words)
+
+
 def say(words: str) -> None:
     """A line on stderr; silence where that is closed too."""
     with contextlib.suppress(OSError, ValueError):
-        print(words, file=sys.stderr, flush=True)
+        print(printable(words), file=sys.stderr, flush=True)
 
 
 def let_go_of_stdout(error: BaseException) -> None:

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from vbinfer._tree import flat_names
@@ -12,7 +13,7 @@ from vbinfer._typing import PRNGKey
 from vbinfer.diagnostics.calibration.asking import worth
 from vbinfer.diagnostics.contraction import in_z, like_prior
 from vbinfer.diagnostics.lights import CLEAR, LEVEL, AbstractResult, Light, listed, worst
-from vbinfer.diagnostics.swaps import fit_labellings
+from vbinfer.diagnostics.mmd import mmd
 from vbinfer.diagnostics.twosample import c2st
 from vbinfer.execute.lanes import as_key, key_words
 from vbinfer.infer.posterior import Posterior
@@ -35,7 +36,7 @@ class Pair(NamedTuple):
     c2st: float
     """Accuracy of a classifier that tells their draws apart: 0.5 if it cannot, 1 if they are disjoint."""
     p: float
-    """That draws so unlike come from one distribution: rank among relabelled draws."""
+    """That draws so unlike come from one distribution: the rank of their discrepancy among relabelled draws."""
     mean_difference: np.ndarray
     """(mean of the first - mean of the second) / sd `[D]`, sd the root mean square of both."""
     sd_ratio: np.ndarray
@@ -77,10 +78,9 @@ def agreement(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key:
     """Whether several methods give the same posterior of one observation.
 
     Each two are compared in z, where the prior is standard normal (without a prior, in theta): by `vb.c2st`, by means
-    and sds of each coordinate, and by a p-value. This is the rank of a second classifier, which is refitted after
-    draws of both were exchanged at random, exact for independent draws; chains are thinned to their effective number,
-    1,000 at most. Methods that differ at all differ certainly with enough draws: a light needs a difference that
-    matters and is no chance.
+    and sds of each coordinate, and by the p-value of `vb.mmd`, whose relabelling is exact for independent draws: chains
+    are thinned to their effective number, 1,000 draws of each at most. Methods that differ at all differ certainly with
+    enough draws: a light needs a difference that matters and is no chance.
 
     - `fail`: p < 0.01, and C2ST above 0.7, means 0.5 sd apart, or an sd 1.5 times the other;
     - `warn`: p < 0.05, and C2ST above 0.6, means 0.25 sd apart, or an sd 1.25 times the other.
@@ -122,7 +122,8 @@ def agreement(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key:
     rng = np.random.default_rng(key_words(key))
     drawn = {name: row[rng.permutation(len(row))[:count]] for name, row in rows.items()}
     moments = {name: (row.mean(axis=0), row.std(axis=0, ddof=1)) for name, row in rows.items()}
-    pairs = [_pair(a, b, drawn, moments, rng) for a, b in itertools.combinations(known, 2)]
+    two = list(itertools.combinations(known, 2))
+    pairs = [_pair(a, b, drawn, moments, jax.random.fold_in(key, i)) for i, (a, b) in enumerate(two)]
     pairs.sort(key=lambda row: (("fail", "warn", "pass").index(row.light), -row.c2st))
     light, said = worst(row.light for row in pairs), [_sentence(row, names) for row in pairs]
     idle = [name for name, row in drawn.items() if prior is not None and like_prior(row)]
@@ -142,18 +143,14 @@ def _pair(
     b: str,
     drawn: Mapping[str, np.ndarray],
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    rng: np.random.Generator,
+    key: PRNGKey,
 ) -> Pair:
     first, second = drawn[a], drawn[b]
     (mean_a, sd_a), (mean_b, sd_b) = moments[a], moments[b]
     sd = np.sqrt(0.5 * (sd_a**2 + sd_b**2))
     difference, ratio = (mean_a - mean_b) / sd, sd_a / sd_b
     told = c2st(first, second)
-    scaled = [(row - mean_a) / sd for row in (first, second)]
-    n = len(first)
-    labels = np.concatenate([np.ones((n, 1)), rng.choice([-1.0, 1.0], (n, _RELABELLED))], axis=1)
-    gain = fit_labellings(scaled[0], scaled[1], first[:1], labels, np.full(n, 1.0 / n), rng).gain
-    p = float((1 + np.sum(gain[1:] >= gain[0])) / len(gain))
+    p = mmd((first - mean_a) / sd, (second - mean_a) / sd, key=key, num_permutations=_RELABELLED).p_value
     far, wide = np.abs(difference).max(), np.maximum(ratio, 1.0 / ratio).max()
     light: Light = "pass"
     if p < LEVEL and (told > C2ST_WARN or far > MEAN_WARN or wide > SD_WARN):

@@ -1,21 +1,17 @@
 """A hash of what a Python function does: its code and everything of the user's that the code reaches."""
 
-import builtins
-import dis
 import functools
 import hashlib
-import importlib
-import importlib.metadata
 import sys
-import sysconfig
 import types
-from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vbinfer.execute.reached import installed, installed_name, is_module, reached, version
 
 Path = tuple[str, ...]
 """How a value was reached, for messages: `("fn", "global 'step'")`."""
@@ -30,10 +26,6 @@ _GENERATED = {
     *("__parameters__", "__orig_bases__", "__wrapped__", "__conditional_annotations__"),
 }
 """Attributes of classes and functions that say where they are, not what they do."""
-
-
-_PLACES = {"__file__", "__name__", "__package__", "__spec__", "__path__", "__builtins__"}
-"""Globals that say where a module is."""
 
 
 class UnhashableError(TypeError):
@@ -92,7 +84,7 @@ class _Hasher:
         if kind in (dict, types.MappingProxyType):
             pairs = (self.of(k, path) + self.of(v, (*path, f"[{k!r}]")) for k, v in value.items())
             return _digest("dict", *pairs)
-        if isinstance(value, types.ModuleType):
+        if is_module(value):
             return self._module(value, path)
         if isinstance(value, np.ndarray) and value.dtype.hasobject:
             return _digest("array", value.shape, *(self.of(part, path) for part in value.ravel().tolist()))
@@ -105,7 +97,7 @@ class _Hasher:
 
     def _callable(self, value: Any, path: Path) -> bytes | None:
         """Functions, methods, partials, classes, and what others wrap round a function."""
-        named = _installed_name(value)
+        named = installed_name(value)
         if named is not None:
             return _digest("installed", *named)
         if isinstance(value, types.FunctionType):
@@ -146,7 +138,7 @@ class _Hasher:
         parts += [self.of(part, (*path, "a default")) for part in (fn.__defaults__, fn.__kwdefaults__)]
         extra = {name: value for name, value in vars(fn).items() if name not in _GENERATED}
         parts.append(self.of(extra, (*path, "an attribute")))
-        for name, value in sorted(_reached(fn.__code__, fn.__globals__), key=lambda pair: pair[0]):
+        for name, value in sorted(reached(fn.__code__, fn.__globals__), key=lambda pair: pair[0]):
             parts.append(_digest(name, self.of(value, (*path, f"global {name!r}"))))
         return _digest("function", *parts)
 
@@ -170,10 +162,10 @@ class _Hasher:
                 parts.append(_digest(name, self.of(value, (*path, name))))
         return _digest("class", *parts)
 
-    def _module(self, module: types.ModuleType, path: Path) -> bytes:
-        if _installed(module.__name__):
-            return _digest("module", *_version(module.__name__))
-        own = {n: v for n, v in vars(module).items() if not n.startswith("__") and not isinstance(v, types.ModuleType)}
+    def _module(self, module: Any, path: Path) -> bytes:
+        if installed(module.__name__):
+            return _digest("module", *version(module.__name__))
+        own = {n: v for n, v in vars(module).items() if not n.startswith("__") and not is_module(v)}
         return _digest("module", *(_digest(n, self.of(v, (*path, n))) for n, v in sorted(own.items())))
 
     def _instance(self, value: Any, path: Path) -> bytes:
@@ -221,97 +213,3 @@ def _plain(value: Any) -> Any:
             return _digest(str(jax.random.key_impl(value)), np.asarray(jax.random.key_data(value)).tobytes())
         return _digest(str(value.dtype), value.shape, np.asarray(value).tobytes())
     return None
-
-
-def _reached(code: types.CodeType, namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """`(dotted name, value)` of everything that code looks up outside itself, functions defined inside it included.
-
-    Attributes of a module of the user's are followed to what is no such module any more. A name that is not there is
-    left out: the code says it already.
-    """
-    steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG", "PRECALL")]
-    for i, step in enumerate(steps):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
-            if step.argval in namespace and step.argval not in _PLACES:
-                yield from _attribute(step.argval, namespace[step.argval], steps[i + 1 :])
-        elif step.opname == "IMPORT_NAME":
-            yield from _import(steps, i, namespace)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _reached(constant, namespace)
-
-
-def _import(steps: list[Any], i: int, namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What an import inside a function brings; one that fails is left out, as it would fail there."""
-    level, wanted, name = steps[i - 2].argval, steps[i - 1].argval, steps[i].argval
-    try:
-        package = namespace.get("__package__") or ""
-        module = importlib.import_module("." * level + name, package) if level else importlib.import_module(name)
-    except ImportError:
-        return
-    if not wanted:  # `import helpers`, then helpers.step(...) wherever it is: all that the module defines
-        yield name, module
-    for one in wanted or ():
-        if hasattr(module, one):
-            yield f"{name}.{one}", getattr(module, one)
-
-
-def _attribute(name: str, value: Any, after: list[Any]) -> Iterator[tuple[str, Any]]:
-    """Follow `module.part.function` while it is a module that is not installed."""
-    for step in after:
-        if not isinstance(value, types.ModuleType) or _installed(value.__name__):
-            break
-        if step.opname not in ("LOAD_ATTR", "LOAD_METHOD") or not hasattr(value, step.argval):
-            break
-        name, value = f"{name}.{step.argval}", getattr(value, step.argval)
-    yield name, value
-
-
-def _installed_name(value: Any) -> tuple[str, ...] | None:
-    """Module, name and version of a function, class or ufunc that is found under its name in an installed module."""
-    where = getattr(value, "__module__", None)
-    if isinstance(value, (types.BuiltinFunctionType, types.BuiltinMethodType)) and isinstance(
-        value.__self__, types.ModuleType
-    ):
-        where = where or value.__self__.__name__
-    if isinstance(value, np.ufunc):
-        where = where if isinstance(where, str) else "numpy"
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    if not isinstance(where, str) or not isinstance(name, str) or not _installed(where):
-        return None
-    target: Any = builtins if where == "builtins" else sys.modules.get(where)
-    for part in name.split("."):
-        target = getattr(target, part, None)
-    shown_elsewhere = isinstance(value, (type, np.ufunc, types.BuiltinFunctionType, types.MethodDescriptorType))
-    if target is value or shown_elsewhere:
-        return (where, name, *_version(where))
-    return None
-
-
-@functools.cache
-def _installed(name: str) -> bool:
-    """Whether a module is of the standard library, of an installed distribution or of this package."""
-    top = name.partition(".")[0]
-    if top in ("vbinfer", "builtins") or (top in sys.stdlib_module_names and top != "__main__"):
-        return True
-    file = getattr(sys.modules.get(name) or sys.modules.get(top), "__file__", None)
-    if file is None:
-        return False
-    installed = {sysconfig.get_path(which) for which in ("purelib", "platlib")}
-    path = PurePath(file)
-    return any(path.is_relative_to(folder) for folder in installed if folder) or "site-packages" in path.parts
-
-
-@functools.cache
-def _version(name: str) -> tuple[str, str]:
-    """A module's name, and the version of what it belongs to; that of Python is in every code."""
-    top = name.partition(".")[0]
-    if top in sys.stdlib_module_names:
-        return name, ""
-    version = getattr(sys.modules.get(top), "__version__", None)
-    if not isinstance(version, str):
-        try:
-            version = importlib.metadata.version(top)
-        except importlib.metadata.PackageNotFoundError:
-            version = "unknown"
-    return name, version

@@ -107,7 +107,8 @@ class HostSimulator:
         """The fingerprint that was given, else the SHA-256 of the function: see `vbinfer.execute.codehash`.
 
         A changed helper function, default, constant or captured array changes it; comments, line numbers and file names
-        do not. Installed packages count by name and version.
+        do not. Installed packages count by name and version. A captured object that changes as it is used changes it
+        too: make it inside the function, or give a fingerprint.
 
         Raises:
             TypeError: fn reaches something whose content cannot be hashed.

@@ -124,7 +124,8 @@ def trace(simulator: SimulatorLike, theta: Theta, key: PRNGKey) -> tuple[str, in
             "store= needs to know which simulator made its draws, and this one cannot be traced by JAX; "
             "give it a method fingerprint() that returns a string"
         ) from error
-    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(program)).encode())
+    text = program.jaxpr.pretty_print(use_color=False)  # str() puts colours into it in a notebook, not in a script
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode())
     for constant in _constants(program):
         digest.update(repr((getattr(constant, "shape", ()), getattr(constant, "dtype", type(constant)))).encode())
         digest.update(_bytes(constant))

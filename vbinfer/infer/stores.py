@@ -17,8 +17,6 @@ from vbinfer.infer.prior_predictive import Job
 from vbinfer.infer.proposed import Proposal
 from vbinfer.priors.prior import Prior
 
-_FRESH = 120.0
-
 
 @dataclasses.dataclass(frozen=True)
 class StoreStatus:
@@ -74,14 +72,31 @@ class StoreStatus:
         size = f"{self.bytes / 1e6:,.1f} MB in {self.shards:,} shards"
         lines = [f"{self.folder}: {self.draws:,} draws{share}; {size}"]
         if np.isfinite(self.age):
-            lines.append(f"last shard {_ago(self.age)} ago" + (f", {self.rate:,.3g} draws/s" if self.rate > 0 else ""))
+            lines.append(
+                f"last shard {as_time(self.age)} ago" + (f", {as_rate(self.rate)} draws/s" if self.rate > 0 else "")
+            )
         return "\n".join(lines)
 
 
-def _ago(seconds: float) -> str:
-    if seconds < _FRESH:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 60 * _FRESH else f"{seconds / 3600:.0f} h"
+def as_rate(rate: float) -> str:
+    """Draws per second as people write it.
+
+    >>> as_rate(0.01234), as_rate(30_412.3)
+    ('0.0123', '30,412')
+    """
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def as_time(seconds: float) -> str:
+    """Seconds as people say it.
+
+    >>> as_time(59.6), as_time(600.0), as_time(9_000.0), as_time(260_000.0)
+    ('60 s', '10 min', '2 h', '3 days')
+    """
+    for size, unit, most in ((1, "s", 120), (60, "min", 7_200), (3_600, "h", 172_800)):
+        if seconds < most:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
 
 
 def simulate_store(

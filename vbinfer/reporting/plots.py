@@ -83,6 +83,7 @@ def image(figure: "Figure", alt: str, form: Literal["svg", "png"] = "svg") -> Im
 
 def plain(text: str) -> str:
     """Text that matplotlib takes literally, cut where it would push the figure aside; tables have it whole."""
+    text = "".join(sign if sign.isprintable() else "?" for sign in text)  # SVG cannot hold the others
     short = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
     return short.replace("$", r"\$")
 
