@@ -33,13 +33,13 @@ def compared(first, second, seed=0):
     return vb.agreement({"NPE": first, "NUTS": second}, key=jax.random.key(seed))
 
 
-def test_the_same_posterior_passes_and_its_p_is_uniform():
-    found = [compared(made(2 * s, 200), made(2 * s + 1, 200), s) for s in range(30)]
+def test_the_same_posterior_passes():
+    found = [compared(made(2 * s, 1_000), made(2 * s + 1, 1_000), s) for s in range(8)]
     assert all(one.passed for one in found)  # a light needs a difference that matters as well as p < 0.05
     p = np.array([one.pairs[0].p for one in found])
-    assert np.sum(p < 0.1) <= binom.ppf(0.999, 30, 0.1)
-    assert np.sum(p < 0.5) >= binom.ppf(0.001, 30, 0.5)
-    assert np.mean([one.pairs[0].c2st for one in found]) == pytest.approx(0.5, abs=0.03)
+    assert np.sum(p < 0.1) <= binom.ppf(0.999, 8, 0.1)
+    assert np.sum(p < 0.5) >= 1  # binom.ppf(0.004, 8, 0.5)
+    assert np.mean([one.pairs[0].c2st for one in found]) == pytest.approx(0.5, abs=0.02)  # 4 sqrt(1 / 8,000) / sqrt(8)
     assert re.match(
         r"NPE and NUTS agree: C2ST 0\.\d\d \(p = .*\); largest mean difference 0\.\d\d sd", found[0].findings[0]
     )
@@ -206,7 +206,7 @@ def test_modes_that_no_single_parameter_shows_are_found():
 
 def test_the_edges_of_a_prior_are_no_modes_in_z():
     """A U-shaped posterior of a uniform parameter whose z is normal."""
-    prior = vb.Prior({"g": dist.Beta(0.5, 0.5)})
+    prior = vb.Prior({"g": dist.Beta(0.2, 0.2)})
     draws = np.asarray(prior.sample(key=jax.random.key(0), n=900)["g"])[None]
     assert find_modes(Posterior({"g": draws})) is not None
     assert find_modes(Posterior({"g": draws}), prior) is None

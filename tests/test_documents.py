@@ -162,6 +162,7 @@ def test_the_page_on_trust_asks_its_questions_and_the_odd_feature_is_named():
     assert not names["odd"].passed
     assert "x[4]" in " ".join(names["odd"].findings)
     assert names["calibration"].verdict in ("pass", "warn")
+    assert names["around"].verdict in ("pass", "warn")
     assert names["check"].passed
     shrinkage = {row.name: row.shrinkage for row in names["posterior"].summary()}
     assert (

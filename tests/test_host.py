@@ -197,7 +197,7 @@ def test_an_error_says_for_which_draw_and_the_line_to_repeat_it():
     with pytest.raises(FloatingPointError, match=r"diverged at") as first:
         sim.batch(theta, repeat_keys(1, 64))
     note = first.value.__notes__[-1]
-    row = int(re.search(r"draw (\d+) of its lane of 64", note)[1])
+    row = int(re.search(r"row (\d+) of a batch", note)[1])
     assert repr(float(theta["m"][row, 1])) in note
     with pytest.raises(FloatingPointError) as second:
         eval(note.partition("repeat it: ")[2], {"simulator": sim, "np": np, "jax": jax})
@@ -235,11 +235,11 @@ def test_outputs_that_are_no_features_are_refused_with_the_line_to_write(output,
 
 def test_outputs_of_changing_length_are_refused_within_a_lane_and_between_lanes():
     sim = HostSimulator(lambda theta, rng: np.ones(int(theta["g"])))
-    with pytest.raises(ValueError, match=r"returned 3 numbers for draw 1 of its lane and 2 before.*fill up with NaN"):
+    with pytest.raises(ValueError, match=r"returned 3 numbers in row 1 of a batch and 2 before.*fill up with NaN"):
         sim.batch({"g": np.array([2.0, 3.0])}, repeat_keys(0, 2))
     sim = HostSimulator(lambda theta, rng: np.ones(int(theta["g"])))
     sim.batch({"g": np.array([2.0, 2.0])}, repeat_keys(0, 2))
-    with pytest.raises(ValueError, match="returned 4 numbers for draw 0"):
+    with pytest.raises(ValueError, match="returned 4 numbers in row 0"):
         sim.batch({"g": np.array([4.0, 4.0])}, repeat_keys(0, 2))
     with pytest.raises(ValueError, match="names 2 features but returned 1"):
         HostSimulator(lambda theta, rng: 1.0, names=("a", "b")).batch({"g": np.ones(1)}, repeat_keys(0, 1))
@@ -270,6 +270,21 @@ def test_outputs_of_changing_length_are_refused_within_a_lane_and_between_lanes(
 def test_what_is_no_simulator_is_refused_at_once(make, error, said):
     with pytest.raises(error, match=said):
         make()
+
+
+def test_keys_may_be_of_either_kind_and_are_one_per_row():
+    sim = HostSimulator(lambda theta, rng: rng.normal() + theta["g"])
+    theta = {"g": np.zeros(3)}
+    legacy = jax.random.split(jax.random.PRNGKey(4), 3)
+    assert np.array_equal(sim.batch(theta, legacy), sim.batch(theta, jax.random.split(jax.random.key(4), 3)))
+    with pytest.raises(ValueError, match=r"theta\['g'\] is \[3\] but there are 2 keys"):
+        sim.batch(theta, legacy[:2])
+    with pytest.raises(ValueError, match=r"theta\['g'\] is \[\] but there are 3 keys"):
+        sim.batch({"g": np.float32(1.0)}, legacy)
+    with pytest.raises(TypeError, match=r"keys is an array of shape \[\]; expected one JAX key per row: write jax"):
+        sim.batch(theta, jax.random.key(0))
+    with pytest.raises(TypeError, match=r"keys is 3; expected"):
+        sim.batch(theta, 3)
 
 
 def test_jax_transformations_are_refused():

@@ -21,6 +21,7 @@ MEMBERS = 10_000
 """Members that an archive may list."""
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_END = 22  # bytes of the record that ends a zip, without its comment
 _LONGEST_HEADER = 10_000  # characters of an npy header, as NumPy bounds it
 
 
@@ -52,8 +53,7 @@ def load(path: str | Path, limit: int = LIMIT) -> np.ndarray | dict[str, np.ndar
 def arrays(file: IO[bytes], limit: int = LIMIT, only: str | None = None) -> dict[str, np.ndarray]:
     """The arrays of an open npz, or just the one called `only`; raises as `load` does."""
     with understood(), zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        check_members(members, max(limit, os.fstat(file.fileno()).st_size))
+        members = checked_members(archive, max(limit, os.fstat(file.fileno()).st_size))
         found = {}
         for member in members:
             if not member.filename.endswith(".npy"):
@@ -68,12 +68,14 @@ def arrays(file: IO[bytes], limit: int = LIMIT, only: str | None = None) -> dict
         return found
 
 
-def check_members(members: list[zipfile.ZipInfo], limit: int) -> None:
-    """Refuse an archive before anything of it is unpacked.
+def checked_members(archive: zipfile.ZipFile, limit: int) -> list[zipfile.ZipInfo]:
+    """The members of an archive, which is refused before anything of it is unpacked.
 
     Raises:
-        ValueError: too many members, two of one name, an encrypted one, or more bytes than `limit` when unpacked.
+        ValueError: too many members, or not as many as it says; two of one name, an encrypted one, or more bytes than
+            `limit` when unpacked.
     """
+    members = archive.infolist()
     if len(members) > MEMBERS:
         raise ValueError(f"it lists {len(members):,} members, and {MEMBERS:,} are the most that are read")
     names = [member.filename for member in members]
@@ -86,6 +88,22 @@ def check_members(members: list[zipfile.ZipInfo], limit: int) -> None:
     total = sum(member.file_size for member in members)
     if total > limit:
         raise ValueError(f"it claims to unpack to {total:,} bytes, and {limit:,} are the most that are read")
+    counted = _count(archive)
+    if counted not in (len(members), 0xFFFF):  # where a name or comment is damaged, it may swallow what comes next
+        raise ValueError(f"it says that it has {counted:,} members, and lists {len(members):,}")
+    return members
+
+
+def _count(archive: zipfile.ZipFile) -> int:
+    """The number of members that the end of an archive tells, which zipfile does not compare."""
+    file = archive.fp
+    assert file is not None
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 2**16 - _END))
+    tail = file.read()
+    bare = tail[-_END:].startswith(b"PK\x05\x06") and tail.endswith(b"\0\0")
+    place = len(tail) - _END if bare else tail.rfind(b"PK\x05\x06")
+    return int.from_bytes(tail[place + 10 : place + 12], "little")
 
 
 def _array(stream: Stream, size: int) -> np.ndarray:
@@ -125,6 +143,6 @@ def understood() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # a seek to before the start, where offsets are damaged
             raise
-        raise ValueError(f"it cannot be unpacked: {error}") from error
+        raise ValueError(f"it cannot be unpacked: {str(error)[:200]}") from error
     except Exception as error:  # BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, SyntaxError, ...
-        raise ValueError(f"it cannot be unpacked: {error}") from error
+        raise ValueError(f"it cannot be unpacked: {str(error)[:200]}") from error

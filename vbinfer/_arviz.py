@@ -60,16 +60,3 @@ def mcse(theta: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
 
 def _arrays(result: Any, like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.asarray(result[name].values, float) for name in like}
-
-
-def psis(log_ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pareto-smoothed log weights `[n, draw]`, summing to one, and Pareto k `[n]`, of log ratios `[n, draw]`."""
-    az = arviz()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of large k, which the caller reports with a remedy
-        if hasattr(az, "psislw"):
-            weights, k = az.psislw(log_ratios)
-        else:  # 1.x keeps it in the array layer of arviz-stats
-            layer = importlib.import_module("arviz_stats.base").array_stats
-            weights, k = layer.psislw(log_ratios, axis=-1)
-    return np.asarray(weights, float), np.asarray(k, float)

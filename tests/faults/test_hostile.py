@@ -177,6 +177,15 @@ def test_no_member_leaves_its_archive(tmp_path):
     assert not Path("/tmp/absolute-of-vbinfer.npy").exists()
 
 
+def swallowing(content):
+    """The same zip, where the comment of the first member in the list takes in the others."""
+    data = bytearray(content)
+    place = data.find(b"PK\x01\x02")
+    rest = data.find(b"PK\x05\x06") - data.find(b"PK\x01\x02", place + 4)
+    data[place + 32 : place + 34] = struct.pack("<H", rest)
+    return bytes(data)
+
+
 ROW = b"0 1\n1 0\n"
 ZIPS = {
     "a bomb": (bomb(), "claims to unpack to"),
@@ -185,6 +194,10 @@ ZIPS = {
     "encrypted": (locked(zipped([("weights.txt", ROW)])), "encrypted"),
     "a zip in a zip": (zipped([("weights.zip", zipped([("weights.txt", ROW)]))]), "not a table of numbers"),
     "empty": (zipped([("weights.txt", b"")]), "is empty"),
+    "a list cut short": (
+        swallowing(zipped([("weights.txt", ROW), ("tract_lengths.txt", ROW)])),
+        "says that it has 2 members, and lists 1",
+    ),
     "not numbers": (zipped([("weights.txt", b"0 one\n1 0\n")]), "not a table of numbers"),
     "not square": (zipped([("weights.txt", b"0 1 2\n1 0 2\n")]), "must be square"),
     "broken bz2": (zipped([("weights.txt.bz2", b"BZh91AY&SY....")]), "cannot be unpacked"),

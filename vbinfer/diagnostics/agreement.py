@@ -180,7 +180,7 @@ def _sentence(row: Pair, names: tuple[str, ...]) -> str:
     )
 
 
-def _checked(posteriors: Mapping[str, Any]) -> dict[str, Posterior]:
+def _checked(posteriors: Any) -> dict[str, Posterior]:
     if not isinstance(posteriors, Mapping):
         given = type(posteriors).__name__
         raise TypeError(f'posteriors is a {given}; write vb.agreement({{"NPE": posterior, "NUTS": other}}, key=key)')
@@ -207,11 +207,11 @@ def _checked(posteriors: Mapping[str, Any]) -> dict[str, Posterior]:
 def _coordinates(known: Mapping[str, Posterior], prior: Prior | None) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Names and draws `[n, D]` of each, in z where the prior is known."""
     lead = next(iter(known.values()))
+    if prior is not None and prior.shapes != lead.shapes:
+        raise ValueError(f"prior is over {prior.shapes} and the posteriors over {lead.shapes}; give their prior")
     paths, names = lead.theta if prior is None else prior.shapes, lead.names
     rows = {name: Posterior({path: p.theta[path] for path in paths}).ravel().astype(float) for name, p in known.items()}
     if prior is not None:
-        if prior.shapes != lead.shapes:
-            raise ValueError(f"prior is over {prior.shapes} and the posteriors over {lead.shapes}; give their prior")
         names = flat_names(prior.z_shapes)
         rows = {name: in_z(prior, row) for name, row in rows.items()}
     for name, row in rows.items():

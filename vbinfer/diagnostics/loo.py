@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vbinfer import _arviz
 from vbinfer._typing import PRNGKey
 from vbinfer.diagnostics.lights import AbstractResult, Light
 from vbinfer.execute.lanes import as_key, in_lanes
 from vbinfer.infer.posterior import Posterior
+from vbinfer.infer.variational.importance import pareto_smoothed
 
 _LARGEST_K = 0.7
 _LANE = 256
@@ -97,7 +97,8 @@ def loo(
             f"the pointwise log likelihood is not finite at {bad} of {total} draws; these draws are not of this "
             "likelihood's posterior, or it needs a guard against underflow"
         )
-    log_weights, pareto_k = _arviz.psis(-log_lik.T)
+    smoothed = [pareto_smoothed(-row) for row in log_lik.T]
+    log_weights, pareto_k = (np.stack([getattr(one, part) for one in smoothed]) for part in ("log_weights", "pareto_k"))
     pointwise = _log_sum(log_weights + log_lik.T)
     in_sample = _log_sum(log_lik.T) - np.log(total)
     n = len(pointwise)

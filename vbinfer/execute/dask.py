@@ -36,8 +36,8 @@ class Dask:
             draws = vb.sample_prior_predictive(..., executor=executor)
 
     Workers of a cluster need the same versions of Python, vbinfer, JAX and NumPy as this process; that is checked.
-    Bits are the same on processors of the same kind, to rounding otherwise. Connections of Dask are open to anyone who
-    can reach its ports, also to other users of this computer, unless the client was given TLS (`security=`).
+    Bits are the same on processors of the same kind, to rounding otherwise. Anyone who can reach the scheduler can run
+    anything on a cluster without TLS (`security=` of the client); that of `vb.Dask()` has it.
 
     An adaptive cluster grows by what waits, by default to where each thread has 5 s of work: give `ahead=20` where an
     item takes a second, or set its minimum.

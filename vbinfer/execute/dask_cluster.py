@@ -18,7 +18,8 @@ class OwnCluster:
 
     Unlike those of `distributed.LocalCluster` the workers are programs of their own, so that a script is not run again
     by each, with or without `if __name__ == "__main__":`; each stays on one core, with one thread for everything, and
-    none outlives this process. The scheduler listens on 127.0.0.1, on a free port, without a dashboard.
+    none outlives this process. The scheduler listens on 127.0.0.1, on a free port, without a dashboard, and with keys
+    that nobody else has: other users of this computer could run anything here without them.
 
     Attributes:
         client: connected to it.
@@ -32,10 +33,12 @@ class OwnCluster:
         self._closing, self._guard = False, threading.Lock()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._folder = tempfile.mkdtemp(prefix="vbinfer-dask-")
+        self._security = _keys()
         self._cluster = LocalCluster(
             n_workers=0,
             threads_per_worker=1,
             host="127.0.0.1",
+            security=self._security,
             dashboard_address="127.0.0.1:0",  # where its HTTP server goes, which it always has; 8787 may be taken
             silence_logs=logging.CRITICAL,  # what it logs is an error that is raised, or a worker that is replaced
             scheduler_kwargs={
@@ -55,7 +58,12 @@ class OwnCluster:
 
     def _keep(self, number: int, core: int | None) -> None:
         """Start a worker, and another when it ends, unless it ended before it was ready."""
-        setup = {"core": core, "scheduler": self._cluster.scheduler_address, "folder": self._folder}
+        setup = {
+            "core": core,
+            "scheduler": self._cluster.scheduler_address,
+            "security": self._security,
+            "folder": self._folder,
+        }
         while True:
             with self._guard:
                 if self._closing:
@@ -90,3 +98,13 @@ class OwnCluster:
         with contextlib.suppress(Exception):
             self._cluster.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _keys() -> Any:
+    """Certificates for this cluster alone; nothing without the `cryptography` package, which makes them."""
+    from distributed import Security
+
+    try:
+        return Security.temporary()
+    except ImportError:
+        return None

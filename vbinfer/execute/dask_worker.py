@@ -128,7 +128,7 @@ def serve() -> None:
         os.sched_setaffinity(0, {setup["core"]})
     threading.Thread(target=_end_with, args=(incoming,), daemon=True).start()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    asyncio.run(_work(setup["scheduler"], setup["folder"], outgoing))
+    asyncio.run(_work(setup, outgoing))
 
 
 def _end_with(incoming: BinaryIO) -> None:
@@ -136,13 +136,14 @@ def _end_with(incoming: BinaryIO) -> None:
     os._exit(0)
 
 
-async def _work(scheduler: str, folder: str, outgoing: BinaryIO) -> None:
+async def _work(setup: Mapping[str, Any], outgoing: BinaryIO) -> None:
     worker = Worker(
-        scheduler,
+        setup["scheduler"],
+        security=setup["security"],
         nthreads=1,
         host="127.0.0.1",
         memory_limit=0,  # none: a worker that pauses for want of memory would be a run that stands still
-        local_directory=folder,
+        local_directory=setup["folder"],
         dashboard=False,
     )
     async with worker:

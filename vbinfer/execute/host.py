@@ -1,23 +1,20 @@
 """Simulators that are not JAX: one draw at a time, in Python."""
 
-import contextlib
-import inspect
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from vbinfer.execute.codehash import UnhashableError, code_hash
+from vbinfer.execute.host_checks import checked_fn, checked_names, checked_x, noted, warn_unless_same
 from vbinfer.execute.lanes import as_count, as_key
 
 HostFunction = Callable[[dict[str, Any], np.random.Generator], Any]
 """`fn(theta, rng) -> x`: NumPy numbers and arrays by path, and the generator to take all randomness from."""
-
-_LONGEST = 1_000
 
 
 class HostSimulator:
@@ -80,7 +77,7 @@ class HostSimulator:
         lane: int = 16,
         fingerprint: str | None = None,
     ) -> None:
-        self.fn, self.names, self.lane = _checked_fn(fn), _checked_names(names), as_count(lane, "lane", "16")
+        self.fn, self.names, self.lane = checked_fn(fn), checked_names(names), as_count(lane, "lane", "16")
         if fingerprint is not None and (not isinstance(fingerprint, str) or not fingerprint):
             raise ValueError(
                 f"fingerprint={fingerprint!r} was given; expected a string such as fingerprint='my-model-v3'"
@@ -138,8 +135,13 @@ class HostSimulator:
             Exception: what fn raised, with a note that says for which theta and key.
         """
         _refuse_tracers(keys, *theta.values())
-        words = np.asarray(jax.random.key_data(keys))
+        words = _words(keys)
         leaves = {name: _as_float64(value) for name, value in theta.items()}
+        for name, value in leaves.items():
+            if value.ndim == 0 or len(value) != len(words):
+                raise ValueError(
+                    f"theta[{name!r}] is {list(value.shape)} but there are {len(words)} keys; one of each per row"
+                )
         shape = tuple((name, value.shape[1:]) for name, value in leaves.items())
         with self._turn:
             rows: list[np.ndarray] = []
@@ -147,16 +149,16 @@ class HostSimulator:
                 one = {name: value[row] for name, value in leaves.items()}
                 x = self._draw(one, key, row)
                 if not self._widths:
-                    _warn_unless_same(x, self._draw(one, key, row))
+                    warn_unless_same(x, self._draw(one, key, row))
                 self._check_width(shape, len(x), row)
                 rows.append(x)
         with np.errstate(over="ignore"):
             return np.stack(rows).astype(jax.dtypes.canonicalize_dtype(float))
 
     def _draw(self, theta: dict[str, Any], words: np.ndarray, row: int) -> np.ndarray:
-        with _noted(theta, words, row, self.lane):
+        with noted(theta, words, row):
             mine = {name: value.copy() for name, value in theta.items()}  # fn may change what it is given
-            return _checked_x(self.fn(mine, generator(words)))
+            return checked_x(self.fn(mine, generator(words)))
 
     def _check_width(self, shape: Any, width: int, row: int) -> None:
         if self.names is not None and width != len(self.names):
@@ -166,7 +168,7 @@ class HostSimulator:
         known = self._widths.setdefault(shape, width)
         if width != known:
             raise ValueError(
-                f"the simulator returned {width} numbers for draw {row} of its lane and {known} before; every draw "
+                f"the simulator returned {width} numbers in row {row} of a batch and {known} before; every draw "
                 f"needs the same features: fill up with NaN, which marks the draw as failed"
             )
 
@@ -178,6 +180,16 @@ def generator(words: Any) -> np.random.Generator:
         raise ValueError(f"a key of {len(words)} words was given; expected up to four, as jax.random.key(0) has two")
     number = sum(word << (32 * i) for i, word in enumerate(words))
     return np.random.Generator(np.random.Philox(key=number))
+
+
+def _words(keys: Any) -> np.ndarray:
+    """The 32-bit words of keys `[B]`, typed or legacy, as `[B, W]`."""
+    if isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) and keys.ndim == 1:
+        return np.asarray(jax.random.key_data(keys))
+    if getattr(keys, "dtype", None) == np.uint32 and keys.ndim == 2:
+        return np.asarray(keys)
+    what = f"an array of shape {list(keys.shape)}" if hasattr(keys, "shape") else repr(keys)
+    raise TypeError(f"keys is {what}; expected one JAX key per row: write jax.random.split(jax.random.key(0), n)")
 
 
 def _as_float64(value: Any) -> np.ndarray:
@@ -192,93 +204,3 @@ def _refuse_tracers(*leaves: Any) -> None:
             "a HostSimulator is not a JAX program: it cannot be jitted, vmapped or differentiated. "
             "Call simulator.batch(theta, keys) outside of it"
         )
-
-
-def _checked_x(x: Any) -> np.ndarray:
-    """One draw's output as a float vector."""
-    if x is None:
-        raise TypeError("the simulator returned None; expected numbers [feature]: end it with `return x`")
-    if isinstance(x, (dict, str, bytes, set)):
-        raise TypeError(
-            f"the simulator returned a {type(x).__name__}; expected numbers [feature]: write np.array([...])"
-        )
-    try:
-        array = np.asarray(x)
-    except ValueError as error:
-        raise ValueError(
-            f"the simulator returned a list that is no array ({error}); expected numbers [feature]"
-        ) from error
-    if array.dtype.kind not in "fiub":
-        hint = "np.abs(x) or np.concatenate([x.real, x.imag])" if array.dtype.kind == "c" else "np.array([...], float)"
-        raise TypeError(f"the simulator returned an array of {array.dtype}; expected real numbers: write {hint}")
-    if array.ndim > 1 or not array.size:
-        raise ValueError(
-            f"the simulator returned an array of shape {list(array.shape)} for one draw; expected [feature]: "
-            f"write x.ravel() for a matrix"
-        )
-    return np.atleast_1d(array).astype(np.float64)
-
-
-def _warn_unless_same(x: np.ndarray, again: np.ndarray) -> None:
-    if np.array_equal(x, again, equal_nan=True):
-        return
-    apart = f"by up to {np.nanmax(np.abs(x - again)):.3g}" if x.shape == again.shape else "in length"
-    warnings.warn(
-        f"the simulator gave two answers for the same theta and generator, which differ {apart}: its draws cannot be "
-        f"repeated, and a resumed store is not the one of an undisturbed run. Take all randomness from the generator "
-        f"that it is given, fn(theta, rng), and keep no state between calls",
-        stacklevel=4,
-    )
-
-
-@contextlib.contextmanager
-def _noted(theta: dict[str, Any], words: np.ndarray, row: int, lane: int) -> Iterator[None]:
-    """Say for which draw an error was raised, so that one can repeat it."""
-    try:
-        yield
-    except Exception as error:
-        with np.printoptions(threshold=_LONGEST, floatmode="unique"):
-            values = ", ".join(f"{name!r}: {_written(value)}" for name, value in theta.items())
-        key = f"jax.random.wrap_key_data(np.array({words.tolist()}, np.uint32){_impl(words)})"
-        error.add_note(
-            f"raised by the simulator for draw {row} of its lane of {lane}; to repeat it: "
-            f"simulator({{{values}}}, {key})"
-        )
-        raise
-
-
-def _written(value: Any) -> str:
-    return f"np.array({np.array2string(value, separator=', ')})" if np.ndim(value) else repr(value.item())
-
-
-def _impl(words: np.ndarray) -> str:
-    return "" if len(words) == 2 else ', impl="rbg"'
-
-
-def _checked_fn(fn: Any) -> HostFunction:
-    if hasattr(fn, "batch"):
-        raise TypeError(f"{type(fn).__name__} is a simulator already: give it as it is, without vb.HostSimulator")
-    if not callable(fn):
-        raise TypeError(f"a {type(fn).__name__} was given; expected a function fn(theta, rng) -> x [feature]")
-    try:
-        signature = inspect.signature(fn)
-    except (ValueError, TypeError):  # written in C; the first draw will tell
-        return fn
-    try:
-        signature.bind({}, None)
-    except TypeError as error:
-        name = getattr(fn, "__name__", type(fn).__name__)
-        raise TypeError(
-            f"{name}{signature} was given; expected fn(theta, rng), a function of the parameters by name and of the "
-            f"random generator to use: write lambda theta, rng: {name}(...)"
-        ) from error
-    return fn
-
-
-def _checked_names(names: Any) -> tuple[str, ...] | None:
-    if names is None:
-        return None
-    found = () if isinstance(names, str) else tuple(names)
-    if not found or not all(isinstance(name, str) for name in found) or len(set(found)) < len(found):
-        raise ValueError(f"names={names!r} was given; expected one different name per feature, as ('mean', 'sd')")
-    return found

@@ -230,7 +230,7 @@ def _write_parquet(blocks: Iterator[Block], path: Path) -> None:
     number, first = next(blocks)
     meta = {"vbinfer": _io.to_json({**attributes(first), "features": list(first.names)})}
     schema = pa.table(columns(first, number)).schema.with_metadata(meta)
-    with parquet.ParquetWriter(path, schema) as writer:
+    with parquet.ParquetWriter(path, schema, use_dictionary=False) as writer:
         for numbers, draws in chain([(number, first)], blocks):
             writer.write_table(pa.table(columns(draws, numbers), schema=schema))
 

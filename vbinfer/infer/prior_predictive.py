@@ -1,26 +1,20 @@
 """Prior-predictive draws: theta from the prior or a proposal, x from the simulator, in lanes, resumable."""
 
-import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _io
-from vbinfer._typing import PRNGKey, SimulatorLike
-from vbinfer.execute.executor import Executor, Local
-from vbinfer.execute.lanes import as_count, as_key, feature_names, key_words
-from vbinfer.execute.manifest import MANIFEST, read_manifest
-from vbinfer.execute.store import Rows, Store, read_store
+from vbinfer._typing import SimulatorLike
+from vbinfer.execute.executor import Executor
+from vbinfer.execute.lanes import feature_names, key_words
+from vbinfer.execute.store import Rows, read_store
 from vbinfer.infer.draws import Draws
-from vbinfer.infer.gather import Gathered, Plan, gather
-from vbinfer.infer.proposed import Proposal, Proposed
-from vbinfer.infer.runner import Runner, check_simulator, fingerprint, lane_of, study_of
+from vbinfer.infer.job import Job
+from vbinfer.infer.proposed import Proposal
+from vbinfer.infer.runner import fingerprint
 from vbinfer.priors.prior import Prior
-
-_SHARDS = 256
 
 
 def sample_prior_predictive(
@@ -83,18 +77,8 @@ def sample_prior_predictive(
         >>> draws.x.shape, bool(draws.valid.all())
         ((100, 3), True)
     """
-    draws = simulate_draws(
-        prior,
-        simulator,
-        n,
-        key=key,
-        proposal=proposal,
-        batch_size=batch_size,
-        store=store,
-        series=series,
-        executor=executor,
-        progress=progress,
-    )
+    job = Job.of(prior, simulator, n, key=key, proposal=proposal, batch_size=batch_size, store=store, series=series)
+    draws = simulate_draws(job, simulator, executor, progress)
     if not draws.valid.any():
         kept = f"; they are kept in {str(store)!r}, vb.load({str(store)!r}) reads them" if store is not None else ""
         raise RuntimeError(
@@ -105,20 +89,9 @@ def sample_prior_predictive(
 
 
 def simulate_draws(
-    prior: Prior,
-    simulator: SimulatorLike,
-    n: int,
-    *,
-    key: Array,
-    proposal: Proposal | None = None,
-    batch_size: int | None = None,
-    store: str | Path | None = None,
-    series: bool = False,
-    executor: Executor | None = None,
-    progress: bool = True,
+    job: Job, simulator: SimulatorLike, executor: Executor | None = None, progress: bool = True
 ) -> Draws:
-    """As `sample_prior_predictive`, but draws that all failed are returned like any others."""
-    job = Job.of(prior, simulator, n, key, proposal, batch_size, store, series)
+    """The draws of a job; also if all of them failed."""
     found, seconds = job.run(executor, progress)
     info = {
         "seconds": seconds,
@@ -129,56 +102,10 @@ def simulate_draws(
         "versions": _io.versions(),
         "simulator": fingerprint(simulator),
         "batch_size": job.batch_size,
-        "store": None if store is None else str(store),
+        "store": None if job.store is None else str(job.store.folder),
     }
     number = 0 if job.proposed is None else job.proposed.round
     return _draws(found.rows(), feature_names(simulator, found.width), info, number)
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """Checked arguments of a run, which `sample_prior_predictive` and `simulate_store` share."""
-
-    n: int
-    key: PRNGKey
-    batch_size: int
-    proposed: Proposed | None
-    store: Store | None
-    runner: Runner
-
-    @classmethod
-    def of(
-        cls,
-        prior: Prior,
-        simulator: Any,
-        n: int,
-        key: Any,
-        proposal: Proposal | None,
-        batch_size: int | None,
-        store: str | Path | None,
-        series: bool,
-    ) -> "Job":
-        """Everything that can be known to be wrong is said before anything runs."""
-        key, n, lane = as_key(key), as_count(n, "n"), lane_of(simulator)
-        batch_size = _batch_size(batch_size, n, lane, store)
-        check_simulator(prior, simulator)
-        if series and store is None:
-            raise ValueError("series=True keeps recordings beside the draws of a store; give store=, a folder")
-        proposed = None if proposal is None else Proposed.draw(prior, proposal, n, key)
-        runner = Runner(prior, simulator, key, proposed, series)
-        folder = None
-        if store is not None:
-            folder = Store.open(store, study_of(prior, simulator, key, batch_size, proposed, series))
-        return cls(n, key, batch_size, proposed, folder, runner)
-
-    def run(
-        self, executor: Executor | None, progress: bool, part: tuple[int, int] = (1, 1), keep: bool = True
-    ) -> tuple[Gathered, float]:
-        """What is gathered, and the seconds it took."""
-        began = time.perf_counter()
-        plan = Plan.of(self.n, self.runner.lane, self.batch_size, part, keep)
-        found = gather(plan, self.runner, self.store, executor or Local(), progress)
-        return found, time.perf_counter() - began
 
 
 def load_store(folder: str | Path) -> Draws:
@@ -188,26 +115,6 @@ def load_store(folder: str | Path) -> Draws:
     info = {"key": study["key"]["words"], "simulator": study["simulator"], "batch_size": study["batch_size"]}
     info = {**info, "store": str(folder), "simulated": 0, "read": len(rows["x"])}
     return _draws(rows, tuple(names), info, study.get("proposal", {}).get("round", 0))
-
-
-def _batch_size(given: object, n: int, lane: int, store: str | Path | None) -> int:
-    """The draws per shard: those asked for, those of a store that is there, or as many as make 256 shards or fewer."""
-    if given is None:
-        if store is not None and (Path(store) / MANIFEST).is_file():
-            try:
-                return int(read_manifest(Path(store))["study"]["batch_size"])
-            except (ValueError, TypeError):  # another format, or damage, which `Store.open` names
-                pass
-        doublings = max(0, (-(-n // (lane * _SHARDS)) - 1).bit_length())
-        return lane * 2**doublings
-    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 1:
-        raise ValueError(f"batch_size={given!r} was given; expected a multiple of {lane}, such as {4 * lane}")
-    if given % lane:
-        raise ValueError(
-            f"batch_size={given} was given; draws run {lane} at a time, so write a multiple of {lane}: "
-            f"batch_size={lane * -(-int(given) // lane)}"
-        )
-    return int(given)
 
 
 def _draws(rows: Rows, names: tuple[str, ...], info: dict[str, Any], number: int = 0) -> Draws:

@@ -11,9 +11,11 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer._typing import PRNGKey, SimulatorLike, Theta
+from vbinfer.execute.executor import Executor
 from vbinfer.execute.lanes import as_count, as_key
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.fit_info import FitInfo
+from vbinfer.infer.job import Job
 from vbinfer.infer.nle import NLE
 from vbinfer.infer.npe import NPE
 from vbinfer.infer.nre import NRE
@@ -84,7 +86,9 @@ def fit_rounds(
     n: int = 1_000,
     epsilon: float = 1e-4,
     store: str | Path | None = None,
-    **options: Any,
+    batch_size: int | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
 ) -> RoundsFit:
     """Fit the posterior of one observation in rounds: fewer simulations than one round, for this x_o only.
 
@@ -112,7 +116,7 @@ def fit_rounds(
         epsilon: share of the posterior that a truncated proposal leaves out.
         store: a folder; round k keeps its draws in `round-k`, and JAX estimators their training in
             `round-k-training.npz`. The same call again reads what is there and goes on, with the same numbers.
-        options: `executor`, `batch_size`, `progress` of `vb.sample_prior_predictive`.
+        batch_size, executor, progress: as for `vb.sample_prior_predictive`.
 
     Returns:
         `RoundsFit(amortized, draws, infos)`. A later round in which every simulation fails ends the rounds with a
@@ -145,7 +149,8 @@ def fit_rounds(
             proposal = _propose(family, prior, fitted, x_o, k_propose, epsilon, number)
             proposals.append(proposal)
         where = None if store is None else Path(store) / f"round-{number}"
-        part = simulate_draws(prior, simulator, n, key=k_sim, proposal=proposal, store=where, **options)
+        job = Job.of(prior, simulator, n, key=k_sim, proposal=proposal, store=where, batch_size=batch_size)
+        part = simulate_draws(job, simulator, executor, progress)
         parts.append(_with_density(part, prior) if number == 0 else part)
         if number == 0:
             _first_round(part, x_o, store)

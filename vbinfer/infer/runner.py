@@ -1,5 +1,6 @@
 """What runs one lane of draws, and what makes a run's store its own."""
 
+import functools
 from typing import Any
 
 import jax
@@ -31,15 +32,11 @@ class Runner:
         self._prior, self._simulator, self._key, self._proposed, self._series = prior, simulator, key, proposed, series
         self.lane = lane_of(simulator)
         self._batch = series_of(simulator) if series else batched(simulator)
-        self._start = jax.jit(jax.vmap(self._one, in_axes=(None, 0)), compiler_options=steady())
+        self._start = _start(prior)
         self._known: tuple[str, ...] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Runner, (self._prior, self._simulator, self._key, self._proposed, self._series)
-
-    def _one(self, root: PRNGKey, index: jax.Array) -> tuple[Any, Any]:
-        k_theta, k_sim = jax.random.split(jax.random.fold_in(root, index))
-        return self._prior.sample(key=k_theta), k_sim
 
     def __call__(self, lane: int, device: Any) -> Rows:
         first = lane * self.lane
@@ -54,6 +51,17 @@ class Runner:
             self._known = feature_names(self._simulator, x.shape[1])
         leaves = {f"theta/{name}": np.asarray(theta[name]) for name in self._prior.shapes}
         return {**leaves, "x": x, **drawn, **{SERIES + name: np.asarray(y) for name, y in ys.items()}}
+
+
+@functools.lru_cache(maxsize=8)
+def _start(prior: Prior) -> Any:
+    """`(key, numbers of draws) -> theta, keys of the simulator`; compiled once for a prior, which does not change."""
+
+    def one(root: PRNGKey, index: jax.Array) -> tuple[Any, Any]:
+        k_theta, k_sim = jax.random.split(jax.random.fold_in(root, index))
+        return prior.sample(key=k_theta), k_sim
+
+    return jax.jit(jax.vmap(one, in_axes=(None, 0)), compiler_options=steady())
 
 
 def lane_of(simulator: Any) -> int:

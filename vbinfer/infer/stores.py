@@ -13,7 +13,7 @@ from vbinfer._typing import SimulatorLike
 from vbinfer.execute.executor import Executor
 from vbinfer.execute.manifest import differences, read_manifest
 from vbinfer.execute.store import Store, held, iter_series
-from vbinfer.infer.prior_predictive import Job
+from vbinfer.infer.job import Job
 from vbinfer.infer.proposed import Proposal
 from vbinfer.priors.prior import Prior
 
@@ -147,7 +147,7 @@ def simulate_store(
         (256, 256)
     """
     i, of = _part(part)
-    job = Job.of(prior, simulator, n, key, proposal, batch_size, store, series)
+    job = Job.of(prior, simulator, n, key=key, proposal=proposal, batch_size=batch_size, store=store, series=series)
     job.run(executor, progress, (i, of), keep=False)
     return StoreStatus.of(store)
 

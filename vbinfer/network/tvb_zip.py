@@ -41,8 +41,7 @@ def read(path: Path) -> dict[str, Any]:
         try:
             with _archive.understood():
                 archive = stack.enter_context(zipfile.ZipFile(path))
-                members = archive.infolist()
-                _archive.check_members(members, max(_archive.LIMIT, path.stat().st_size))
+                members = _archive.checked_members(archive, max(_archive.LIMIT, path.stat().st_size))
                 for member in members:  # compares the two places where a name stands: a table must not be overlooked
                     archive.open(member).close()
         except ValueError as error:

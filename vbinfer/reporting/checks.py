@@ -102,6 +102,8 @@ def modes_note(e: Evidence) -> str:
         if e.posterior.num_chains > 1
         else ""
     )
+    if e.fit is not None:
+        chains = " A network can make modes of its own: see whether they stay when it is trained with another key."
     shares = " and ".join(percent(share) for share in found.shares)
     return (
         f" The posterior has several modes {places} ({shares} of the draws): mean, sd and shrinkage describe none of "

@@ -41,7 +41,7 @@ def pareto_smoothed(log_ratios: np.ndarray) -> Smoothed:
         raise ValueError("the posterior is finite at no draw of q; narrow the prior, or use vb.TemperedSMC()")
     weights = np.exp(log_ratios - top)
     log_mean = float(top + np.log(weights.mean()))
-    tail = int(min(n / 5, 3 * np.sqrt(n)))
+    tail = int(np.ceil(min(n / 5, 3 * np.sqrt(n))))
     k = np.inf
     if tail >= 5:
         order = np.argsort(weights, kind="stable")
