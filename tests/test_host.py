@@ -457,6 +457,23 @@ def test_code_without_a_module_and_files_called_like_the_standard_library_count_
         codehash.installed.cache_clear()
 
 
+def test_functions_of_a_notebook_count_by_content(monkeypatch):
+    """Its `__main__` is the kernel's launcher, which is installed: they were once taken by name and version."""
+    main = types.ModuleType("__main__")
+    main.__file__ = np.__file__
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    codehash.installed.cache_clear()
+
+    def cell(source):
+        exec(source + "\ndef f(theta, rng): return helper(theta['g']) + Part.offset", main.__dict__)
+        return code_hash(main.f)
+
+    first = cell("def helper(v): return 2 * v\nclass Part: offset = 1")
+    assert cell("def helper(v): return 3 * v\nclass Part: offset = 1") != first
+    assert cell("def helper(v): return 2 * v\nclass Part: offset = 2") != first
+    assert cell("def helper(v): return 2 * v\nclass Part: offset = 1") == first
+
+
 def test_what_stands_in_for_an_installed_module_counts_as_that_whatever_it_has_loaded(monkeypatch):
     """TVB's models are such an object: its attributes appear as they are used, so that a store refused itself."""
     lazy = types.SimpleNamespace(__name__="numpy.lazy")

@@ -13,7 +13,18 @@ PACKAGE = ROOT / "vbinfer"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 
-HEAVY_AT_IMPORT = ("torch", "sbi", "dask", "distributed", "matplotlib", "arviz", "pandas", "sklearn", "blackjax", "xarray")
+HEAVY_AT_IMPORT = (
+    "torch",
+    "sbi",
+    "dask",
+    "distributed",
+    "matplotlib",
+    "arviz",
+    "pandas",
+    "sklearn",
+    "blackjax",
+    "xarray",
+)
 
 BASE = {"_typing", "_param", "_tree", "_ode", "_io", "_arviz", "_random", "_table", "_show", "_archive"}
 MEMBERS = {"models", "network", "integrators", "noise", "stimuli", "monitors", "features", "priors", "execute"}

@@ -74,7 +74,8 @@ def _read_text(path: Path) -> tuple[np.ndarray, tuple[str, ...] | None]:
         return values, None
     if len(header) != values.shape[1]:
         raise ValueError(
-            f"{path.name} has {len(header)} names in its first line and {values.shape[1]} numbers in the others"
+            f"{path.name} has {len(header)} names in its first line and {values.shape[1]} numbers in the others; "
+            "give one name for each column"
         )
     if header[0] == "" and _counts(values[:, 0]):
         header, values = header[1:], values[:, 1:]  # as pandas writes its index

@@ -192,7 +192,7 @@ def same_or_refused(place, path):
     """A text has no checksum: what is still a study is run as one, and the store of the first does not take it."""
     study, error = attempt(lambda: load_study(path))
     if error is not None:
-        assert unclear(error, path.name, "[", "study file", "net.zip", "signal.csv", "gamma") is None
+        assert unclear(error, path.name, "[", "study file", "there is no file", "signal.csv") is None
         return
     assert tomllib.loads(path.read_text(encoding="utf-8"))
     whole = load_study(made("study") / "study.toml")

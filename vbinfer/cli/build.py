@@ -72,8 +72,20 @@ def construct(
     _check_options(name, known[name], options, where)
     try:
         return known[name](**options)
-    except (TypeError, ValueError, ImportError) as error:
-        raise StudyError(f"{where}: {error}") from error
+    except (TypeError, ValueError, ImportError, ArithmeticError) as error:
+        raise StudyError(f"{where}: {error}{_hint(error, options, values or {})}") from error
+
+
+def _hint(error: Exception, options: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Which word stands where a number was expected, for errors that say it without the option."""
+    if "could not convert string" not in str(error):
+        return ""
+    known = "".join(f' or "{name}"' for name in values)
+    return "".join(
+        f'; {option} is the word {value!r}: give numbers, {{ array = "file.npy" }}{known}'
+        for option, value in options.items()
+        if isinstance(value, str)
+    )
 
 
 def _is_named(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -212,6 +213,8 @@ def _report(options: dict[str, Any], sim: Simulator, samples: int) -> ReportOpti
         )
     if chosen.compare_dt is not None:
         dt = _number(chosen.compare_dt, "[report] compare_dt")
+        if not 0.0 < dt < math.inf:
+            raise StudyError(f"[report] compare_dt is {dt:g}; give a step in ms, finer than that of the integrator")
         for name, monitor in sim.monitors.items():
             if monitor.period is not None:
                 try:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 DEMO = Path(__file__).with_name("demo.toml")
 FAILED = 3
+CACHE = Path("~/.cache/vbinfer")
+"""Compiled programs, so that the next run of a model starts at once."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,7 +113,9 @@ def _compute(args: argparse.Namespace) -> int:
     vb.use_cores(args.cores or _workers(args) or _cores())
     from vbinfer.cli.config import load_study
     from vbinfer.cli.run import calibrate_study, run_study
+    from vbinfer.execute.compiled import enable_compile_cache
 
+    enable_compile_cache(CACHE)
     if args.command == "demo":
         chosen = {} if args.participant is None else {"participant": args.participant}
         study = load_study(DEMO, out=args.out, data=chosen)

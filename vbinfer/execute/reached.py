@@ -98,8 +98,8 @@ def installed_name(value: Any) -> tuple[str, ...] | None:
 def installed(name: str) -> bool:
     """Whether a module is of the standard library, of an installed distribution or of this package."""
     top = name.partition(".")[0]
-    if top in ("vbinfer", "builtins"):
-        return True
+    if top in ("vbinfer", "builtins", "__main__"):
+        return top != "__main__"  # the program, also where a notebook's kernel is the file of it
     places = (getattr(sys.modules.get(one), "__file__", None) for one in (name, top))
     file = next((place for place in places if place is not None), None)
     if file is None:  # built into the interpreter
