@@ -10,7 +10,7 @@ import numpy as np
 KINDS = ("bit", "byte", "byte", "cut", "cut", "append", "zero", "swap", "empty")
 REMEDY = re.compile(
     r"\b(give|restore|delete|repeat|again|expected|must|write|leave|choose|use|free|set|save|"
-    r"load it with|bring back|make the call|put|did you mean|has no key|lacks the key|line \d+)\b",
+    r"load it with|bring back|make the call|put|paths start at|did you mean|has no key|lacks the key|line \d+)\b",
     re.IGNORECASE,
 )
 RAW = ("Traceback", "KeyError", "TypeError", "IndexError", "AttributeError", "zlib.error", "BadZipFile", "<class")

@@ -245,6 +245,21 @@ def test_a_worker_that_comes_later_gets_the_function_and_no_worker_is_said(monke
     assert np.array_equal(found, np.arange(5)[:, None] + offset)
 
 
+def test_workers_come_and_go_and_every_item_is_done_once():
+    def fn(item, device):
+        time.sleep(0.03)
+        return 3 * item
+
+    done = []
+    with in_this_process(2, 1) as (cluster, client):
+        for position, result in Dask(client).as_completed(fn, range(60)):
+            assert result == 3 * position
+            done.append(position)
+            if len(done) in (5, 15, 25):
+                cluster.scale({5: 1, 15: 3, 25: 1}[len(done)])
+    assert sorted(done) == list(range(60))
+
+
 def test_what_the_cluster_gives_up_is_an_error_and_not_a_wait(monkeypatch):
     monkeypatch.setattr(dask_run, "PATIENCE", 0.5)
     with in_this_process(1, 1) as (_, client):

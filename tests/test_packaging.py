@@ -76,7 +76,8 @@ def test_licence_is_the_whole_apache_text():
 
 
 @pytest.mark.parametrize(
-    "target", ["demo", "test", "fmt", "lint", "type", "test-slow", "test-x64", "notebooks", "bench"]
+    "target",
+    ["demo", "test", "fmt", "lint", "type", "test-slow", "test-x64", "notebooks", "bench", "audit", "test-faults"],
 )
 def test_every_advertised_make_target_exists(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)

@@ -162,6 +162,13 @@ def test_failed_replicates_are_left_out_and_counted():
     assert f"{found.failed} of 200 replicates failed" in " ".join(found.findings)
 
 
+def test_few_replicates_are_no_clean_pass():
+    found = asked(Exact(), 1, n=70)
+    assert found.verdict == "warn"
+    assert all(row.light == "pass" for row in found.tests)
+    assert f"{len(found.ranks)} replicates are few" in " ".join(found.findings)
+
+
 def test_weighted_rows_are_taken_in_proportion_to_their_weights():
     weights = np.array([[0.2, 0.0, 0.5, 0.3], [1e-8, 1.0, 0.0, 1.0]])
     with np.errstate(divide="ignore"):

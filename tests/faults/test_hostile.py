@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import scipy.io
 import small_study
-from damaging import contents, unclear
+from damaging import attempt, contents, unclear
 from matplotlib.figure import Figure
 
 import vbinfer as vb
@@ -34,6 +35,7 @@ from vbinfer.cli.build import StudyError, value_of
 from vbinfer.cli.config import load_study
 from vbinfer.cli.main import _workers
 from vbinfer.cli.run import Clock
+from vbinfer.monitors.matlab import matrices
 from vbinfer.monitors.sensors import read_projection
 from vbinfer.reporting import Extras, Section, report
 
@@ -259,6 +261,65 @@ def test_a_text_that_is_too_long_is_refused_before_it_is_read(tmp_path, monkeypa
     path.write_text("1,2\n" * 1_000)
     with pytest.raises(ValueError, match=r"has 4,000 bytes of text; save what is longer than 1,000 as \.npy"):
         vb.Recording.from_file(path, 720.0)
+
+
+# Files of MATLAB
+
+MATRICES = {
+    "gain": np.random.default_rng(0).normal(3.0, 1.0, (7, 3)),
+    "single": np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32),
+    "whole": np.arange(-6, 6, dtype=np.int16).reshape(3, 4),
+    "a_name_that_is_rather_long": np.ones((1, 1)),
+    "three": np.arange(24.0).reshape(2, 3, 4),
+    "nothing": np.zeros((0, 3)),
+    "flags": np.array([[True, False]]),
+}
+OTHERS = {"text": "words", "complex": np.array([1 + 2j]), "structure": {"a": 1.0}, "cell": np.array([1, "a"], object)}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_matrices_of_matlab_are_those_that_scipy_reads(packed, tmp_path):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, MATRICES | OTHERS, do_compression=packed)
+    found, known = matrices(path.read_bytes(), 10_000), scipy.io.loadmat(path)
+    assert set(found) == set(MATRICES)
+    for name, value in found.items():
+        assert value.dtype == known[name].dtype, name
+        np.testing.assert_array_equal(value, known[name])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_byte_of_a_file_of_matlab_brings_the_process_down(packed, tmp_path):
+    """scipy.io.loadmat ends in a segmentation fault where the type of a name is changed."""
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"gain": MATRICES["gain"]}, do_compression=packed)
+    good = path.read_bytes()
+    refused = 0
+    for i in range(120, len(good)):
+        for change in (0xFF, 0x01):
+            path.write_bytes(good[:i] + bytes([good[i] ^ change]) + good[i + 1 :])
+            _, error = attempt(lambda: read_projection(path))
+            assert error is None or unclear(error, "a.mat") is None
+            refused += error is not None
+    assert refused > (len(good) - 120 if packed else 80)
+    for cut in range(0, len(good), 5):
+        path.write_bytes(good[:cut])
+        with pytest.raises(ValueError, match=r"a\.mat"):
+            read_projection(path)
+
+
+def test_a_file_of_matlab_that_unpacks_to_too_much_or_is_of_another_version_is_refused(tmp_path):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"gain": np.zeros((1000, 1000))}, do_compression=True)
+    content = path.read_bytes()
+    assert len(content) < 20_000
+    with pytest.raises(ValueError, match="unpacks to more than the 100,000 bytes"):
+        matrices(content, 100_000)
+    with pytest.raises(ValueError, match=r"version 7\.3 \(HDF5\); save it in MATLAB with '-v7'"):
+        matrices(content[:124] + b"\x00\x02IM" + content[128:], 10**8)
+    scipy.io.savemat(path, {"gain": np.ones((2, 2))}, format="4")
+    with pytest.raises(ValueError, match="is of version 4"):
+        read_projection(path)
 
 
 # Study files are data

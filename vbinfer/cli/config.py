@@ -209,7 +209,8 @@ def _report(options: dict[str, Any], sim: Simulator, samples: int) -> ReportOpti
     _count(chosen.recovery, "[report] recovery")
     if chosen.predictive > samples:
         raise StudyError(
-            f"[report] predictive is {chosen.predictive}, more than the {samples} of [inference] posterior_samples"
+            f"[report] predictive is {chosen.predictive}, more than the {samples} of [inference] posterior_samples; "
+            "give no more than these"
         )
     if chosen.compare_dt is not None:
         dt = _number(chosen.compare_dt, "[report] compare_dt")

@@ -16,7 +16,7 @@ from vbinfer.diagnostics.calibration.marginal import (
 )
 from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
 from vbinfer.diagnostics.calibration.sbc import all_ranks
-from vbinfer.diagnostics.calibration.words import closing, numbers, overall, sentences, text
+from vbinfer.diagnostics.calibration.words import FEW, closing, numbers, overall, sentences, text
 from vbinfer.diagnostics.contraction import in_z, like_prior
 from vbinfer.diagnostics.lights import AbstractResult
 from vbinfer.diagnostics.replicates import Question, Replicates, by_chains, by_importance, likelihood_of
@@ -181,6 +181,8 @@ def _circumstances(found: Replicates) -> list[str]:
     if held.failed:
         total = held.failed + len(held) + found.left_out
         said.append(f"{held.failed} of {total} replicates failed and were left out")
+    if len(held) < FEW:
+        said.append(f"{len(held)} replicates are few: only gross faults can be seen; take 300 or more")
     if held.ess < 0.5 * held.draws.shape[1]:
         said.append(
             f"the draws of at least one posterior are worth {held.ess:.0f} independent ones: autocorrelated draws make "

@@ -27,27 +27,31 @@ class OwnCluster:
     """
 
     def __init__(self, count: int) -> None:
+        import dask
         from distributed import Client, LocalCluster
+
+        from vbinfer.execute.dask_worker import QUIET
 
         self.trouble: str | None = None
         self._closing, self._guard = False, threading.Lock()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._folder = tempfile.mkdtemp(prefix="vbinfer-dask-")
         self._security = _keys()
-        self._cluster = LocalCluster(
-            n_workers=0,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            security=self._security,
-            dashboard_address="127.0.0.1:0",  # where its HTTP server goes, which it always has; 8787 may be taken
-            silence_logs=logging.CRITICAL,  # what it logs is an error that is raised, or a worker that is replaced
-            scheduler_kwargs={
-                "dashboard": False,
-                "worker_ttl": "365 days",  # a program that holds the GIL still lives
-                "allowed_failures": 1,  # what ended two workers is then run alone
-            },
-        )
-        self.client: Any = Client(self._cluster, set_as_default=False)
+        with dask.config.set(QUIET):
+            self._cluster = LocalCluster(
+                n_workers=0,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                security=self._security,
+                dashboard_address="127.0.0.1:0",  # where its HTTP server goes, which it always has; 8787 may be taken
+                silence_logs=logging.CRITICAL,  # what it logs is an error that is raised, or a worker that is replaced
+                scheduler_kwargs={
+                    "dashboard": False,
+                    "worker_ttl": "365 days",  # a program that holds the GIL still lives
+                    "allowed_failures": 1,  # what ended two workers is then run alone
+                },
+            )
+            self.client: Any = Client(self._cluster, set_as_default=False)
         places = itertools.islice(itertools.cycle(cores() or (None,)), count)
         self._keepers = [
             threading.Thread(target=self._keep, args=(number, core), name=f"vbinfer-dask-{number}", daemon=True)

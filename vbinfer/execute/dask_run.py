@@ -132,14 +132,20 @@ class Run:
         from vbinfer.execute.dask_worker import run_item
 
         key = f"{self._name}-{next(self._keys)}"
-        future = self._client.submit(run_item, self._name, position, pickled(item), key=key, pure=False)
+        shipped = pickled(item)
+        try:
+            future = self._client.submit(run_item, self._name, position, shipped, key=key, pure=False)
+        except Exception as error:  # of a client whose connection has just been lost
+            self._note("", ("cancelled", repr(error)))
+            return
         self._running[position] = future, item
         future.add_done_callback(lambda _: self._inbox.put(position))
 
     def _look(self) -> None:
         """Count the threads of the workers; say so if there are none, stop if there never will be."""
-        if self._client.status == "running":
-            self._threads = sum(self._client.nthreads().values())
+        with contextlib.suppress(OSError):  # a connection that is lost ends what is in flight, and is noticed there
+            if self._client.status == "running":
+                self._threads = sum(self._client.nthreads().values())
         now = self._looked = time.monotonic()
         if self._threads:
             self._seen, self._said = now, False

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vbinfer import _archive
+from vbinfer.monitors import matlab
 
 LIMIT = 2**30
 """Bytes of one file, unpacked: more is refused (300 sensors by 16,384 vertices in float64 are 4e7)."""
@@ -136,17 +137,12 @@ def _arrays(path: Path, suffix: str) -> dict[str, np.ndarray]:
     if suffix == ".npz":
         found = _plain(path)
         return found if isinstance(found, dict) else {"": found}
-    from scipy.io import loadmat  # here, because importing vbinfer need not load it
-
     if path.stat().st_size > LIMIT:
         raise ValueError(f"{str(path)!r} is larger than {LIMIT:,} bytes")
     try:
-        with _archive.understood():
-            return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+        return matlab.matrices(path.read_bytes(), LIMIT)
     except ValueError as error:
-        if isinstance(error.__cause__, NotImplementedError):
-            raise ValueError(f"{str(path)!r} is of version 7.3 (HDF5); save it in MATLAB with '-v7'") from error
-        raise ValueError(f"{str(path)!r} is no MATLAB file, or a damaged one ({error}); save it again") from error
+        raise ValueError(f"{str(path)!r} cannot be read: {error}. Save it again, or as .npy") from error
 
 
 def _pick(path: Path, arrays: dict[str, np.ndarray], name: str | None) -> np.ndarray:
