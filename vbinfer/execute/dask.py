@@ -35,9 +35,10 @@ class Dask:
         with vb.Dask() as executor:
             draws = vb.sample_prior_predictive(..., executor=executor)
 
-    Workers of a cluster need the same versions of Python, vbinfer, JAX and NumPy as this process; that is checked.
-    Bits are the same on processors of the same kind, to rounding otherwise. Anyone who can reach the scheduler can run
-    anything on a cluster without TLS (`security=` of the client); that of `vb.Dask()` has it.
+    Workers of a cluster need the same versions of Python, vbinfer, JAX and NumPy as this process. That is checked, by
+    the numbers of the versions: a file changed by hand on one side is not noticed. Bits are the same on processors of
+    the same kind, to rounding otherwise. Anyone who can reach the scheduler of a cluster without TLS (`security=`) can
+    run anything on it; that of `vb.Dask()` has TLS where `cryptography` is installed, as vbinfer[cluster] does.
 
     An adaptive cluster grows by what waits, by default to where each thread has 5 s of work: give `ahead=20` where an
     item takes a second, or set its minimum.
