@@ -163,6 +163,8 @@ def test_the_pages_job_array_and_a_scheduler_fill_the_store_that_one_process_fil
         stack.enter_context(ended(start(["dask", "worker", address, "--nthreads", "1", "--nworkers", "2"])))
         (tmp_path / "dask.toml").write_text(f'{text}\n[execution]\nexecutor = "dask"\nscheduler = "{address}"\n')
         done = run(["vbinfer", "simulate", "dask.toml"])
+        assert "add --allow-scheduler" in done.stderr
+        done = run(["vbinfer", "simulate", "dask.toml", "--allow-scheduler"])
         assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "dask" / "store") == contents(tmp_path / "here" / "store")
 

@@ -117,6 +117,7 @@ def test_what_a_killed_process_left_unfinished_is_swept_by_the_next_write_of_tha
     node = platform.node()
     gone = tmp_path / f".a.npz.{node}.{dead.pid}.tmp"
     kept = [
+        tmp_path / f".a.npz.{node}.{dead.pid}.just-now.tmp",
         tmp_path / f".a.npz.{node}.{os.getppid()}.tmp",
         tmp_path / f".a.npz.another-computer.{dead.pid}.tmp",
         tmp_path / f".b.npz.{node}.{dead.pid}.tmp",
@@ -124,5 +125,7 @@ def test_what_a_killed_process_left_unfinished_is_swept_by_the_next_write_of_tha
     ]
     for path in (gone, *kept):
         path.write_bytes(b"half of a file")
+        if "just-now" not in path.name:
+            os.utime(path, (0, 0))
     _io.write(tmp_path / "a.npz", "draws", {}, {"x": np.arange(3.0)})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.npz", *(path.name for path in kept)])

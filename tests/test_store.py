@@ -1,6 +1,8 @@
 """The store: resumed is fresh bit for bit, damage is noticed, and another study is refused."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from vbinfer.execute.claims import Claims
 from vbinfer.execute.executor import Local
 from vbinfer.execute.lanes import trace
 from vbinfer.execute.manifest import read_manifest, write_manifest
+from vbinfer.execute.store import Store
 from vbinfer.infer.prior_predictive import sample_prior_predictive
 from vbinfer.infer.stores import StoreStatus, load_series, merge_stores, simulate_store
 from vbinfer.priors.prior import Prior
@@ -347,8 +350,6 @@ def test_a_longer_shard_is_never_replaced_by_a_shorter_one(tmp_path):
     """Two runs of different length on a file system without locks."""
     sample(tmp_path / "s", n=128)
     long = contents(tmp_path / "s")
-    from vbinfer.execute.store import Store
-
     study = read_manifest(tmp_path / "s")["study"]
     store = Store.open(tmp_path / "s", study)
     rows = store.read(0)
@@ -476,3 +477,119 @@ def test_what_cannot_fit_is_refused_after_the_first_lane_which_is_kept(tmp_path,
     with pytest.raises(RuntimeError, match=r"9\.0 kB of memory available \(a limit\)\. Keep the draws on disk"):
         sample(None, sim=counted)
     assert counted.lanes == 1
+
+
+def test_a_store_that_somebody_works_on_is_not_begun_anew_by_another_study(tmp_path):
+    """Its manifest was replaced while the first shard of its owner ran, and the owner's draws were lost."""
+    mine = {"study": 1, "batch_size": 64}
+    code = (
+        "import sys; from vbinfer.execute.store import Store; "
+        "store = Store.open(sys.argv[1], {'study': 1, 'batch_size': 64}); print('open', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "s")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "open\n"
+    with pytest.raises(ValueError, match=r"study: the store has 1, this call has 2"):
+        Store.open(tmp_path / "s", {**mine, "study": 2})
+    Store.open(tmp_path / "s", mine).claims.close()
+    other.communicate()
+    Store.open(tmp_path / "s", {**mine, "study": 2}).claims.close()  # nobody is there any more, and no draws are
+    assert read_manifest(tmp_path / "s")["study"]["study"] == 2
+
+
+def test_on_a_file_system_without_locks_a_study_notices_that_its_store_was_begun_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(Claims, "_lock", lambda self, byte, how: True)
+    store = Store.open(tmp_path / "s", {"study": 1, "batch_size": 64})
+    Store.open(tmp_path / "s", {"study": 2, "batch_size": 64})
+    with pytest.raises(ValueError, match=r"another study was begun in .* while this one ran"):
+        store.write(0, {"x": np.zeros((64, 2))})
+
+
+def test_two_that_find_the_same_damaged_shard_do_not_trip_over_each_other(tmp_path):
+    """Whoever came second once crashed, or set the good new shard aside."""
+    sample(tmp_path / "s", sim=Counting())
+    _flip(tmp_path / "s" / "shard-000001.npz")
+    store = Store.open(tmp_path / "s", read_manifest(tmp_path / "s")["study"])
+    assert store.read(1) is None  # without the claim nothing is moved
+    assert (tmp_path / "s" / "shard-000001.npz").exists()
+    with pytest.warns(UserWarning, match="set aside"):
+        assert store.read(1, mend=True) is None
+    assert store.read(1, mend=True) is None
+
+
+def test_a_lane_that_changed_before_the_first_shard_gives_all_draws(tmp_path):
+    """The shard width of the store that was never filled was kept: 84 draws came of 100 that were asked for."""
+
+    class Wide(Counting):
+        lane = 16
+
+    class Narrow(Counting):
+        lane = 12
+
+    with pytest.raises(FloatingPointError):
+        sample(tmp_path / "s", n=100, sim=Wide(0, FloatingPointError), batch_size=None)
+    draws = sample(tmp_path / "s", n=100, sim=Narrow(), batch_size=None)
+    assert len(draws) == 100
+    assert same(draws, sample(None, n=100, sim=Narrow(), batch_size=None))
+
+
+def test_a_proposal_has_draws_for_the_whole_of_the_last_lane():
+    """1,024 draws in lanes of 48 need 1,056 of them."""
+
+    class Odd(Counting):
+        lane = 48
+
+    prior = make_prior()
+    draws = sample(None, n=1_024, sim=Odd(), batch_size=None, proposal=prior)
+    assert len(draws) == 1_024
+    assert same(draws, sample(None, n=1_024, sim=Counting(), batch_size=None, proposal=prior))
+
+
+def test_python_called_from_a_program_needs_a_fingerprint(tmp_path):
+    """What a callback does is not in the program: a store went on with another factor in it."""
+
+    def simulator(theta, key):
+        x = theta["g"] * SCALE
+        return jax.pure_callback(lambda x: 3.0 * x, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    with pytest.raises(TypeError, match=r"calls Python by jax\.pure_callback.*give it a method fingerprint\(\)"):
+        sample(tmp_path / "s", sim=simulator)
+
+
+def test_a_setting_that_changes_numbers_is_part_of_the_study_and_reaches_threads(tmp_path):
+    """Half of a store was once made with one random generator and half with another."""
+    sample(tmp_path / "s", n=128)
+    now = jax.config.jax_threefry_partitionable
+    devices = tuple(jax.local_devices()[:1] * 2)
+    with jax.threefry_partitionable(not now):
+        with pytest.raises(ValueError, match=r"settings 'jax_threefry_partitionable': the store has"):
+            sample(tmp_path / "s", n=256)
+        one, two = sample(None, n=256), sample(None, n=256, executor=Local(devices))
+    assert same(one, two)
+    assert not same(one, sample(None, n=256))
+
+
+def test_recordings_that_are_fewer_than_their_draws_are_noticed(tmp_path):
+    sample(tmp_path / "s", n=64, sim=WithSeries(), series=True)
+    short = (tmp_path / "s" / "series-000000.npz").read_bytes()
+    sample(tmp_path / "s", n=128, sim=WithSeries(), series=True)
+    (tmp_path / "s" / "series-000000.npz").write_bytes(short)
+    with pytest.raises(ValueError, match=r"series-000000\.npz does not hold"):
+        list(load_series(tmp_path / "s"))
+    (tmp_path / "s" / "series-000000.npz").unlink()
+    with pytest.raises(ValueError, match=r"is missing; make the call that filled this store once more"):
+        list(load_series(tmp_path / "s"))
+
+
+def test_a_merge_leaves_its_sources_as_they_are_and_mends_the_target(tmp_path):
+    sample(tmp_path / "a", n=256)
+    sample(tmp_path / "b", n=256)
+    _flip(tmp_path / "a" / "shard-000001.npz")
+    source = contents(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"shard-000001\.npz is damaged"):
+        merge_stores(tmp_path / "c", tmp_path / "a")
+    assert contents(tmp_path / "a") == source
+    with pytest.warns(UserWarning, match="set aside"):
+        assert merge_stores(tmp_path / "a", tmp_path / "b").draws == 256
+    assert same(_io.load(tmp_path / "a"), _io.load(tmp_path / "b"))

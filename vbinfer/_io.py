@@ -11,6 +11,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from vbinfer import _archive
 
 FORMAT = 1
 _HEADER = "header"
+_OLD = 3_600.0
 _SEAL, _DIGITS = b"SHA-256 of all bytes before this number: ", 64
 _LOADERS = {
     "posterior": "vbinfer.infer.posterior:Posterior.from_saved",
@@ -116,7 +119,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     stem = f".{path.name}.{platform.node()}."
-    temporary = path.with_name(f"{stem}{os.getpid()}.tmp")
+    temporary = path.with_name(f"{stem}{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent, stem)
@@ -139,9 +142,9 @@ def _sweep(folder: Path, stem: str) -> None:
     if os.name != "posix":
         return
     for left in folder.glob(f"{glob.escape(stem)}*.tmp"):
-        number = left.name.removeprefix(stem).removesuffix(".tmp")
-        try:
-            os.kill(int(number), 0)
+        try:  # old enough that no container with this name and other numbers of processes is writing it
+            if time.time() - left.stat().st_mtime > _OLD:
+                os.kill(int(left.name.removeprefix(stem).split(".")[0]), 0)
         except ProcessLookupError:
             left.unlink(missing_ok=True)
         except (ValueError, OSError, OverflowError):  # not ours to judge, or of another user
@@ -173,6 +176,9 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network file systems cannot
+            raise
     finally:
         os.close(descriptor)
 

@@ -46,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--dry-run", action="store_true", help="check the file and estimate the time; simulate nothing"
         )
+        command.add_argument(
+            "--allow-scheduler", action="store_true", help="connect to the [execution] scheduler of the study file"
+        )
     again = commands.add_parser(
         "report",
         help="write the report of a finished run again; status 3 when its verdict is fail",
@@ -75,7 +78,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; the exit status: 0 when it ended, 1 when it could not, 130 when it was interrupted.
+    """Run a command; the exit status: 0 when it ended, 1 when it could not, 130 when it was interrupted, 143 when a
+    batch system stopped it.
 
     `calibrate` and `report` give 3 where the calibration, or the verdict, is `fail`, so that a script can stop there.
     """
@@ -87,10 +91,11 @@ def main(argv: list[str] | None = None) -> int:
     from vbinfer.cli import trouble  # here, since it loads NumPy, and now: later there may be no free file handle
 
     try:
-        return _compute(args)
-    except KeyboardInterrupt:
+        with trouble.stopping():
+            return _compute(args)
+    except KeyboardInterrupt as error:
         trouble.say("\ninterrupted; what was simulated is kept, and the same command goes on from there")
-        return 130
+        return 143 if isinstance(error, trouble.Stopped) else 130
     except trouble.EXPECTED as error:
         if os.environ.get("VBINFER_DEBUG"):
             raise
@@ -115,13 +120,19 @@ def _compute(args: argparse.Namespace) -> int:
     from vbinfer.cli.run import calibrate_study, run_study
     from vbinfer.execute.compiled import enable_compile_cache
 
-    enable_compile_cache(CACHE)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        enable_compile_cache(CACHE)
     if args.command == "demo":
         chosen = {} if args.participant is None else {"participant": args.participant}
         study = load_study(DEMO, out=args.out, data=chosen)
         study = study if args.draws is None else dataclasses.replace(study, draws=args.draws)
     else:
         study = load_study(args.study, out=args.out)
+        if study.scheduler is not None and not args.allow_scheduler:
+            raise ValueError(
+                f"the study file names a Dask scheduler, {study.scheduler}, and whoever runs that can run anything as "
+                "you; if it is yours, add --allow-scheduler"
+            )
         extra = 0
         if args.command == "calibrate":
             study = _held_out(study, args.draws)
@@ -179,9 +190,10 @@ def _simulate(study, args: argparse.Namespace) -> int:  # type: ignore[no-untype
 
 
 def _status(args: argparse.Namespace) -> int:
+    from vbinfer.cli import trouble
     from vbinfer.cli.status import status
 
-    print(status(args.folder))
+    print(trouble.printable(status(args.folder)))
     return 0
 
 

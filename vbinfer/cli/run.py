@@ -1,6 +1,7 @@
 """A study from file to report: simulate, train, ask, check, write the page. Every stage leaves its result on disk."""
 
 import dataclasses
+import shutil
 import sys
 import time
 import warnings
@@ -29,6 +30,7 @@ from vbinfer.cli.folder import (
 )
 from vbinfer.cli.trouble import printable
 from vbinfer.diagnostics.calibration.result import Calibration
+from vbinfer.diagnostics.calibration.store import OtherStudyError
 from vbinfer.diagnostics.calibration.study import calibrate
 from vbinfer.execute.executor import Executor, Local
 from vbinfer.features.connectivity import fc_matrix, upper_triangle
@@ -196,9 +198,12 @@ def _calibration(study: Study, clock: Clock, amortized: Any) -> Calibration:
             executor=executor_of(study),
             progress=not clock.quiet,
         )
-        found = calibrate(
-            amortized, held_out, key=k_study, num_posterior_samples=options.posterior_samples, store=place
-        )
+        ask = {"key": k_study, "num_posterior_samples": options.posterior_samples, "store": place}
+        try:
+            found = calibrate(amortized, held_out, **ask)
+        except OtherStudyError:  # of an estimator trained on other draws, or of other held-out ones
+            shutil.rmtree(place / "posteriors")
+            found = calibrate(amortized, held_out, **ask)
         found.info["estimator"] = fingerprint(study.out / ESTIMATOR)
         found.save(study.out / CALIBRATION)
     return found

@@ -77,7 +77,7 @@ def _calibration(out: Path, wanted: int | None) -> str:
         return f"done: {_io.load(out / CALIBRATION).verdict}"
     place = out / "calibration"
     simulated = _store(place / "held-out", wanted)
-    asked = sum(len(_io.read(path)[2].get("rows", ())) for path in place.glob("chunk-*.npz"))
+    asked = sum(len(_io.read(path)[2].get("rows", ())) for path in (place / "posteriors").glob("chunk-*.npz"))
     return "; ".join(words for words in (simulated, f"{asked:,} asked about" if asked else "") if words)
 
 
@@ -89,7 +89,7 @@ def _verdict(out: Path) -> str:
 
 
 def _chains(folder: Path) -> str:
-    saved = ChainStore(folder).read()
+    saved = ChainStore.of(folder).read()
     if not saved.pieces:
         return f"{folder}: {saved.warmed:,} steps of warm-up"
     chains, _ = saved.pieces[0]["potential_energy"].shape

@@ -2,12 +2,36 @@
 
 import contextlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 from vbinfer import _io
 
 EXPECTED = (ValueError, TypeError, RuntimeError, OSError, MemoryError, ImportError)
 """Errors of input and machine; any other is a mistake in vbinfer, and shows its traceback."""
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM, which batch systems send some seconds before they kill: time enough to keep what is finished."""
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Inside, SIGTERM interrupts as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def said(error: BaseException) -> str:

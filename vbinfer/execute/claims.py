@@ -1,7 +1,9 @@
 """Who works on which shard: locks that end with their process, so that writers of one store share the work."""
 
+import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ except ImportError:  # Windows has none; two writers then repeat each other's wo
     fcntl = None
 
 _FILE = ".claims"
+_STUDY = 2**40
+"""The byte that stands for the study of a store: those who work on it share it."""
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
@@ -18,8 +22,9 @@ class Claims:
     """Locks on the numbers of shards in one folder, one byte of the file `.claims` for each.
 
     POSIX record locks: the system frees them when a process ends, however it ends, and network file systems pass them
-    on to other computers. Where a file system has none, every claim is granted: what two writers then write of the
-    same shard is the same.
+    on to other computers. Where a file system has none, or the file may not be opened, every claim is granted: what two
+    writers then write of the same shard is the same. Blind to: threads of one process; a computer that lost its power
+    while it held locks of a network file system, whose server may keep them (delete `.claims` then).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,11 +32,19 @@ class Claims:
 
     def take(self, shard: int) -> bool:
         """Claim a shard; False if another process has it."""
-        return self._lock(shard, exclusive=True)
+        return self._lock(shard, "LOCK_EX")
 
     def leave(self, shard: int) -> None:
         """Free a shard, finished or not."""
-        self._lock(shard, exclusive=False)
+        self._lock(shard, "LOCK_UN")
+
+    def alone(self) -> bool:
+        """Whether nobody else works on this store; nobody else can begin to until `share`."""
+        return self._lock(_STUDY, "LOCK_EX")
+
+    def share(self) -> None:
+        """Be known to work on this store, until `close`."""
+        self._lock(_STUDY, "LOCK_SH")
 
     def close(self) -> None:
         """Free everything."""
@@ -39,18 +52,26 @@ class Claims:
             os.close(self._file)
             self._file = None
 
-    def _lock(self, shard: int, *, exclusive: bool) -> bool:
+    def _lock(self, byte: int, how: str) -> bool:
         if fcntl is None:
             return True
         locks: Any = fcntl
         try:
             if self._file is None:
-                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-            locks.lockf(self._file, locks.LOCK_EX | locks.LOCK_NB if exclusive else locks.LOCK_UN, 1, shard)
+                self._file = self._opened()
+            wait = 0 if how == "LOCK_UN" else locks.LOCK_NB
+            locks.lockf(self._file, getattr(locks, how) | wait, 1, byte)
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN) and self._file is not None:
+            if self._file is not None and error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
-            if error.errno in _UNSUPPORTED:
+            if self._file is None or error.errno in _UNSUPPORTED:
                 return True
             raise
         return True
+
+    def _opened(self) -> int:
+        """The file, open to all who may write to the folder, whatever the umask is."""
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.suppress(OSError):
+            os.fchmod(file, stat.S_IMODE(self._path.parent.stat().st_mode) & 0o666)
+        return file

@@ -19,6 +19,8 @@ _SLOW = 0.05
 _ZLIB = b"x"
 """The first byte of what zlib compresses."""
 
+_CHOSEN: list[str] = []
+
 _MOST = 1_000_000_000
 """Bytes; what was used least recently goes first."""
 
@@ -39,14 +41,15 @@ def enable_compile_cache(folder: str | Path) -> Path | None:
     Warns:
         UserWarning: the folder is another user's, or others may write to it; it is not used.
     """
-    place = Path(folder).expanduser() / machine()
     try:
+        place = Path(folder).expanduser() / machine()
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile(dir=place):
             pass
-    except OSError:
+    except (OSError, RuntimeError):  # the latter: nobody has a home here
         return None
-    if not _private(place):
+    if not (_private(place) and _private(place.parent)):
         warnings.warn(
             f"compiled programs are not kept: others may write to {str(place)!r}, and what is there would be run. "
             f"Give a folder of your own: chmod 700 {place}",
@@ -55,12 +58,18 @@ def enable_compile_cache(folder: str | Path) -> Path | None:
         return None
     _drop_damaged(place)
     _prune(place, _MOST)
+    _CHOSEN.append(str(folder))
     jax.config.update("jax_compilation_cache_dir", str(place))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _SLOW)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # whether there is a cache is decided once, at the first program of a process
     importlib.import_module("jax.experimental.compilation_cache.compilation_cache").reset_cache()
     return place
+
+
+def chosen() -> str | None:
+    """The folder that was given last, for the processes that this one starts."""
+    return _CHOSEN[-1] if _CHOSEN else None
 
 
 def machine() -> str:

@@ -4,7 +4,6 @@ Nothing here imports JAX before an item comes: schedulers import this module too
 """
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import logging
@@ -15,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, BinaryIO, final
 
 import dask
@@ -58,7 +57,9 @@ class Shipment(WorkerPlugin):
         differ = [f"{name} {has} instead of {wants}" for name, wants, has in _unequal(self._versions, versions())]
         if differ:
             return "mismatch", ", ".join(differ)
-        with _under(self._config):
+        from vbinfer.execute.processes import under
+
+        with under(self._config):
             try:
                 fn, item = self._loaded(), pickle.loads(item)
             except Exception:
@@ -90,27 +91,6 @@ def versions() -> dict[str, str]:
 
 def _unequal(wanted: Mapping[str, str], here: Mapping[str, str]) -> list[tuple[str, str, str]]:
     return [(name, value, here.get(name, "none")) for name, value in wanted.items() if here.get(name) != value]
-
-
-@contextlib.contextmanager
-def _under(config: Mapping[str, Any]) -> Iterator[None]:
-    """The settings of JAX of another process, in this thread alone: other runs may share the worker."""
-    import jax
-
-    from vbinfer.execute.executor import enable_x64
-
-    with contextlib.ExitStack() as stack:
-        for name, value in config.items():
-            if getattr(jax.config, name, value) == value:
-                continue
-            short = name.removeprefix("jax_")
-            if short == "enable_x64":
-                stack.enter_context(enable_x64(value))
-            elif hasattr(jax, short):
-                stack.enter_context(getattr(jax, short)(value))
-            else:  # jax_random_seed_offset has no context
-                jax.config.update(name, value)
-        yield
 
 
 def _device() -> Any:

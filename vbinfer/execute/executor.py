@@ -8,9 +8,9 @@ from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 
 from vbinfer.execute.lanes import as_count
+from vbinfer.execute.processes import settings, under
 from vbinfer.execute.workers import run_in_workers
 
 Item = TypeVar("Item")
@@ -104,12 +104,12 @@ def _threaded(
     free: SimpleQueue[Any] = SimpleQueue()
     for device in devices:
         free.put(device)
-    x64 = jnp.result_type(float) == jnp.float64  # a setting of this thread alone, if made by `with jax.enable_x64(...)`
+    chosen = settings()  # of this thread alone, where made by `with jax.enable_x64(...)` and the like
 
     def run(item: Item) -> Result:
         device = free.get()
         try:
-            with enable_x64(x64):
+            with under(chosen):
                 return fn(item, device)
         finally:
             free.put(device)
@@ -135,15 +135,6 @@ def _threaded(
         pool.shutdown(wait=True, cancel_futures=True)
     if failed is not None:
         raise failed
-
-
-def enable_x64(value: bool) -> Any:
-    """A context in which floats have 64 bits, or 32."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(value)
-    from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]  # its place before 0.8
-
-    return enable_x64(value)
 
 
 def use_cores(n: int) -> None:

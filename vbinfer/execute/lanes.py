@@ -124,6 +124,12 @@ def trace(simulator: SimulatorLike, theta: Theta, key: PRNGKey) -> tuple[str, in
             "store= needs to know which simulator made its draws, and this one cannot be traced by JAX; "
             "give it a method fingerprint() that returns a string"
         ) from error
+    outside = [name for name in _primitives(program) if name in ("pure_callback", "io_callback")]
+    if outside:
+        raise TypeError(
+            f"store= needs to know which simulator made its draws, and this one calls Python by jax.{outside[0]}, "
+            "whose code JAX does not see; give it a method fingerprint() that returns a string"
+        )
     text = program.jaxpr.pretty_print(use_color=False)  # str() puts colours into it in a notebook, not in a script
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode())
     for constant in _constants(program):
@@ -134,14 +140,22 @@ def trace(simulator: SimulatorLike, theta: Theta, key: PRNGKey) -> tuple[str, in
     return digest.hexdigest(), width
 
 
-def _constants(program: Any) -> Iterator[Any]:
-    """The arrays that a traced program holds, those of the programs inside it (a jitted function's) included."""
-    if hasattr(program, "consts"):
-        yield from program.consts
+def _programs(program: Any) -> Iterator[Any]:
+    """A traced program and those inside it (a jitted function's)."""
+    yield program
     for equation in program.eqns:
         for part in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
             if hasattr(part, "eqns"):
-                yield from _constants(part)
+                yield from _programs(part)
+
+
+def _constants(program: Any) -> Iterator[Any]:
+    for inside in _programs(program):
+        yield from getattr(inside, "consts", ())
+
+
+def _primitives(program: Any) -> set[str]:
+    return {equation.primitive.name for inside in _programs(program) for equation in inside.eqns}
 
 
 def _bytes(constant: Any) -> bytes:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from vbinfer import _io
 
 MANIFEST = "manifest.json"
@@ -43,9 +45,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def makers() -> dict[str, str]:
+    """What the last bits of a draw depend on beyond the study."""
+    return {**_io.versions(), "platform": jax.default_backend()}
+
+
 def write_manifest(folder: Path, study: Mapping[str, Any]) -> None:
     """Begin a store of this study, by the versions that are installed here."""
-    manifest = {"format": _io.FORMAT, "versions": _io.versions(), "study": study}
+    manifest = {"format": _io.FORMAT, "versions": makers(), "study": study}
     _io.write_text(folder / MANIFEST, _io.to_json({**manifest, "sha256": _seal(manifest)}, indent=1) + "\n")
 
 

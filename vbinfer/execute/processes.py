@@ -1,9 +1,11 @@
 """What another process is given before it can run anything of ours: an environment, settings of JAX, a function."""
 
+import contextlib
 import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -57,6 +59,32 @@ def folders() -> list[str]:
 def settings() -> dict[str, Any]:
     """The settings of JAX in this thread that another process needs."""
     return {name: getattr(jax.config, name) for name in CONFIG if hasattr(jax.config, name)}
+
+
+@contextlib.contextmanager
+def under(config: Mapping[str, Any]) -> Iterator[None]:
+    """The settings of JAX of another thread or process, in this thread alone: other runs may share a worker."""
+    with contextlib.ExitStack() as stack:
+        for name, value in config.items():
+            if getattr(jax.config, name, value) == value:
+                continue
+            short = name.removeprefix("jax_")
+            if short == "enable_x64":
+                stack.enter_context(enable_x64(value))
+            elif hasattr(jax, short):
+                stack.enter_context(getattr(jax, short)(value))
+            else:  # jax_random_seed_offset has no context
+                jax.config.update(name, value)
+        yield
+
+
+def enable_x64(value: bool) -> Any:
+    """A context in which floats have 64 bits, or 32."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(value)
+    from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]  # its place before 0.8
+
+    return enable_x64(value)
 
 
 def cores() -> list[int]:

@@ -1,5 +1,6 @@
 """A folder of finished draws: a manifest that says of which study, and one file per shard. Arrays and JSON only."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,7 +13,7 @@ import numpy as np
 
 from vbinfer import _io
 from vbinfer.execute.claims import Claims
-from vbinfer.execute.manifest import DamagedError, differences, identity, read_manifest, write_manifest
+from vbinfer.execute.manifest import DamagedError, differences, identity, makers, read_manifest, write_manifest
 
 Rows = dict[str, np.ndarray]
 """Arrays that share their first axis, one row per draw: `theta/<path>`, `x`, and `ys/<monitor>` of a series."""
@@ -58,14 +59,22 @@ class Store:
             raise ValueError(f"store={str(folder)!r} is a file; give the name of a folder, new or of an earlier run")
         folder.mkdir(parents=True, exist_ok=True)
         store = cls(folder, json.loads(_io.to_json(dict(study))), Claims(folder))
-        if any(folder.glob("shard-*.npz")):
+        if any(folder.glob("shard-*.npz")) or not store._begun():
             store._compare(store._manifest())
-        else:
-            store._begin()
+        store.claims.share()
         return store
 
-    def _begin(self) -> None:
-        write_manifest(self.folder, self.study)
+    def _begun(self) -> bool:
+        """Begin this study, in place of another one that has no shards yet, unless somebody is at work on that."""
+        if not self.claims.alone():
+            return False
+        try:
+            same = read_manifest(self.folder)["study"] == self.study
+        except ValueError:
+            same = False
+        if not same:
+            write_manifest(self.folder, self.study)
+        return True
 
     def _manifest(self) -> dict[str, Any]:
         """The manifest; written again where it is damaged and the shards are those of this very study."""
@@ -76,7 +85,7 @@ class Store:
             if marks != {identity(self.study)}:
                 raise
             warnings.warn(f"{error} Its shards are of this study: it was written again", stacklevel=5)
-            self._begin()
+            write_manifest(self.folder, self.study)
             return read_manifest(self.folder)
 
     def _compare(self, manifest: Mapping[str, Any]) -> None:
@@ -86,7 +95,7 @@ class Store:
                 f"the store {str(self.folder)!r} holds draws of another study:\n" + "\n".join(lines) + "\n"
                 "Give another folder (store=...), or repeat the call that began this one; nothing was changed."
             )
-        now = _io.versions()
+        now = makers()
         moved = [
             f"{name} {was} -> {now.get(name)}" for name, was in manifest["versions"].items() if now.get(name) != was
         ]
@@ -104,9 +113,9 @@ class Store:
     def write(self, shard: int, rows: Rows) -> None:
         """Write a shard, all or nothing; an earlier, shorter one is replaced, a longer one is kept."""
         start, n = shard * self.study["batch_size"], len(rows["x"])
-        there = self._rows_on_disk(shard)
-        if there >= n:
+        if self._rows_on_disk(shard) >= n:
             return
+        self._check_study()
         plain = {name: value for name, value in rows.items() if not name.startswith(SERIES)}
         series = {name: value for name, value in rows.items() if name.startswith(SERIES)}
         failed = int(np.sum(~np.isfinite(plain["x"]).all(axis=1)))
@@ -115,6 +124,18 @@ class Store:
             _io.write(self.path(shard, "series"), "series", place, series)
         _io.write(self.path(shard), "shard", {**place, "failed": failed}, plain)
 
+    def _check_study(self) -> None:
+        """On a file system without locks another study may have been begun here since."""
+        try:
+            lines = differences(read_manifest(self.folder)["study"], self.study)
+        except DamagedError:
+            return  # `open` repairs it
+        if lines:
+            raise ValueError(
+                f"another study was begun in {str(self.folder)!r} while this one ran:\n" + "\n".join(lines) + "\n"
+                "Give each a folder of its own (store=...); no more is written here."
+            )
+
     def _rows_on_disk(self, shard: int) -> int:
         try:
             header = _io.read_header(self.path(shard))
@@ -122,36 +143,56 @@ class Store:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return 0
 
-    def read(self, shard: int, *, series: bool = False) -> Rows | None:
-        """The rows of a shard, those of its series too if asked for; None if it is not there.
+    def read(self, shard: int, *, series: bool = False, mend: bool = False) -> Rows | None:
+        """The rows of a shard, those of its series too if asked for; None if it is not there, or damaged.
 
-        A damaged file is set aside, with a warning.
+        With `mend` damaged files are set aside, with a warning; the shard must be claimed.
         """
-        path, start = self.path(shard), shard * self.study["batch_size"]
+        path, beside = self.path(shard), self.path(shard, "series")
         if not path.exists():
             return None
         try:
-            rows = _read_part(path, "shard", start, self.study)
-            if self.study.get("series"):
-                beside = self.path(shard, "series")
-                n, there = len(rows["x"]), _io.read_header(beside).get("stop", 0) - start
-                if there < n:  # it may be ahead of its shard: it is written first
-                    raise _foreign(beside)
-                if series:
-                    rows |= {name: v[:n] for name, v in _read_part(beside, "series", start, self.study).items()}
+            rows = _read_part(path, "shard", shard * self.study["batch_size"], self.study)
+        except (ValueError, FileNotFoundError) as error:
+            return _set_aside(error, path) if mend else None
+        if not self.study.get("series"):
+            return rows
+        try:
+            start, n = shard * self.study["batch_size"], len(rows["x"])
+            if series:
+                return rows | _recordings(beside, start, n, self.study)
+            if _io.read_header(beside).get("stop", 0) - start < n:  # it may be ahead of its shard: it is written first
+                raise _foreign(beside)
             return rows
         except (ValueError, FileNotFoundError) as error:
-            aside = path.with_name(path.name + ".corrupt")
-            os.replace(path, aside)
-            warnings.warn(f"{error}. It was set aside as {aside.name}; its draws are simulated again", stacklevel=3)
-            return None
+            return _set_aside(error, path, beside) if mend else None
+
+
+def _set_aside(error: Exception, *paths: Path) -> None:
+    """Rename damaged files, and what goes with them."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, path.with_name(path.name + ".corrupt"))
+    names = " and ".join(f"{path.name}.corrupt" for path in paths)
+    warnings.warn(f"{error}. It was set aside as {names}; its draws are simulated again", stacklevel=4)
+
+
+def _recordings(path: Path, start: int, n: int, study: Mapping[str, Any]) -> Rows:
+    """The recordings of the first n draws from `start` on, under their names in a shard."""
+    found = _read_part(path, "series", start, study)
+    if any(len(value) < n for value in found.values()):
+        raise _foreign(path)
+    return {name: value[:n] for name, value in found.items()}
 
 
 def held(folder: str | Path) -> list[Held]:
     """What every shard of a store says of itself, in order, without reading its draws."""
     found = []
     for path in sorted(Path(folder).glob("shard-*.npz")):
-        header = _io.read_header(path)
+        try:
+            header = _io.read_header(path)
+        except FileNotFoundError:  # set aside by the one who writes, just now
+            continue
         try:
             start, stop = int(header["start"]), int(header["stop"])
             found.append(Held(int(header["shard"]), start, stop - start, int(header["failed"]), path))
@@ -160,26 +201,39 @@ def held(folder: str | Path) -> list[Held]:
     return found
 
 
-def iter_shards(folder: str | Path) -> Iterator[Rows]:
-    """The rows of every shard of a store, one after the other, checked, without changing the store."""
+def iter_shards(folder: str | Path) -> Iterator[tuple[int, Rows]]:
+    """`(first draw, rows)` of every shard that is there now, checked, without changing the store."""
     study = read_manifest(Path(folder))["study"]
     for path in sorted(Path(folder).glob("shard-*.npz")):
-        yield _read_part(path, "shard", study["batch_size"] * _number(path), study)
+        start = study["batch_size"] * _number(path)
+        yield start, _read_part(path, "shard", start, study)
+
+
+def read_shard(part: Held, study: Mapping[str, Any]) -> Rows:
+    """The rows of a shard with its recordings, checked, without changing anything."""
+    rows = _read_part(part.path, "shard", part.start, study)
+    if not study.get("series"):
+        return rows
+    beside = part.path.with_name(f"series-{part.shard:06d}.npz")
+    return rows | _recordings(beside, part.start, len(rows["x"]), study)
 
 
 def iter_series(folder: str | Path) -> Iterator[Rows]:
     """The recordings of every shard, `{monitor: y}`, as many as the shard has draws."""
     study = read_manifest(Path(folder))["study"]
     for part in held(folder):
-        ys = _read_part(part.path.with_name(f"series-{part.shard:06d}.npz"), "series", part.start, study)
-        yield {name.removeprefix(SERIES): y[: part.rows] for name, y in ys.items()}
+        path = part.path.with_name(f"series-{part.shard:06d}.npz")
+        if not path.exists():
+            raise ValueError(f"{path} is missing; make the call that filled this store once more, which repairs it")
+        ys = _recordings(path, part.start, part.rows, study)
+        yield {name.removeprefix(SERIES): y for name, y in ys.items()}
 
 
 def read_store(folder: str | Path) -> tuple[dict[str, Any], Rows]:
     """`(study, rows)` of every whole shard of a store, in order, without changing it."""
     folder = Path(folder)
     manifest = read_manifest(folder)
-    shards = list(iter_shards(folder))
+    shards = [rows for _, rows in iter_shards(folder)]
     if not shards:
         raise ValueError(f"the store {str(folder)!r} holds no finished draws yet")
     return manifest["study"], {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}

@@ -32,6 +32,10 @@ def serve() -> None:
 
     for name, value in setup["config"].items():
         jax.config.update(name, value)
+    if setup["compiled"] is not None:
+        from vbinfer.execute.compiled import enable_compile_cache
+
+        enable_compile_cache(setup["compiled"])
     try:
         fn, device = pickle.loads(payload), jax.local_devices()[0]
     except Exception:

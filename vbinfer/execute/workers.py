@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from vbinfer.execute.compiled import chosen
 from vbinfer.execute.processes import cores, folders, launch, pickled, settings, ship, unloadable
 
 Item = TypeVar("Item")
@@ -142,7 +143,7 @@ def _start(number: int, core: int | None, payload: bytes, inbox: Any) -> _Worker
     process = launch("vbinfer.execute.worker", stdout=subprocess.PIPE)
     where = "" if core is None else f", core {core}"
     worker = _Worker(f"worker {number} (process {process.pid}{where})", process)
-    setup = {"core": core, "config": settings()}
+    setup = {"core": core, "config": settings(), "compiled": chosen()}
 
     def attend() -> None:
         for part in (folders(), setup, payload):

@@ -159,9 +159,8 @@ def _shards(folder: Path) -> Iterator[Block]:
     study = read_manifest(folder)["study"]
     info = {name: study[name] for name in ("simulator", "batch_size")}
     info |= {"key": study["key"]["words"], "store": str(folder)}
-    for place, rows in zip(held(folder), iter_shards(folder), strict=True):
-        numbers = np.arange(place.start, place.start + place.rows)
-        yield numbers, _draws_of(study, rows, info)
+    for start, rows in iter_shards(folder):
+        yield np.arange(start, start + len(rows["x"])), _draws_of(study, rows, info)
 
 
 def _draws_of(study: dict[str, Any], rows: Rows, info: dict[str, Any]) -> Draws:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import takewhile
@@ -14,7 +15,7 @@ from vbinfer.execute.guard import Need, check_memory, check_room, draws_size, in
 from vbinfer.execute.store import SERIES, Rows, Store
 from vbinfer.infer.progress import Progress
 
-_PATIENCE = 0.2
+_PATIENCE, _LONG = 0.2, 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,21 +101,46 @@ def gather(
     found = Gathered(plan)
     todo = _Todo(plan, store, found)
     with Progress(plan.wanted, min(found.read, plan.wanted), shown=progress) as bar:
-        shown, failed = found.read, found.failed
+        count = _Count(bar, found)
+        began, said = time.monotonic(), False
         try:
             while todo.left:
                 lanes = todo.claimed()
                 with closing(_finished(executor, runner, lanes)) as finished:
                     for position, rows in finished:
                         todo.done(lanes.given[position], rows)
-                        bar.add(found.simulated + found.read - shown, found.failed - failed)
-                        shown, failed = found.simulated + found.read, found.failed
+                        count()
+                        began = time.monotonic()
+                count()
                 if todo.left:
                     bar.say("waiting for another process that writes to this store")
+                    if store is not None and not said and time.monotonic() - began > _LONG:
+                        said = True
+                        warnings.warn(_waiting(store, todo.left[0]), stacklevel=4)
                     time.sleep(_PATIENCE)
         finally:  # also when interrupted: what the open shards hold so far is kept
             todo.close()
     return found
+
+
+class _Count:
+    """Shows what has been gathered since it was last called."""
+
+    def __init__(self, bar: Progress, found: Gathered) -> None:
+        self._bar, self._found, self._shown, self._failed = bar, found, found.read, found.failed
+
+    def __call__(self) -> None:
+        now, failed = self._found.simulated + self._found.read, self._found.failed
+        if now > self._shown:
+            self._bar.add(now - self._shown, failed - self._failed)
+        self._shown, self._failed = now, failed
+
+
+def _waiting(store: Store, shard: int) -> str:
+    return (
+        f"waiting for {store.path(shard).name}, on which another process works; if there is none left (its computer "
+        f"lost power, say), interrupt this, delete {store.folder / '.claims'} and repeat the call"
+    )
 
 
 class _Todo:
@@ -125,9 +151,9 @@ class _Todo:
         self._open: dict[int, dict[int, Rows]] = {}
         self.left = [shard for shard in plan.shards if not self._stored(shard)]
 
-    def _stored(self, shard: int) -> bool:
+    def _stored(self, shard: int, mend: bool = False) -> bool:
         """Whether the store has all of a shard, which is then taken in; what it has of a part is kept for later."""
-        rows = None if self._store is None else self._store.read(shard)
+        rows = None if self._store is None else self._store.read(shard, mend=mend)
         if rows is None:
             return False
         lanes, width = self._plan.lanes(shard), self._plan.lane
@@ -147,7 +173,7 @@ class _Todo:
             if self._store is not None:
                 if not self._store.claims.take(shard):
                     continue
-                if self._stored(shard):  # another process has finished it since
+                if self._stored(shard, mend=True):  # another process has finished it since
                     self._finish(shard)
                     continue
             yield from self._begin(shard)

@@ -50,7 +50,7 @@ class Job:
         check_simulator(prior, simulator)
         if series and store is None:
             raise ValueError("series=True keeps recordings beside the draws of a store; give store=, a folder")
-        proposed = None if proposal is None else Proposed.draw(prior, proposal, n, key)
+        proposed = None if proposal is None else Proposed.draw(prior, proposal, lane * -(-n // lane), key)
         runner = Runner(prior, simulator, key, proposed, series)
         folder = None
         if store is not None:
@@ -72,7 +72,9 @@ def _batch_size(given: object, n: int, lane: int, store: str | Path | None) -> i
     if given is None:
         if store is not None and (Path(store) / MANIFEST).is_file():
             try:
-                return int(read_manifest(Path(store))["study"]["batch_size"])
+                stored = int(read_manifest(Path(store))["study"]["batch_size"])
+                if stored % lane == 0:  # else it is of another simulator
+                    return stored
             except (ValueError, TypeError):  # another format, or damage, which `Store.open` names
                 pass
         doublings = max(0, (-(-n // (lane * _SHARDS)) - 1).bit_length())

@@ -14,6 +14,9 @@ from vbinfer.infer.proposed import Proposed
 from vbinfer.infer.ranges import check_ranges
 from vbinfer.priors.prior import Prior
 
+_SETTINGS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_random_seed_offset")
+"""Of those settings of JAX that change numbers, the ones that key and precision do not tell."""
+
 
 class Runner:
     """`(lane, device) -> rows` of the draws of that lane; what is sent to other processes are its parts.
@@ -45,7 +48,11 @@ class Runner:
         drawn = {} if self._proposed is None else self._proposed.part(first, first + self.lane)
         if drawn:
             theta = {name: jax.device_put(drawn[f"theta/{name}"], device) for name in self._prior.shapes}
-        x, ys = self._batch(theta, keys) if self._series else (self._batch(theta, keys), {})
+        try:
+            x, ys = self._batch(theta, keys) if self._series else (self._batch(theta, keys), {})
+        except Exception as error:
+            error.add_note(f"while draws {first} to {first + self.lane - 1} were simulated")
+            raise
         x = checked(x, self.lane)
         if self._known is None:  # before the rest runs, not after it
             self._known = feature_names(self._simulator, x.shape[1])
@@ -123,5 +130,6 @@ def study_of(
         "key": {"words": key_words(key), "impl": str(jax.random.key_impl(key))},
         "batch_size": batch_size,
         "lane": lane_of(simulator),
+        "settings": {name: str(getattr(jax.config, name, None)) for name in _SETTINGS},
         "dtype": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
     }

@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 from vbinfer._typing import SimulatorLike
 from vbinfer.execute.executor import Executor
-from vbinfer.execute.manifest import differences, read_manifest
-from vbinfer.execute.store import Store, held, iter_series
+from vbinfer.execute.manifest import MANIFEST, differences, read_manifest
+from vbinfer.execute.store import Store, held, iter_series, read_shard
 from vbinfer.infer.job import Job
 from vbinfer.infer.proposed import Proposal
 from vbinfer.priors.prior import Prior
@@ -178,24 +178,35 @@ def merge_stores(store: str | Path, *others: str | Path) -> StoreStatus:
     """
     if not others:
         raise ValueError("merge_stores was given nothing to merge; write merge_stores('all', 'part-1', 'part-2')")
-    study = read_manifest(Path(others[0]))["study"]
+    others = tuple(_store_in(Path(other)) for other in others)
+    study = read_manifest(others[0])["study"]
     for other in others[1:]:
-        lines = differences(study, read_manifest(Path(other))["study"])
+        lines = differences(study, read_manifest(other)["study"])
         if lines:
             raise ValueError(
-                f"{str(others[0])!r} and {str(other)!r} hold draws of different studies (here: the second):\n"
+                f"'{others[0]}' and '{other}' hold draws of different studies (here: the second):\n"
                 + "\n".join(lines)
                 + "\nvb.Draws.concatenate([vb.load(a), vb.load(b)]) joins draws of several studies in memory."
             )
     target = Store.open(store, study)
-    for other in others:
-        source = Store.open(other, study)
-        for shard in held(other):
-            rows = source.read(shard.shard, series=True)
-            if rows is None:
-                raise ValueError(f"{shard.path} is damaged and was set aside; simulate it again, then merge")
-            target.write(shard.shard, rows)
+    try:
+        for other in others:
+            for part in held(other):
+                rows = read_shard(part, study)
+                while not target.claims.take(part.shard):  # somebody is at work on it
+                    time.sleep(1.0)
+                target.read(part.shard, mend=True)  # a damaged one makes way
+                target.write(part.shard, rows)
+                target.claims.leave(part.shard)
+    finally:
+        target.claims.close()
     return StoreStatus.of(store)
+
+
+def _store_in(folder: Path) -> Path:
+    """The folder of a store, also where that of its run was given."""
+    inside = folder / "store"
+    return inside if (inside / MANIFEST).is_file() and not (folder / MANIFEST).is_file() else folder
 
 
 def load_series(store: str | Path) -> Iterator[dict[str, np.ndarray]]:

@@ -143,9 +143,9 @@ def train(members: Any, loss_fn: LossFn, data: Data, held: Data, key: PRNGKey, o
             running = len(curves) - np.asarray(state.best_epoch) < options.patience
             if not running.any():
                 break
-            state, losses = _epoch(state, jnp.asarray(len(curves)), jnp.asarray(running), problem)
+            after, losses = _epoch(state, jnp.asarray(len(curves)), jnp.asarray(running), problem)
             row = np.where(running, np.asarray(losses, float), np.nan)
-            curves = np.concatenate([curves, row[None]])
+            state, curves = after, np.concatenate([curves, row[None]])  # together: an interrupt may fall anywhere
             if report is not None:
                 report(len(curves), *(float(np.nanmean(values)) for values in row))
             if checkpoint is not None:

@@ -14,6 +14,10 @@ from vbinfer import _io
 _STUDY = "study.npz"
 
 
+class OtherStudyError(ValueError):
+    """A folder with chunks of another study than the one that asks for it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class StudyStore:
     """`study.npz` says which study, `chunk-000000.npz` holds the posterior draws of the first data sets, and so on.
@@ -23,6 +27,7 @@ class StudyStore:
     """
 
     folder: Path
+    mark: str
 
     @classmethod
     def open(cls, folder: str | Path, study: Mapping[str, Any]) -> "StudyStore":
@@ -36,7 +41,7 @@ class StudyStore:
             raise ValueError(f"store={str(folder)!r} is a file; give the name of a folder, new or of an earlier study")
         now = json.loads(_io.to_json(dict(study)))
         if not (folder / _STUDY).is_file():
-            if folder.is_dir() and any(folder.glob("*.npz")):
+            if any(_io.read_header(path).get("study") != _mark(now) for path in folder.glob("*.npz")):
                 raise ValueError(f"store={str(folder)!r} holds other files; give a new folder")
             _io.write(folder / _STUDY, "calibration-study", {"study": now}, {})
         kind, header, _ = _io.read(folder / _STUDY)
@@ -46,20 +51,20 @@ class StudyStore:
         differs = [f"  {name}: there {was.get(name)}, here {now[name]}" for name in now if was.get(name) != now[name]]
         if differs:
             lines = "\n".join(differs)
-            raise ValueError(
+            raise OtherStudyError(
                 f"store={str(folder)!r} holds another calibration study:\n{lines}\n"
                 "Give another folder, or repeat the call that began this one; nothing was changed."
             )
-        return cls(folder)
+        return cls(folder, _mark({name: now[name] for name in was if name != "kind"}))
 
     def get(self, start: int) -> dict[str, np.ndarray] | None:
         """The chunk that begins with data set `start`, or None."""
         path = self._path(start)
         if not path.is_file():
             return None
-        kind, _, arrays = _io.read(path)
-        if kind != "calibration-study":
-            raise ValueError(f"{path} holds a {kind!r}; expected a chunk of a calibration study: delete it, and repeat")
+        kind, header, arrays = _io.read(path)
+        if (kind, header.get("study"), header.get("start")) != ("calibration-study", self.mark, start):
+            raise ValueError(f"{path} is no chunk {start} of this calibration study: delete it, and repeat the call")
         return arrays
 
     def put(self, start: int, part: Mapping[str, np.ndarray]) -> None:
@@ -70,15 +75,19 @@ class StudyStore:
         """
         there = self.get(start)
         if there is not None and any(not np.array_equal(there.get(name, ()), part[name]) for name in part):
-            raise ValueError(
+            raise OtherStudyError(
                 f"store={str(self.folder)!r} was begun with another source: the same question about the first data "
                 "set now has another answer. Give another folder; nothing was changed."
             )
         if there is None:
-            _io.write(self._path(start), "calibration-study", {}, part)
+            _io.write(self._path(start), "calibration-study", {"study": self.mark, "start": start}, part)
 
     def _path(self, start: int) -> Path:
         return self.folder / f"chunk-{start:06d}.npz"
+
+
+def _mark(study: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(study, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def digest(*arrays: np.ndarray) -> str:

@@ -40,27 +40,39 @@ class ChainStore:
     """
 
     folder: Path
+    mark: str
+
+    @classmethod
+    def of(cls, folder: Path) -> "ChainStore":
+        """The store that lies in a folder, whatever run it is of."""
+        header, _ = _part(folder / SETTINGS)
+        with _io.rebuilding(folder / SETTINGS, header):
+            return cls(folder, mark_of(header["run"]))
 
     def put_warmup(self, done: int, state: Mapping[str, np.ndarray]) -> None:
         """The state of the chains after `done` steps of warm-up."""
-        _io.write(self.folder / _WARMUP, "chains", {"warmed": done}, _prefixed("state", state))
+        _io.write(self.folder / _WARMUP, "chains", {"warmed": done, "run": self.mark}, _prefixed("state", state))
 
     def put_draws(self, index: int, piece: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:
         """Chunk number `index`, and the state of the chains after it."""
         arrays = {"z": piece["z"], "potential_energy": piece["potential_energy"]}
         arrays |= _prefixed("stats", piece["stats"]) | _prefixed("state", state)
-        _io.write(self._chunk(index), "chains", {}, arrays)
+        _io.write(self._chunk(index), "chains", {"run": self.mark, "chunk": index}, arrays)
 
     def read(self) -> Saved:
         """Everything that is there, in order."""
         pieces, state, warmed = [], None, 0
         if (self.folder / _WARMUP).is_file():
             header, arrays = _part(self.folder / _WARMUP)
+            if header.get("run") != self.mark:
+                raise ValueError(f"{self.folder / _WARMUP} is of other chains: delete it, and repeat the call")
             with _io.rebuilding(self.folder / _WARMUP, header):
                 state, warmed = _under("state", arrays), int(header["warmed"])
         while self._chunk(len(pieces)).is_file():
             path = self._chunk(len(pieces))
             header, arrays = _part(path)
+            if (header.get("run"), header.get("chunk")) != (self.mark, len(pieces)):
+                raise ValueError(f"{path} is no chunk {len(pieces)} of these chains: delete it, and repeat the call")
             with _io.rebuilding(path, header):
                 state = _under("state", arrays)
                 warmed = int(state["num_warmup"])
@@ -83,7 +95,7 @@ def open_store(kernel: Any, problem: Problem, plan: Plan) -> ChainStore:
         raise ValueError(f"store={str(folder)!r} is a file; give the name of a folder, new or of an earlier run")
     settings, x_o = _settings(kernel, problem, plan), numbers(problem.x_o)
     if not (folder / SETTINGS).is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not _belongs(path, mark_of(settings)) for path in folder.iterdir()):
             raise ValueError(f"store={str(folder)!r} holds other files; give a new folder, or one of an earlier run")
         _io.write(folder / SETTINGS, "chains", {"run": settings}, {} if x_o is None else {"x_o": x_o})
     header, _ = _part(folder / SETTINGS)
@@ -104,7 +116,7 @@ def open_store(kernel: Any, problem: Problem, plan: Plan) -> ChainStore:
             f"the chains go on, but not with the numbers of one uninterrupted run",
             stacklevel=5,
         )
-    store = ChainStore(folder)
+    store = ChainStore(folder, mark_of(run))
     there = sum(piece["potential_energy"].shape[1] for piece in store.read().pieces)
     if there > plan.num_samples:
         raise ValueError(
@@ -112,6 +124,16 @@ def open_store(kernel: Any, problem: Problem, plan: Plan) -> ChainStore:
             f"ask for {there} or more, or read them with vb.load({str(folder)!r})"
         )
     return store
+
+
+def mark_of(run: Mapping[str, Any]) -> str:
+    """A short name of a run: its other files carry it."""
+    return hashlib.sha256(json.dumps(_plain(run), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _belongs(path: Path, mark: str) -> bool:
+    """Whether a file is of this run, or something unfinished of a process that was killed."""
+    return path.name.startswith(".") or (path.suffix == ".npz" and _io.read_header(path).get("run") == mark)
 
 
 def load_chains(folder: str | Path) -> Posterior:
@@ -122,7 +144,7 @@ def load_chains(folder: str | Path) -> Posterior:
     """
     folder = Path(folder)
     header, arrays = _part(folder / SETTINGS)
-    saved = ChainStore(folder).read()
+    saved = ChainStore.of(folder).read()
     if not saved.pieces:
         raise ValueError(
             f"the chains in {folder} have no finished draws yet ({saved.warmed} steps of warm-up are done)"
