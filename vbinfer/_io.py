@@ -233,6 +233,14 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return header
 
 
+def mark(path: Path, name: str) -> Any:
+    """What the header of a file says under a name; None where it says nothing, or is none of ours."""
+    try:
+        return read_header(path).get(name)
+    except (OSError, ValueError):
+        return None
+
+
 def _existing(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():

@@ -41,7 +41,7 @@ class StudyStore:
             raise ValueError(f"store={str(folder)!r} is a file; give the name of a folder, new or of an earlier study")
         now = json.loads(_io.to_json(dict(study)))
         if not (folder / _STUDY).is_file():
-            if any(_io.read_header(path).get("study") != _mark(now) for path in folder.glob("*.npz")):
+            if any(_io.mark(path, "study") != _mark(now) for path in folder.glob("*.npz")):
                 raise ValueError(f"store={str(folder)!r} holds other files; give a new folder")
             _io.write(folder / _STUDY, "calibration-study", {"study": now}, {})
         kind, header, _ = _io.read(folder / _STUDY)

@@ -133,7 +133,7 @@ def mark_of(run: Mapping[str, Any]) -> str:
 
 def _belongs(path: Path, mark: str) -> bool:
     """Whether a file is of this run, or something unfinished of a process that was killed."""
-    return path.name.startswith(".") or (path.suffix == ".npz" and _io.read_header(path).get("run") == mark)
+    return path.name.startswith(".") or _io.mark(path, "run") == mark
 
 
 def load_chains(folder: str | Path) -> Posterior:
