@@ -338,6 +338,29 @@ def test_a_store_of_something_else_is_refused(tmp_path):
         vb.calibrate(Exact(), make_draws(60, 1), key=KEY, store=tmp_path / "taken")
 
 
+def test_chunks_know_their_study_and_their_place(tmp_path):
+    """A copied chunk was once taken for another; deleting a damaged study.npz, as the message says, did not help."""
+    draws = make_draws(120, 1)
+
+    def study(store):
+        return vb.calibrate(Exact(), draws, key=KEY, num_posterior_samples=50, store=store)
+
+    whole = study(tmp_path)
+    place = tmp_path / "posteriors"
+    chunks = sorted(place.glob("chunk-*.npz"))
+    assert len(chunks) > 1
+    (place / "study.npz").unlink()
+    again = study(tmp_path)
+    assert np.array_equal(again.ranks, whole.ranks)
+    good = chunks[1].read_bytes()
+    chunks[1].write_bytes(chunks[0].read_bytes())
+    with pytest.raises(ValueError, match=r"is no chunk \d+ of this calibration study: delete it, and repeat"):
+        study(tmp_path)
+    chunks[1].unlink()
+    assert np.array_equal(study(tmp_path).ranks, whole.ranks)
+    assert chunks[1].read_bytes() == good
+
+
 def test_truths_without_density_are_said():
     class Cut(Exact):
         def log_prob(self, theta, x):

@@ -145,6 +145,7 @@ def test_the_index_of_the_how_to_pages_is_complete_and_its_links_lead_somewhere(
             assert (folder / link).exists(), f"{page.name} links {link}"
 
 
+@pytest.mark.slow
 def test_the_page_on_bounded_priors_leaves_no_draw_outside():
     names = run("bounded-priors.md")
     assert names["outside"] == 0

@@ -227,6 +227,7 @@ def test_fully_connected_layers_learn_next_to_nothing_of_the_same_series():
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
+@pytest.mark.slow
 def test_saved_networks_are_equal_bit_for_bit(name, tmp_path):
     prior = lg.make_prior()
     draws, x = lg.make_draws(prior, 60), lg.simulate(prior, KEY, 5)

@@ -49,6 +49,7 @@ def p_of(source, seed, units=(0.0, 0.0)):
     return vb.lc2st(source, make_draws(seed), x_o, key=jax.random.key(seed), num_posterior_samples=300, num_null=40)
 
 
+@pytest.mark.slow
 def test_an_exact_posterior_is_rejected_no_more_often_than_one_time_in_twenty():
     found = [p_of(Exact(), seed, (1.0, 0.0)) for seed in range(40)]
     for name in ("p_value", "p_classifier", "p_local"):

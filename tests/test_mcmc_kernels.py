@@ -81,6 +81,7 @@ def test_every_kernel_says_the_same_things_of_its_draws(gaussian):
         assert posterior.log_prob[chain, draw] == pytest.approx(float(wanted), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_hmc_takes_the_steps_that_were_asked_for():
     options = {"num_warmup": 100, "num_samples": 50, "num_chains": 2, "key": KEY}
     fixed = sample_mcmc(GAUSSIAN, regression, GIVEN, kernel=HMC(num_steps=3), **options)
@@ -122,6 +123,7 @@ def schools_by_quadrature():
 
 
 @pytest.mark.parametrize("engine", ["numpyro", "blackjax"])
+@pytest.mark.slow
 def test_eight_schools(engine):
     """The non-centred hierarchical model of Rubin (1981, doi:10.3102/10769986006004377)."""
     posterior = sample_mcmc(
@@ -140,6 +142,7 @@ def test_eight_schools(engine):
 
 
 @pytest.mark.parametrize("name", list(KERNELS))
+@pytest.mark.slow
 def test_banana(name):
     """x ~ N(0.5, 1), y | x ~ N(0.5 x^2, 1), nothing seen of x: E y = 0.5 E x^2, Var y = 1 + 0.25 Var x^2.
 

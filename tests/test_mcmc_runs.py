@@ -141,6 +141,22 @@ def test_a_store_of_another_run_says_what_differs(stored, other, named):
         run(num_samples=5, store=stored, **other)
 
 
+def test_a_killed_beginning_and_a_lost_first_file_do_not_end_a_store(tmp_path):
+    """A process killed in its first write left a hidden file, and its store was then one that "holds other files"."""
+    tmp_path.joinpath(".chains.npz.node.1.abcd.tmp").write_bytes(b"half")
+    whole = run(num_samples=5, store=tmp_path)
+    (tmp_path / "chains.npz").unlink()
+    assert same(run(num_samples=5, store=tmp_path), whole)
+    assert same(vb.load(tmp_path), whole)
+
+
+def test_a_chunk_of_other_chains_is_not_taken_for_ones_own(stored, tmp_path):
+    run(num_samples=5, store=tmp_path, key=jax.random.key(77))
+    (tmp_path / "draws-000000.npz").write_bytes((stored / "draws-000000.npz").read_bytes())
+    with pytest.raises(ValueError, match=r"draws-000000\.npz is no chunk 0 of these chains: delete it"):
+        vb.load(tmp_path)
+
+
 def test_a_store_of_another_study_says_what_differs(stored):
     options = {"num_chains": 2, "num_warmup": 70, "key": KEY, "num_samples": 5, "store": stored}
     with pytest.raises(ValueError, match="  x_o: there"):

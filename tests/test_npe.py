@@ -142,6 +142,7 @@ def test_no_draw_leaves_a_bounded_prior_and_the_edge_is_found(name):
     assert np.isfinite(outside[1])
 
 
+@pytest.mark.slow
 def test_summaries_that_say_nothing_are_reported_so():
     prior = Prior({"a": dist.Gamma(2.0, 1.0), "b": dist.Uniform(0.0, 1.0)})
     theta = {name: np.asarray(value) for name, value in prior.sample(key=jax.random.key(0), n=300).items()}

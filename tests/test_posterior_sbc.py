@@ -102,6 +102,7 @@ def globally(source, seed, n=300):
     return vb.sbc(source, draws, num_posterior_samples=100, key=jax.random.key(seed))
 
 
+@pytest.mark.slow
 def test_an_exact_posterior_passes_as_often_as_promised():
     found = [asked(Exact(), seed, n=130, num_posterior_samples=50) for seed in range(100)]
     assert sum(not one.passed for one in found) <= binom.ppf(0.999, 100, 0.05)
@@ -198,6 +199,7 @@ def by_chains(scale):
     return asked(sampler, 1, n=100, num_posterior_samples=40)
 
 
+@pytest.mark.slow
 def test_a_likelihood_wrong_around_the_observation_is_found_by_chains():
     narrow = by_chains(0.5)
     assert (narrow.method, narrow.verdict, len(narrow.pareto_k)) == ("chains", "fail", 0)

@@ -54,6 +54,7 @@ def test_linear_gaussian_regions_that_share_a_parameter():
     np.testing.assert_allclose(correlation, cov / np.outer(scale, scale), atol=0.08)
 
 
+@pytest.mark.slow
 def test_density_is_that_of_its_draws_and_normalised():
     network = vb.Regional(3).build(jax.random.key(0), 7, 8)  # one global parameter, two maps; two extra features
     arrays, static = eqx.partition(network, eqx.is_array)

@@ -72,6 +72,7 @@ def test_a_right_estimator_is_calibrated_and_a_narrow_one_is_not(studies, poster
         assert name in text
 
 
+@pytest.mark.slow
 def test_figures_say_whether_ranks_leave_the_band(studies, posterior, tmp_path):
     for scale, inside in ((1.0, True), (0.65, False)):
         report(posterior, calibration=studies[scale], out=tmp_path / "r.html")
@@ -126,6 +127,7 @@ def test_calibration_around_the_recording_comes_with_its_section(studies, poster
     assert saved["numbers"]["PosteriorSbc"]["n"] == 200
 
 
+@pytest.mark.slow
 def test_agreement_of_methods_comes_with_its_table(posterior, tmp_path):
     draws = make_draws(1, 12)
     other = Exact(shift=1.5).sample(draws.x[0], n=400, key=jax.random.key(6))
@@ -141,6 +143,7 @@ def test_agreement_of_methods_comes_with_its_table(posterior, tmp_path):
     np.testing.assert_allclose(shifts, -1.5, atol=4 * np.sqrt(2 / 400))
 
 
+@pytest.mark.slow
 def test_several_modes_are_said_at_the_top_and_beside_the_figures(tmp_path):
     rng = np.random.default_rng(7)
     g = np.where(rng.random((4, 200)) < 0.25, 0.2, 0.8) + 0.03 * rng.normal(size=(4, 200))

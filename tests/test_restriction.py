@@ -31,6 +31,7 @@ def restricted():
     return restrict(sample(2000, 0), PRIOR, key=jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_failures_fall_from_half_to_a_few_percent_and_hardly_any_valid_region_is_lost():
     region = restricted()
     assert 0.45 < region.valid_share < 0.55

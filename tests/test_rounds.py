@@ -100,6 +100,7 @@ def test_resampling_takes_over_and_stays_inside(monkeypatch):
     assert st.kstest(np.minimum(radius(drawn) / edge, 1.0) ** 3, "uniform").statistic < 0.06
 
 
+@pytest.mark.slow
 def test_a_prior_of_dependent_elements_is_resampled():
     prior = Prior({"p": dist.Dirichlet(jnp.array([4.0, 3.0, 5.0]))})
     posterior = prior.sample(key=jax.random.key(1), n=10_000)
@@ -257,6 +258,7 @@ def test_truncated_rounds_draw_from_the_prior_inside_their_region_only():
     assert flat.info["rounds"] == 3
 
 
+@pytest.mark.slow
 def test_another_observation_is_told_that_it_is_far():
     with pytest.warns(UserWarning, match="outside the region that the last round was simulated in"):
         three().sample(GAINS @ np.array([-5.0, 4.0, 1.0, 3.0]), n=500, key=KEY)
@@ -265,6 +267,7 @@ def test_another_observation_is_told_that_it_is_far():
         three().sample(GAINS @ TRUTH, n=500, key=KEY)
 
 
+@pytest.mark.slow
 def test_stored_rounds_go_on_bit_for_bit(tmp_path):
     brief = NPE(MDN(components=1), training=Training(max_epochs=6, batch_size=64))
     fresh = rounds(2, 128, brief)

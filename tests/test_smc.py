@@ -86,6 +86,7 @@ def quadrature(y):
     return weight[a > 0].sum() / weight.sum(), evidence, (weight * K).sum() / weight.sum()
 
 
+@pytest.mark.slow
 def test_both_modes_of_an_ode_with_their_weights(seen):
     share, evidence, mean_k = quadrature(np.asarray(seen, float))
     assert 0.7 < share < 0.8  # the prior prefers one sign, the data neither

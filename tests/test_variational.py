@@ -76,6 +76,7 @@ def test_a_flow_follows_a_banana_that_a_normal_cannot():
     assert ratio.mean() < 1.5
 
 
+@pytest.mark.slow
 def test_a_guide_function_and_a_class_of_numpyro():
     """g ~ LogNormal(0, 1), log g seen as 1 with sd 1: log g | y ~ N(1/2, 1/2), which this guide holds."""
     prior = Prior({"g": dist.LogNormal(0.0, 1.0)})
@@ -98,6 +99,7 @@ def test_a_guide_function_and_a_class_of_numpyro():
     assert low_rank.info["guide"] == "AutoLowRankMultivariateNormal"
 
 
+@pytest.mark.slow
 def test_pathfinder_on_a_linear_regression_and_as_a_start_of_chains():
     posterior = vb.pathfinder(*PROBLEM, num_samples=2000, key=KEY)
     draws = posterior.theta["b"][0]
