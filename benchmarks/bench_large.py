@@ -19,7 +19,7 @@ from _timing import finish, header, host, interleaved, median, options, peak, sp
 
 HERE = str(Path(__file__).resolve())
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-TOY, NETWORK, SHARDS = 100_000, 10_000, 512
+TOY, NETWORK, SHARDS, SHARD = 100_000, 10_000, 2_048, 256
 SECONDS, MEGABYTES, OVERHEAD = 15.0, 2_000.0, 0.05
 
 
@@ -47,11 +47,11 @@ def network() -> tuple[Any, Any]:
 
     sim = vb.Simulator(
         vb.models.MontbrioPazoRoxin(),
-        vb.Connectome(weights()),
+        vb.Connectome(weights(), 0.0 * weights()),
         coupling=vb.coupling.Linear(G=0.5),
         integrator=vb.Heun(dt=0.1),
         noise=vb.noise.Additive(sigma=0.01),
-        monitors={"r": vb.monitors.TemporalAverage(5.0, var="r")},
+        monitors={"r": vb.monitors.TimeAverage(5.0, var="r")},
     )
     forward = vb.ForwardModel(sim, t1=300.0, transient=100.0, summary=vb.Summary(period=5.0, fc=vb.features.fc_stat))
     return vb.Prior({"coupling.G": dist.Uniform(0.1, 1.0), "model.eta": dist.Uniform(-6.0, -4.0)}), forward
@@ -72,7 +72,10 @@ def run(name: str) -> dict[str, Any]:
     prior, simulator = toy() if case == "toy" else network()
     folder = tempfile.mkdtemp(prefix="vbinfer-large-") if kept == "store" else None
     before = time.process_time()
-    draws = vb.sample_prior_predictive(prior, simulator, n, key=jax.random.key(0), store=folder, progress=False)
+    size = SHARD if case == "shards" else None
+    draws = vb.sample_prior_predictive(
+        prior, simulator, n, key=jax.random.key(0), batch_size=size, store=folder, progress=False
+    )
     cpu = time.process_time() - before
     out = {"seconds": time.time() - begin, "cpu": cpu, "peak": peak(), "failed": int((~draws.valid).sum())}
     if folder is not None:
