@@ -96,3 +96,23 @@ def test_a_part_that_is_none(shard, capsys):
     with pytest.raises(SystemExit):
         main(["simulate", "study.toml", f"--shard={shard}"])
     assert f"'{shard}' was given; expected I/N with I from 1 to N, such as 3/8" in capsys.readouterr().err
+
+
+def test_a_study_file_alone_connects_to_nobody(folder, monkeypatch, capsys):
+    """Whoever runs a Dask scheduler can run anything as its user: a study from somewhere must not choose one."""
+    text = (folder / "study.toml").read_text()
+    (folder / "dask.toml").write_text(f'{text}\n[execution]\nexecutor = "dask"\nscheduler = "tcp://127.0.0.1:9"\n')
+    monkeypatch.chdir(folder)
+    assert main(["simulate", "dask.toml", "--cores", "1"]) == 1
+    assert "names a Dask scheduler, tcp://127.0.0.1:9" in (said := capsys.readouterr().err)
+    assert "if it is yours, add --allow-scheduler" in said
+    with pytest.raises(SystemExit):
+        main(["run", "study.toml", "--cores", "0"])
+    assert "'0' was given; expected a number of cores, such as 2" in capsys.readouterr().err
+
+
+def test_status_lets_nothing_of_a_file_command_the_terminal(tmp_path, capsys):
+    (tmp_path / "report.json").write_text(json.dumps({"verdict": "\x1b]0;pass\x07pass"}))
+    assert main(["status", str(tmp_path)]) == 0
+    assert "\x1b" not in (said := capsys.readouterr().out)
+    assert "?]0;pass?pass" in said

@@ -124,6 +124,31 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(tmp_path):
     np.testing.assert_array_equal(done.val, whole.val)  # a finished fit is read
 
 
+def test_an_interrupt_while_losses_are_fetched_repeats_no_epoch(tmp_path, monkeypatch):
+    """The state of an epoch was kept without its row: the resumed fit took that epoch twice, and said nothing."""
+    options = Training(max_epochs=6, batch_size=16, learning_rate=0.05)
+    fit, held, members = data(70, 3.0, -1.0), data(30, 3.0, -1.0, 1), stack([line(0.0, 0.0)])
+    whole = train(members, loss, fit, held, KEY, options)
+    run, calls = training._epoch, []
+
+    class Interrupted:
+        def __array__(self, *_, **__):
+            raise KeyboardInterrupt
+
+    def epoch(*arguments):
+        state, losses = run(*arguments)
+        calls.append(1)
+        return state, Interrupted() if len(calls) == 3 else losses
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_epoch", epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train(members, loss, fit, held, KEY, options, checkpoint=Checkpoint(tmp_path / "fit.npz", {}, fit))
+    again = train(members, loss, fit, held, KEY, options, checkpoint=Checkpoint(tmp_path / "fit.npz", {}, fit))
+    np.testing.assert_array_equal(again.train, whole.train)
+    np.testing.assert_array_equal(again.members.slope, whole.members.slope)
+
+
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
     options = Training(max_epochs=2, batch_size=16)
     fit, held, members = data(40, 3.0, -1.0), data(30, 3.0, -1.0, 1), stack([line(0.0, 0.0)])

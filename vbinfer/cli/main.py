@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("folder", help="the folder of a run")
     again.add_argument("--quiet", action="store_true", help="print nothing but errors")
     for command in (demo, run, calibrate, simulate):
-        command.add_argument("--cores", type=int, help="cores to use (default: all this process may use)")
+        command.add_argument("--cores", type=_count, help="cores to use (default: all this process may use)")
         command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     status = commands.add_parser("status", help="how far a run is, also while it runs")
     status.add_argument("folder", help="the folder of a run, of a store or of chains")
@@ -168,6 +168,12 @@ def _report(args: argparse.Namespace) -> int:
     verdict = rebuild(args.folder)
     say_verdict(Clock(quiet=args.quiet), verdict, Path(args.folder))
     return FAILED if verdict.verdict == "fail" else 0
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} was given; expected a number of cores, such as 2")
+    return int(text)
 
 
 def _part(text: str) -> tuple[int, int]:
