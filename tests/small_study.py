@@ -1,5 +1,7 @@
 """A study of five nodes, as files: what the command line is tested on."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -66,3 +68,15 @@ def make(place: Path) -> None:
     x = vb.simulate(sim, t1=430.0, key=jax.random.key(9)).ys["x"]
     np.savetxt(place / "signal.csv", np.asarray(x), delimiter=",", header="a,b,c,d,e", comments="")
     (place / "study.toml").write_text(STUDY.format(out="results"))
+
+
+def command(*args: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """Run `vbinfer` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "import sys; from vbinfer.cli.main import main; sys.exit(main())", *args],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=500,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )

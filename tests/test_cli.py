@@ -10,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import small_study
-from small_study import STUDY
+from small_study import STUDY, command
 
 import vbinfer as vb
 from vbinfer import _io
@@ -31,17 +31,6 @@ def folder(tmp_path_factory):
     np.savez(place / "two.npz", a=gamma, b=gamma)
     np.save(place / "names.npy", np.array(["a", "b"]))
     return place
-
-
-def command(*args, cwd):
-    return subprocess.run(
-        [sys.executable, "-c", "import sys; from vbinfer.cli.main import main; sys.exit(main())", *args],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=500,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parent.parent)},
-    )
 
 
 def test_a_study_runs_goes_on_as_a_calibration_and_gives_the_same_posterior(folder):

@@ -1,8 +1,6 @@
 """`vbinfer simulate`, `status` and `merge`: the draws of a study in parts, and how far it is."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -10,24 +8,12 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import small_study
+from small_study import command
 
 import vbinfer as vb
 from vbinfer.cli.main import main
 from vbinfer.cli.status import status
 from vbinfer.infer.npe import NPE
-
-ROOT = Path(__file__).parent.parent
-
-
-def command(*args, cwd):
-    return subprocess.run(
-        [sys.executable, "-c", "import sys; from vbinfer.cli.main import main; sys.exit(main())", *args],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=500,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
-    )
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,6 @@ import logging
 import os
 import pickle
 import platform
-import signal
-import sys
 import threading
 import traceback
 from collections.abc import Mapping
@@ -20,7 +18,7 @@ from typing import Any, BinaryIO, final
 import dask
 from distributed import Worker, WorkerPlugin, get_worker
 
-from vbinfer.execute.worker import outcome
+from vbinfer.execute.worker import begin, outcome
 
 Message = tuple[Any, ...]
 """As those of `worker.serve`, and `("mismatch", what differs)`."""
@@ -109,12 +107,7 @@ def serve() -> None:
     Says on stdout when it is ready; what the simulator prints goes to stderr. It never outlives the process that holds
     the other end of stdin, also in the middle of an item.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
-    incoming, outgoing = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    setup = pickle.load(incoming)
-    if setup["core"] is not None:
-        os.sched_setaffinity(0, {setup["core"]})
+    incoming, outgoing, setup = begin()
     threading.Thread(target=_end_with, args=(incoming,), daemon=True).start()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     dask.config.set(QUIET)

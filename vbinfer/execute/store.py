@@ -36,8 +36,8 @@ class Store:
     """Shards of draws in a folder; a shard is there whole, or not at all.
 
     `manifest.json` holds the study (prior, simulator, key, lane, batch size, dtype, names), the versions that began it
-    and the SHA-256 of both. `shard-000000.npz` holds the rows `[0, batch_size)`, and so on; its header names the study
-    and the SHA-256 of its arrays. A shard that is shorter (the last one, or one that was interrupted) is completed when
+    and the SHA-256 of both. `shard-000000.npz` holds the rows `[0, batch_size)`, and so on; its header names the study.
+    A shard that is shorter (the last one, or one that was interrupted) is completed when
     more draws are asked for. `series-000000.npz` beside it holds the recordings of the same draws, where they are kept.
 
     Several processes may write to one store: each claims the shard it works on, and finds what the others finished.
@@ -106,9 +106,9 @@ class Store:
                 stacklevel=4,
             )
 
-    def path(self, shard: int, what: str = "shard") -> Path:
+    def path(self, shard: int) -> Path:
         """The file of a shard."""
-        return self.folder / f"{what}-{shard:06d}.npz"
+        return self.folder / f"shard-{shard:06d}.npz"
 
     def write(self, shard: int, rows: Rows) -> None:
         """Write a shard, all or nothing; an earlier, shorter one is replaced, a longer one is kept."""
@@ -121,7 +121,7 @@ class Store:
         failed = int(np.sum(~np.isfinite(plain["x"]).all(axis=1)))
         place = {"shard": shard, "start": start, "stop": start + n, "study": identity(self.study)}
         if series:  # first, so that a shard is never without the recordings of its draws
-            _io.write(self.path(shard, "series"), "series", place, series)
+            _io.write(_beside(self.path(shard)), "series", place, series)
         _io.write(self.path(shard), "shard", {**place, "failed": failed}, plain)
 
     def _check_study(self) -> None:
@@ -148,17 +148,18 @@ class Store:
 
         With `mend` damaged files are set aside, with a warning; the shard must be claimed.
         """
-        path, beside = self.path(shard), self.path(shard, "series")
+        path, start = self.path(shard), shard * self.study["batch_size"]
+        beside = _beside(path)
         if not path.exists():
             return None
         try:
-            rows = _read_part(path, "shard", shard * self.study["batch_size"], self.study)
+            rows = _read_part(path, "shard", start, self.study)
         except (ValueError, FileNotFoundError) as error:
             return _set_aside(error, path) if mend else None
         if not self.study.get("series"):
             return rows
         try:
-            start, n = shard * self.study["batch_size"], len(rows["x"])
+            n = len(rows["x"])
             if series:
                 return rows | _recordings(beside, start, n, self.study)
             if _io.read_header(beside).get("stop", 0) - start < n:  # it may be ahead of its shard: it is written first
@@ -166,6 +167,11 @@ class Store:
             return rows
         except (ValueError, FileNotFoundError) as error:
             return _set_aside(error, path, beside) if mend else None
+
+
+def _beside(path: Path) -> Path:
+    """The file of the recordings of a shard."""
+    return path.with_name(path.name.replace("shard-", "series-", 1))
 
 
 def _set_aside(error: Exception, *paths: Path) -> None:
@@ -214,15 +220,14 @@ def read_shard(part: Held, study: Mapping[str, Any]) -> Rows:
     rows = _read_part(part.path, "shard", part.start, study)
     if not study.get("series"):
         return rows
-    beside = part.path.with_name(f"series-{part.shard:06d}.npz")
-    return rows | _recordings(beside, part.start, len(rows["x"]), study)
+    return rows | _recordings(_beside(part.path), part.start, len(rows["x"]), study)
 
 
 def iter_series(folder: str | Path) -> Iterator[Rows]:
     """The recordings of every shard, `{monitor: y}`, as many as the shard has draws."""
     study = read_manifest(Path(folder))["study"]
     for part in held(folder):
-        path = part.path.with_name(f"series-{part.shard:06d}.npz")
+        path = _beside(part.path)
         if not path.exists():
             raise ValueError(f"{path} is missing; make the call that filled this store once more, which repairs it")
         ys = _recordings(path, part.start, part.rows, study)

@@ -20,12 +20,7 @@ def serve() -> None:
     traceback)`. What the simulator prints goes to stderr, as stdout is taken. The process ends when its stdin does,
     also in the middle of an item: it never outlives the one that started it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
-    incoming, outgoing = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    setup = pickle.load(incoming)
-    if setup["core"] is not None:
-        os.sched_setaffinity(0, {setup["core"]})
+    incoming, outgoing, setup = begin()
     payload = pickle.load(incoming)
 
     import jax
@@ -46,6 +41,17 @@ def serve() -> None:
     while True:
         position, item = items.get()
         _answer(outgoing, outcome(fn, position, item, device))
+
+
+def begin() -> tuple[BinaryIO, BinaryIO, dict[str, Any]]:
+    """Take the first steps of any worker: `(stdin, stdout, setup)`, on its core, with prints going to stderr."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    incoming, outgoing = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    setup = pickle.load(incoming)
+    if setup["core"] is not None:
+        os.sched_setaffinity(0, {setup["core"]})
+    return incoming, outgoing, setup
 
 
 def _listen(incoming: BinaryIO) -> "queue.SimpleQueue[tuple[int, Any]]":

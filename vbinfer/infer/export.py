@@ -13,9 +13,10 @@ import numpy as np
 
 from vbinfer import _io
 from vbinfer.execute.manifest import MANIFEST, read_manifest
-from vbinfer.execute.store import Rows, held, iter_shards
+from vbinfer.execute.store import held, iter_shards
 from vbinfer.infer.draws import Draws
 from vbinfer.infer.labelled import attributes, columns, dataset
+from vbinfer.infer.prior_predictive import stored_draws
 
 Block = tuple[np.ndarray, Draws]
 """Numbers of draws `[n]`, and the draws."""
@@ -157,17 +158,8 @@ def _size(draws: Draws) -> int:
 def _shards(folder: Path) -> Iterator[Block]:
     """The shards of a store, each with the numbers of its draws."""
     study = read_manifest(folder)["study"]
-    info = {name: study[name] for name in ("simulator", "batch_size")}
-    info |= {"key": study["key"]["words"], "store": str(folder)}
     for start, rows in iter_shards(folder):
-        yield np.arange(start, start + len(rows["x"])), _draws_of(study, rows, info)
-
-
-def _draws_of(study: dict[str, Any], rows: Rows, info: dict[str, Any]) -> Draws:
-    theta = {name: rows[f"theta/{name}"] for name in study["theta"]}
-    plain = Draws.from_arrays(theta, rows["x"], study["features"])
-    number = plain.round + study.get("proposal", {}).get("round", 0)
-    return dataclasses.replace(plain, round=number, log_q=rows.get("log_q"), info=info)
+        yield np.arange(start, start + len(rows["x"])), stored_draws(study, rows, folder)
 
 
 def _joined(blocks: Iterator[Block]) -> Iterator[Block]:

@@ -13,6 +13,7 @@ import numpy as np
 from vbinfer.execute.executor import Executor
 from vbinfer.execute.guard import Need, check_memory, check_room, draws_size, in_words
 from vbinfer.execute.store import SERIES, Rows, Store
+from vbinfer.infer.draws import finite_rows
 from vbinfer.infer.progress import Progress
 
 _PATIENCE, _LONG = 0.2, 60.0
@@ -74,7 +75,7 @@ class Gathered:
     def put(self, shard: int, skip: int, rows: Rows) -> None:
         """Take in rows of a shard, `skip` draws after its first; a series is on disk and not held."""
         self.width = rows["x"].shape[1]
-        self.failed += int(np.sum(~np.isfinite(rows["x"]).all(axis=1)))
+        self.failed += int(np.sum(~finite_rows(rows["x"])))
         if not self._plan.keep:
             return
         at, plain = self._row[shard] + skip, {k: v for k, v in rows.items() if not k.startswith(SERIES)}
@@ -149,11 +150,10 @@ class _Todo:
     def __init__(self, plan: Plan, store: Store | None, found: Gathered) -> None:
         self._plan, self._store, self._found = plan, store, found
         self._open: dict[int, dict[int, Rows]] = {}
-        self.left = [shard for shard in plan.shards if not self._stored(shard)]
+        self.left = [shard for shard in plan.shards if store is None or not self._taken(shard, store.read(shard))]
 
-    def _stored(self, shard: int, mend: bool = False) -> bool:
-        """Whether the store has all of a shard, which is then taken in; what it has of a part is kept for later."""
-        rows = None if self._store is None else self._store.read(shard, mend=mend)
+    def _taken(self, shard: int, rows: Rows | None) -> bool:
+        """Whether these are all of a shard, which is then taken in; a part is kept for later."""
         if rows is None:
             return False
         lanes, width = self._plan.lanes(shard), self._plan.lane
@@ -170,17 +170,20 @@ class _Todo:
 
     def _lanes(self) -> Iterator[int]:
         for shard in list(self.left):
+            part = None
             if self._store is not None:
                 if not self._store.claims.take(shard):
                     continue
-                if self._stored(shard, mend=True):  # another process has finished it since
+                part = self._store.read(shard, mend=True)
+                if self._taken(shard, part):  # another process has finished it since
                     self._finish(shard)
                     continue
-            yield from self._begin(shard)
+                if part is not None and self._store.study.get("series"):
+                    part = self._store.read(shard, series=True)
+            yield from self._begin(shard, part)
 
-    def _begin(self, shard: int) -> Iterator[int]:
-        """The lanes of a shard that are missing."""
-        part = None if self._store is None else self._store.read(shard, series=True)
+    def _begin(self, shard: int, part: Rows | None) -> Iterator[int]:
+        """The lanes of a shard that are missing in what is there."""
         first, lane = self._plan.lanes(shard)[0], self._plan.lane
         there = self._open.setdefault(shard, {})
         for i in range(len(part["x"]) // lane if part is not None else 0):

@@ -1,5 +1,6 @@
 """Prior-predictive draws: theta from the prior or a proposal, x from the simulator, in lanes, resumable."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def sample_prior_predictive(
 
     Draw i uses `k_theta, k_sim = split(fold_in(key, i))` and runs among 64 neighbours (a simulator with an
     attribute `lane` says another number), whatever n, batch size, executor, device count or interruption: a longer run
-    begins with the draws of a shorter one. The last lane is run whole. Draws with
-    NaN or infinite summaries are kept, with `valid=False`.
+    begins with the draws of a shorter one. The last lane is run whole. Draws with NaN or infinite summaries are kept,
+    with `valid=False`.
 
     Args:
         prior: `vb.Prior`.
@@ -111,13 +112,17 @@ def simulate_draws(
 def load_store(folder: str | Path) -> Draws:
     """The finished draws of a store as `Draws`, without the simulator; what `vb.load(folder)` returns."""
     study, rows = read_store(folder)
-    names = study["features"] or Draws.from_arrays({"none": rows["x"]}, rows["x"]).names
+    return stored_draws(study, rows, folder, simulated=0, read=len(rows["x"]))
+
+
+def stored_draws(study: Mapping[str, Any], rows: Rows, folder: str | Path, **more: Any) -> Draws:
+    """Rows of a store as `Draws`, with what its study says of them and `more` as provenance."""
     info = {"key": study["key"]["words"], "simulator": study["simulator"], "batch_size": study["batch_size"]}
-    info = {**info, "store": str(folder), "simulated": 0, "read": len(rows["x"])}
-    return _draws(rows, tuple(names), info, study.get("proposal", {}).get("round", 0))
+    info = {**info, "store": str(folder), **more}
+    return _draws(rows, study["features"], info, study.get("proposal", {}).get("round", 0))
 
 
-def _draws(rows: Rows, names: tuple[str, ...], info: dict[str, Any], number: int = 0) -> Draws:
+def _draws(rows: Rows, names: Sequence[str] | None, info: dict[str, Any], number: int = 0) -> Draws:
     theta = {name.removeprefix("theta/"): value for name, value in rows.items() if name.startswith("theta/")}
-    plain = Draws.from_arrays(theta, rows["x"], names)
+    plain = Draws.from_arrays(theta, rows["x"], None if names is None else tuple(names))
     return Draws(plain.theta, plain.x, plain.names, plain.valid, plain.round + number, rows.get("log_q"), info)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vbinfer import _io
+from vbinfer.execute.manifest import identity
 
 _STUDY = "study.npz"
 
@@ -41,7 +42,7 @@ class StudyStore:
             raise ValueError(f"store={str(folder)!r} is a file; give the name of a folder, new or of an earlier study")
         now = json.loads(_io.to_json(dict(study)))
         if not (folder / _STUDY).is_file():
-            if any(_io.mark(path, "study") != _mark(now) for path in folder.glob("*.npz")):
+            if any(_io.mark(path, "study") != identity(now) for path in folder.glob("*.npz")):
                 raise ValueError(f"store={str(folder)!r} holds other files; give a new folder")
             _io.write(folder / _STUDY, "calibration-study", {"study": now}, {})
         kind, header, _ = _io.read(folder / _STUDY)
@@ -55,7 +56,7 @@ class StudyStore:
                 f"store={str(folder)!r} holds another calibration study:\n{lines}\n"
                 "Give another folder, or repeat the call that began this one; nothing was changed."
             )
-        return cls(folder, _mark({name: now[name] for name in was if name != "kind"}))
+        return cls(folder, identity(header["study"]))
 
     def get(self, start: int) -> dict[str, np.ndarray] | None:
         """The chunk that begins with data set `start`, or None."""
@@ -84,10 +85,6 @@ class StudyStore:
 
     def _path(self, start: int) -> Path:
         return self.folder / f"chunk-{start:06d}.npz"
-
-
-def _mark(study: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(study, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def digest(*arrays: np.ndarray) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from vbinfer import _io
 from vbinfer.execute.lanes import key_words, trace
+from vbinfer.execute.manifest import identity
 from vbinfer.infer.mcmc.base import Plan, Problem, sampled_theta
 from vbinfer.infer.posterior import Posterior
 from vbinfer.priors.prior import Prior
@@ -47,7 +48,7 @@ class ChainStore:
         """The store that lies in a folder, whatever run it is of."""
         header, _ = _part(folder / SETTINGS)
         with _io.rebuilding(folder / SETTINGS, header):
-            return cls(folder, mark_of(header["run"]))
+            return cls(folder, identity(header["run"]))
 
     def put_warmup(self, done: int, state: Mapping[str, np.ndarray]) -> None:
         """The state of the chains after `done` steps of warm-up."""
@@ -95,7 +96,7 @@ def open_store(kernel: Any, problem: Problem, plan: Plan) -> ChainStore:
         raise ValueError(f"store={str(folder)!r} is a file; give the name of a folder, new or of an earlier run")
     settings, x_o = _settings(kernel, problem, plan), numbers(problem.x_o)
     if not (folder / SETTINGS).is_file():
-        if folder.is_dir() and any(not _belongs(path, mark_of(settings)) for path in folder.iterdir()):
+        if folder.is_dir() and any(not _belongs(path, identity(_plain(settings))) for path in folder.iterdir()):
             raise ValueError(f"store={str(folder)!r} holds other files; give a new folder, or one of an earlier run")
         _io.write(folder / SETTINGS, "chains", {"run": settings}, {} if x_o is None else {"x_o": x_o})
     header, _ = _part(folder / SETTINGS)
@@ -116,7 +117,7 @@ def open_store(kernel: Any, problem: Problem, plan: Plan) -> ChainStore:
             f"the chains go on, but not with the numbers of one uninterrupted run",
             stacklevel=5,
         )
-    store = ChainStore(folder, mark_of(run))
+    store = ChainStore(folder, identity(run))
     there = sum(piece["potential_energy"].shape[1] for piece in store.read().pieces)
     if there > plan.num_samples:
         raise ValueError(
@@ -124,11 +125,6 @@ def open_store(kernel: Any, problem: Problem, plan: Plan) -> ChainStore:
             f"ask for {there} or more, or read them with vb.load({str(folder)!r})"
         )
     return store
-
-
-def mark_of(run: Mapping[str, Any]) -> str:
-    """A short name of a run: its other files carry it."""
-    return hashlib.sha256(json.dumps(_plain(run), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _belongs(path: Path, mark: str) -> bool:
