@@ -83,7 +83,7 @@ def theirs(problem: str, n: int, seed: int, density: str) -> dict[str, Any]:
     from sbi.inference import NPE_C
     from sbi.utils import BoxUniform
 
-    from vbinfer.infer.torch_sbi.quiet import NullTracker
+    from vbinfer.neural.sbi.quiet import NullTracker
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)

@@ -9,8 +9,8 @@ import numpy as np
 import numpyro.distributions as dist
 import scipy.stats as st
 
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.posterior import Posterior
+from vbinfer.draws.draws import Draws
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
 MEAN = np.array([0.3, -4.6, 100.0, 0.0, 2.0])

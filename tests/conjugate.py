@@ -4,7 +4,7 @@ import numpy as np
 import numpyro.distributions as dist
 import scipy.stats as st
 
-from vbinfer.infer.draws import Draws
+from vbinfer.draws.draws import Draws
 from vbinfer.priors import Prior
 
 MEAN, SD = 1.0, 1.5

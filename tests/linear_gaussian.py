@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from vbinfer.infer.draws import Draws
+from vbinfer.draws.draws import Draws
 from vbinfer.priors import Prior
 
 MEAN = np.array([1.0, -3.0, 0.5])

@@ -9,9 +9,9 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from vbinfer.infer.approximate import rejection_abc
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.population import smc_abc
+from vbinfer.approximate.population import smc_abc
+from vbinfer.approximate.rejection import rejection_abc
+from vbinfer.draws.draws import Draws
 from vbinfer.priors.prior import Prior
 
 KEY = jax.random.key(5)

@@ -13,7 +13,7 @@ from scipy.stats import binom, norm
 import vbinfer as vb
 from vbinfer.diagnostics.agreement import _checked
 from vbinfer.diagnostics.modes import find_modes
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 
 PRIOR = vb.Prior({"coupling.G": dist.LogNormal(0.5, 1.0), "model.eta": dist.Normal(-4.6, 0.6)})
 MEAN = np.array([0.4, -0.8])

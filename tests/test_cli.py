@@ -13,10 +13,10 @@ import small_study
 from small_study import STUDY, command
 
 import vbinfer as vb
-from vbinfer import _io
 from vbinfer.cli.config import load_study
 from vbinfer.cli.folder import calibration_of
 from vbinfer.cli.main import DEMO, main
+from vbinfer.io import npz
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,10 @@ def test_a_calibration_of_another_estimator_is_left_out(folder, tmp_path):
     for name in ("calibration.npz", "posterior.npz"):
         (tmp_path / name).write_bytes((out / name).read_bytes())
     assert calibration_of(tmp_path) is None
-    kind, header, arrays = _io.read(out / "estimator.npz")
-    _io.write(tmp_path / "estimator.npz", kind, header, {name: value + 1 for name, value in arrays.items()})
+    kind, header, arrays = npz.read(out / "estimator.npz")
+    npz.write(tmp_path / "estimator.npz", kind, header, {name: value + 1 for name, value in arrays.items()})
     assert calibration_of(tmp_path) is None
-    _io.write(tmp_path / "estimator.npz", kind, header | {"seconds": 1e9}, arrays)
+    npz.write(tmp_path / "estimator.npz", kind, header | {"seconds": 1e9}, arrays)
     assert calibration_of(tmp_path) is not None
 
 

@@ -13,7 +13,7 @@ from small_study import command
 import vbinfer as vb
 from vbinfer.cli.main import main
 from vbinfer.cli.status import status
-from vbinfer.infer.npe import NPE
+from vbinfer.neural.npe import NPE
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from vbinfer.diagnostics.contraction import shrinkage, zscore
 from vbinfer.diagnostics.mcmc import ess, mcse, rhat
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
 

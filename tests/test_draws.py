@@ -11,13 +11,13 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from vbinfer import _io
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.predictive import posterior_predictive
+from vbinfer.draws.sample import sample_prior_predictive
+from vbinfer.execute.batches import LANE
 from vbinfer.execute.executor import Local, use_cores
-from vbinfer.execute.lanes import LANE
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.predictive import posterior_predictive
-from vbinfer.infer.prior_predictive import sample_prior_predictive
+from vbinfer.io import npz
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
 PRIOR = Prior({"g": dist.Uniform(0.5, 2.5), "m": dist.Normal(-1.0, 0.5).expand([2])})
@@ -127,7 +127,7 @@ def test_from_arrays_marks_rows_that_are_not_finite():
 def test_draws_survive_a_file_exactly(tmp_path):
     draws = sample(failing_above_two, n=130)
     draws.save(tmp_path / "d.npz")
-    found = _io.load(tmp_path / "d.npz")
+    found = npz.load(tmp_path / "d.npz")
     assert np.array_equal(found.x, draws.x, equal_nan=True)
     assert np.array_equal(found.valid, draws.valid)
     assert list(found.theta) == list(draws.theta)

@@ -12,14 +12,15 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from vbinfer import _io, embeddings
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.embeddings import EMBEDDINGS, check_embedding, describe, embed, embedding_from_spec
-from vbinfer.infer.mixture_density import MDN
-from vbinfer.infer.npe import NPE
-from vbinfer.infer.nre import NRE
-from vbinfer.infer.standardise import Standardise
-from vbinfer.infer.training import Training
+from vbinfer import embeddings
+from vbinfer.draws.draws import Draws
+from vbinfer.io import npz
+from vbinfer.neural.densities.mixture import MDN
+from vbinfer.neural.embeddings import EMBEDDINGS, check_embedding, describe, embed, embedding_from_spec
+from vbinfer.neural.npe import NPE
+from vbinfer.neural.nre import NRE
+from vbinfer.neural.standardise import Standardise
+from vbinfer.neural.training import Training
 from vbinfer.priors import Prior
 
 KEY = jax.random.key(1)
@@ -231,12 +232,12 @@ def test_fully_connected_layers_learn_next_to_nothing_of_the_same_series():
 def test_saved_networks_are_equal_bit_for_bit(name, tmp_path):
     prior = lg.make_prior()
     draws, x = lg.make_draws(prior, 60), lg.simulate(prior, KEY, 5)
-    again = embedding_from_spec(_io.json.loads(_io.to_json(SMALL[name].to_spec())))
+    again = embedding_from_spec(npz.json.loads(npz.to_json(SMALL[name].to_spec())))
     assert again == SMALL[name]
     density = MDN(components=2, width=5, depth=1)
     amortized, _ = NPE(density, SMALL[name], training=Training(max_epochs=1)).fit(draws, prior, key=KEY)
     amortized.save(tmp_path / "npe.npz")
-    loaded = _io.load(tmp_path / "npe.npz")
+    loaded = npz.load(tmp_path / "npe.npz")
     assert loaded.estimator.embedding == SMALL[name]
     np.testing.assert_array_equal(loaded.log_prob(*x), amortized.log_prob(*x))
 

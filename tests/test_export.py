@@ -13,8 +13,8 @@ import numpyro.distributions as dist
 import pytest
 
 import vbinfer as vb
-from vbinfer.infer import export as module
-from vbinfer.infer.draws import Draws
+from vbinfer.draws import export as module
+from vbinfer.draws.draws import Draws
 
 pd, xr = pytest.importorskip("pandas"), pytest.importorskip("xarray")
 
@@ -283,7 +283,7 @@ def test_no_format_warns(tmp_path, suffix):
 
 MEMORY = """
 import resource, sys, numpy as np
-from vbinfer.infer import export as module
+from vbinfer.draws import export as module
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 module._need("pyarrow.parquet", ""), module._need("pandas", "")
 module.export(sys.argv[1], sys.argv[2])
@@ -297,8 +297,8 @@ with open("/proc/self/status") as file:
 @pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
 def test_memory_does_not_grow_with_the_store(tmp_path, suffix):
     """Shards of 8 MB: a store of 16 and one of 64 (half a GB) take the same memory, to one block."""
-    from vbinfer.execute.manifest import write_manifest
-    from vbinfer.execute.store import Store
+    from vbinfer.draws.manifest import write_manifest
+    from vbinfer.draws.store import Store
 
     peaks = []
     for shards in (16, 64):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vbinfer
-from vbinfer.execute import compiled, guard
+from vbinfer.execute import compile_cache, resources
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 ROOT = Path(vbinfer.__file__).parent.parent
@@ -33,7 +33,7 @@ def run(code, *args, timeout=240, **env):
 
 
 def test_the_size_of_draws_is_that_of_their_arrays_and_is_written_out():
-    need = guard.draws_size(70_001, 4_371, 3, itemsize=8)
+    need = resources.draws_size(70_001, 4_371, 3, itemsize=8)
     x, theta = np.empty((70_001, 4_371)), np.empty((70_001, 3))
     assert need.bytes == x.nbytes + theta.nbytes
     assert need.arithmetic == "70,001 draws x (4,371 features + 3 parameters) x 8 bytes = 2.4 GB"
@@ -43,7 +43,7 @@ def test_the_size_of_draws_is_that_of_their_arrays_and_is_written_out():
     ("size", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1_250, "1.2 kB"), (34_567_890, "35 MB"), (2e12, "2.0 TB")]
 )
 def test_sizes_are_written_as_people_write_them(size, words):
-    assert guard.in_words(size) == words
+    assert resources.in_words(size) == words
 
 
 # ---- disk
@@ -52,23 +52,23 @@ def test_sizes_are_written_as_people_write_them(size, words):
 def test_a_disk_that_is_too_small_is_refused_with_the_arithmetic(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        guard.shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=900_000_000)
+        resources.shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=900_000_000)
     )
     folder = tmp_path / "runs" / "new"
-    guard.check_room(folder, 900_000_000)
+    resources.check_room(folder, 900_000_000)
     with pytest.raises(RuntimeError) as error:
-        guard.check_room(folder, guard.draws_size(100_000, 4_371))
+        resources.check_room(folder, resources.draws_size(100_000, 4_371))
     said = f"100,000 draws x 4,371 features x 4 bytes = 1.7 GB; 900 MB free in {str(folder)!r}. Free some space"
     assert str(error.value).startswith(said)
     assert set(asked) == {tmp_path}  # the nearest folder that exists
     with pytest.raises(RuntimeError, match=r"^900 MB are needed; 900 MB free"):
-        guard.check_room(folder, 900_000_001)
+        resources.check_room(folder, 900_000_001)
 
 
 def test_the_real_disk_has_room_for_little_and_none_for_all_the_worlds_data(tmp_path):
-    guard.check_room(tmp_path, 1)
+    resources.check_room(tmp_path, 1)
     with pytest.raises(RuntimeError, match=r"2,000,000 TB are needed"):
-        guard.check_room(tmp_path, 2 * 10**18)
+        resources.check_room(tmp_path, 2 * 10**18)
 
 
 # ---- memory
@@ -83,9 +83,9 @@ def machine(folder, monkeypatch, available, lines, groups):
     for path, content in groups.items():
         (cgroup / path).parent.mkdir(parents=True, exist_ok=True)
         (cgroup / path).write_text(content)
-    monkeypatch.setattr(guard, "_PROC", proc)
-    monkeypatch.setattr(guard, "_CGROUP", cgroup)
-    monkeypatch.setattr(guard, "_address_room", lambda: None)
+    monkeypatch.setattr(resources, "_PROC", proc)
+    monkeypatch.setattr(resources, "_CGROUP", cgroup)
+    monkeypatch.setattr(resources, "_address_room", lambda: None)
 
 
 V2 = {
@@ -122,11 +122,11 @@ def test_the_least_of_machine_and_control_groups_is_what_is_available(
     tmp_path, monkeypatch, available, lines, groups, expected, limit
 ):
     machine(tmp_path, monkeypatch, available, lines, groups)
-    assert guard.available_memory() == expected
-    guard.check_memory(expected)
+    assert resources.available_memory() == expected
+    resources.check_memory(expected)
     with pytest.raises(RuntimeError, match=limit) as error:
-        guard.check_memory(guard.Need(expected + 1, "n x m bytes"))
-    assert str(error.value).startswith(f"n x m bytes; {guard.in_words(expected)} of memory available (")
+        resources.check_memory(resources.Need(expected + 1, "n x m bytes"))
+    assert str(error.value).startswith(f"n x m bytes; {resources.in_words(expected)} of memory available (")
     assert "store=" in str(error.value)
     assert "`vbinfer simulate" in str(error.value)
 
@@ -134,39 +134,39 @@ def test_the_least_of_machine_and_control_groups_is_what_is_available(
 def test_a_group_beyond_its_limit_leaves_nothing(tmp_path, monkeypatch):
     full = {**V2, "slurm/job/memory.current": "7000\n"}
     machine(tmp_path, monkeypatch, 99, "0::/slurm/job\n", full)
-    assert guard.available_memory() == 0
+    assert resources.available_memory() == 0
     with pytest.raises(RuntimeError, match="1 bytes are needed; 0 bytes of memory available"):
-        guard.check_memory(1)
+        resources.check_memory(1)
 
 
 @linux
 def test_a_system_that_says_nothing_refuses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "_PROC", tmp_path)
-    monkeypatch.setattr(guard.os, "sysconf", lambda name: (_ for _ in ()).throw(ValueError(name)))
-    monkeypatch.setattr(guard, "_address_room", lambda: None)
-    assert guard.available_memory() is None
-    guard.check_memory(10**30)
+    monkeypatch.setattr(resources, "_PROC", tmp_path)
+    monkeypatch.setattr(resources.os, "sysconf", lambda name: (_ for _ in ()).throw(ValueError(name)))
+    monkeypatch.setattr(resources, "_address_room", lambda: None)
+    assert resources.available_memory() is None
+    resources.check_memory(10**30)
 
 
 @linux
 def test_what_is_available_can_be_had():
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    available = guard.available_memory()
+    available = resources.available_memory()
     assert 0 < available < total
     errors = []
     for _ in range(4):  # others use the machine too
-        before = guard.available_memory()
+        before = resources.available_memory()
         block = np.ones(100_000_000)
-        errors.append(abs(before - guard.available_memory() - block.nbytes))
+        errors.append(abs(before - resources.available_memory() - block.nbytes))
         del block
     assert min(errors) < 0.5 * 800e6
     with pytest.raises(RuntimeError, match="of memory available"):
-        guard.check_memory(2 * total)
+        resources.check_memory(2 * total)
 
 
 LIMITED = """
 import resource, sys, numpy as np
-from vbinfer.execute.guard import available_memory, check_memory
+from vbinfer.execute.resources import available_memory, check_memory
 resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9, 3 * 10**9))
 room = available_memory()
 check_memory(room // 2)
@@ -191,7 +191,7 @@ def test_a_limit_of_address_space_is_the_one_at_which_arrays_fail():
 
 PEAK = """
 import subprocess, sys, numpy as np
-from vbinfer.execute.guard import peak_memory
+from vbinfer.execute.resources import peak_memory
 a = np.ones(25_000_000); del a
 subprocess.run([sys.executable, "-c", "import numpy as np; np.ones(75_000_000)"])
 print(*peak_memory())
@@ -213,9 +213,9 @@ warnings.simplefilter("error")
 import jax, jax.numpy as jnp, numpy as np
 if sys.argv[2] == "late":
     jax.jit(lambda x: x + 1)(1.0)
-from vbinfer.execute.compiled import enable_compile_cache, machine
-import vbinfer.execute.compiled as compiled
-compiled._SLOW = 0.0
+from vbinfer.execute.compile_cache import enable_compile_cache, machine
+import vbinfer.execute.compile_cache as compiled
+compile_cache._SLOW = 0.0
 print(enable_compile_cache(sys.argv[1]) if sys.argv[1] else None)
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
@@ -246,18 +246,18 @@ def test_a_second_process_reads_what_the_first_compiled_and_has_the_same_bits(tm
 def test_a_folder_that_cannot_be_written_is_left_alone(tmp_path):
     before = jax.config.jax_compilation_cache_dir
     (tmp_path / "file").write_text("")
-    assert compiled.enable_compile_cache(tmp_path / "file") is None
+    assert compile_cache.enable_compile_cache(tmp_path / "file") is None
     assert jax.config.jax_compilation_cache_dir == before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions")
 def test_a_folder_that_others_may_write_to_is_not_used(tmp_path):
-    place = tmp_path / compiled.machine()
+    place = tmp_path / compile_cache.machine()
     place.mkdir()
     place.chmod(0o777)
     before = jax.config.jax_compilation_cache_dir
     with pytest.warns(UserWarning, match=r"others may write to .*chmod 700"):
-        assert compiled.enable_compile_cache(tmp_path) is None
+        assert compile_cache.enable_compile_cache(tmp_path) is None
     assert jax.config.jax_compilation_cache_dir == before
 
 
@@ -265,9 +265,9 @@ def test_what_was_used_least_recently_is_deleted_first(tmp_path):
     for name, age in (("old", 300), ("older", 900), ("new", 5)):
         (tmp_path / name).write_bytes(b"x" * 100)
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
-    compiled._prune(tmp_path, 200)
+    compile_cache._prune(tmp_path, 200)
     assert {path.name for path in tmp_path.iterdir()} == {"old", "new"}
-    compiled._prune(tmp_path, 199)
+    compile_cache._prune(tmp_path, 199)
     assert {path.name for path in tmp_path.iterdir()} == {"new"}
 
 
@@ -289,7 +289,9 @@ def test_a_program_that_was_written_half_is_compiled_again_without_a_word(tmp_pa
 @linux
 def test_another_number_of_cores_is_another_machine():
     """Programs are compiled for the threads they will have, and where a sum is split decides its last bits."""
-    code = "import os; os.sched_setaffinity(0, {c}); from vbinfer.execute.compiled import machine; print(machine())"
+    code = (
+        "import os; os.sched_setaffinity(0, {c}); from vbinfer.execute.compile_cache import machine; print(machine())"
+    )
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         pytest.skip("one core")

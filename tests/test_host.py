@@ -19,11 +19,11 @@ import numpyro.distributions as dist
 import pytest
 
 import vbinfer as vb
-from vbinfer.execute import codehash, reached
-from vbinfer.execute.codehash import code_hash
+from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.execute.executor import Local
 from vbinfer.execute.host import HostSimulator, generator
-from vbinfer.infer.prior_predictive import sample_prior_predictive
+from vbinfer.io import codehash, reached
+from vbinfer.io.codehash import code_hash
 from vbinfer.priors.prior import Prior
 
 PRIOR = Prior({"g": dist.Uniform(0.5, 3.0), "m": dist.Normal(-2.0, 0.5).expand([2])})
@@ -495,8 +495,8 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {folder!r})
 from {module} import f
-from vbinfer.execute import codehash, reached
-from vbinfer.execute.codehash import code_hash
+from vbinfer.io import codehash, reached
+from vbinfer.io.codehash import code_hash
 print(code_hash(f))
 """
 

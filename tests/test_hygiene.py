@@ -26,43 +26,48 @@ HEAVY_AT_IMPORT = (
     "xarray",
 )
 
-BASE = {"_typing", "_param", "_tree", "_ode", "_io", "_arviz", "_random", "_table", "_show", "_archive"}
+BASE = {"_names", "_param", "_check", "_ode", "_arviz", "_random", "_show", "io"}
 MEMBERS = {"models", "network", "integrators", "noise", "stimuli", "monitors", "features", "priors", "execute"}
 SCALES = {"spiking", "cable", "fields"}
+INFERENCE = {"priors", "execute", "draws", "neural", "sampling", "approximate", "posterior"}
 ALLOWED = {
     **{name: BASE for name in BASE},
     **{name: BASE | {"models.base"} for name in MEMBERS},
     **{name: BASE | {"models.base", "stimuli"} for name in SCALES},
     "simulation": BASE | MEMBERS | {f"{scale}.base" for scale in SCALES},
-    "infer": BASE | {"priors", "execute"},
+    "draws": BASE | {"priors", "execute", "posterior"},
+    "posterior": BASE | {"priors", "execute"},
+    "neural": BASE | INFERENCE,
+    "sampling": BASE | INFERENCE,
+    "approximate": BASE | INFERENCE,
     "likelihoods": BASE | {"priors", "simulation"},
-    "diagnostics": BASE | {"infer", "priors", "execute", "features"},
-    "tasks": BASE | MEMBERS | SCALES | {"simulation", "infer", "likelihoods", "diagnostics"},
+    "diagnostics": BASE | INFERENCE | {"features"},
+    "tasks": BASE | MEMBERS | SCALES | INFERENCE | {"simulation", "likelihoods", "diagnostics"},
 }
 BELOW_TOP = BASE | MEMBERS | SCALES | set(ALLOWED)
 ALLOWED["reporting"] = ALLOWED["datasets"] = BELOW_TOP | {"reporting", "datasets"}
 ALLOWED["cli"] = BELOW_TOP | {"reporting", "datasets", "cli"}
 
 HOMES = {  # library: the modules that may import it, at any depth of nesting
-    "numpyro": ("priors.", "infer.mcmc", "infer.variational", "tasks."),
-    "blackjax": ("infer.mcmc", "infer.variational"),
-    "sbi": ("infer.torch_sbi",),
-    "torch": ("infer.torch_sbi", "priors._torch"),
+    "numpyro": ("priors.", "sampling.", "approximate.", "tasks."),
+    "blackjax": ("sampling.", "approximate."),
+    "sbi": ("neural.sbi",),
+    "torch": ("neural.sbi", "priors._torch"),
     "arviz": ("_arviz",),
-    "xarray": ("infer.posterior", "infer.labelled", "_arviz"),
-    "pandas": ("infer.export",),
-    "pyarrow": ("infer.export",),
-    "zarr": ("infer.export",),
+    "xarray": ("posterior", "draws.table", "_arviz"),
+    "pandas": ("draws.export",),
+    "pyarrow": ("draws.export",),
+    "zarr": ("draws.export",),
     "dask": ("execute.dask",),
     "distributed": ("execute.dask",),
-    "diffrax": ("integrators", "infer.optimise"),
-    "optimistix": ("integrators", "infer.optimise"),
+    "diffrax": ("integrators", "approximate.optimise"),
+    "optimistix": ("integrators", "approximate.optimise"),
     "matplotlib": ("reporting.plots",),
 }
 
 
 def module_name(path: Path) -> str:
-    """`infer.posterior` for vbinfer/infer/posterior.py, `infer.` for its __init__, so that a folder is a prefix."""
+    """`draws.table` for vbinfer/draws/table.py, `draws.` for its __init__, so that a folder is a prefix."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1]) + "." if parts[-1] == "__init__" else ".".join(parts)
 

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from vbinfer import _io
+from vbinfer.io import npz
 
 
 def test_read_returns_what_write_was_given_bit_for_bit(tmp_path):
@@ -21,8 +21,8 @@ def test_read_returns_what_write_was_given_bit_for_bit(tmp_path):
         "empty": np.zeros((0, 4)),
         "text": np.array(["fc.mean", "é"]),
     }
-    _io.write(tmp_path / "deep" / "a.npz", "draws", {"seconds": np.float32(0.5), "key": np.arange(2)}, arrays)
-    kind, header, found = _io.read(tmp_path / "deep" / "a.npz")
+    npz.write(tmp_path / "deep" / "a.npz", "draws", {"seconds": np.float32(0.5), "key": np.arange(2)}, arrays)
+    kind, header, found = npz.read(tmp_path / "deep" / "a.npz")
     assert kind == "draws"
     assert header["seconds"] == 0.5
     assert header["key"] == [0, 1]
@@ -37,16 +37,16 @@ def test_read_returns_what_write_was_given_bit_for_bit(tmp_path):
 
 def test_equal_content_gives_equal_bytes(tmp_path):
     for name in ("a", "b"):
-        _io.write(tmp_path / name, "draws", {"n": 3}, {"x": np.arange(3.0)})
+        npz.write(tmp_path / name, "draws", {"n": 3}, {"x": np.arange(3.0)})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.npz"
-    _io.write(path, "draws", {}, {"x": np.arange(3.0)})
+    npz.write(path, "draws", {}, {"x": np.arange(3.0)})
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"[Oo]bject"):
-        _io.write(path, "draws", {}, {"y": np.zeros(1000), "x": np.array([{}], dtype=object)})
+        npz.write(path, "draws", {}, {"y": np.zeros(1000), "x": np.array([{}], dtype=object)})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
@@ -70,35 +70,35 @@ class _Bomb:
         (lambda path: path.write_bytes(pickle.dumps([1])), ValueError, "no file of vbinfer"),
         (lambda path: np.savez(path, x=np.zeros(3)), ValueError, "no file of vbinfer"),
         (_pickled, ValueError, "no file of vbinfer"),
-        (lambda path: _io.write(path, "hologram", {}, {}), ValueError, "holds a 'hologram'; this vbinfer loads"),
+        (lambda path: npz.write(path, "hologram", {}, {}), ValueError, "holds a 'hologram'; this vbinfer loads"),
     ],
 )
 def test_what_load_refuses(tmp_path, make, error, message):
     path = tmp_path / "a.npz"
     make(path)
     with pytest.raises(error, match=message):
-        _io.load(path)
+        npz.load(path)
 
 
 def test_another_format_version_names_the_version_that_wrote_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(_io, "FORMAT", 7)
-    _io.write(tmp_path / "a.npz", "draws", {"versions": {"vbinfer": "9.9"}}, {})
+    monkeypatch.setattr(npz, "FORMAT", 7)
+    npz.write(tmp_path / "a.npz", "draws", {"versions": {"vbinfer": "9.9"}}, {})
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"format 7, written by vbinfer 9\.9; this vbinfer reads format 1"):
-        _io.load(tmp_path / "a.npz")
+        npz.load(tmp_path / "a.npz")
 
 
 def test_every_damaged_byte_is_noticed_or_harmless(tmp_path):
     """A flipped byte gives ValueError or the very arrays that were written, nothing else."""
     path = tmp_path / "a.npz"
     x = np.random.default_rng(0).normal(size=20)
-    _io.write(path, "draws", {}, {"x": x})
+    npz.write(path, "draws", {}, {"x": x})
     good = path.read_bytes()
     noticed = 0
     for i in range(0, len(good)):
         path.write_bytes(good[:i] + bytes([good[i] ^ 0x5A]) + good[i + 1 :])
         try:
-            _, _, arrays = _io.read(path)
+            _, _, arrays = npz.read(path)
         except ValueError:
             noticed += 1
         else:
@@ -106,7 +106,7 @@ def test_every_damaged_byte_is_noticed_or_harmless(tmp_path):
     for cut in range(0, len(good), 7):
         path.write_bytes(good[:cut])
         with pytest.raises(ValueError, match="damaged"):
-            _io.read(path)
+            npz.read(path)
     assert noticed > len(x.tobytes())
 
 
@@ -127,5 +127,5 @@ def test_what_a_killed_process_left_unfinished_is_swept_by_the_next_write_of_tha
         path.write_bytes(b"half of a file")
         if "just-now" not in path.name:
             os.utime(path, (0, 0))
-    _io.write(tmp_path / "a.npz", "draws", {}, {"x": np.arange(3.0)})
+    npz.write(tmp_path / "a.npz", "draws", {}, {"x": np.arange(3.0)})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.npz", *(path.name for path in kept)])

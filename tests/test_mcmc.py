@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from vbinfer.diagnostics.mcmc import mcse, rhat
-from vbinfer.infer.mcmc import NUTS, sample_mcmc
-from vbinfer.infer.potential import potential_fn
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling import NUTS, sample_mcmc
+from vbinfer.sampling.potential import potential_fn
 
 KEY = jax.random.key(5)
 DESIGN = jnp.array([[1.0, 0.5], [0.0, 2.0], [-1.0, 1.0]])
@@ -208,7 +208,7 @@ def test_mistakes(call, error, message):
     ("x_o", "kept"), [([1.0, 2.0], True), (np.float32(2.0), True), ({"y": 1.0}, False), (jax.random.key(0), False)]
 )
 def test_an_observation_that_numpy_cannot_hold_does_not_cost_the_finished_run(x_o, kept):
-    from vbinfer.infer.mcmc.store import numbers
+    from vbinfer.sampling.store import numbers
 
     observed = numbers(x_o)
     assert (observed is not None) == kept

@@ -7,8 +7,8 @@ import numpyro.distributions as dist
 import pytest
 
 from vbinfer.diagnostics.mcmc import mcse, rhat
-from vbinfer.infer.mcmc import HMC, MCLMC, NUTS, sample_mcmc
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling import HMC, MCLMC, NUTS, sample_mcmc
 
 KEY = jax.random.key(11)
 KERNELS = {

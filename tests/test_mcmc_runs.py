@@ -12,11 +12,11 @@ import numpyro.distributions as dist
 import pytest
 
 import vbinfer as vb
-from vbinfer.infer.mcmc import HMC, MCLMC, NUTS, sample_mcmc
-from vbinfer.infer.mcmc.front import _kernel
-from vbinfer.infer.mcmc.store import ChainStore
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling import HMC, MCLMC, NUTS, sample_mcmc
+from vbinfer.sampling.sample import _kernel
+from vbinfer.sampling.store import ChainStore
 
 KEY = jax.random.key(2)
 PRIOR = Prior({"a": dist.Normal(1.0, 2.0), "b": dist.LogNormal(-1.0, 0.5).expand([2])})

@@ -11,13 +11,13 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
 
-from vbinfer import _io
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.flows import MAF
-from vbinfer.infer.mixture_density import MDN
-from vbinfer.infer.nle import NLE, AmortizedLikelihood
-from vbinfer.infer.standardise import Standardise
-from vbinfer.infer.training import Training
+from vbinfer.draws.draws import Draws
+from vbinfer.io import npz
+from vbinfer.neural.densities.flows import MAF
+from vbinfer.neural.densities.mixture import MDN
+from vbinfer.neural.nle import NLE, AmortizedLikelihood
+from vbinfer.neural.standardise import Standardise
+from vbinfer.neural.training import Training
 from vbinfer.priors import Prior
 
 KEY = jax.random.key(1)
@@ -126,7 +126,7 @@ def test_a_feature_that_never_varied_is_left_out():
 def test_saved_and_loaded_likelihoods_are_equal_bit_for_bit(tmp_path):
     amortized, _ = fitted()
     amortized.save(tmp_path / "nle.npz")
-    loaded = _io.load(tmp_path / "nle.npz")
+    loaded = npz.load(tmp_path / "nle.npz")
     assert isinstance(loaded, AmortizedLikelihood)
     assert (loaded.names, loaded.info) == (conjugate.NAMES, amortized.info)
     mu, x = conjugate.simulate(100, 8)

@@ -13,14 +13,13 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
 
-from vbinfer import _io
-from vbinfer.infer import fitting
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.flows import MAF, NSF
-from vbinfer.infer.mixture_density import MDN
-from vbinfer.infer.npe import NPE, AmortizedPosterior
-from vbinfer.infer.standardise import Standardise
-from vbinfer.infer.training import Training
+from vbinfer.draws.draws import Draws
+from vbinfer.io import npz
+from vbinfer.neural.densities.flows import MAF, NSF
+from vbinfer.neural.densities.mixture import MDN
+from vbinfer.neural.npe import NPE, AmortizedPosterior
+from vbinfer.neural.standardise import Standardise
+from vbinfer.neural.training import Training
 from vbinfer.priors import Prior
 
 KEY = jax.random.key(1)
@@ -210,7 +209,7 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     estimator = dataclasses.replace(few(8), ensemble=2)
     whole, info = estimator.fit(draws, prior, key=KEY)
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "reporter", lambda *_: stopped_at(3))
+        patch.setattr(estimator, "reporter", lambda *_: stopped_at(3))
         with pytest.raises(KeyboardInterrupt):
             estimator.fit(draws, prior, key=KEY, checkpoint=path)
     assert path.is_file()
@@ -253,7 +252,7 @@ def test_failed_draws_change_nothing_but_the_count():
 def test_saved_and_loaded_densities_are_equal_bit_for_bit(name, tmp_path):
     amortized, _ = fitted(name)
     amortized.save(tmp_path / "npe.npz")
-    loaded = _io.load(tmp_path / "npe.npz")
+    loaded = npz.load(tmp_path / "npe.npz")
     assert isinstance(loaded, AmortizedPosterior)
     assert loaded.names == lg.NAMES
     assert loaded.info == amortized.info

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.stats as st
 
-from vbinfer import _io
-from vbinfer.infer.nre import NRE, AmortizedRatio, Classifier, _Loss
-from vbinfer.infer.training import Data, Training
+from vbinfer.io import npz
+from vbinfer.neural.nre import NRE, AmortizedRatio, Classifier, _Loss
+from vbinfer.neural.training import Data, Training
 
 KEY = jax.random.key(1)
 X_O = np.array([3.1, -31.4, conjugate.CONSTANT])
@@ -94,7 +94,7 @@ def test_saved_and_loaded_ratios_are_equal_bit_for_bit(tmp_path):
     amortized, info = estimator.fit(conjugate.make_draws(100), conjugate.make_prior(), key=KEY)
     assert len(info.members) == 2
     amortized.save(tmp_path / "nre.npz")
-    loaded = _io.load(tmp_path / "nre.npz")
+    loaded = npz.load(tmp_path / "nre.npz")
     assert isinstance(loaded, AmortizedRatio)
     assert (loaded.names, loaded.info) == (conjugate.NAMES, amortized.info)
     mu, x = conjugate.simulate(100, 8)

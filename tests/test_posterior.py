@@ -6,8 +6,8 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from vbinfer import _io
-from vbinfer.infer.posterior import Posterior, hdi
+from vbinfer.io import npz
+from vbinfer.posterior import Posterior, hdi
 from vbinfer.priors.prior import Prior
 
 PRIOR = Prior({"g": dist.Uniform(0.0, 6.0), "m": dist.Normal(1.0, 2.0).expand([2])})
@@ -70,7 +70,7 @@ def test_chains_that_disagree_show_and_one_chain_shows_nothing():
 def test_a_file_gives_everything_back_exactly(tmp_path):
     posterior = make()
     posterior.save(tmp_path / "p.npz")
-    found = _io.load(tmp_path / "p.npz")
+    found = npz.load(tmp_path / "p.npz")
     assert list(found.theta) == list(posterior.theta)
     assert set(found.sample_stats) == set(posterior.sample_stats)
     for name, value in posterior.theta.items():
@@ -84,7 +84,7 @@ def test_a_file_gives_everything_back_exactly(tmp_path):
     assert float(found.prior.log_prob(theta)) == float(PRIOR.log_prob(theta))
     bare = Posterior({"a": np.zeros((1, 3))})
     bare.save(tmp_path / "b.npz")
-    found = _io.load(tmp_path / "b.npz")
+    found = npz.load(tmp_path / "b.npz")
     assert found.prior is found.log_prob is found.sample_stats is found.x_o is found.log_evidence is None
 
 

@@ -12,10 +12,10 @@ import numpyro.distributions as dist
 import pytest
 from matplotlib.figure import Figure
 
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.fit_info import FitInfo
-from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.predictive import Predictive
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.predictive import Predictive
+from vbinfer.neural.fit_info import FitInfo
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 from vbinfer.reporting import Extras, Recovery, Section, report
 from vbinfer.reporting.checks import checks

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from vbinfer.diagnostics.calibration.study import calibrate
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.posterior import Posterior
+from vbinfer.draws.draws import Draws
+from vbinfer.posterior import Posterior
 from vbinfer.reporting import report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

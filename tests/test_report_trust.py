@@ -14,9 +14,9 @@ from tests.calibration_sources import FEATURES, NAMES, Exact, make_draws
 from vbinfer.diagnostics.convergence import Convergence
 from vbinfer.diagnostics.local import LC2ST
 from vbinfer.diagnostics.posterior_sbc import PosteriorSbc
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.predictive import Predictive
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.predictive import Predictive
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 from vbinfer.reporting import report
 from vbinfer.reporting.asked import Asked, named, paragraph

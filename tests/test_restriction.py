@@ -8,10 +8,10 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from vbinfer.infer.approximate import rejection_abc
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.prior_predictive import sample_prior_predictive
-from vbinfer.infer.restriction import restrict
+from vbinfer.approximate.rejection import rejection_abc
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.sample import sample_prior_predictive
+from vbinfer.neural.restriction import restrict
 from vbinfer.priors.prior import Prior
 
 PRIOR = Prior({"a": dist.Uniform(-1.0, 3.0), "b": dist.Normal(0.0, 1.0)})

@@ -10,19 +10,19 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
 
-from vbinfer.infer import truncated
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.mixture_density import MDN
-from vbinfer.infer.nle import NLE
-from vbinfer.infer.npe import NPE
-from vbinfer.infer.nre import NRE
-from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.prior_predictive import load_store, sample_prior_predictive
-from vbinfer.infer.proposed import Proposed
-from vbinfer.infer.rounds import fit_rounds
-from vbinfer.infer.torch_sbi import SbiEstimator
-from vbinfer.infer.training import Training
-from vbinfer.infer.truncated import Truncated
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.proposals import Proposed
+from vbinfer.draws.sample import load_store, sample_prior_predictive
+from vbinfer.neural import truncated
+from vbinfer.neural.densities.mixture import MDN
+from vbinfer.neural.nle import NLE
+from vbinfer.neural.npe import NPE
+from vbinfer.neural.nre import NRE
+from vbinfer.neural.rounds import fit_rounds
+from vbinfer.neural.sbi import SbiEstimator
+from vbinfer.neural.training import Training
+from vbinfer.neural.truncated import Truncated
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
 KEY = jax.random.key(11)

@@ -11,12 +11,12 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
 
-from vbinfer import _io
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.torch_sbi import SbiEstimator, SbiLikelihood, SbiPosterior, SbiRatio
-from vbinfer.infer.torch_sbi.gain import _CONTRASTS
-from vbinfer.infer.torch_sbi.methods import check_network, check_training
-from vbinfer.infer.torch_sbi.view import default_chains
+from vbinfer.draws.draws import Draws
+from vbinfer.io import npz
+from vbinfer.neural.sbi import SbiEstimator, SbiLikelihood, SbiPosterior, SbiRatio
+from vbinfer.neural.sbi.gain import _CONTRASTS
+from vbinfer.neural.sbi.methods import check_network, check_training
+from vbinfer.neural.sbi.view import default_chains
 from vbinfer.priors import Prior
 
 KEY = jax.random.key(1)
@@ -207,7 +207,7 @@ def test_mixed_likelihood_is_a_probability_times_a_density(tmp_path):
     assert mass == pytest.approx(1.0, abs=0.01)
     assert info.info_gain > 0.5
     network.save(tmp_path / "mnle.npz")
-    loaded = _io.load(tmp_path / "mnle.npz")
+    loaded = npz.load(tmp_path / "mnle.npz")
     np.testing.assert_array_equal(
         loaded.log_likelihood({"drift": at}, table), network.log_likelihood({"drift": at}, table)
     )
@@ -339,7 +339,7 @@ def test_a_proposal_that_is_no_truncated_prior_is_refused_by_posterior_networks_
 def test_every_method_is_saved_without_pickle_bit_for_bit(method, tmp_path):
     network, _ = fitted(method)
     network.save(tmp_path / "sbi.npz")
-    loaded = _io.load(tmp_path / "sbi.npz")
+    loaded = npz.load(tmp_path / "sbi.npz")
     assert type(loaded) is type(network)
     assert loaded.info == network.info
     theta, x = ({name: leaf[:50] for name, leaf in fresh()[0].items()}, fresh()[1][:50])

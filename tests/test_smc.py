@@ -9,9 +9,9 @@ from regression import regression
 from scipy import stats
 
 from vbinfer.diagnostics.mcmc import rhat
-from vbinfer.infer.mcmc import NUTS, TemperedSMC, sample_mcmc
-from vbinfer.infer.mcmc.tempering import next_increment, systematic
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling import NUTS, TemperedSMC, sample_mcmc
+from vbinfer.sampling.tempering import next_increment, systematic
 
 KEY = jax.random.key(11)
 

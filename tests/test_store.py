@@ -10,14 +10,14 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from vbinfer import _io
-from vbinfer.execute.claims import Claims
+from vbinfer.draws.manage import StoreStatus, load_series, merge_stores, simulate_store
+from vbinfer.draws.manifest import read_manifest, write_manifest
+from vbinfer.draws.sample import sample_prior_predictive
+from vbinfer.draws.store import Store
+from vbinfer.execute.batches import trace
 from vbinfer.execute.executor import Local
-from vbinfer.execute.lanes import trace
-from vbinfer.execute.manifest import read_manifest, write_manifest
-from vbinfer.execute.store import Store
-from vbinfer.infer.prior_predictive import sample_prior_predictive
-from vbinfer.infer.stores import StoreStatus, load_series, merge_stores, simulate_store
+from vbinfer.io import npz
+from vbinfer.io.locks import Claims
 from vbinfer.priors.prior import Prior
 
 KEY = jax.random.key(3)
@@ -196,7 +196,7 @@ def test_other_versions_warn_and_another_format_refuses(tmp_path, monkeypatch):
     path = tmp_path / "s" / "manifest.json"
     manifest = json.loads(path.read_text())
     with monkeypatch.context() as patch:
-        patch.setattr(_io, "versions", lambda *_: {**manifest["versions"], "jaxlib": "0.0.1"})
+        patch.setattr(npz, "versions", lambda *_: {**manifest["versions"], "jaxlib": "0.0.1"})
         write_manifest(tmp_path / "s", manifest["study"])
     with pytest.warns(UserWarning, match=r"jaxlib 0\.0\.1 -> .*to rounding only"):
         sample(tmp_path / "s", n=64)
@@ -205,7 +205,7 @@ def test_other_versions_warn_and_another_format_refuses(tmp_path, monkeypatch):
         sample(tmp_path / "s", n=64)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"no readable manifest\.json; give another folder"):
-        _io.load(tmp_path / "s")
+        npz.load(tmp_path / "s")
 
 
 def test_a_simulator_that_broke_before_its_first_shard_can_be_mended_in_place(tmp_path):
@@ -217,7 +217,7 @@ def test_a_simulator_that_broke_before_its_first_shard_can_be_mended_in_place(tm
 def test_the_store_is_kept_and_readable_when_every_draw_fails(tmp_path):
     with pytest.raises(RuntimeError, match=r"all 64 draws failed.*vb\.load"):
         sample(tmp_path / "s", n=64, sim=lambda theta, key: jnp.full(2, jnp.nan) * theta["g"])
-    draws = _io.load(tmp_path / "s")
+    draws = npz.load(tmp_path / "s")
     assert len(draws) == 64
     assert not draws.valid.any()
     np.testing.assert_array_equal(draws.theta["g"], sample(None, n=64).theta["g"])
@@ -225,7 +225,7 @@ def test_the_store_is_kept_and_readable_when_every_draw_fails(tmp_path):
 
 def test_load_reads_a_store_without_its_simulator(tmp_path):
     draws = sample(tmp_path / "s", n=256, sim=Counting())
-    found = _io.load(tmp_path / "s")
+    found = npz.load(tmp_path / "s")
     assert same(found, draws)
     assert found.names == ("one", "two")
     assert np.array_equal(found.valid, draws.valid)
@@ -270,7 +270,7 @@ def test_a_manifest_that_was_changed_is_noticed_and_written_again_by_its_own_stu
     for damaged in (good.replace('"one"', '"uno"'), good.replace("jaxlib", "jaxLib"), good[:-40], ""):
         path.write_text(damaged)
         with pytest.raises(ValueError, match=r"make the call that began this store once more"):
-            _io.load(tmp_path / "s")
+            npz.load(tmp_path / "s")
         with pytest.raises(ValueError, match=r"make the call that began this store once more"):
             sample(tmp_path / "s", sim=Counting(), key=jax.random.key(4))
         with pytest.warns(UserWarning, match="Its shards are of this study: it was written again"):
@@ -284,7 +284,7 @@ def test_a_shard_of_another_study_is_not_taken_for_ones_own(tmp_path):
     sample(tmp_path / "other", prior=make_prior(3.5))
     (tmp_path / "mine" / "shard-000001.npz").write_bytes((tmp_path / "other" / "shard-000001.npz").read_bytes())
     with pytest.raises(ValueError, match="is of another study"):
-        _io.load(tmp_path / "mine")
+        npz.load(tmp_path / "mine")
     with pytest.warns(UserWarning, match="is of another study"):
         assert same(sample(tmp_path / "mine"), sample(None))
 
@@ -309,9 +309,9 @@ def test_the_parts_of_an_array_job_make_the_store_of_one_run_in_any_order(tmp_pa
     draws = sample(None, n=1_000)
     assert status.draws == 16 * 64
     assert status.shards == 8
-    assert status.failed == int(np.sum(~_io.load(tmp_path / "whole").valid))
+    assert status.failed == int(np.sum(~npz.load(tmp_path / "whole").valid))
     assert 0 < status.failed < 200
-    assert np.array_equal(_io.load(tmp_path / "parts").x[:1_000], draws.x, equal_nan=True)
+    assert np.array_equal(npz.load(tmp_path / "parts").x[:1_000], draws.x, equal_nan=True)
 
 
 @pytest.mark.parametrize("part", [(0, 2), (3, 2), (-1, 2), (True, 2)])
@@ -433,7 +433,7 @@ def test_recordings_that_cannot_be_kept(tmp_path):
 def test_the_status_of_a_store_counts_what_is_there(tmp_path):
     draws = sample(tmp_path / "s", n=600)
     status = StoreStatus.of(tmp_path / "s")
-    held = _io.load(tmp_path / "s")
+    held = npz.load(tmp_path / "s")
     assert (status.draws, status.shards, status.batch_size, status.features) == (640, 5, 128, 2)
     assert status.failed == int(np.sum(~held.valid)) >= int(np.sum(~draws.valid)) > 0
     assert status.bytes == sum(path.stat().st_size for path in (tmp_path / "s").glob("*.npz"))
@@ -452,7 +452,7 @@ def test_a_lane_of_the_simulators_own(tmp_path):
     broken = Short(3)
     with pytest.raises(KeyboardInterrupt):
         sample(tmp_path / "s", n=23, sim=broken, batch_size=10)
-    assert len(_io.load(tmp_path / "s")) == 15
+    assert len(npz.load(tmp_path / "s")) == 15
     draws = sample(tmp_path / "s", n=23, sim=Short(), batch_size=10)
     assert draws.info["read"] == 15
     assert same(draws, sample(None, n=23, batch_size=10, sim=Short()))
@@ -462,17 +462,17 @@ def test_a_lane_of_the_simulators_own(tmp_path):
 
 
 def test_what_cannot_fit_is_refused_after_the_first_lane_which_is_kept(tmp_path, monkeypatch):
-    from vbinfer.execute import guard
+    from vbinfer.execute import resources
 
-    monkeypatch.setattr(guard.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 9_000})())
+    monkeypatch.setattr(resources.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 9_000})())
     counted = Counting()
     with pytest.raises(RuntimeError, match=r"640 draws x \(2 features \+ 2 parameters\) x 4 bytes = 10 kB; 9\.0 kB"):
         sample(tmp_path / "s", sim=counted)
     assert counted.lanes == 1
-    assert len(_io.load(tmp_path / "s")) == 64
+    assert len(npz.load(tmp_path / "s")) == 64
     with pytest.raises(RuntimeError, match=r"and 640 recordings x 40 bytes = 26 kB"):
         sample(tmp_path / "t", sim=WithSeries(), series=True)
-    monkeypatch.setattr(guard, "_rooms", lambda: iter([(9_000, "a limit")]))
+    monkeypatch.setattr(resources, "_rooms", lambda: iter([(9_000, "a limit")]))
     counted = Counting()
     with pytest.raises(RuntimeError, match=r"9\.0 kB of memory available \(a limit\)\. Keep the draws on disk"):
         sample(None, sim=counted)
@@ -483,7 +483,7 @@ def test_a_store_that_somebody_works_on_is_not_begun_anew_by_another_study(tmp_p
     """Its manifest was replaced while the first shard of its owner ran, and the owner's draws were lost."""
     mine = {"study": 1, "batch_size": 64}
     code = (
-        "import sys; from vbinfer.execute.store import Store; "
+        "import sys; from vbinfer.draws.store import Store; "
         "store = Store.open(sys.argv[1], {'study': 1, 'batch_size': 64}); print('open', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
@@ -592,4 +592,4 @@ def test_a_merge_leaves_its_sources_as_they_are_and_mends_the_target(tmp_path):
     assert contents(tmp_path / "a") == source
     with pytest.warns(UserWarning, match="set aside"):
         assert merge_stores(tmp_path / "a", tmp_path / "b").draws == 256
-    assert same(_io.load(tmp_path / "a"), _io.load(tmp_path / "b"))
+    assert same(npz.load(tmp_path / "a"), npz.load(tmp_path / "b"))

@@ -13,9 +13,9 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
 
-from vbinfer import _io
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.torch_sbi import SbiEstimator, SbiPosterior
+from vbinfer.draws.draws import Draws
+from vbinfer.io import npz
+from vbinfer.neural.sbi import SbiEstimator, SbiPosterior
 from vbinfer.priors import Prior
 
 KEY = jax.random.key(1)
@@ -86,7 +86,7 @@ def test_saved_and_loaded_networks_are_equal_bit_for_bit(model, tmp_path):
     fit = SbiEstimator("NPE", network={"model": model, "hidden_features": 20}, training=QUICK)
     amortized, _ = fit.fit(lg.make_draws(prior, 200), prior, key=KEY)
     amortized.save(tmp_path / "sbi.npz")
-    loaded = _io.load(tmp_path / "sbi.npz")
+    loaded = npz.load(tmp_path / "sbi.npz")
     assert isinstance(loaded, SbiPosterior)
     assert loaded.info == amortized.info
     theta, x = lg.simulate(prior, jax.random.key(6), 50)
@@ -113,7 +113,7 @@ def test_the_key_decides_and_nothing_is_left_behind(tmp_path, monkeypatch, capfd
 
 
 def test_importing_does_not_import_torch():
-    code = "import sys, vbinfer.infer.torch_sbi; sys.exit('torch' in sys.modules or 'sbi' in sys.modules)"
+    code = "import sys, vbinfer.neural.sbi; sys.exit('torch' in sys.modules or 'sbi' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ}).returncode == 0
 
 

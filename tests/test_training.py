@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vbinfer.infer import training
-from vbinfer.infer.checkpoint import Checkpoint
-from vbinfer.infer.conditional import stack
-from vbinfer.infer.training import Data, Training, _converged, train
+from vbinfer.neural import training
+from vbinfer.neural.checkpoint import Checkpoint
+from vbinfer.neural.densities.base import stack
+from vbinfer.neural.training import Data, Training, _converged, train
 
 KEY = jax.random.key(4)
 

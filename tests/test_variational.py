@@ -11,7 +11,7 @@ from regression import regression
 from scipy import stats
 
 import vbinfer as vb
-from vbinfer.infer.variational.importance import pareto_smoothed, warn_of_k
+from vbinfer.approximate.importance import pareto_smoothed, warn_of_k
 from vbinfer.priors.prior import Prior
 
 KEY = jax.random.key(2)

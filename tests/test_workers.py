@@ -15,8 +15,8 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
+from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.execute.executor import Local
-from vbinfer.infer.prior_predictive import sample_prior_predictive
 from vbinfer.priors.prior import Prior
 
 PRIOR = Prior({"g": dist.Uniform(1.0, 3.0), "m": dist.Normal(-2.0, 0.5).expand([2])})

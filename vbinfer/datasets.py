@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _archive, _table
 from ._param import did_you_mean
+from .io import archive, tables
 from .network.connectome import Connectome
 
 BUNDLED = {"hcp-aal2": "hcp_aal2"}
@@ -132,7 +132,7 @@ class Recording:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {str(path)!r}; give the path of a csv, npy or npz with [T, N]")
-        values, labels, stored = _table.read(path)
+        values, labels, stored = tables.read(path)
         period = stored if period is None else period
         if period is None:
             raise ValueError(f"{path.name} does not say its sampling period; add period=, in ms (TR 0.72 s is 720.0)")
@@ -224,7 +224,7 @@ def load_recording(name: str | Path, participant: int = 1, *, period: float | No
         return Recording.from_file(name, period)
     path = _folder(str(name), "bold.npz")
     try:
-        stored = _archive.load(path)
+        stored = archive.load(path)
         scans, offset, scale = stored["bold"], stored["offset"], stored["scale"]
         its_period, labels = float(stored["period"]), tuple(stored["labels"].tolist())
     except (ValueError, LookupError, TypeError) as error:

@@ -17,12 +17,12 @@ import small_study
 from damaging import attempt, contents, harmed, unclear
 
 import vbinfer as vb
-from vbinfer import _io
 from vbinfer.cli.config import load_study
 from vbinfer.cli.folder import Bundle, load_bundle, rebuild, save_bundle
 from vbinfer.cli.main import main
-from vbinfer.infer.checkpoint import Checkpoint
-from vbinfer.infer.fit_info import FitInfo
+from vbinfer.io import npz
+from vbinfer.neural.checkpoint import Checkpoint
+from vbinfer.neural.fit_info import FitInfo
 from vbinfer.reporting import Extras
 
 KEY = jax.random.key(3)
@@ -255,27 +255,27 @@ def test_two_hundred_and_more(kind, seed, tmp_path):
 def test_not_one_byte_of_an_artefact_may_differ(tmp_path):
     """Every byte: arrays, header, names, dates, directory, the number at the end."""
     path = tmp_path / "a.npz"
-    _io.write(path, "draws", {"n": 3}, {"x": np.arange(5.0)})
+    npz.write(path, "draws", {"n": 3}, {"x": np.arange(5.0)})
     good = path.read_bytes()
     for i in range(len(good)):
         path.write_bytes(good[:i] + bytes([good[i] ^ (1 << i % 8)]) + good[i + 1 :])
         with pytest.raises(ValueError, match=r"a\.npz .*(damaged|Restore)"):
-            _io.read(path)
+            npz.read(path)
 
 
 def test_a_header_alone_is_read_and_looked_at_alone(tmp_path):
     """Its own bytes are compared, those of the arrays are left to who reads them."""
     path = tmp_path / "a.npz"
-    _io.write(path, "shard", {"start": 64}, {"x": np.full(50, 7.25)})
-    assert _io.read_header(path)["start"] == 64
+    npz.write(path, "shard", {"start": 64}, {"x": np.full(50, 7.25)})
+    assert npz.read_header(path)["start"] == 64
     good = path.read_bytes()
     path.write_bytes(good.replace(np.float64(7.25).tobytes(), np.float64(7.5).tobytes(), 1))
-    assert _io.read_header(path)["start"] == 64
+    assert npz.read_header(path)["start"] == 64
     with pytest.raises(ValueError, match="damaged"):
-        _io.read(path)
+        npz.read(path)
     path.write_bytes(good.replace(b'"start": 64', b'"start": 65'))
     with pytest.raises(ValueError, match="damaged"):
-        _io.read_header(path)
+        npz.read_header(path)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -296,24 +296,24 @@ def test_a_report_of_a_harmed_folder_is_a_sentence(name, seed, tmp_path, capsys)
 
 def test_a_file_from_before_there_were_numbers_at_the_end_is_read(tmp_path):
     path, old = tmp_path / "new.npz", tmp_path / "old.npz"
-    _io.write(path, "draws", {"n": 3}, {"x": np.arange(5.0)})
-    kind, header, arrays = _io.read(path)
+    npz.write(path, "draws", {"n": 3}, {"x": np.arange(5.0)})
+    kind, header, arrays = npz.read(path)
     del header["sealed"]
-    text = np.frombuffer(_io.to_json(header).encode(), np.uint8)
+    text = np.frombuffer(npz.to_json(header).encode(), np.uint8)
     np.savez(old, header=text, **arrays)
-    assert _io.read(old)[:2] == (kind, header)
-    assert np.array_equal(_io.read(old)[2]["x"], np.arange(5.0))
+    assert npz.read(old)[:2] == (kind, header)
+    assert np.array_equal(npz.read(old)[2]["x"], np.arange(5.0))
     with np.load(path) as found:  # and the new ones are still plain npz
         assert np.array_equal(found["x"], np.arange(5.0))
 
 
 def test_a_number_cut_off_is_not_a_file_from_before(tmp_path):
     path = tmp_path / "a.npz"
-    _io.write(path, "draws", {"n": 3}, {"x": np.arange(5.0)})
+    npz.write(path, "draws", {"n": 3}, {"x": np.arange(5.0)})
     with np.load(path) as found:
         np.savez(path, **found)
     with pytest.raises(ValueError, match="damaged: some of its bytes are not those that were written"):
-        _io.read(path)
+        npz.read(path)
 
 
 # Headers that are JSON, but not of this version: entries that are missing, or of another type
@@ -365,7 +365,7 @@ def test_a_header_of_another_make_is_refused_with_its_file_or_does_no_harm(kind,
     else:
         make(tmp_path)
     path = tmp_path / name
-    held, header, arrays = _io.read(path)
+    held, header, arrays = npz.read(path)
     entries = [entry for entry in header if entry not in ("kind", "format", "sealed")]
     refusals = 0
     for i, entry in enumerate([*entries, *entries, *arrays]):
@@ -373,7 +373,7 @@ def test_a_header_of_another_make_is_refused_with_its_file_or_does_no_harm(kind,
         changed = {name: value for name, value in header.items() if name != entry}
         if len(entries) <= i < 2 * len(entries):
             changed[entry] = OTHERS[i % len(OTHERS)]
-        _io.write(path, held, changed, parts)
+        npz.write(path, held, changed, parts)
         _, error = attempt(lambda: look(kind, tmp_path))
         if error is not None:
             refusals += 1
@@ -384,9 +384,9 @@ def test_a_header_of_another_make_is_refused_with_its_file_or_does_no_harm(kind,
 def test_a_header_that_lacks_an_entry_says_which_and_who_wrote_it(tmp_path):
     path = tmp_path / "p.npz"
     posterior().save(path)
-    _, header, arrays = _io.read(path)
+    _, header, arrays = npz.read(path)
     del header["theta"]
-    _io.write(path, "posterior", header | {"versions": {"vbinfer": "0.0.9"}}, arrays)
+    npz.write(path, "posterior", header | {"versions": {"vbinfer": "0.0.9"}}, arrays)
     with pytest.raises(ValueError, match=r"p\.npz is whole, .* it has no 'theta'\. It was written by vbinfer 0\.0\.9"):
         vb.load(path)
 

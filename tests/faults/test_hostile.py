@@ -29,12 +29,13 @@ from damaging import attempt, contents, unclear
 from matplotlib.figure import Figure
 
 import vbinfer as vb
-from vbinfer import _archive, _io
 from vbinfer.cli import trouble
 from vbinfer.cli.build import StudyError, value_of
 from vbinfer.cli.config import load_study
 from vbinfer.cli.main import _workers
 from vbinfer.cli.run import Clock
+from vbinfer.io import archive as _archive
+from vbinfer.io import npz
 from vbinfer.monitors.matlab import matrices
 from vbinfer.monitors.sensors import read_projection
 from vbinfer.reporting import Extras, Section, report
@@ -256,7 +257,7 @@ def test_a_recording_that_is_none_says_where(case, tmp_path):
 
 
 def test_a_text_that_is_too_long_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("vbinfer._table.LONGEST_TEXT", 1_000)
+    monkeypatch.setattr("vbinfer.io.tables.LONGEST_TEXT", 1_000)
     path = tmp_path / "long.csv"
     path.write_text("1,2\n" * 1_000)
     with pytest.raises(ValueError, match=r"has 4,000 bytes of text; save what is longer than 1,000 as \.npy"):
@@ -554,7 +555,7 @@ def test_a_header_that_is_nested_too_deeply_is_refused(tmp_path):
     text = np.frombuffer(b"[" * 200_000, np.uint8)
     np.savez(tmp_path / "a.npz", header=text)
     with pytest.raises(ValueError, match="no file of vbinfer"):
-        _io.read(tmp_path / "a.npz")
+        npz.read(tmp_path / "a.npz")
 
 
 def test_a_terminal_gets_no_orders_from_names(capsys):

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import small_study
 
-from vbinfer import _io
-from vbinfer.execute.store import held
+from vbinfer.draws.store import held
+from vbinfer.io import npz
 
 pytestmark = pytest.mark.faults
 
@@ -81,9 +81,9 @@ def content(folder):
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = str(path.relative_to(folder))
         if path.suffix == ".npz":
-            _, header, arrays = _io.read(path)
+            _, header, arrays = npz.read(path)
             kept = {key: value for key, value in arrays.items() if not TIMINGS.search(key)}
-            found[name] = (json.dumps(untimed(header), sort_keys=True), _io.checksum(kept))
+            found[name] = (json.dumps(untimed(header), sort_keys=True), npz.checksum(kept))
         elif path.suffix == ".json":
             found[name] = json.dumps(untimed(json.loads(path.read_text())), sort_keys=True)
     return found
@@ -137,6 +137,6 @@ def test_chains_killed_ten_times_end_as_those_that_were_not(tmp_path):
     script.write_text(CHAINS)
     chunks = lambda folder: len(list(folder.glob("draws-*.npz")))  # noqa: E731
     kill_and_compare(lambda out: [sys.executable, str(script), out], tmp_path, 10, chunks)
-    _, _, whole = _io.read(tmp_path / "whole.npz")
+    _, _, whole = npz.read(tmp_path / "whole.npz")
     for path in tmp_path.glob("killed-*.npz"):
-        assert _io.checksum(_io.read(path)[2]) == _io.checksum(whole)
+        assert npz.checksum(npz.read(path)[2]) == npz.checksum(whole)

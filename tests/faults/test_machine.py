@@ -20,10 +20,10 @@ import small_study
 from damaging import contents, unclear
 
 import vbinfer as vb
-from vbinfer import _io
 from vbinfer.cli import main as command
 from vbinfer.cli import trouble
-from vbinfer.infer.progress import Progress
+from vbinfer.draws.progress import Progress
+from vbinfer.io import npz
 
 ROOT = Path(__file__).parents[2]
 PRIOR = vb.Prior({"g": dist.Uniform(1.0, 3.0)})
@@ -116,7 +116,7 @@ def test_a_new_name_is_on_the_disk_before_a_write_returns(tmp_path, monkeypatch)
     kind = {True: "folder", False: "file"}
     monkeypatch.setattr("os.fsync", lambda fd: (done.append(kind[os.path.isdir(f"/proc/self/fd/{fd}")]), sync(fd))[1])
     monkeypatch.setattr("os.replace", lambda a, b: (done.append("rename"), move(a, b))[1])
-    _io.write(tmp_path / "a.npz", "draws", {}, {"x": np.arange(3.0)})
+    npz.write(tmp_path / "a.npz", "draws", {}, {"x": np.arange(3.0)})
     assert done == ["file", "rename", "folder"]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer import _archive
 from vbinfer._param import did_you_mean
+from vbinfer.io import archive as _archive
 
 
 class StudyError(ValueError):

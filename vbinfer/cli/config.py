@@ -15,18 +15,18 @@ import numpy as np
 from vbinfer import datasets, features, integrators, models, monitors, noise, stimuli
 from vbinfer.cli.build import StudyError, construct, keys, members
 from vbinfer.diagnostics.calibration.heldout import FEWEST, FEWEST_DRAWS
+from vbinfer.draws.ranges import check_ranges
 from vbinfer.features.base import Feature, Preprocess
 from vbinfer.features.summary import Summary
-from vbinfer.infer.densities import DENSITIES
-from vbinfer.infer.embeddings import EMBEDDINGS
-from vbinfer.infer.npe import NPE
-from vbinfer.infer.ranges import check_ranges
-from vbinfer.infer.torch_sbi import SbiEstimator
-from vbinfer.infer.training import Training
 from vbinfer.monitors.base import steps_in
 from vbinfer.network import coupling
 from vbinfer.network.connectome import Connectome
 from vbinfer.network.delays import Delays
+from vbinfer.neural.densities.registry import DENSITIES
+from vbinfer.neural.embeddings import EMBEDDINGS
+from vbinfer.neural.npe import NPE
+from vbinfer.neural.sbi import SbiEstimator
+from vbinfer.neural.training import Training
 from vbinfer.priors.families import families
 from vbinfer.priors.prior import Prior
 from vbinfer.simulation.forward import ForwardModel

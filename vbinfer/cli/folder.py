@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer import _io
 from vbinfer.datasets import Recording
 from vbinfer.diagnostics.calibration.result import Calibration
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.fit_info import FitInfo
-from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.predictive import Predictive
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.predictive import Predictive
+from vbinfer.io import npz
+from vbinfer.neural.fit_info import FitInfo
+from vbinfer.posterior import Posterior
 from vbinfer.reporting.evidence import Extras, Recovery
 from vbinfer.reporting.page import report
 from vbinfer.reporting.section import Section
@@ -44,7 +44,7 @@ class Bundle:
 def write_plan(out: Path, **numbers: int | None) -> None:
     """Make the folder of a run, with the numbers that were asked for; those that are None stay as they were."""
     asked = {**read_plan(out), **{name: value for name, value in numbers.items() if value is not None}}
-    _io.write_text(out / PLAN, _io.to_json(asked) + "\n")
+    npz.write_text(out / PLAN, npz.to_json(asked) + "\n")
 
 
 def read_plan(out: Path) -> dict[str, int]:
@@ -87,13 +87,13 @@ def rebuild(folder: str | Path) -> Verdict:
         raise FileNotFoundError(
             f"{str(out)!r} holds no posterior.npz; run `vbinfer run study.toml`, which goes on from what is there"
         )
-    draws = _io.load(out / "store") if (out / "store" / "manifest.json").is_file() else None
+    draws = npz.load(out / "store") if (out / "store" / "manifest.json").is_file() else None
     bundle = load_bundle(out / EVIDENCE) if (out / EVIDENCE).is_file() else Bundle()
     return write_report(out, _expect(out / POSTERIOR, Posterior), draws, bundle, calibration_of(out))
 
 
 def _expect(path: Path, kind: type) -> Any:
-    found = _io.load(path)
+    found = npz.load(path)
     if not isinstance(found, kind):
         raise ValueError(
             f"{path} holds a {type(found).__name__}; expected a {kind.__name__}: delete it, and repeat the run"
@@ -111,7 +111,7 @@ def calibration_of(out: Path) -> Calibration | None:
 
 def fingerprint(path: Path) -> str:
     """A number of the weights in a file; training times and versions do not count."""
-    _, _, arrays = _io.read(path)
+    _, _, arrays = npz.read(path)
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
@@ -154,15 +154,15 @@ def save_bundle(path: Path, bundle: Bundle) -> None:
         arrays["recording"] = bundle.recording.values
         labels = None if bundle.recording.labels is None else [*bundle.recording.labels]
         header["recording"] = [bundle.recording.period, labels, bundle.recording.name]
-    _io.write(path, _KIND, header, arrays)
+    npz.write(path, _KIND, header, arrays)
 
 
 def load_bundle(path: Path) -> Bundle:
     """What `save_bundle` wrote."""
-    kind, header, arrays = _io.read(path)
+    kind, header, arrays = npz.read(path)
     if kind != _KIND:
         raise ValueError(f"{path} holds a {kind!r}; expected the evidence of a run, which `vbinfer run` writes")
-    with _io.rebuilding(path, header):
+    with npz.rebuilding(path, header):
         return _bundle(header, arrays)
 
 

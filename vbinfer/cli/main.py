@@ -118,7 +118,7 @@ def _compute(args: argparse.Namespace) -> int:
     vb.use_cores(args.cores or _workers(args) or _cores())
     from vbinfer.cli.config import load_study
     from vbinfer.cli.run import calibrate_study, run_study
-    from vbinfer.execute.compiled import enable_compile_cache
+    from vbinfer.execute.compile_cache import enable_compile_cache
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         enable_compile_cache(CACHE)
@@ -204,14 +204,14 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from vbinfer.infer.stores import merge_stores
+    from vbinfer.draws.manage import merge_stores
 
     print(merge_stores(args.store, *args.others))
     return 0
 
 
 def _export(args: argparse.Namespace) -> int:
-    from vbinfer.infer.export import export
+    from vbinfer.draws.export import export
 
     folder = Path(args.folder)
     export(folder / "store" if (folder / "store").is_dir() else folder, args.target, overwrite=args.overwrite)

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from vbinfer import _io
 from vbinfer.cli.config import Study
 from vbinfer.cli.folder import (
     CALIBRATION,
@@ -32,14 +31,15 @@ from vbinfer.cli.trouble import printable
 from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.diagnostics.calibration.store import OtherStudyError
 from vbinfer.diagnostics.calibration.study import calibrate
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.predictive import Predictive, posterior_predictive
+from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.execute.executor import Executor, Local
 from vbinfer.features.connectivity import fc_matrix, upper_triangle
-from vbinfer.infer.checkpoint import OtherFitError
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.npe import NPE
-from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.predictive import Predictive, posterior_predictive
-from vbinfer.infer.prior_predictive import sample_prior_predictive
+from vbinfer.io import npz
+from vbinfer.neural.checkpoint import OtherFitError
+from vbinfer.neural.npe import NPE
+from vbinfer.posterior import Posterior
 from vbinfer.reporting.evidence import Extras, Recovery
 from vbinfer.reporting.section import Section
 from vbinfer.reporting.verdict import Verdict
@@ -305,7 +305,7 @@ def _notes(study: Study, draws: Draws, clock: Clock) -> dict[str, object]:
         "devices": f"{len(jax.devices())} x {jax.devices()[0].platform}",
         **({} if study.executor == "local" else {"executor": study.executor}),
         **({} if study.workers is None else {"workers": study.workers}),
-        **{f"version, {name}": value for name, value in _io.versions().items()},
+        **{f"version, {name}": value for name, value in npz.versions().items()},
         **seconds,
     }
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vbinfer import _io
 from vbinfer.cli.folder import CALIBRATION, ESTIMATOR, POSTERIOR, TRAINING, read_plan
-from vbinfer.execute.manifest import MANIFEST
-from vbinfer.infer.mcmc.store import SETTINGS, ChainStore
-from vbinfer.infer.stores import StoreStatus, as_rate, as_time
+from vbinfer.draws.manage import StoreStatus, as_rate, as_time
+from vbinfer.draws.manifest import MANIFEST
+from vbinfer.io import npz
+from vbinfer.sampling.store import SETTINGS, ChainStore
 
 
 def status(folder: str | Path) -> str:
@@ -62,22 +62,22 @@ def _training(out: Path) -> str:
         return "done"
     if not (out / TRAINING).is_file():
         return ""
-    return f"{len(_io.read(out / TRAINING)[2]['curves']):,} epochs so far"
+    return f"{len(npz.read(out / TRAINING)[2]['curves']):,} epochs so far"
 
 
 def _posterior(out: Path) -> str:
     if not (out / POSTERIOR).is_file():
         return ""
-    found = _io.load(out / POSTERIOR)
+    found = npz.load(out / POSTERIOR)
     return f"{found.num_chains:,} x {found.num_samples:,} draws"
 
 
 def _calibration(out: Path, wanted: int | None) -> str:
     if (out / CALIBRATION).is_file():
-        return f"done: {_io.load(out / CALIBRATION).verdict}"
+        return f"done: {npz.load(out / CALIBRATION).verdict}"
     place = out / "calibration"
     simulated = _store(place / "held-out", wanted)
-    asked = sum(len(_io.read(path)[2].get("rows", ())) for path in (place / "posteriors").glob("chunk-*.npz"))
+    asked = sum(len(npz.read(path)[2].get("rows", ())) for path in (place / "posteriors").glob("chunk-*.npz"))
     return "; ".join(words for words in (simulated, f"{asked:,} asked about" if asked else "") if words)
 
 

@@ -3,7 +3,7 @@
 from vbinfer.cli.config import Study
 from vbinfer.cli.folder import write_plan
 from vbinfer.cli.run import executor_of, stage_keys
-from vbinfer.infer.stores import StoreStatus, simulate_store
+from vbinfer.draws.manage import StoreStatus, simulate_store
 
 
 def simulate(study: Study, part: tuple[int, int], *, quiet: bool = False) -> StoreStatus:

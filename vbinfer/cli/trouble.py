@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from vbinfer import _io
+from vbinfer.io import npz
 
 EXPECTED = (ValueError, TypeError, RuntimeError, OSError, MemoryError, ImportError)
 """Errors of input and machine; any other is a mistake in vbinfer, and shows its traceback."""
@@ -43,7 +43,7 @@ def said(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         if error.filename is None:
             return error.strerror or str(error)
-        return f"{error.filename}: {(error.strerror or '').lower()}; {_io.remedy(error)}"
+        return f"{error.filename}: {(error.strerror or '').lower()}; {npz.remedy(error)}"
     return str(error)
 
 

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vbinfer._tree import flat_names
-from vbinfer._typing import PRNGKey
+from vbinfer import _check
+from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.asking import worth
 from vbinfer.diagnostics.contraction import in_z, like_prior
 from vbinfer.diagnostics.lights import CLEAR, LEVEL, AbstractResult, Light, listed, worst
 from vbinfer.diagnostics.mmd import mmd
 from vbinfer.diagnostics.twosample import c2st
-from vbinfer.execute.lanes import as_key, key_words
-from vbinfer.infer.posterior import Posterior
+from vbinfer.execute.batches import key_words
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
 _MOST, _FEWEST, _FEW = 1_000, 50, 200
@@ -107,7 +107,7 @@ def agreement(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key:
         >>> vb.agreement({"NPE": npe, "NUTS": nuts}, key=jax.random.key(0)).verdict
         'pass'
     """
-    key = as_key(key)
+    key = _check.key(key)
     known = _checked(posteriors)
     prior = prior if prior is not None else next((p.prior for p in known.values() if p.prior is not None), None)
     names, rows = _coordinates(known, prior)

@@ -7,13 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vbinfer._typing import PRNGKey
+from vbinfer import _check
+from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.lights import AbstractResult, Light, listed
 from vbinfer.diagnostics.loo import Loo
-from vbinfer.execute.lanes import as_key, key_words
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.standardise import Standardise
+from vbinfer.draws.draws import Draws
+from vbinfer.execute.batches import key_words
+from vbinfer.neural.standardise import Standardise
+from vbinfer.posterior import Posterior
 
 _CLEAR = 4.0
 _HELD = 0.25
@@ -162,7 +163,7 @@ def _by_classifier(
         raise ValueError(f"valid simulations: {[len(x) for x in parts]}; each model needs 100 or more")
     labels = np.repeat(np.arange(len(parts)), [len(x) for x in parts])
     scale = Standardise.fit(np.concatenate(parts))
-    rng = np.random.default_rng(key_words(as_key(key)))
+    rng = np.random.default_rng(key_words(_check.key(key)))
     log_p, held_out = _classify(
         np.asarray(scale(jnp.asarray(np.concatenate(parts))), float),
         labels,

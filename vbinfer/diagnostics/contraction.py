@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
 NOTHING = 0.05

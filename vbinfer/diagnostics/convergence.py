@@ -10,7 +10,7 @@ from vbinfer.diagnostics.contraction import ByLeaf
 from vbinfer.diagnostics.divergences import Located, locate
 from vbinfer.diagnostics.lights import ORDER, AbstractResult, Light
 from vbinfer.diagnostics.mcmc import ess, mcse, rhat
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 
 RHAT_WARN, RHAT_FAIL = 1.01, 1.05
 ESS_PER_CHAIN, ESS_WARN, ESS_FAIL = 100, 400, 100

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 
 _FEWEST = 5
 _TELLS = 0.15

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vbinfer._typing import PRNGKey, SimulatorLike
-from vbinfer.execute.lanes import batched, in_lanes
-from vbinfer.infer.draws import finite_rows
+from vbinfer._names import PRNGKey, SimulatorLike
+from vbinfer.draws.draws import finite_rows
+from vbinfer.execute.batches import batched, in_lanes
 from vbinfer.priors.prior import Prior
 
 _PRESENT = 1e-9

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vbinfer._tree import flat_names
-from vbinfer._typing import PRNGKey
+from vbinfer import _check
+from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.asking import ask, chunk_size
 from vbinfer.diagnostics.contraction import in_z
 from vbinfer.diagnostics.lights import LEVEL, AbstractResult, Light, light_of, listed, worst
 from vbinfer.diagnostics.swaps import fit_labellings
-from vbinfer.execute.lanes import as_count, as_key, key_words
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.standardise import Standardise
+from vbinfer.draws.draws import Draws
+from vbinfer.execute.batches import key_words
+from vbinfer.neural.standardise import Standardise
 
 _FEWEST = 100
 _NEIGHBOURS = 60
@@ -104,8 +104,8 @@ def lc2st(
         found = vb.lc2st(amortized, fresh_draws, x_o, key=jax.random.key(3))
         found.verdict, found.p_value, found.findings
     """
-    key, count = as_key(key), as_count(num_null, "num_null", "100")
-    size = as_count(num_posterior_samples, "num_posterior_samples")
+    key, count = _check.key(key), _check.count(num_null, "num_null", "100")
+    size = _check.count(num_posterior_samples, "num_posterior_samples")
     theta, x = draws.usable()
     names, failed = flat_names(draws.shapes), len(draws) - len(x)
     if len(x) < _FEWEST:

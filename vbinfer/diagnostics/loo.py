@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vbinfer._typing import PRNGKey
+from vbinfer import _check
+from vbinfer._names import PRNGKey
+from vbinfer.approximate.importance import pareto_smoothed
 from vbinfer.diagnostics.lights import AbstractResult, Light
-from vbinfer.execute.lanes import as_key, in_lanes
-from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.variational.importance import pareto_smoothed
+from vbinfer.execute.batches import in_lanes
+from vbinfer.posterior import Posterior
 
 _LARGEST_K = 0.7
 _LANE = 256
@@ -106,7 +107,7 @@ def loo(
     if replicate is not None:
         if key is None:
             raise ValueError("replicate was given without a key; write vb.loo(..., replicate=f, key=jax.random.key(0))")
-        y = _at_draws(replicate, theta, jax.random.split(as_key(key), total))
+        y = _at_draws(replicate, theta, jax.random.split(_check.key(key), total))
         if y.shape != log_lik.shape:
             raise ValueError(f"replicate returned {list(y.shape[1:])}; the likelihood has [{n}] observations")
         pit = np.sum(np.exp(log_weights) * (np.asarray(posterior.x_o).reshape(n, 1) >= y.T), axis=1)

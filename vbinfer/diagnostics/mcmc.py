@@ -5,7 +5,7 @@ Rank-normalised versions of Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021
 
 from vbinfer import _arviz
 from vbinfer.diagnostics.contraction import ByLeaf
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 
 
 def rhat(posterior: Posterior) -> ByLeaf:

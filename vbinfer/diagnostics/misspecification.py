@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from vbinfer import _check
+from vbinfer._names import PRNGKey
 from vbinfer._param import did_you_mean
-from vbinfer._typing import PRNGKey
 from vbinfer.diagnostics.lights import LEVEL, AbstractResult, Light, light_of, listed, worst
 from vbinfer.diagnostics.mmd import MMD, mmd
 from vbinfer.diagnostics.typical import Typical, min_p, two_sided
-from vbinfer.execute.lanes import as_key
-from vbinfer.infer.draws import Draws
+from vbinfer.draws.draws import Draws
 
 _FEWEST = 150
 _MOST = 10_000
@@ -107,7 +107,7 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     labels = tuple(draws.names[i] for i in columns)
     rows, one = _observed(x_o, len(draws.names), columns, labels)
     valid, left_out = _prior_rows(draws, columns)
-    k_split, k_mmd = jax.random.split(as_key(key))
+    k_split, k_mmd = jax.random.split(_check.key(key))
     order = np.asarray(jax.random.permutation(k_split, len(valid)))[:_MOST]
     reference, held = np.array_split(valid[order], 2)
     typical = Typical.fit(reference)

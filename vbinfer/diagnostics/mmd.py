@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer._typing import PRNGKey
-from vbinfer.execute.lanes import as_count, as_key, key_words
+from vbinfer import _check
+from vbinfer._names import PRNGKey
+from vbinfer.execute.batches import key_words
 
 _MOST = 2_000
 _AT_ONCE = 100
@@ -60,7 +61,7 @@ def mmd(a: Any, b: Any, *, key: PRNGKey, bandwidth: float | None = None, num_per
         >>> round(found.p_value, 3)
         0.002
     """
-    key, count = as_key(key), as_count(num_permutations, "num_permutations", "500")
+    key, count = _check.key(key), _check.count(num_permutations, "num_permutations", "500")
     if bandwidth is not None and not (np.isfinite(bandwidth) and bandwidth > 0.0):
         raise ValueError(f"bandwidth={bandwidth!r} was given; expected a length above 0, or None for the median")
     rng = np.random.default_rng(key_words(key))

@@ -6,7 +6,7 @@ import numpy as np
 
 from vbinfer.diagnostics.calibration.asking import worth
 from vbinfer.diagnostics.contraction import in_z
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
 _MOST, _FEWEST = 1_000, 100

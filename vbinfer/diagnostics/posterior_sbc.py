@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer._typing import PRNGKey, SimulatorLike
+from vbinfer import _check
+from vbinfer._names import PRNGKey, SimulatorLike
+from vbinfer.approximate.importance import K_MAX
 from vbinfer.diagnostics.calibration.heldout import FEWEST, FEWEST_DRAWS
 from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests
 from vbinfer.diagnostics.calibration.marginal import (
@@ -20,8 +22,6 @@ from vbinfer.diagnostics.calibration.words import FEW, closing, numbers, overall
 from vbinfer.diagnostics.contraction import in_z, like_prior
 from vbinfer.diagnostics.lights import AbstractResult
 from vbinfer.diagnostics.replicates import Question, Replicates, by_chains, by_importance, likelihood_of
-from vbinfer.execute.lanes import as_count, as_key
-from vbinfer.infer.variational.importance import K_MAX
 from vbinfer.priors.prior import Prior
 
 _LEFT_OUT = 0.2
@@ -123,9 +123,9 @@ def posterior_sbc(
         found = vb.posterior_sbc(amortized, prior, fwd, x_o, key=jax.random.key(5))
         found.verdict, found.findings
     """
-    key = as_key(key)
-    per = as_count(num_posterior_samples, "num_posterior_samples", "250")
-    question = Question(_a_prior(prior), simulator, _observation(x_o), as_count(n, "n", "300"), per)
+    key = _check.key(key)
+    per = _check.count(num_posterior_samples, "num_posterior_samples", "250")
+    question = Question(_a_prior(prior), simulator, _observation(x_o), _check.count(n, "n", "300"), per)
     if question.n < FEWEST:
         raise ValueError(f"n={n} replicates were asked for; at least {FEWEST} are needed, 300 or more are wanted")
     if per < FEWEST_DRAWS:

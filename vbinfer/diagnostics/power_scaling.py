@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vbinfer.infer.variational.importance import pareto_smoothed
+from vbinfer.approximate.importance import pareto_smoothed
 
 _ALPHAS = (0.99, 1.01)
 

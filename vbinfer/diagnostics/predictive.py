@@ -8,7 +8,7 @@ import numpy as np
 from vbinfer.diagnostics.lights import LEVEL, AbstractResult, Light, light_of, listed, worst
 from vbinfer.diagnostics.series import series_statistics
 from vbinfer.diagnostics.typical import min_p
-from vbinfer.infer.predictive import Predictive
+from vbinfer.draws.predictive import Predictive
 
 FEWEST_REPLICATES = 39
 """Where a two-sided rank can reach 0.05."""

@@ -12,16 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vbinfer._tree import flat_names, unravel
-from vbinfer._typing import PRNGKey, SimulatorLike
+from vbinfer._names import PRNGKey, SimulatorLike, flat_names, unravel
+from vbinfer.approximate.importance import K_MAX, pareto_smoothed
 from vbinfer.diagnostics.calibration.asking import ask, check_names, log_density
 from vbinfer.diagnostics.calibration.heldout import HeldOut
-from vbinfer.execute.lanes import key_words
-from vbinfer.infer.mcmc.sampler import ChainSampler
-from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.predictive import posterior_predictive
-from vbinfer.infer.variational.importance import K_MAX, pareto_smoothed
+from vbinfer.draws.predictive import posterior_predictive
+from vbinfer.execute.batches import key_words
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling.sampler import ChainSampler
 
 CANDIDATES = 4
 """Draws of the posterior at x_o that are weighed for each draw that is kept."""

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2
 
-from vbinfer._tree import flat_names
-from vbinfer._typing import PRNGKey, SimulatorLike
+from vbinfer import _check
+from vbinfer._names import PRNGKey, SimulatorLike, flat_names
 from vbinfer.diagnostics.contraction import in_z
 from vbinfer.diagnostics.information import Information, local_information
 from vbinfer.diagnostics.lights import AbstractResult, Light, listed
 from vbinfer.diagnostics.power_scaling import power_sensitivity
-from vbinfer.execute.lanes import as_count, as_key, feature_names
-from vbinfer.infer.posterior import Posterior
+from vbinfer.execute.batches import feature_names
+from vbinfer.posterior import Posterior
 
 NOT_DETERMINED = 0.9
 THRESHOLD = 0.05
@@ -94,7 +94,7 @@ def sensitivity(posterior: Posterior, fwd: SimulatorLike, *, key: PRNGKey, num_r
         found = vb.sensitivity(posterior, fwd, key=jax.random.key(5))
         print(*found.findings, sep="\\n")
     """
-    key, repeats = as_key(key), as_count(num_repeats, "num_repeats", "256")
+    key, repeats = _check.key(key), _check.count(num_repeats, "num_repeats", "256")
     prior = posterior.prior
     if prior is None:
         raise ValueError("this posterior has no prior; write vb.Posterior(theta, prior=prior)")

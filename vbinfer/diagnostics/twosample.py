@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 
 _MOST_EPOCHS = 10_000
 _FEWEST = 10

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar, final
 
+from vbinfer import _check
 from vbinfer.execute.dask_run import Connection, Run
 from vbinfer.execute.executor import in_order
-from vbinfer.execute.lanes import as_count
 from vbinfer.execute.processes import cores, ship
 
 Item = TypeVar("Item")
@@ -75,8 +75,8 @@ class Dask:
                     f"workers={self.workers!r} was given together with a client; its cluster has the workers it has: "
                     f"leave workers out, or write cluster.scale({self.workers!r})"
                 )
-            object.__setattr__(self, "workers", as_count(self.workers, "workers", "4"))
-        object.__setattr__(self, "ahead", as_count(self.ahead, "ahead", "2"))
+            object.__setattr__(self, "workers", _check.count(self.workers, "workers", "4"))
+        object.__setattr__(self, "ahead", _check.count(self.ahead, "ahead", "2"))
 
     def __enter__(self) -> "Dask":
         self._open.append(_connect(self.client, self._count()))

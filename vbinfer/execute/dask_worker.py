@@ -82,9 +82,9 @@ def run_item(name: str, position: int, item: bytes) -> tuple[str, Message]:
 @functools.cache
 def versions() -> dict[str, str]:
     """What has to be the same on both sides for the same numbers, and for functions to be understood."""
-    from vbinfer import _io
+    from vbinfer.io import npz
 
-    return {"Python": ".".join(platform.python_version_tuple()[:2]), **_io.versions()}
+    return {"Python": ".".join(platform.python_version_tuple()[:2]), **npz.versions()}
 
 
 def _unequal(wanted: Mapping[str, str], here: Mapping[str, str]) -> list[tuple[str, str, str]]:

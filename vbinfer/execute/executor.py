@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 
-from vbinfer.execute.lanes import as_count
+from vbinfer import _check
 from vbinfer.execute.processes import settings, under
 from vbinfer.execute.workers import run_in_workers
 
@@ -56,7 +56,7 @@ class Local:
         if self.workers is not None:
             if self.devices is not None:
                 raise ValueError("devices and workers were given; a worker has a device of its own, so leave one out")
-            object.__setattr__(self, "workers", as_count(self.workers, "workers", "4"))
+            object.__setattr__(self, "workers", _check.count(self.workers, "workers", "4"))
         if self.devices is None:
             return
         devices = tuple(self.devices)

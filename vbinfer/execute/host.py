@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from vbinfer.execute.codehash import UnhashableError, code_hash
+from vbinfer import _check
 from vbinfer.execute.host_checks import checked_fn, checked_names, checked_x, noted, warn_unless_same
-from vbinfer.execute.lanes import as_count, as_key
+from vbinfer.io.codehash import UnhashableError, code_hash
 
 HostFunction = Callable[[dict[str, Any], np.random.Generator], Any]
 """`fn(theta, rng) -> x`: NumPy numbers and arrays by path, and the generator to take all randomness from."""
@@ -77,7 +77,7 @@ class HostSimulator:
         lane: int = 16,
         fingerprint: str | None = None,
     ) -> None:
-        self.fn, self.names, self.lane = checked_fn(fn), checked_names(names), as_count(lane, "lane", "16")
+        self.fn, self.names, self.lane = checked_fn(fn), checked_names(names), _check.count(lane, "lane", "16")
         if fingerprint is not None and (not isinstance(fingerprint, str) or not fingerprint):
             raise ValueError(
                 f"fingerprint={fingerprint!r} was given; expected a string such as fingerprint='my-model-v3'"
@@ -101,7 +101,7 @@ class HostSimulator:
         return f"HostSimulator({getattr(self.fn, '__qualname__', self.fn)!s}, names={self.names}, lane={self.lane})"
 
     def fingerprint(self) -> str:
-        """The fingerprint that was given, else the SHA-256 of the function: see `vbinfer.execute.codehash`.
+        """The fingerprint that was given, else the SHA-256 of the function: see `vbinfer.io.codehash`.
 
         A changed helper function, default, constant or captured array changes it; comments, line numbers and file names
         do not. Installed packages count by name and version. A captured object that changes as it is used changes it
@@ -123,7 +123,7 @@ class HostSimulator:
     def __call__(self, theta: Mapping[str, Any], key: Any, /) -> Any:
         """`x [F]` of one draw, as NumPy."""
         _refuse_tracers(key, *theta.values())
-        key = as_key(key)
+        key = _check.key(key)
         return self.batch({name: np.asarray(value)[None] for name, value in theta.items()}, key[None])[0]
 
     def batch(self, theta: Mapping[str, Any], keys: Any) -> np.ndarray:

@@ -28,7 +28,7 @@ def serve() -> None:
     for name, value in setup["config"].items():
         jax.config.update(name, value)
     if setup["compiled"] is not None:
-        from vbinfer.execute.compiled import enable_compile_cache
+        from vbinfer.execute.compile_cache import enable_compile_cache
 
         enable_compile_cache(setup["compiled"])
     try:

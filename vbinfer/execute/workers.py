@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from vbinfer.execute.compiled import chosen
+from vbinfer.execute.compile_cache import chosen
 from vbinfer.execute.processes import cores, folders, launch, pickled, settings, ship, unloadable
 
 Item = TypeVar("Item")

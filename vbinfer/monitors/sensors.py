@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vbinfer import _archive
+from vbinfer.io import archive as _archive
 from vbinfer.monitors import matlab
 
 LIMIT = 2**30

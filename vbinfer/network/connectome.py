@@ -14,8 +14,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer import _archive
 from vbinfer._param import Parametrised, did_you_mean, param
+from vbinfer.io import archive as _archive
 from vbinfer.network import tvb_zip
 
 _NORMALISATIONS = ("max", "strength", "row", "spectral")

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer import _archive, _io
+from vbinfer.io import archive as _archive
+from vbinfer.io import npz
 
 LIMIT = 2**29
 """Bytes of one table, unpacked: a file that claims more is refused (a dense table of 4,000 nodes has about 4e8)."""
@@ -156,7 +157,7 @@ def write(
         "centres.txt": "\n".join(lines) + "\n",
         "info.txt": 'weights_unit="au"\nlength_unit="mm"\n',
     }
-    with _io.replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with npz.replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, text in tables.items():
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             archive.writestr(info, text, compress_type=zipfile.ZIP_DEFLATED)

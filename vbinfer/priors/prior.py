@@ -11,9 +11,8 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array
 
+from vbinfer._names import PRNGKey, Theta, flat_names, ravel, unravel
 from vbinfer._param import did_you_mean
-from vbinfer._tree import flat_names, ravel, unravel
-from vbinfer._typing import PRNGKey, Theta
 from vbinfer.priors.spec import from_spec, to_spec
 from vbinfer.priors.transforms import ElementwiseLeaf, LeafMap, leaf_map
 

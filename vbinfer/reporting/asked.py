@@ -13,9 +13,9 @@ from vbinfer.diagnostics.lights import ORDER
 from vbinfer.diagnostics.misspecification import Misspecification, misspecification
 from vbinfer.diagnostics.predictive import FEWEST_REPLICATES, PredictiveCheck, pooled_p, predictive_check
 from vbinfer.diagnostics.series import series_statistics
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.posterior import Posterior
-from vbinfer.infer.predictive import Predictive
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.predictive import Predictive
+from vbinfer.posterior import Posterior
 
 T = TypeVar("T")
 _KEY = 0  # a report of the same inputs is the same page

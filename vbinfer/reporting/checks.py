@@ -9,7 +9,7 @@ from scipy import stats
 
 from vbinfer.diagnostics.misspecification import Misspecification
 from vbinfer.diagnostics.predictive import PredictiveCheck
-from vbinfer.infer.draws import FailureRow
+from vbinfer.draws.draws import FailureRow
 
 from .asked import paragraph
 from .evidence import Evidence

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike
 from vbinfer._param import did_you_mean
 from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.diagnostics.modes import Modes, find_modes
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.fit_info import FitInfo
-from vbinfer.infer.posterior import Posterior, hdi
-from vbinfer.infer.predictive import Predictive
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.predictive import Predictive
+from vbinfer.neural.fit_info import FitInfo
+from vbinfer.posterior import Posterior, hdi
 from vbinfer.priors.prior import Prior
 
 from .asked import Asked, Diagnostic

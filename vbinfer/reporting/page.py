@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vbinfer import _io
 from vbinfer.diagnostics.calibration.result import Calibration
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.fit_info import FitInfo
-from vbinfer.infer.posterior import Posterior, hdi
-from vbinfer.infer.predictive import Predictive
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.predictive import Predictive
+from vbinfer.io import npz
+from vbinfer.neural.fit_info import FitInfo
+from vbinfer.posterior import Posterior, hdi
 from vbinfer.priors.prior import Prior
 
 from .asked import Diagnostic, named
@@ -112,8 +112,8 @@ def report(
         path=path,
     )
     page = _render(verdict, absent, parts(evidence, absent), evidence)
-    _io.write_text(path.with_suffix(".json"), verdict.to_json() + "\n")
-    _io.write_text(path, page)
+    npz.write_text(path.with_suffix(".json"), verdict.to_json() + "\n")
+    npz.write_text(path, page)
     return verdict
 
 

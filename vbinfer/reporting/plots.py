@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import numpy as np
 from scipy import stats
 
-from vbinfer._typing import PRNGKey
-from vbinfer.infer.draws import FailureRow
+from vbinfer._names import PRNGKey
+from vbinfer.draws.draws import FailureRow
 
 from .evidence import Evidence, FeatureRow
 from .section import Image

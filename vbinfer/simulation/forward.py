@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer._names import Theta
 from vbinfer._param import bind, did_you_mean, paths, replace, resolve
 from vbinfer._random import key_words
-from vbinfer._typing import Theta
 from vbinfer.monitors.base import steps_in
 from vbinfer.network.delays import History
 from vbinfer.simulation.batch import run_batch

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vbinfer._typing import PRNGKey, Theta
-from vbinfer.infer.posterior import Posterior
+from vbinfer._names import PRNGKey, Theta
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
 _MOST_ROUNDS = 1_000

@@ -8,7 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array
 
-from vbinfer._typing import PRNGKey, Theta
+from vbinfer._names import PRNGKey, Theta
 from vbinfer.priors.prior import Prior
 from vbinfer.tasks.base import Task
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vbinfer._param import did_you_mean
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 
 PUBLISHED = (
     "two_moons",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array
 
-from vbinfer._typing import PRNGKey, Theta
+from vbinfer._names import PRNGKey, Theta
 from vbinfer.priors.prior import Prior
 from vbinfer.tasks.base import Task
 

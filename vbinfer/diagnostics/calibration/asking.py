@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vbinfer._tree import unravel
-from vbinfer._typing import PRNGKey
+from vbinfer._names import PRNGKey, unravel
 from vbinfer.diagnostics.mcmc import ess
-from vbinfer.infer.posterior import Posterior
+from vbinfer.posterior import Posterior
 
 CHUNK = 64
 """Data sets asked about together by `.sample_batch`."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats as st
 
-from vbinfer._typing import PRNGKey
+from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.calibration.heldout import HeldOut, held_out
 from vbinfer.diagnostics.calibration.joint import HPD, hpd_tests, hpd_uniforms
 from vbinfer.diagnostics.calibration.marginal import WIDTH, marginal_uniforms, width
@@ -22,7 +22,7 @@ from vbinfer.diagnostics.calibration.words import (
     text,
 )
 from vbinfer.diagnostics.lights import AbstractResult
-from vbinfer.infer.draws import Draws
+from vbinfer.draws.draws import Draws
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 _CONFIDENCE = 0.95

@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from vbinfer._tree import flat_names
-from vbinfer._typing import PRNGKey
+from vbinfer import _check
+from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.asking import ask, check_names, chunk_size, log_density
 from vbinfer.diagnostics.calibration.store import StudyStore, digest
-from vbinfer.execute.lanes import as_count, as_key, key_words
-from vbinfer.infer.draws import Draws
+from vbinfer.draws.draws import Draws
+from vbinfer.execute.batches import key_words
 from vbinfer.priors.prior import Prior
 
 FEWEST = 50
@@ -93,7 +93,7 @@ def held_out(
         ValueError: fewer than 50 valid draws, a constant parameter, a truth outside the prior, draws of another study,
             a posterior that is not finite or has too few draws.
     """
-    key, per = as_key(key), as_count(num_posterior_samples, "num_posterior_samples", "500")
+    key, per = _check.key(key), _check.count(num_posterior_samples, "num_posterior_samples", "500")
     if per < FEWEST_DRAWS:
         raise ValueError(
             f"num_posterior_samples={per} was given; a rank among so few says little: write num_posterior_samples=500"

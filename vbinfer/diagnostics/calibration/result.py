@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer import _io
 from vbinfer.diagnostics.calibration.coverage import Coverage, CoverageRow, coverage_table
 from vbinfer.diagnostics.calibration.recovery import Learned, LocalRow, RecoveryRow
 from vbinfer.diagnostics.calibration.rows import TestRow
 from vbinfer.diagnostics.calibration.tarp import Tarp
 from vbinfer.diagnostics.calibration.words import aligned, numbers, text
 from vbinfer.diagnostics.lights import AbstractResult
+from vbinfer.io import npz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Calibration(AbstractResult):
             "failed": self.failed,
             "info": self.info,
         }
-        _io.write(path, "calibration", header, arrays)
+        npz.write(path, "calibration", header, arrays)
 
     @classmethod
     def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Calibration":

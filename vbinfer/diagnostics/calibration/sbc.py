@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer._typing import PRNGKey
+from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.calibration.heldout import HeldOut, held_out
 from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests
 from vbinfer.diagnostics.calibration.marginal import (
@@ -18,7 +18,7 @@ from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
 from vbinfer.diagnostics.calibration.scores import ranks
 from vbinfer.diagnostics.calibration.words import circumstances, closing, numbers, overall, sentences, text
 from vbinfer.diagnostics.lights import AbstractResult
-from vbinfer.infer.draws import Draws
+from vbinfer.draws.draws import Draws
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer import _io
-from vbinfer.execute.manifest import identity
+from vbinfer.draws.manifest import identity
+from vbinfer.io import npz
 
 _STUDY = "study.npz"
 
@@ -40,13 +40,13 @@ class StudyStore:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"store={str(folder)!r} is a file; give the name of a folder, new or of an earlier study")
-        now = json.loads(_io.to_json(dict(study)))
+        now = json.loads(npz.to_json(dict(study)))
         if not (folder / _STUDY).is_file():
-            if any(_io.mark(path, "study") != identity(now) for path in folder.glob("*.npz")):
+            if any(npz.mark(path, "study") != identity(now) for path in folder.glob("*.npz")):
                 raise ValueError(f"store={str(folder)!r} holds other files; give a new folder")
-            _io.write(folder / _STUDY, "calibration-study", {"study": now}, {})
-        kind, header, _ = _io.read(folder / _STUDY)
-        with _io.rebuilding(folder / _STUDY, header):
+            npz.write(folder / _STUDY, "calibration-study", {"study": now}, {})
+        kind, header, _ = npz.read(folder / _STUDY)
+        with npz.rebuilding(folder / _STUDY, header):
             was = {"kind": kind, **header["study"]}
             now = {"kind": "calibration-study", **now}
         differs = [f"  {name}: there {was.get(name)}, here {now[name]}" for name in now if was.get(name) != now[name]]
@@ -63,7 +63,7 @@ class StudyStore:
         path = self._path(start)
         if not path.is_file():
             return None
-        kind, header, arrays = _io.read(path)
+        kind, header, arrays = npz.read(path)
         if (kind, header.get("study"), header.get("start")) != ("calibration-study", self.mark, start):
             raise ValueError(f"{path} is no chunk {start} of this calibration study: delete it, and repeat the call")
         return arrays
@@ -81,7 +81,7 @@ class StudyStore:
                 "set now has another answer. Give another folder; nothing was changed."
             )
         if there is None:
-            _io.write(self._path(start), "calibration-study", {"study": self.mark, "start": start}, part)
+            npz.write(self._path(start), "calibration-study", {"study": self.mark, "start": start}, part)
 
     def _path(self, start: int) -> Path:
         return self.folder / f"chunk-{start:06d}.npz"

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-from vbinfer import _io
-from vbinfer._typing import PRNGKey
+from vbinfer import _check
+from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.calibration import coverage as _coverage
 from vbinfer.diagnostics.calibration import tarp as _tarp
 from vbinfer.diagnostics.calibration.heldout import FEWEST, HeldOut, described, held_out
@@ -24,9 +24,10 @@ from vbinfer.diagnostics.calibration.rows import adjust, verdict
 from vbinfer.diagnostics.calibration.sbc import all_ranks
 from vbinfer.diagnostics.calibration.words import circumstances, closing, overall, sentences
 from vbinfer.diagnostics.contraction import NOTHING
-from vbinfer.execute.lanes import as_count, as_key, key_words
-from vbinfer.infer.draws import Draws
-from vbinfer.infer.prior_predictive import sample_prior_predictive
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.sample import sample_prior_predictive
+from vbinfer.execute.batches import key_words
+from vbinfer.io import npz
 from vbinfer.priors.prior import Prior
 
 _LISTED = 6
@@ -79,7 +80,7 @@ def calibrate(
         calibration = vb.calibrate(amortized, (prior, fwd, 300), key=jax.random.key(3))
         print(calibration)
     """
-    k_simulate, k_study = jax.random.split(as_key(key))
+    k_simulate, k_study = jax.random.split(_check.key(key))
     began = time.perf_counter()
     prior = None
     if isinstance(draws, tuple):
@@ -97,8 +98,8 @@ def calibrate(
     asked = time.perf_counter()
     info = {
         "source": described(source),
-        "key": key_words(as_key(key)),
-        "versions": _io.versions("scipy"),
+        "key": key_words(_check.key(key)),
+        "versions": npz.versions("scipy"),
         "ess": held.ess,
         "density": held.log_q is not None,
     }
@@ -167,7 +168,7 @@ def _simulated(given: tuple[Any, ...], key: PRNGKey, store: str | Path | None) -
     if len(given) != 3 or not isinstance(given[0], Prior):
         what = ", ".join(type(part).__name__ for part in given)
         raise TypeError(f"draws is ({what}); expected vb.Draws, or (prior, simulator, n) such as (prior, fwd, 300)")
-    prior, simulator, n = given[0], given[1], as_count(given[2], "n", "300")
+    prior, simulator, n = given[0], given[1], _check.count(given[2], "n", "300")
     if n < FEWEST:
         raise ValueError(
             f"n={n} held-out simulations were asked for; at least {FEWEST} are needed, 300 or more are wanted"

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer._typing import PRNGKey
+from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.calibration.band import ecdf
 from vbinfer.diagnostics.calibration.heldout import HeldOut, held_out
 from vbinfer.diagnostics.calibration.joint import TARP, tarp_tests, tarp_uniforms
 from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
 from vbinfer.diagnostics.calibration.words import circumstances, closing, numbers, overall, sentences, text
 from vbinfer.diagnostics.lights import AbstractResult
-from vbinfer.infer.draws import Draws
+from vbinfer.draws.draws import Draws
 
 _POINTS = 101
 _RESAMPLED = 400

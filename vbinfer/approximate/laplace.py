@@ -1,0 +1,145 @@
+"""Laplace's method: the Gaussian at the mode, with the curvature there."""
+
+import time
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vbinfer import _check
+from vbinfer._names import flat_names
+from vbinfer.approximate.importance import log_target, pareto_smoothed, posterior_over_theta, warn_of_k
+from vbinfer.approximate.optimise import WITHIN_REACH, optima
+from vbinfer.execute.batches import key_words
+from vbinfer.io import npz
+from vbinfer.posterior import Posterior
+from vbinfer.priors.prior import Prior
+from vbinfer.sampling.potential import LogLikelihood, check_likelihood
+from vbinfer.sampling.problem import Problem, problem_of
+
+_NEWTON = 8
+_LOG_2PI = float(np.log(2.0 * np.pi))
+
+
+def fit_laplace(
+    prior: Prior,
+    log_likelihood: LogLikelihood,
+    x_o: Any,
+    *,
+    num_samples: int = 1_000,
+    num_starts: int = 16,
+    max_steps: int = 500,
+    key: Array,
+) -> Posterior:
+    """The Gaussian at the mode over z, drawn from and mapped to theta.
+
+    U(z) = -[log p(theta) + log|d theta / d z| + log p(x_o | theta)],  m = argmin U,  H = d^2 U / dz^2 at m
+
+    q(z) = N(m, H^-1),  log q(theta) = log q(z) - log|d theta / d z|
+    log Z = -U(m) + (Dz / 2) log 2 pi - (1/2) log det H
+
+    Exact for a Gaussian likelihood with a linear mean under normal priors; close when the data pin the parameters. It
+    costs an optimisation and one Hessian (Dz gradients). It is blind to skew, tails, and every mode but the best one;
+    `posterior.info["pareto_k"]`, from the ratios of posterior and q at the draws, shows it: above 0.7 there is a
+    warning. The mode is found as by `fit_map(space="z")` and then refined by Newton steps.
+
+    Args:
+        prior: `vb.Prior`.
+        log_likelihood: `(theta, x_o) -> log p(x_o | theta)`, one number, twice differentiable by JAX.
+        x_o: the observation; passed on as it is.
+        num_samples: draws.
+        num_starts: draws of the prior from which the mode is sought.
+        max_steps: L-BFGS steps from each start at most.
+        key: a JAX key.
+
+    Returns:
+        `Posterior`, one chain: `log_prob` the normalised log q(theta), `log_evidence` Laplace's; `info` has `pareto_k`,
+        `log_evidence_importance` (the mean importance ratio), `mode_z`, `eigenvalues` of H.
+
+    Raises:
+        ValueError: the Hessian at the mode is not positive definite; no draw of the prior can be a start.
+
+    References:
+        Tierney & Kadane 1986, J. Am. Stat. Assoc. 81, doi:10.1080/01621459.1986.10478240.
+
+    Example:
+        >>> import jax, vbinfer as vb
+        >>> import numpyro.distributions as dist
+        >>> prior = vb.Prior({"mu": dist.Normal(0.0, 1.0)})
+        >>> posterior = vb.fit_laplace(prior, lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y), 2.0,
+        ...                            num_starts=2, key=jax.random.key(0))
+        >>> round(posterior.log_evidence, 3)                # log N(2; 0, 1 + 1)
+        -2.266
+    """
+    key, began = _check.key(key), time.perf_counter()
+    num_samples, num_starts = _check.count(num_samples, "num_samples"), _check.count(num_starts, "num_starts", "16")
+    check_likelihood(prior, log_likelihood, x_o)
+    problem = problem_of(prior, log_likelihood, x_o)
+    k_mode, k_draw = jax.random.split(key)
+    found = optima(
+        problem, num_starts=num_starts, space="z", max_steps=_check.count(max_steps, "max_steps"), key=k_mode
+    )
+    near = sum(one.energy - found.basins[0].energy < WITHIN_REACH for one in found.basins)
+    if near > 1:
+        warnings.warn(
+            f"{near} modes are within {WITHIN_REACH} of the best in log density, and Laplace's Gaussian covers one; "
+            "use kernel=vb.TemperedSMC() in vb.sample_mcmc",
+            stacklevel=2,
+        )
+    mode, height, hessian = jax.jit(lambda z: _refine(problem, z))(found.basins[0].z)
+    eigenvalues = _checked_curvature(prior, np.asarray(hessian, float))
+    root = np.linalg.cholesky(np.linalg.inv(np.asarray(hessian, float)))
+    log_det = float(np.log(eigenvalues).sum())
+    noise = jax.random.normal(k_draw, (num_samples, prior.z_dim), mode.dtype)
+    z = mode + noise @ jnp.asarray(root.T, mode.dtype)
+    log_q = 0.5 * (log_det - prior.z_dim * _LOG_2PI - (noise**2).sum(axis=1))
+    smoothed = pareto_smoothed(log_target(problem, z) - np.asarray(log_q, float))
+    warn_of_k(smoothed.pareto_k, "fit_laplace")
+    info = {
+        "method": "Laplace",
+        "mode_z": np.asarray(mode, float).tolist(),
+        "eigenvalues": eigenvalues.tolist(),
+        "modes_within_reach": int(near),
+        "pareto_k": smoothed.pareto_k,
+        "log_evidence_importance": smoothed.log_mean,
+        "seconds": time.perf_counter() - began,
+        "key": key_words(key),
+        "versions": npz.versions("optax"),
+    }
+    evidence = -float(height) + 0.5 * (prior.z_dim * _LOG_2PI - log_det)
+    return posterior_over_theta(problem, z, log_q, evidence, info)
+
+
+def _refine(problem: Problem, z: Array) -> tuple[Array, Array, Array]:
+    """The mode after Newton steps that do not climb, U there, and the Hessian there."""
+    hessian = jax.jacfwd(jax.grad(problem.potential))
+
+    def step(_: Array, z: Array) -> Array:
+        proposal = z - jnp.linalg.solve(hessian(z), jax.grad(problem.potential)(z))
+        return jnp.where(problem.potential(proposal) <= problem.potential(z), proposal, z)
+
+    z = jax.lax.fori_loop(0, _NEWTON, step, z)
+    matrix = hessian(z)
+    return z, problem.potential(z), 0.5 * (matrix + matrix.T)
+
+
+def _checked_curvature(prior: Prior, hessian: np.ndarray) -> np.ndarray:
+    """Eigenvalues of a Hessian that is positive definite, or an error that names the flat or rising direction."""
+    if not np.isfinite(hessian).all():
+        raise ValueError(
+            "the Hessian of the log posterior is not finite at its mode; mend the likelihood, whose second derivatives "
+            "are needed, or use vb.pathfinder, which needs first ones only"
+        )
+    eigenvalues, vectors = np.linalg.eigh(hessian)
+    if eigenvalues[0] <= 1e-6 * max(eigenvalues[-1], 1.0) * hessian.shape[0]:
+        names = flat_names(prior.z_shapes)
+        along = [names[i] for i in np.argsort(-np.abs(vectors[:, 0]), kind="stable")[:3] if abs(vectors[i, 0]) > 0.3]
+        raise ValueError(
+            f"the Hessian at the mode is not positive definite: its eigenvalues reach from {eigenvalues[0]:.3g}, along "
+            f"{', '.join(along)}, to {eigenvalues[-1]:.3g}. There is no Gaussian there: the mode is a saddle, a "
+            "kink, or the search had not settled (raise max_steps); use vb.pathfinder or vb.sample_mcmc"
+        )
+    return eigenvalues

@@ -1,0 +1,222 @@
+"""Approximate Bayesian computation by a population of particles that moves towards the observation."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vbinfer import _check
+from vbinfer._names import PRNGKey, SimulatorLike, Theta
+from vbinfer.approximate.rejection import Distance, distances, posterior, scale, standardised
+from vbinfer.draws.draws import finite_rows
+from vbinfer.draws.runner import check_simulator
+from vbinfer.execute.batches import LANE, batched, checked, feature_names, key_words
+from vbinfer.io import npz
+from vbinfer.neural.standardise import check_observation
+from vbinfer.posterior import Posterior
+from vbinfer.priors.prior import Prior
+
+_JITTER = 1e-10
+
+
+def smc_abc(
+    prior: Prior,
+    simulator: SimulatorLike,
+    x_o: Any,
+    *,
+    key: Array,
+    num_particles: int = 1_000,
+    epsilon: float | None = None,
+    quantile: float = 0.5,
+    min_acceptance: float = 0.02,
+    max_rounds: int = 30,
+    distance: Distance | None = None,
+) -> Posterior:
+    """Population Monte Carlo: particles that move towards x_o while epsilon falls.
+
+    Round 0 takes particles z_i from the prior; the scale of the standardised distance is that of their summaries. Then
+
+    epsilon_t = quantile of the distances of round t - 1
+    z* = z_j + N(0, 2 C), j by weight, C the weighted covariance; kept if d(x*, x_o) <= epsilon_t
+    w_i = p(z_i) / sum_j w_j N(z_i; z_j, 2 C)
+
+    until `num_particles` are kept. It ends when epsilon is reached, when less than `min_acceptance` of a round's
+    proposals were kept, or after `max_rounds`. Over z, nothing leaves the prior. The last particles are resampled by
+    weight, so that some are there twice: `info["effective_size"]` says how many they are worth.
+
+    Needs fewer simulations than `rejection_abc` for the same epsilon, but they are of use for this x_o only.
+
+    Args:
+        prior: `vb.Prior`.
+        simulator: `(theta, key) -> x [F]`, or an object with `.batch`.
+        x_o: observed summary `[F]`.
+        key: a JAX key.
+        num_particles: particles of every round.
+        epsilon: the distance to reach; as small as the acceptance allows by default.
+        quantile: of the distances, that becomes the next epsilon.
+        min_acceptance: share of proposals kept below which it ends. A round is given up at half of it.
+        max_rounds: rounds at most.
+        distance: your own, `(x [n, F], x_o [F]) -> [n]`; by default that of `rejection_abc`.
+
+    Returns:
+        A posterior of one chain with the distances in `sample_stats`; `info` holds the lists `epsilons` and
+        `acceptances`, one per finished round, `num_simulations`, `effective_size`, `stopped`.
+
+    Raises:
+        ValueError: NaN in x_o or another width; options that are no shares.
+        RuntimeError: fewer than half of the draws of the prior are valid after 10 n of them.
+
+    Beaumont et al. 2009, Biometrika, doi:10.1093/biomet/asp052; Toni et al. 2009, J. R. Soc. Interface,
+    doi:10.1098/rsif.2008.0172.
+
+    Example:
+        posterior = vb.smc_abc(prior, simulator, x_o, num_particles=1_000, key=jax.random.key(0))
+    """
+    started, key = time.perf_counter(), _check.key(key)
+    num_particles, max_rounds = (
+        _check.count(num_particles, "num_particles"),
+        _check.count(max_rounds, "max_rounds", "30"),
+    )
+    for name, value in (("quantile", quantile), ("min_acceptance", min_acceptance)):
+        if not 0.0 < value < 1.0:
+            raise ValueError(f"{name}={value!r} was given; expected a share between 0 and 1")
+    check_simulator(prior, simulator)
+    run = _Simulations(prior, simulator)
+    k_prior, key, k_pick = jax.random.split(key, 3)
+    z, x = run.from_prior(num_particles, k_prior)
+    x_o = check_observation(x_o, feature_names(simulator, x.shape[1]), ndim=1)
+    measure = distance or standardised(scale(x))
+    d = distances(measure, x, x_o)
+    now = _Particles(z, d, np.full(len(z), 1.0 / len(z)))
+    epsilons, acceptances, stopped = [float(d.max())], [len(z) / run.count], f"max_rounds={max_rounds} was reached"
+    for number in range(1, max_rounds):
+        if epsilon is not None and epsilons[-1] <= epsilon:
+            stopped = f"epsilon={epsilon:g} was reached"
+            break
+        level = max(float(np.quantile(now.distance, quantile)), epsilon or 0.0)
+        before = run.count
+        goal = lambda x, level=level: _kept(measure, x, x_o, level)  # noqa: E731
+        after = _move(run, now, goal, jax.random.fold_in(key, number), min_acceptance)
+        share = num_particles / (run.count - before)
+        if after is None:
+            stopped = f"fewer than {100 * min_acceptance:g}% of the proposals were kept at epsilon={level:.3g}"
+            break
+        now, epsilons, acceptances = after, [*epsilons, level], [*acceptances, share]
+        if share < min_acceptance:
+            stopped = f"fewer than {100 * min_acceptance:g}% of the proposals were kept"
+            break
+    size = float(1.0 / np.sum(now.weight**2))
+    info = {
+        "method": "SMC ABC",
+        "epsilon": epsilons[-1],
+        "epsilons": epsilons,
+        "acceptances": acceptances,
+        "num_simulations": run.count,
+        "effective_size": size,
+        "stopped": stopped,
+        "seconds": time.perf_counter() - started,
+        "key": key_words(key),
+        "versions": npz.versions(),
+    }
+    rows = _systematic(now.weight, k_pick)
+    return posterior(prior, now.z[rows], now.distance[rows], x_o, info)
+
+
+class _Particles(NamedTuple):
+    z: np.ndarray
+    distance: np.ndarray
+    weight: np.ndarray
+
+
+class _Simulations:
+    """Simulates z `[n, D]` in lanes, and counts."""
+
+    def __init__(self, prior: Prior, simulator: SimulatorLike) -> None:
+        self._prior, self._batch, self.count = prior, batched(simulator), 0
+        self._theta = jax.jit(lambda z: prior.constrain(prior.unravel_z(z))[0])
+        self._log_prior = jax.jit(self._density)
+
+    def _density(self, z: Array) -> Array:
+        theta, log_det = self._prior.constrain(self._prior.unravel_z(z))
+        return self._prior.log_prob(theta) + log_det
+
+    def log_prior(self, z: np.ndarray) -> np.ndarray:
+        return np.asarray(self._log_prior(jnp.asarray(z, jnp.result_type(float))), np.float64)
+
+    def __call__(self, z: np.ndarray, key: PRNGKey) -> np.ndarray:
+        """x of z `[LANE, D]`."""
+        theta: Theta = self._theta(jnp.asarray(z, jnp.result_type(float)))
+        self.count += len(z)
+        return checked(self._batch(theta, jax.random.split(key, LANE)))
+
+    def from_prior(self, n: int, key: PRNGKey) -> tuple[np.ndarray, np.ndarray]:
+        """The first n valid draws of the prior."""
+        places, summaries, found = [], [], 0
+        for i in range(10 * -(-n // LANE)):
+            k_draw, k_run = jax.random.split(jax.random.fold_in(key, i))
+            theta = self._prior.sample(key=k_draw, n=LANE)
+            z = np.asarray(self._prior.ravel_z(self._prior.unconstrain(theta)), np.float64)
+            x = self(z, k_run)
+            good = finite_rows(x)
+            places.append(z[good])
+            summaries.append(x[good])
+            found += int(good.sum())
+            if found >= n:
+                return np.concatenate(places)[:n], np.concatenate(summaries)[:n]
+        raise RuntimeError(
+            f"{found} of {self.count} simulations at draws of the prior were valid, {n} particles are needed; narrow "
+            "the prior, mend the simulator, or lower num_particles"
+        )
+
+
+def _move(
+    run: _Simulations, now: _Particles, goal: Callable[[np.ndarray], Any], key: PRNGKey, min_acceptance: float
+) -> _Particles | None:
+    """The next population, or None where too few proposals are kept."""
+    n, dim = now.z.shape
+    root = np.linalg.cholesky(2.0 * np.cov(now.z.T, aweights=now.weight).reshape(dim, dim) + _JITTER * np.eye(dim))
+    places, far, found = [], [], 0
+    for i in range(int(np.ceil(2.0 * n / (min_acceptance * LANE)))):
+        k_pick, k_step, k_run = jax.random.split(jax.random.fold_in(key, i), 3)
+        u = np.asarray(jax.random.uniform(k_pick, (LANE,)), np.float64)
+        chosen = np.minimum(np.searchsorted(np.cumsum(now.weight), u), n - 1)
+        z = now.z[chosen] + np.asarray(jax.random.normal(k_step, (LANE, dim)), np.float64) @ root.T
+        kept, d = goal(run(z, k_run))
+        places.append(z[kept])
+        far.append(d[kept])
+        found += int(kept.sum())
+        if found >= n:
+            z = np.concatenate(places)[:n]
+            log_weight = run.log_prior(z) - _log_mixture(z, now, root)
+            weight = np.exp(log_weight - log_weight.max())
+            return _Particles(z, np.concatenate(far)[:n], weight / weight.sum())
+    return None
+
+
+def _log_mixture(z: np.ndarray, now: _Particles, root: np.ndarray) -> np.ndarray:
+    """log sum_j w_j N(z_i; z_j, root root'), up to a constant."""
+    white, centres = np.linalg.solve(root, z.T).T, np.linalg.solve(root, now.z.T).T
+    square = (white**2).sum(1)[:, None] + (centres**2).sum(1)[None] - 2.0 * white @ centres.T
+    exponent = -0.5 * np.maximum(square, 0.0) + np.log(np.maximum(now.weight, 1e-300))[None]
+    top = exponent.max(axis=1, keepdims=True)
+    return np.log(np.exp(exponent - top).sum(axis=1)) + top[:, 0]
+
+
+def _systematic(weight: np.ndarray, key: PRNGKey) -> np.ndarray:
+    """As many rows as weights, each as often as its weight says up to rounding, in random order."""
+    k_start, k_order = jax.random.split(key)
+    n = len(weight)
+    points = (np.arange(n) + float(jax.random.uniform(k_start))) / n
+    rows = np.minimum(np.searchsorted(np.cumsum(weight), points), n - 1)
+    return rows[np.asarray(jax.random.permutation(k_order, n))]
+
+
+def _kept(measure: Distance, x: np.ndarray, x_o: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which simulations are valid and near, and all distances."""
+    valid = finite_rows(x)
+    d = distances(measure, np.where(valid[:, None], x, 0.0), x_o)
+    return valid & (d <= level), d

@@ -1,0 +1,1 @@
+"""Draws of parameters and summaries: simulated, stored, exported."""

@@ -1,0 +1,264 @@
+"""Draws: pairs of parameters and simulated summaries, the failed ones included."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vbinfer._names import flat_names
+from vbinfer.io import npz
+from vbinfer.priors.prior import Prior
+
+
+class FailureRow(NamedTuple):
+    """Failed draws in one region of the prior: `low <= parameter < high`."""
+
+    parameter: str
+    low: float
+    high: float
+    n: int
+    failed: int
+    share: float
+    """failed / n; NaN where the region holds no draw."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Draws of parameters with the summaries that a simulator made of them.
+
+    Attributes:
+        theta: leaves `[n, ...]` by path.
+        x: summaries `[n, F]`; a failed draw keeps its row.
+        names: names of the F summaries, `("fc.mean", ...)`.
+        valid: `[n]`, False where the draw failed (NaN or infinite numbers).
+        round: `[n]`, the round of a sequential method that made the draw; 0 is the prior.
+        log_q: `[n]`, log density of the proposal at theta, up to a constant per round where the proposal has no other;
+            None when theta came from the prior, NaN in the rows that did where others came from a proposal.
+        info: provenance: seconds, draws_per_second, key, versions, simulator, batch_size.
+
+    Example:
+        >>> import numpy as np
+        >>> draws = Draws.from_arrays({"g": np.array([0.1, 0.2])}, np.array([[1.0], [np.nan]]), names=("fc.mean",))
+        >>> len(draws), draws.valid.tolist()
+        (2, [True, False])
+    """
+
+    theta: dict[str, np.ndarray]
+    x: np.ndarray
+    names: tuple[str, ...]
+    valid: np.ndarray
+    round: np.ndarray
+    log_q: np.ndarray | None = None
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("x", "valid", "round", "log_q"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else np.asarray(value))
+        object.__setattr__(self, "theta", {str(name): np.asarray(value) for name, value in self.theta.items()})
+        if self.x.ndim != 2:
+            raise ValueError(
+                f"x has shape {list(self.x.shape)}; expected [draw, feature], as x[:, None] for one feature"
+            )
+        n, width = self.x.shape
+        if not self.theta:
+            raise ValueError('theta is empty; expected {"path": array of [draw, ...], ...}')
+        columns = {f"theta[{name!r}]": value for name, value in self.theta.items()}
+        columns |= {"valid": self.valid, "round": self.round}
+        if self.log_q is not None:
+            columns["log_q"] = self.log_q
+        for name, value in columns.items():
+            if value.ndim == 0 or len(value) != n:
+                raise ValueError(f"{name} has shape {list(value.shape)} but x is [{n}, {width}]; expected [{n}, ...]")
+        if len(self.names) != width:
+            raise ValueError(f"{len(self.names)} names were given for the {width} features of x; give one per column")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        theta: Mapping[str, Any],
+        x: Any,
+        names: tuple[str, ...] | list[str] | None = None,
+        valid: Any = None,
+    ) -> "Draws":
+        """Draws made elsewhere.
+
+        Args:
+            theta: path to array `[n, ...]`.
+            x: summaries `[n, F]`.
+            names: one per feature; `x[0], x[1], ...` by default.
+            valid: `[n]` booleans; rows with NaN or infinite numbers are invalid whatever it says.
+
+        Raises:
+            ValueError: lengths that do not agree.
+        """
+        x = np.asarray(x)
+        leaves = {str(name): np.asarray(value) for name, value in theta.items()}
+        n = len(x) if x.ndim else 0
+        ok = np.ones(n, bool) if valid is None else np.array(valid, bool)
+        if ok.shape == (n,) and x.ndim == 2:
+            ok &= finite_rows(x)
+            for value in leaves.values():
+                if value.ndim and len(value) == n:
+                    ok &= finite_rows(value)
+        if names is None:
+            names = flat_names({"x": x.shape[1:]}) if x.ndim == 2 else ()
+        return cls(leaves, x, tuple(names), ok, np.zeros(n, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one draw of each leaf of theta."""
+        return {name: value.shape[1:] for name, value in self.theta.items()}
+
+    def usable(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """`(theta, x)` of the valid draws."""
+        return {name: value[self.valid] for name, value in self.theta.items()}, self.x[self.valid]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Draws"]) -> "Draws":
+        """The draws of all parts, in order; `first + second` does the same for two.
+
+        Rounds are kept as they are. `info` holds the summed `seconds`, `simulated` and `read` where every part has
+        them, and the notes of each under `parts`.
+
+        Raises:
+            ValueError: no part, or parts over other parameters or other features.
+        """
+        if not parts:
+            raise ValueError("concatenate was given no draws; expected a list, such as [draws, more]")
+        first = parts[0]
+        for number, part in enumerate(parts):
+            if part.shapes != first.shapes:
+                raise ValueError(
+                    f"part {number} has theta {part.shapes}, the first has {first.shapes}; join draws of one prior"
+                )
+            if part.names != first.names:
+                raise ValueError(
+                    f"part {number} has the features {_listed(part.names)}, the first has {_listed(first.names)}; "
+                    "join draws of one Summary"
+                )
+        theta = {name: np.concatenate([part.theta[name] for part in parts]) for name in first.theta}
+        x, valid, number = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "valid", "round"))
+        log_q = None
+        if any(part.log_q is not None for part in parts):
+            known = [np.full(len(part), np.nan) if part.log_q is None else part.log_q for part in parts]
+            log_q = np.concatenate(known)
+        totals = {
+            name: sum(part.info[name] for part in parts)
+            for name in ("seconds", "simulated", "read")
+            if all(name in part.info for part in parts)
+        }
+        return cls(theta, x, first.names, valid, number, log_q, {**totals, "parts": [part.info for part in parts]})
+
+    def __add__(self, other: "Draws") -> "Draws":
+        return Draws.concatenate([self, other]) if isinstance(other, Draws) else NotImplemented
+
+    def failures(self, prior: Prior, bins: int = 10) -> list[FailureRow]:
+        """Failed draws by region of the prior: a posterior is conditional on "the simulation did not fail".
+
+        A scalar parameter is cut at the prior's own quantiles (equal prior mass per region), the elements of an array
+        at the quantiles of the draws.
+
+        Args:
+            prior: the prior of the draws.
+            bins: regions per parameter.
+
+        Returns:
+            One row per parameter and region: `(parameter, low, high, n, failed, share)`.
+        """
+        if bins < 1:
+            raise ValueError(f"bins={bins} was given; expected at least 1 region per parameter")
+        missing = [name for name in prior.shapes if name not in self.theta]
+        if missing:
+            raise ValueError(
+                f"the prior has {', '.join(missing)}, which these draws do not; give the prior they came from"
+            )
+        for name, shape in prior.shapes.items():
+            if self.shapes[name] != shape:
+                raise ValueError(
+                    f"the draws of {name!r} are {list(self.theta[name].shape)}, the prior's "
+                    f"[{', '.join(map(str, ('n', *shape)))}]; give the prior they came from"
+                )
+        inner = _prior_edges(prior, bins)
+        rows: list[FailureRow] = []
+        for name, shape in prior.shapes.items():
+            columns = self.theta[name].reshape(len(self), -1).astype(float)
+            for label, column in zip(flat_names({name: shape}), columns.T, strict=True):
+                cuts = inner[name] if shape == () else np.quantile(column, np.arange(1, bins) / bins)
+                ends = _support(prior, name) if shape == () else (column.min(), column.max())
+                rows += self._region_rows(label, column, np.array([ends[0], *cuts, ends[1]]))
+        return rows
+
+    def _region_rows(self, label: str, column: np.ndarray, edges: np.ndarray) -> list[FailureRow]:
+        region = np.searchsorted(edges[1:-1], column, side="right")
+        n = np.bincount(region, minlength=len(edges) - 1)
+        failed = np.bincount(region[~self.valid], minlength=len(edges) - 1)
+        return [
+            FailureRow(label, float(low), float(high), int(m), int(f), float(f / m) if m else float("nan"))
+            for low, high, m, f in zip(edges[:-1], edges[1:], n, failed, strict=True)
+        ]
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset`: theta by path, `x`, `valid`, `round` and `log_q` along `draw`; failed draws are kept.
+
+        The axes of a leaf are `<path>_dim_0`, ...; the features of `x` are labelled by name; `attrs` hold `info` as
+        JSON. A parameter that is called like a part of the draws (`x`) becomes `theta.x`. `vb.export` writes files.
+
+        Example:
+            >>> draws = Draws.from_arrays({"g": np.array([0.1, 0.2])}, np.ones((2, 1)), names=("fc.mean",))
+            >>> float(draws.to_xarray()["x"].sel(feature="fc.mean").mean())
+            1.0
+        """
+        from vbinfer.draws.table import dataset
+
+        return dataset(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write to one `.npz`; `vb.load(path)` reads it back exactly."""
+        arrays = {f"theta/{name}": value for name, value in self.theta.items()}
+        arrays |= {"x": self.x, "valid": self.valid, "round": self.round}
+        if self.log_q is not None:
+            arrays["log_q"] = self.log_q
+        header = {"theta": list(self.theta), "names": list(self.names), "info": self.info}
+        npz.write(path, "draws", header, arrays)
+
+    @classmethod
+    def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Draws":
+        """Rebuild from what `save` wrote; called by `vb.load`."""
+        theta = {name: arrays[f"theta/{name}"] for name in header["theta"]}
+        fixed = (arrays["x"], tuple(header["names"]), arrays["valid"], arrays["round"])
+        return cls(theta, *fixed, arrays.get("log_q"), dict(header["info"]))
+
+
+def finite_rows(value: np.ndarray) -> np.ndarray:
+    """`[n]`: whether every number of the row is finite."""
+    return np.asarray(np.isfinite(value).reshape(len(value), -1).all(axis=1))
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _prior_edges(prior: Prior, bins: int) -> dict[str, np.ndarray]:
+    """Inner quantiles of the scalar leaves: z is standard normal, so its quantiles map to the prior's."""
+    normal = jax.scipy.special.ndtri(jnp.arange(1, bins) / bins)
+    z = {
+        name: jnp.broadcast_to(normal.reshape((-1,) + (1,) * len(shape)), (bins - 1, *shape))
+        for name, shape in prior.z_shapes.items()
+    }
+    theta = jax.vmap(lambda one: prior.constrain(one)[0])(z)
+    return {name: np.sort(np.asarray(value, float)) for name, value in theta.items() if prior.shapes[name] == ()}
+
+
+def _support(prior: Prior, name: str) -> tuple[float, float]:
+    """Bounds of a scalar leaf; infinite where its distribution has none."""
+    support: Any = prior.dists[name].support
+    return (float(getattr(support, "lower_bound", -np.inf)), float(getattr(support, "upper_bound", np.inf)))

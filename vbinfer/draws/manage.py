@@ -1,0 +1,220 @@
+"""Stores as a whole: fill one without holding its draws, say what is in it, join several, read its recordings."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array
+
+from vbinfer._names import SimulatorLike
+from vbinfer.draws.manifest import MANIFEST, differences, read_manifest
+from vbinfer.draws.proposals import Proposal
+from vbinfer.draws.request import Job
+from vbinfer.draws.store import Store, held, iter_series, read_shard
+from vbinfer.execute.executor import Executor
+from vbinfer.priors.prior import Prior
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreStatus:
+    """What a store holds, from the headers of its shards.
+
+    Attributes:
+        draws: finished draws.
+        failed: those of them with NaN or infinite summaries.
+        shards: files.
+        bytes: on disk, recordings included.
+        batch_size: draws per shard.
+        features: per draw; None before the first shard where the simulator names none.
+        rate: draws per second between the first and the last shard that were written, pauses included; NaN below two.
+        age: seconds since the last shard; NaN if there is none.
+    """
+
+    folder: Path
+    draws: int
+    failed: int
+    shards: int
+    bytes: int
+    batch_size: int
+    features: int | None
+    rate: float
+    age: float
+
+    @classmethod
+    def of(cls, folder: str | Path) -> "StoreStatus":
+        """The status of a store, also while others write to it.
+
+        Raises:
+            ValueError: no store, or a damaged one.
+        """
+        folder = Path(folder)
+        study, shards = read_manifest(folder)["study"], held(folder)
+        times = sorted(part.path.stat().st_mtime for part in shards)
+        draws = sum(part.rows for part in shards)
+        span = times[-1] - times[0] if len(times) > 1 else 0.0
+        return cls(
+            folder=folder,
+            draws=draws,
+            failed=sum(part.failed for part in shards),
+            shards=len(shards),
+            bytes=sum(path.stat().st_size for path in folder.glob("*.npz")),
+            batch_size=study["batch_size"],
+            features=None if study["features"] is None else len(study["features"]),
+            rate=(draws - shards[0].rows) / span if span > 0 else float("nan"),
+            age=max(0.0, time.time() - times[-1]) if times else float("nan"),
+        )
+
+    def __str__(self) -> str:
+        share = f", {100 * self.failed / self.draws:.3g} % of them failed" if self.draws else ""
+        size = f"{self.bytes / 1e6:,.1f} MB in {self.shards:,} shards"
+        lines = [f"{self.folder}: {self.draws:,} draws{share}; {size}"]
+        if np.isfinite(self.age):
+            lines.append(
+                f"last shard {as_time(self.age)} ago" + (f", {as_rate(self.rate)} draws/s" if self.rate > 0 else "")
+            )
+        return "\n".join(lines)
+
+
+def as_rate(rate: float) -> str:
+    """Draws per second as people write it.
+
+    >>> as_rate(0.01234), as_rate(30_412.3)
+    ('0.0123', '30,412')
+    """
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def as_time(seconds: float) -> str:
+    """Seconds as people say it.
+
+    >>> as_time(59.6), as_time(600.0), as_time(9_000.0), as_time(260_000.0)
+    ('60 s', '10 min', '2 h', '3 days')
+    """
+    for size, unit, most in ((1, "s", 120), (60, "min", 7_200), (3_600, "h", 172_800)):
+        if seconds < most:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def simulate_store(
+    prior: Prior,
+    simulator: SimulatorLike,
+    n: int,
+    *,
+    key: Array,
+    store: str | Path,
+    part: tuple[int, int] = (1, 1),
+    proposal: Proposal | None = None,
+    batch_size: int | None = None,
+    series: bool = False,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> StoreStatus:
+    """Fill a store with the draws of `vb.sample_prior_predictive`, holding no more than a few shards in memory.
+
+    Args:
+        prior: `vb.Prior`.
+        simulator: as for `vb.sample_prior_predictive`, like all that is not said here.
+        n: draws of the whole store, whichever part of it this call runs.
+        key: a JAX key.
+        store: the folder; what is in it is not run again.
+        part: `(i, of)`, run shards i, i + of, i + 2 of, ... (i from 1): the share of one job of an array. Jobs may
+            also all run the whole: each claims the shards that it works on, and leaves the others to the others.
+        proposal: where theta comes from instead of the prior.
+        batch_size: draws per shard.
+        series: keep what was recorded as well.
+        executor: where lanes run.
+        progress: show a bar.
+
+    Returns:
+        What the store holds now. `vb.load(store)` gives the draws.
+
+    Raises:
+        ValueError: as `vb.sample_prior_predictive`; a part that is none.
+
+    Example:
+        >>> import tempfile, jax, numpyro.distributions as dist, vbinfer as vb
+        >>> prior = vb.Prior({"g": dist.Uniform(0.0, 1.0)})
+        >>> simulator = lambda theta, key: theta["g"] + jax.random.normal(key, (2,))
+        >>> folder = tempfile.mkdtemp()
+        >>> for i in (1, 2):
+        ...     status = simulate_store(prior, simulator, 200, key=jax.random.key(0), store=folder, part=(i, 2),
+        ...                             progress=False)
+        >>> status.draws, len(vb.load(folder))
+        (256, 256)
+    """
+    i, of = _part(part)
+    job = Job.of(prior, simulator, n, key=key, proposal=proposal, batch_size=batch_size, store=store, series=series)
+    job.run(executor, progress, (i, of), keep=False)
+    return StoreStatus.of(store)
+
+
+def _part(part: Any) -> tuple[int, int]:
+    pair = tuple(part) if isinstance(part, (tuple, list)) else ()
+    if (
+        len(pair) != 2
+        or not all(isinstance(v, int) and not isinstance(v, bool) for v in pair)
+        or not (1 <= pair[0] <= pair[1])
+    ):
+        raise ValueError(f"part={part!r} was given; expected (i, of) with 1 <= i <= of, such as part=(1, 8)")
+    return pair[0], pair[1]
+
+
+def merge_stores(store: str | Path, *others: str | Path) -> StoreStatus:
+    """Bring the shards of other stores of the same study into one; of a shard that several have, the longest.
+
+    Every shard is checked before it is taken over. The others are left as they are.
+
+    Args:
+        store: the folder to fill, new or of the same study.
+        others: the stores to take from.
+
+    Raises:
+        ValueError: no other store; stores of different studies (the message lists what differs), which
+            `vb.Draws.concatenate` joins in memory; a damaged shard.
+    """
+    if not others:
+        raise ValueError("merge_stores was given nothing to merge; write merge_stores('all', 'part-1', 'part-2')")
+    others = tuple(_store_in(Path(other)) for other in others)
+    study = read_manifest(others[0])["study"]
+    for other in others[1:]:
+        lines = differences(study, read_manifest(other)["study"])
+        if lines:
+            raise ValueError(
+                f"'{others[0]}' and '{other}' hold draws of different studies (here: the second):\n"
+                + "\n".join(lines)
+                + "\nvb.Draws.concatenate([vb.load(a), vb.load(b)]) joins draws of several studies in memory."
+            )
+    target = Store.open(store, study)
+    try:
+        for other in others:
+            for part in held(other):
+                rows = read_shard(part, study)
+                while not target.claims.take(part.shard):  # somebody is at work on it
+                    time.sleep(1.0)
+                target.read(part.shard, mend=True)  # a damaged one makes way
+                target.write(part.shard, rows)
+                target.claims.leave(part.shard)
+    finally:
+        target.claims.close()
+    return StoreStatus.of(store)
+
+
+def _store_in(folder: Path) -> Path:
+    """The folder of a store, also where that of its run was given."""
+    inside = folder / "store"
+    return inside if (inside / MANIFEST).is_file() and not (folder / MANIFEST).is_file() else folder
+
+
+def load_series(store: str | Path) -> Iterator[dict[str, np.ndarray]]:
+    """The recordings that a store keeps, shard after shard in the order of the draws: `{monitor: y [draw, T, ...]}`.
+
+    Raises:
+        ValueError: the store keeps none, or a damaged one.
+    """
+    if not read_manifest(Path(store))["study"].get("series"):
+        raise ValueError(f"the store {str(store)!r} keeps no recordings; simulate it with series=True, in a new folder")
+    return iter_series(store)

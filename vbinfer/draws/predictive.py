@@ -1,0 +1,100 @@
+"""Posterior-predictive draws: what the fitted model would record next."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vbinfer import _check
+from vbinfer._names import SimulatorLike
+from vbinfer.draws.draws import finite_rows
+from vbinfer.execute.batches import batched, batched_series, checked, feature_names, joined, lane_rows
+from vbinfer.execute.executor import Executor, Local
+from vbinfer.posterior import Posterior
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictive:
+    """Simulations at draws of a posterior.
+
+    Attributes:
+        x: summaries `[n, F]`.
+        names: names of the F summaries.
+        ys: recordings `[n, T, N]`, if they were asked for; a dictionary where several monitors are summarised.
+        valid: `[n]`, False where a simulation failed.
+        theta: the parameters simulated, leaves `[n, ...]`.
+    """
+
+    x: np.ndarray
+    names: tuple[str, ...]
+    ys: Any
+    valid: np.ndarray
+    theta: dict[str, np.ndarray]
+
+
+def posterior_predictive(
+    posterior: Posterior,
+    fwd: SimulatorLike,
+    *,
+    n: int,
+    key: Array,
+    series: bool = False,
+    executor: Executor | None = None,
+) -> Predictive:
+    """Simulate n draws of a posterior: theta_j ~ p(theta | x_o) without replacement, x_j ~ p(x | theta_j).
+
+    Args:
+        posterior: draws, all chains pooled.
+        fwd: `(theta, key) -> x [F]`, or an object with `.batch`; `series=True` needs `.batch_series`, which
+            `vb.ForwardModel` has.
+        n: number of simulations, at most the number of posterior draws.
+        key: a JAX key; `k_pick, k_sim = split(key)`, simulation j uses `fold_in(k_sim, j)`.
+        series: also keep what was recorded, `[n, T, N]`.
+        executor: where lanes run; `vb.Local()` by default.
+
+    Returns:
+        `Predictive` with n rows.
+
+    Raises:
+        ValueError: n is not between 1 and the number of posterior draws; the simulator makes no series.
+    """
+    key = _check.key(key)
+    total = posterior.num_chains * posterior.num_samples
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= total:
+        raise ValueError(f"n={n!r} was given; this posterior has {total} draws, so write a number from 1 to {total}")
+    run = _series_runner(fwd) if series else _plain_runner(fwd)
+    k_pick, k_sim = jax.random.split(key)
+    picked = np.asarray(jax.random.permutation(k_pick, total))[:n]
+    theta = {name: value.reshape(total, *value.shape[2:])[picked] for name, value in posterior.theta.items()}
+
+    rows = lane_rows(n)
+
+    def lane(number: int, device: Any) -> tuple[np.ndarray, Any]:
+        index = rows[number]
+        keys = jax.vmap(lambda i: jax.random.fold_in(k_sim, i))(jnp.asarray(index, jnp.uint32))
+        put = {name: jax.device_put(value[index], device) for name, value in theta.items()}
+        x, ys = run(put, jax.device_put(keys, device))
+        feature_names(fwd, x.shape[1])  # a simulator with other names than features fails here, not after the last lane
+        return x, ys
+
+    x, ys = joined((executor or Local()).map(lane, range(len(rows))), n)
+    return Predictive(x, feature_names(fwd, x.shape[1]), ys, finite_rows(x), theta)
+
+
+def _plain_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, None]]:
+    batch = batched(fwd)
+    return lambda theta, keys: (checked(batch(theta, keys)), None)
+
+
+def _series_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, Any]]:
+    batch_series = batched_series(fwd)
+
+    def run(theta: Any, keys: Any) -> tuple[np.ndarray, Any]:
+        x, ys = batch_series(theta, keys)
+        return checked(x), jax.tree.map(np.asarray, ys)
+
+    return run

@@ -1,0 +1,1 @@
+"""Files: arrays, tables, locks, folders and fingerprints."""

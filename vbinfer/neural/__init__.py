@@ -1,0 +1,3 @@
+"""Neural estimators of posteriors, likelihoods and ratios."""
+
+from . import embeddings as embeddings

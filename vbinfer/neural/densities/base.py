@@ -1,0 +1,113 @@
+"""Conditional densities q(y | c): the interface, a network that embeds the context, and equal mixtures."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbinfer._names import PRNGKey
+
+
+class AbstractConditional(eqx.Module):
+    """A density over y `[D]` given a context c `[C]`; a pytree whose floating arrays are trained."""
+
+    @abc.abstractmethod
+    def log_prob(self, y: Array, c: Array) -> Array:
+        """log q(y | c) of one pair."""
+
+    @abc.abstractmethod
+    def sample(self, c: Array, key: PRNGKey, n: int) -> Array:
+        """n draws `[n, D]` given one context."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractDensity(abc.ABC):
+    """Options of a conditional density; `build` makes the trainable thing."""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not isinstance(value, bool) and not value > 0:
+                raise ValueError(f"{type(self).__name__}({name}={value}) was given; expected a number above 0")
+
+    @abc.abstractmethod
+    def build(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractConditional:
+        """A density over `[dim]` given `[cond_dim]`; until trained close to the standard normal."""
+
+    def to_spec(self) -> dict[str, Any]:
+        """The options, JSON-able."""
+        return {"name": type(self).__name__, **dataclasses.asdict(self)}
+
+
+class Embedded(AbstractConditional):
+    """A density whose context is the output of a network: q(y | e(c))."""
+
+    embedding: Callable[[Array], Array]
+    density: AbstractConditional
+
+    def log_prob(self, y: Array, c: Array) -> Array:
+        """log q(y | e(c)) of one pair."""
+        return self.density.log_prob(y, self.embedding(c))
+
+    def sample(self, c: Array, key: PRNGKey, n: int) -> Array:
+        """n draws given one context."""
+        return self.density.sample(self.embedding(c), key, n)
+
+
+class Mixture(AbstractConditional):
+    """The equal mixture of K densities of one structure: q(y | c) = mean_k q_k(y | c)."""
+
+    members: AbstractConditional
+    """One module whose arrays carry a leading axis `[K]`."""
+    size: int = eqx.field(static=True)
+
+    def log_prob(self, y: Array, c: Array) -> Array:
+        """log mean_k q_k(y | c)."""
+        each = eqx.filter_vmap(lambda member: member.log_prob(y, c))(self.members)
+        return jax.nn.logsumexp(each) - jnp.log(self.size)
+
+    def sample(self, c: Array, key: PRNGKey, n: int) -> Array:
+        """n draws, as many from each member up to one, in random order."""
+        k_order, k_draw = jax.random.split(key)
+        share = -(-n // self.size)
+        keys = jax.random.split(k_draw, self.size)
+        draws = eqx.filter_vmap(lambda member, k: member.sample(c, k, share))(self.members, keys)
+        rows = draws.reshape(self.size * share, -1)
+        return jax.random.permutation(k_order, rows)[:n]
+
+
+def draw(density: AbstractConditional, c: Array, key: PRNGKey, n: int) -> tuple[Array, Array]:
+    """n draws `[n, D]` given one context and log q of each, together where the density has a quicker way."""
+    if isinstance(density, Embedded):
+        return draw(density.density, density.embedding(c), key, n)
+    together = getattr(density, "sample_and_log_prob", None)
+    if together is not None:
+        return together(c, key, n)
+    y = density.sample(c, key, n)
+    return y, jax.vmap(lambda one: density.log_prob(one, c))(y)
+
+
+def pairwise(score: Callable[[Array, Array], Array], y: Array, c: Array) -> Array:
+    """`score(y, c)` `[...]` of rows y `[..., D]` and contexts c `[..., C]`; leading axes are broadcast."""
+    lead = jnp.broadcast_shapes(y.shape[:-1], c.shape[:-1])
+    y, c = (jnp.broadcast_to(value, (*lead, value.shape[-1])) for value in (y, c))
+    return jnp.vectorize(score, signature="(d),(c)->()")(y, c)
+
+
+def stack(members: Sequence[Any]) -> Any:
+    """One module whose arrays carry a leading axis, from modules of one structure."""
+    parts = [eqx.partition(member, eqx.is_array) for member in members]
+    arrays = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *(arrays for arrays, _ in parts))
+    return eqx.combine(arrays, parts[0][1])
+
+
+def mixture(stacked: Any, size: int) -> Any:
+    """The density of a stack: its only member, or the equal mixture."""
+    if size > 1:
+        return Mixture(stacked, size)
+    arrays, static = eqx.partition(stacked, eqx.is_array)
+    return eqx.combine(jax.tree_util.tree_map(lambda leaf: leaf[0], arrays), static)

@@ -1,0 +1,191 @@
+"""Conditional densities q(z | h): normalising flows that start as the standard normal, which in z is the prior."""
+
+import abc
+import dataclasses
+import functools
+from typing import Any, ClassVar
+
+import equinox as eqx
+import flowjax.bijections as fb
+import jax
+import jax.numpy as jnp
+import paramax
+from flowjax.bijections import AbstractBijection
+from jaxtyping import Array
+
+from vbinfer._names import PRNGKey
+from vbinfer.neural.densities.autoregressive import Autoregressive
+from vbinfer.neural.densities.base import AbstractConditional, AbstractDensity, stack
+from vbinfer.priors.transforms import normal_log_prob
+
+_MIN_SCALE = 1e-3
+
+
+class Flow(AbstractConditional):
+    """A normalising flow: noise = f(y; c), so that q(y | c) = N(f(y; c); 0, I) |det df/dy|."""
+
+    bijection: AbstractBijection
+    dim: int = eqx.field(static=True)
+
+    def log_prob(self, y: Array, c: Array) -> Array:
+        """log q(y | c) of one pair."""
+        noise, log_det = paramax.unwrap(self.bijection).transform_and_log_det(y, c)
+        return jnp.sum(normal_log_prob(noise)) + log_det
+
+    def sample(self, c: Array, key: PRNGKey, n: int) -> Array:
+        """n draws `[n, D]` given one context."""
+        return self.sample_and_log_prob(c, key, n)[0]
+
+    def sample_and_log_prob(self, c: Array, key: PRNGKey, n: int) -> tuple[Array, Array]:
+        """n draws `[n, D]` given one context, and log q of each `[n]`, which the inverse gives along the way."""
+        ready, noise = paramax.unwrap(self.bijection), jax.random.normal(key, (n, self.dim))
+        y, log_det = jax.vmap(lambda one: ready.inverse_and_log_det(one, c))(noise)
+        return y, jnp.sum(normal_log_prob(noise), axis=-1) - log_det
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractFlow(AbstractDensity):
+    """Options of a flow made of alike layers."""
+
+    layers: int
+    width: int
+    depth: int
+
+    @abc.abstractmethod
+    def layer(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
+        """One layer, the identity until trained."""
+
+    def build(self, key: PRNGKey, dim: int, cond_dim: int) -> Flow:
+        """The map from y `[dim]` to standard normal noise, given c `[cond_dim]`; until trained a permutation.
+
+        The order of the coordinates is reversed after the first layer, so that two layers reach every one of them,
+        then alternately shuffled and reversed.
+        """
+        arrays = eqx.filter(_bijection(self, key, dim, cond_dim), eqx.is_array)
+        return Flow(eqx.combine(arrays, _structure(self, dim, cond_dim)), dim)
+
+
+@functools.lru_cache
+def _structure(options: AbstractFlow, dim: int, cond_dim: int) -> Any:
+    """What is no array in a flow. One object for equal options: a new one would compile the training anew."""
+    return eqx.partition(_bijection(options, jax.random.key(0), dim, cond_dim), eqx.is_array)[1]
+
+
+def _bijection(options: AbstractFlow, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
+    k_order, k_layers = jax.random.split(key)
+    flip = jnp.arange(dim)[::-1]
+    shuffled = [jax.random.permutation(k, dim) for k in jax.random.split(k_order, options.layers)]
+    layers = [
+        fb.Chain([options.layer(k, dim, cond_dim), fb.Permute(flip if i % 2 == 0 else order)]).merge_chains()
+        for i, (k, order) in enumerate(zip(jax.random.split(k_layers, options.layers), shuffled, strict=True))
+    ]
+    # stacked after they are made: building them under vmap compiles for seconds
+    return fb.Scan(stack(layers))
+
+
+class SinhArcsinh(AbstractBijection):
+    """y = sinh(t asinh(x) + e): skew e, tail weight t; the identity at zero parameters."""
+
+    shape: ClassVar[tuple[int, ...]] = ()  # type: ignore[misc]  # flowjax declares fields that a class may fix
+    cond_shape: ClassVar[None] = None  # type: ignore[misc]
+    skew: Array
+    tail: Any  # an array behind paramax
+
+    def __init__(self) -> None:
+        self.skew, self.tail = jnp.zeros(()), paramax.Parameterize(_tail, jnp.zeros(()))
+
+    def transform_and_log_det(self, x: Array, condition: Array | None = None) -> tuple[Array, Array]:
+        """y and log dy/dx."""
+        outer = self.tail * jnp.arcsinh(x) + self.skew
+        return jnp.sinh(outer), _log_cosh(outer) - 0.5 * jnp.log1p(x**2) + jnp.log(self.tail)
+
+    def inverse_and_log_det(self, y: Array, condition: Array | None = None) -> tuple[Array, Array]:
+        """x and log dx/dy."""
+        inner = (jnp.arcsinh(y) - self.skew) / self.tail
+        return jnp.sinh(inner), _log_cosh(inner) - 0.5 * jnp.log1p(y**2) - jnp.log(self.tail)
+
+
+def _log_cosh(value: Array) -> Array:
+    """log cosh without overflow."""
+    return jnp.abs(value) + jnp.log1p(jnp.exp(-2.0 * jnp.abs(value))) - jnp.log(2.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class MAF(AbstractFlow):
+    """Masked autoregressive flow: each coordinate scaled, shifted and bent by a network of those before it and of x.
+
+    u_i = sinh(t_i asinh(s_i z_i + m_i) + e_i), with s, m, t, e functions of (z_<i, x); the order is permuted between
+    layers. Plain affine layers (t = 1, e = 0) cannot make the skewed or one-sided conditionals that a posterior at the
+    edge of its prior has in z; the sinh-arcsinh adds skew e and tail weight t at little cost (t stays in [1/e, e]).
+    Sharply bimodal posteriors need `NSF`.
+
+    Args:
+        layers: autoregressive layers.
+        width: hidden units of each network.
+        depth: hidden layers of each network (tanh).
+
+    Papamakarios, Pavlakou & Murray 2017, NeurIPS, doi:10.48550/arXiv.1705.07057; Jones & Pewsey 2009, Biometrika 96,
+    doi:10.1093/biomet/asp053 (sinh-arcsinh).
+    """
+
+    layers: int = 5
+    width: int = 50
+    depth: int = 2
+
+    def layer(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
+        bend = fb.Chain([_affine(), SinhArcsinh()])
+        network = {"nn_width": self.width, "nn_depth": self.depth, "nn_activation": jnp.tanh}
+        return Autoregressive(key, dim, cond_dim, bend, **network)
+
+
+@dataclasses.dataclass(frozen=True)
+class NSF(AbstractFlow):
+    """Neural spline flow: coordinates bent by monotone rational-quadratic splines, then shifted and scaled.
+
+    Outside `[-interval, interval]` a spline is the identity. With coupling layers, the default, half of the coordinates
+    are bent given the other half and x, which samples in one pass; with `autoregressive=True` each is bent given those
+    before it and x: more expressive per layer, but a draw goes through the coordinates one by one.
+
+    Args:
+        layers: layers.
+        width: hidden units of each network.
+        depth: hidden layers of each network (tanh).
+        knots: inner knots of each spline.
+        interval: half-width of the splines' range, in prior standard deviations.
+        autoregressive: masked autoregressive layers instead of coupling layers.
+
+    Durkan, Bekasov, Murray & Papamakarios 2019, NeurIPS, doi:10.48550/arXiv.1906.04032.
+    """
+
+    layers: int = 3
+    width: int = 50
+    depth: int = 2
+    knots: int = 5
+    interval: float = 5.0
+    autoregressive: bool = False
+
+    def layer(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
+        spline = fb.Chain([_affine(), fb.RationalQuadraticSpline(knots=self.knots, interval=self.interval)])
+        network = {"nn_width": self.width, "nn_depth": self.depth, "nn_activation": jnp.tanh}
+        if self.autoregressive:
+            return Autoregressive(key, dim, cond_dim, spline, **network)
+        layer = fb.Coupling(key, transformer=spline, untransformed_dim=dim // 2, dim=dim, cond_dim=cond_dim, **network)
+        last = lambda f: f.conditioner.layers[-1]  # noqa: E731
+        zeros = jnp.zeros_like(last(layer).weight), jnp.zeros_like(last(layer).bias)
+        return eqx.tree_at(lambda f: (last(f).weight, last(f).bias), layer, zeros)
+
+
+def _affine() -> AbstractBijection:
+    """Shift and a scale that stays above `_MIN_SCALE`; 0 and 1 at zero parameters."""
+    raw = jnp.log(jnp.expm1(jnp.asarray(1.0 - _MIN_SCALE)))
+    scale = paramax.Parameterize(_positive, raw)
+    return eqx.tree_at(lambda affine: affine.scale, fb.Affine(), scale)
+
+
+# A named function: a lambda made anew would compile the training anew at every fit.
+def _positive(value: Array) -> Array:
+    return jax.nn.softplus(value) + _MIN_SCALE
+
+
+def _tail(value: Array) -> Array:
+    return jnp.exp(jnp.tanh(value))

@@ -1,0 +1,376 @@
+"""Networks that turn a summary, a time series or a set of trials into the context of a density.
+
+A summary x is flat, `[F]`. Those that read it as a table are told its `shape`, and take it row by row:
+`x = series.reshape(-1)` of a series `[time, channel]`.
+"""
+
+import abc
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vbinfer._names import PRNGKey
+
+_POSITION = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractEmbedding(abc.ABC):
+    """Options of an embedding network; `build` makes an `eqx.Module` from h `[F]` to a context `[out]`."""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            shape = name == "shape"
+            sizes = tuple(np.ravel(value)) if shape else (value,)
+            if not all(map(_is_size, sizes)) or len(sizes) != 1 + shape:
+                wanted = "two whole numbers (rows, columns)" if shape else "a whole number of at least 1"
+                raise ValueError(f"{type(self).__name__}({name}={value!r}) was given; expected {wanted}")
+            object.__setattr__(self, name, tuple(map(int, sizes)) if shape else int(value))
+
+    @abc.abstractmethod
+    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
+        """The network for h `[width]`."""
+
+    @abc.abstractmethod
+    def columns(self, width: int) -> np.ndarray:
+        """`[width]`: features that share a number are standardised together, over time or trials."""
+
+    def to_spec(self) -> dict[str, Any]:
+        """The options, JSON-able."""
+        return {"name": type(self).__name__, **dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class MLP(AbstractEmbedding):
+    """Fully connected layers.
+
+    Args:
+        out: length of the context.
+        width: hidden units.
+        depth: hidden layers (tanh).
+    """
+
+    out: int = 20
+    width: int = 64
+    depth: int = 2
+
+    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
+        return eqx.nn.MLP(width, self.out, self.width, self.depth, activation=jnp.tanh, key=key)
+
+    def columns(self, width: int) -> np.ndarray:
+        return np.arange(width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv(AbstractEmbedding):
+    """1-D convolutions over time, averaged over time, then one hidden layer: what happens, no matter when.
+
+    Each layer halves the series (`stride`) and sees further: with the defaults one unit of the last layer spans 43
+    samples. Blind to slower rhythms and to lags beyond that; raise `layers` or `stride` for them.
+
+    Args:
+        shape: (time, channel) of the series that x holds row by row.
+        out: length of the context.
+        channels: filters of each layer (relu).
+        kernel: samples that a filter spans.
+        stride: samples from one position of a filter to the next.
+        layers: convolutions.
+        width: hidden units after the average.
+    """
+
+    shape: tuple[int, int]
+    out: int = 20
+    channels: int = 32
+    kernel: int = 7
+    stride: int = 2
+    layers: int = 3
+    width: int = 64
+
+    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
+        _check_width(self, width)
+        least = 1
+        for _ in range(self.layers):
+            least = (least - 1) * self.stride + self.kernel
+        if self.shape[0] < least:
+            raise ValueError(
+                f"Conv(layers={self.layers}, kernel={self.kernel}, stride={self.stride}) needs {least} samples; the "
+                f"series has {self.shape[0]}. Give fewer layers, or a smaller kernel or stride"
+            )
+        *keys, k_head = jax.random.split(key, self.layers + 1)
+        sizes = [self.shape[1], *[self.channels] * self.layers]
+        filters = [
+            eqx.nn.Conv1d(*pair, self.kernel, self.stride, key=k)
+            for pair, k in zip(itertools.pairwise(sizes), keys, strict=True)
+        ]
+        head = eqx.nn.MLP(self.channels, self.out, self.width, 1, activation=jnp.tanh, key=k_head)
+        return _ConvNet(tuple(filters), head, self.shape)
+
+    def columns(self, width: int) -> np.ndarray:
+        return _by_column(self, width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recurrent(AbstractEmbedding):
+    """A gated recurrent unit that reads the series in order; the context is made of its last and its mean state.
+
+    h_t = (1 - u_t) n_t + u_t h_{t-1}, with update gate u_t, reset gate r_t and candidate
+    n_t = tanh(W a_t + r_t (U h_{t-1} + b)); a_t are `patch` consecutive samples. Time is one loop, so a long series
+    wants a larger patch.
+
+    Args:
+        shape: (time, channel) of the series that x holds row by row.
+        out: length of the context.
+        patch: samples read at once; the last patch is filled up with 0, the mean.
+        width: units of the state.
+
+    Cho et al. 2014, EMNLP, doi:10.3115/v1/D14-1179.
+    """
+
+    shape: tuple[int, int]
+    out: int = 20
+    patch: int = 5
+    width: int = 64
+
+    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
+        _check_width(self, width)
+        k_cell, k_head = jax.random.split(key)
+        cell = eqx.nn.GRUCell(self.patch * self.shape[1], self.width, key=k_cell)
+        head = eqx.nn.MLP(2 * self.width, self.out, self.width, 1, activation=jnp.tanh, key=k_head)
+        return _RecurrentNet(cell, head, self.shape, self.patch)
+
+    def columns(self, width: int) -> np.ndarray:
+        return _by_column(self, width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformer(AbstractEmbedding):
+    """Self-attention over patches of the series with learned positions, averaged over patches.
+
+    t = P a + position; then per layer t <- t + attention(norm(t)), t <- t + mlp(norm(t)). Every patch sees every other,
+    at a cost of (time / patch)^2; hungry for draws.
+
+    Args:
+        shape: (time, channel) of the series that x holds row by row.
+        out: length of the context.
+        patch: samples in a patch; the last one is filled up with 0, the mean.
+        width: numbers per patch, a multiple of `heads`.
+        heads: attention heads.
+        layers: attention layers.
+
+    Vaswani et al. 2017, NeurIPS, doi:10.48550/arXiv.1706.03762; Xiong et al. 2020, ICML,
+    doi:10.48550/arXiv.2002.04745 (norm before attention).
+    """
+
+    shape: tuple[int, int]
+    out: int = 20
+    patch: int = 10
+    width: int = 32
+    heads: int = 4
+    layers: int = 2
+
+    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
+        _check_width(self, width)
+        if self.width % self.heads:
+            raise ValueError(f"Transformer(width={self.width}, heads={self.heads}): width must be a multiple of heads")
+        k_read, k_position, k_head, *keys = jax.random.split(key, 3 + self.layers)
+        count = -(-self.shape[0] // self.patch)
+        return _TransformerNet(
+            read=eqx.nn.Linear(self.patch * self.shape[1], self.width, key=k_read),
+            position=_POSITION * jax.random.normal(k_position, (count, self.width)),
+            blocks=tuple(_block(self, k) for k in keys),
+            head=eqx.nn.MLP(self.width, self.out, 2 * self.width, 1, activation=jnp.tanh, key=k_head),
+            shape=self.shape,
+            patch=self.patch,
+        )
+
+    def columns(self, width: int) -> np.ndarray:
+        return _by_column(self, width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Invariant(AbstractEmbedding):
+    """A set of exchangeable trials: e(x) = rho(mean_i [h_i, phi(h_i)]). The order of the trials changes nothing.
+
+    Args:
+        shape: (trial, feature) of the table that x holds row by row.
+        out: length of the context.
+        width: hidden units of phi and rho, and length of phi's output.
+        depth: hidden layers of phi and rho (tanh).
+
+    Zaheer et al. 2017, NeurIPS, doi:10.48550/arXiv.1703.06114.
+    """
+
+    shape: tuple[int, int]
+    out: int = 20
+    width: int = 64
+    depth: int = 1
+
+    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
+        _check_width(self, width)
+        k_each, k_head = jax.random.split(key)
+        options = {"width_size": self.width, "depth": self.depth, "activation": jnp.tanh}
+        each = eqx.nn.MLP(self.shape[1], self.width, key=k_each, **options)
+        head = eqx.nn.MLP(self.shape[1] + self.width, self.out, key=k_head, **options)
+        return _InvariantNet(each, head, self.shape)
+
+    def columns(self, width: int) -> np.ndarray:
+        return _by_column(self, width)
+
+
+EMBEDDINGS: dict[str, type[AbstractEmbedding]] = {
+    kind.__name__: kind for kind in (MLP, Conv, Recurrent, Transformer, Invariant)
+}
+
+
+class _ConvNet(eqx.Module):
+    filters: tuple[eqx.nn.Conv1d, ...]
+    head: eqx.nn.MLP
+    shape: tuple[int, int] = eqx.field(static=True)
+
+    def __call__(self, h: Array) -> Array:
+        y = h.reshape(self.shape).T
+        for layer in self.filters:
+            y = jax.nn.relu(layer(y))
+        return self.head(jnp.mean(y, axis=1))
+
+
+class _RecurrentNet(eqx.Module):
+    cell: eqx.nn.GRUCell
+    head: eqx.nn.MLP
+    shape: tuple[int, int] = eqx.field(static=True)
+    patch: int = eqx.field(static=True)
+
+    def __call__(self, h: Array) -> Array:
+        def step(carry: tuple[Array, Array], token: Array) -> tuple[tuple[Array, Array], None]:
+            state = self.cell(token, carry[0])
+            return (state, carry[1] + state), None
+
+        tokens, zero = _patches(h, self.shape, self.patch), jnp.zeros(self.cell.hidden_size, h.dtype)
+        (last, total), _ = jax.lax.scan(step, (zero, zero), tokens)
+        return self.head(jnp.concatenate([last, total / len(tokens)]))
+
+
+class _Block(eqx.Module):
+    norms: tuple[eqx.nn.LayerNorm, eqx.nn.LayerNorm]
+    attention: eqx.nn.MultiheadAttention
+    mlp: eqx.nn.MLP
+
+    def __call__(self, t: Array) -> Array:
+        seen = jax.vmap(self.norms[0])(t)
+        t = t + self.attention(seen, seen, seen)
+        return t + jax.vmap(lambda row: self.mlp(self.norms[1](row)))(t)
+
+
+class _TransformerNet(eqx.Module):
+    read: eqx.nn.Linear
+    position: Array
+    blocks: tuple[_Block, ...]
+    head: eqx.nn.MLP
+    shape: tuple[int, int] = eqx.field(static=True)
+    patch: int = eqx.field(static=True)
+
+    def __call__(self, h: Array) -> Array:
+        t = jax.vmap(self.read)(_patches(h, self.shape, self.patch)) + self.position
+        for block in self.blocks:
+            t = block(t)
+        return self.head(jnp.mean(t, axis=0))
+
+
+class _InvariantNet(eqx.Module):
+    each: eqx.nn.MLP
+    head: eqx.nn.MLP
+    shape: tuple[int, int] = eqx.field(static=True)
+
+    def __call__(self, h: Array) -> Array:
+        trials = h.reshape(self.shape)
+        return self.head(jnp.mean(jnp.concatenate([trials, jax.vmap(self.each)(trials)], axis=1), axis=0))
+
+
+def _block(options: Transformer, key: PRNGKey) -> _Block:
+    k_attention, k_mlp = jax.random.split(key)
+    width = options.width
+    norms = (eqx.nn.LayerNorm(width), eqx.nn.LayerNorm(width))
+    attention = eqx.nn.MultiheadAttention(options.heads, width, key=k_attention)
+    return _Block(norms, attention, eqx.nn.MLP(width, width, 2 * width, 1, activation=jax.nn.relu, key=k_mlp))
+
+
+def _patches(h: Array, shape: tuple[int, int], patch: int) -> Array:
+    """`[ceil(time / patch), patch * channel]`: consecutive samples side by side, the last row filled up with 0."""
+    series = jnp.pad(h.reshape(shape), ((0, -shape[0] % patch), (0, 0)))
+    return series.reshape(-1, patch * shape[1])
+
+
+def _is_size(value: Any) -> bool:
+    """A whole number above 0; NumPy's floats too, which a list in a study file becomes."""
+    number = isinstance(value, (int, np.integer, np.floating)) and not isinstance(value, bool)
+    return bool(number and value > 0 and value % 1 == 0)
+
+
+def _check_width(options: Any, width: int) -> None:
+    rows, columns = options.shape
+    if rows * columns != width:
+        kind = type(options).__name__
+        raise ValueError(
+            f"{kind}(shape=({rows}, {columns})) reads {rows * columns} numbers; the summary has {width}. Give the "
+            "shape of the table that x holds row by row, x = table.reshape(-1)"
+        )
+
+
+def _by_column(options: Any, width: int) -> np.ndarray:
+    _check_width(options, width)
+    return np.tile(np.arange(options.shape[1]), options.shape[0])
+
+
+def embedding_from_spec(spec: dict[str, Any] | None) -> AbstractEmbedding | None:
+    """The embedding that `describe` described; None for none."""
+    if spec is None:
+        return None
+    options = {name: tuple(value) if name == "shape" else value for name, value in spec.items() if name != "name"}
+    return EMBEDDINGS[spec["name"]](**options)
+
+
+def describe(embedding: Any) -> dict[str, Any] | str | None:
+    """The options of an embedding, or what a module of the user's shows of itself, the same in every process."""
+    if isinstance(embedding, AbstractEmbedding):
+        return embedding.to_spec()
+    return None if embedding is None else re.sub(r" at 0x[0-9a-f]+", "", repr(embedding))
+
+
+def check_embedding(embedding: Any) -> None:
+    """Refuse what cannot embed when an estimator is made."""
+    if isinstance(embedding, type) or not (embedding is None or isinstance(embedding, AbstractEmbedding)
+                                           or callable(embedding)):  # fmt: skip
+        given = f"the class {embedding.__name__}" if isinstance(embedding, type) else repr(embedding)
+        raise TypeError(
+            f"embedding={given} was given; expected options such as vb.embeddings.Conv(shape=(time, channel)), an "
+            "eqx.Module of your own from [F] to [out], or None"
+        )
+
+
+def check_saved(embedding: Any) -> None:
+    """Refuse to save a module of the user's."""
+    if embedding is not None and not isinstance(embedding, AbstractEmbedding):
+        raise TypeError(
+            f"the embedding {type(embedding).__name__} is your own, and a file holds no code; save the draws and "
+            "the key and fit again, or use one of vb.embeddings"
+        )
+
+
+def embed(embedding: Any, key: PRNGKey, width: int) -> tuple[Callable[[Array], Array] | None, int]:
+    """The network of options, or the user's own module as it is; and the length of its output."""
+    if embedding is None:
+        return None, width
+    network = embedding.build(key, width) if isinstance(embedding, AbstractEmbedding) else embedding
+    out = eqx.filter_eval_shape(network, jax.ShapeDtypeStruct((width,), jnp.result_type(float)))
+    if getattr(out, "ndim", None) != 1:
+        shape = list(out.shape) if hasattr(out, "shape") else type(out).__name__
+        raise ValueError(f"the embedding made {shape} of a summary [{width}]; expected one vector [out]")
+    return network, out.shape[0]

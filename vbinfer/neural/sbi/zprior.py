@@ -1,0 +1,92 @@
+"""The prior over z as torch sees it."""
+
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vbinfer.neural.sbi.quiet import to_torch
+from vbinfer.priors.prior import Prior
+
+_PROBES = 64
+_TOLERANCE = 1e-2
+
+
+def z_prior(prior: Prior) -> Any:
+    """The density of z as a torch distribution: N(0, I), or the exact density where whitening leaves it non-normal."""
+    import torch
+
+    zeros, ones = torch.zeros(prior.z_dim), torch.ones(prior.z_dim)
+    if _is_normal(prior):
+        return torch.distributions.MultivariateNormal(zeros, torch.diag(ones))
+    return _whitened_prior(prior)
+
+
+def log_density(prior: Prior, flat: Array) -> Array:
+    """log p(z) `[...]` of flat z `[..., D]`."""
+    theta, log_det = prior.constrain(prior.unravel_z(flat))
+    return prior.log_prob(theta) + log_det
+
+
+def _is_normal(prior: Prior) -> bool:
+    flat = jax.random.normal(jax.random.key(0), (_PROBES, prior.z_dim))
+    normal = -0.5 * jnp.sum(flat**2, -1) - 0.5 * prior.z_dim * math.log(2.0 * math.pi)
+    return bool(np.all(np.abs(np.asarray(log_density(prior, flat) - normal)) < _TOLERANCE))
+
+
+def _whitened_prior(prior: Prior) -> Any:
+    import torch
+    from torch.distributions import constraints
+
+    class Density(torch.autograd.Function):
+        """log p(z) by JAX, with JAX's gradient: variational inference of sbi asks for it."""
+
+        @staticmethod
+        def forward(ctx: Any, value: Any) -> Any:
+            flat = jnp.asarray(value.detach().cpu().numpy())
+            log_p, slope = jax.vjp(lambda z: log_density(prior, z), flat)
+            ctx.save_for_backward(to_torch(slope(jnp.ones_like(log_p))[0]))
+            return to_torch(log_p)
+
+        @staticmethod
+        def backward(ctx: Any, *outer: Any) -> Any:
+            return outer[0][..., None] * ctx.saved_tensors[0]
+
+    class ZPrior(torch.distributions.Distribution):
+        """The density that z has under the prior, mean 0 and covariance I."""
+
+        arg_constraints: ClassVar[dict[str, Any]] = {}
+
+        def __init__(self) -> None:
+            super().__init__(torch.Size(()), torch.Size((prior.z_dim,)), validate_args=False)
+
+        @property
+        def support(self) -> Any:
+            return constraints.real_vector
+
+        @property
+        def mean(self) -> Any:
+            return torch.zeros(prior.z_dim)
+
+        @property
+        def variance(self) -> Any:
+            return torch.ones(prior.z_dim)
+
+        def sample(self, sample_shape: Any = ()) -> Any:
+            shape = tuple(sample_shape)
+            seed = int(torch.randint(2**31 - 1, ()).item())
+            theta = prior.sample(key=jax.random.key(seed), n=int(np.prod(shape, dtype=int)))
+            return to_torch(prior.ravel_z(prior.unconstrain(theta))).reshape(*shape, prior.z_dim)
+
+        def log_prob(self, value: Any) -> Any:
+            return Density.apply(value)
+
+        def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+            if tuple(batch_shape) != ():
+                raise NotImplementedError("the prior over z has no batch; use sample((n,))")
+            return self
+
+    return ZPrior()

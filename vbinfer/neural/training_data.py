@@ -1,0 +1,90 @@
+"""Pairs of parameters and summaries to train on, checked against the prior that they came from."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vbinfer._names import PRNGKey
+from vbinfer.draws.draws import Draws
+from vbinfer.priors.prior import Prior
+
+_FEWEST = 20
+_TRUNCATED = 0.1
+"""Nats by which log_q - log prior may vary within a round of a truncated prior: rounding."""
+
+
+def training_pairs(draws: Draws, prior: Prior) -> tuple[Array, np.ndarray]:
+    """`(z [n, D], x [n, F])` of the valid draws, checked against the prior.
+
+    Raises:
+        ValueError: fewer valid draws than 20 or than parameters, draws of other parameters than the prior's, or a draw
+            outside its support.
+    """
+    theta, x = draws.usable()
+    if set(theta) != set(prior.shapes):
+        raise ValueError(
+            f"the draws have {sorted(theta)}, the prior has {sorted(prior.shapes)}; fit with the prior they came from"
+        )
+    if len(x) < max(_FEWEST, prior.z_dim + 1):
+        raise ValueError(
+            f"{len(x)} of {len(draws)} draws are valid; at least {max(_FEWEST, prior.z_dim + 1)} are needed to fit "
+            f"{prior.z_dim} parameters, and 1,000 to learn much. draws.failures(prior) says where they fail"
+        )
+    for name, shape in prior.shapes.items():
+        if theta[name].shape[1:] != shape:
+            wanted = ", ".join(map(str, ("n", *shape)))
+            raise ValueError(
+                f"the draws of {name!r} are {list(theta[name].shape)}, the prior's [{wanted}]; "
+                "give theta one row per draw in the shape of the prior"
+            )
+    values = {name: jnp.asarray(value) for name, value in theta.items()}
+    outside = int(np.sum(~np.isfinite(np.asarray(prior.log_prob(values)))))
+    if outside:
+        raise ValueError(
+            f"{outside} of {len(x)} draws lie outside the prior's support; fit with the prior they came from"
+        )
+    return prior.ravel_z(prior.unconstrain(values)), x
+
+
+def check_proposal(draws: Draws, prior: Prior) -> None:
+    """Refuse draws of a proposal that is no truncated prior: their network learns the proposal's posterior."""
+    if draws.log_q is None:
+        return
+    theta = {name: jnp.asarray(value) for name, value in draws.theta.items()}
+    excess = np.asarray(draws.log_q) - np.asarray(prior.log_prob(theta))
+    for number in np.unique(draws.round):
+        known = excess[(draws.round == number) & draws.valid & np.isfinite(excess)]
+        if len(known) and np.ptp(known) > _TRUNCATED:
+            raise ValueError(
+                f"the draws of round {number} come from a proposal that is no truncated prior: log_q - log prior "
+                f"varies by {np.ptp(known):.2g} nats. A posterior network would learn that of the proposal; use an NLE "
+                "method, which any proposal may feed"
+            )
+
+
+def split_rows(n: int, fraction: float, key: PRNGKey) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to train on and to hold out."""
+    order = np.asarray(jax.random.permutation(key, n))
+    held = min(max(2, round(fraction * n)), n - 2)
+    return order[held:], order[:held]
+
+
+@contextlib.contextmanager
+def reporter(shown: bool, epochs: int, label: str) -> Iterator[Callable[[int, float, float], None] | None]:
+    """A function that shows each epoch on stderr, or None when nothing is to be shown."""
+    if not shown:
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=epochs, desc=f"training {label}", unit="epoch") as bar:
+
+        def report(epoch: int, train: float, val: float) -> None:
+            bar.set_postfix_str(f"held-out loss {val:.3f}", refresh=False)
+            bar.update(epoch - bar.n)
+
+        yield report

@@ -1,0 +1,239 @@
+"""The prior truncated to where a posterior is: the proposal of sequential rounds that needs no correction."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from scipy.special import ndtr, ndtri
+
+from vbinfer import _check
+from vbinfer._names import PRNGKey, Theta
+from vbinfer.priors.prior import Prior
+
+_CANDIDATES = 8192
+_MARGIN = 0.1
+_OVERSAMPLE = 32
+_LEAST_ACCEPTANCE = 0.005
+_SAME = 0.05
+"""Log density by which a prior may differ from the standard normal in z: rounding."""
+_PATIENCE = 20
+"""Blocks looked at, as a multiple of those expected, before sampling gives up."""
+
+
+class Truncated:
+    """The prior restricted to the region that holds all but epsilon of a posterior: p(theta) 1[theta in R] / mass.
+
+    R = {theta: log q(theta | x_o) - log p(theta) >= c, and z(theta) in the box}
+
+    c is the epsilon-quantile of log q - log p over draws of q: among regions with as much of q, this one holds the
+    least of the prior (Neyman & Pearson), and it does not depend on how a parameter is written; under a uniform prior
+    it is the highest-density region. The box holds these draws along their principal axes in z, a tenth wider on each
+    side; it cuts off corners far from every draw, and lets R be sampled where a plain draw of the prior hardly ever
+    falls in.
+
+    Draws are exact where 1 in 200 or more is accepted: z is standard normal in the box (so is the prior in z, along any
+    axes), and is kept if it lies in R. Below that, as from 10 to 15 parameters on, each draw is one of 32 of q, taken
+    with weight p / q inside R, 0 outside (`method="resampling"`), which is exact only in the limit of many; so it is
+    under priors that are not standard normal in z (simplices, correlation matrices).
+    Every draw lies in R either way. A posterior network may be trained on such draws together with earlier ones by its
+    plain loss: within R all of them are proportional to the prior. For observations whose posterior leaves R they say
+    little.
+
+    Args:
+        prior: the prior of the study.
+        amortized: a fitted posterior with `.sample(x_o, n=, key=)` and `.log_prob(theta, x)`: from `vb.NPE`, or
+            `vb.SbiEstimator` with NPE, NPE_A, FMPE, NPSE.
+        x_o: observed summary `[F]`.
+        key: decides the draws by which c, the box and the mass are estimated.
+        epsilon: share of the posterior left out at most by the threshold.
+        num_samples: draws of the posterior.
+        round: number that draws from this proposal carry.
+
+    Attributes:
+        threshold: c.
+        method: `"rejection"` or `"resampling"`.
+        acceptance: share of candidates kept.
+        mass: share of the prior that lies in R.
+
+    Raises:
+        ValueError: epsilon that is no share, a prior over other parameters than the posterior's.
+        TypeError: a fitted likelihood or ratio.
+
+    Deistler, Goncalves & Macke 2022, NeurIPS, doi:10.48550/arXiv.2210.04815.
+
+    Example:
+        region = vb.Truncated(prior, amortized, x_o, key=jax.random.key(3))
+        more = vb.sample_prior_predictive(prior, simulator, n=1_000, key=jax.random.key(4), proposal=region)
+        amortized, info = vb.NPE().fit(draws + more, prior, key=jax.random.key(5))
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        amortized: Any,
+        x_o: Any,
+        *,
+        key: PRNGKey,
+        epsilon: float = 1e-4,
+        num_samples: int = 10_000,
+        round: int = 1,
+    ) -> None:
+        _check_proposal(prior, amortized, epsilon)
+        key, num_samples = _check.key(key), _check.count(num_samples, "num_samples", "10_000")
+        self.prior, self.round, self.epsilon = prior, round, epsilon
+        k_draw, k_mass = jax.random.split(key)
+        posterior = amortized.sample(x_o, n=num_samples, key=k_draw)
+        self.x_o = np.asarray(posterior.x_o)
+        self._amortized = amortized
+        theta = {name: jnp.asarray(value[0]) for name, value in posterior.theta.items()}
+        excess = np.asarray(posterior.log_prob[0], float) - np.asarray(prior.log_prob(theta), float)
+        usable = np.isfinite(excess)
+        if usable.sum() < 0.5 * num_samples:
+            raise ValueError(
+                f"log q is finite at {usable.sum()} of {num_samples} draws of the posterior; train it again with a "
+                "lower learning_rate"
+            )
+        self.threshold = float(np.quantile(excess[usable], epsilon))
+        self._box = _Box.around(np.asarray(prior.ravel_z(prior.unconstrain(theta)))[usable])
+        self.method, self.acceptance, self.mass = self._measure(k_mass)
+
+    def sample(self, *, key: PRNGKey, n: int) -> Theta:
+        """Draws of the truncated prior: leaves `[n, ...]`.
+
+        Raises:
+            RuntimeError: far fewer candidates are accepted than when the region was measured.
+        """
+        key, n = _check.key(key), _check.count(n, "n")
+        blocks: list[dict[str, np.ndarray]] = []
+        found, expected = 0, n / max(self.acceptance * _CANDIDATES, 1e-9)
+        for i in range(_PATIENCE * (1 + int(expected))):
+            theta, kept = self._block(jax.random.fold_in(key, i))
+            blocks.append({name: np.asarray(value)[kept] for name, value in theta.items()})
+            found += int(kept.sum())
+            if found >= n:
+                return {name: jnp.asarray(np.concatenate([b[name] for b in blocks])[:n]) for name in blocks[0]}
+        raise RuntimeError(
+            f"{found} of {n} draws were found in {len(blocks) * _CANDIDATES} candidates, though {self.acceptance:.2g} "
+            f"of them should be accepted; raise epsilon from {self.epsilon:g}, or num_samples"
+        )
+
+    def log_prob(self, theta: Mapping[str, Any]) -> Array:
+        """Log density `[...]`: log p(theta) - log(mass) inside the region, -inf outside."""
+        values = {name: jnp.asarray(value) for name, value in theta.items()}
+        inside = jnp.asarray(self.contains(values))
+        return jnp.where(inside, self.prior.log_prob(values) - np.log(self.mass), -jnp.inf)
+
+    def contains(self, theta: Mapping[str, Any]) -> np.ndarray:
+        """`[...]`: whether theta lies in the region."""
+        values = {name: jnp.asarray(value) for name, value in theta.items()}
+        z = np.asarray(self.prior.ravel_z(self.prior.unconstrain(values)))
+        return self._box.contains(z) & (self._excess(values) >= self.threshold)
+
+    def _excess(self, theta: Theta) -> np.ndarray:
+        log_q = np.asarray(self._amortized.log_prob(theta, self.x_o))
+        value = log_q - np.asarray(self.prior.log_prob(theta))
+        return np.where(np.isfinite(value), value, -np.inf)
+
+    def _block(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
+        """Candidates, and which of them are draws."""
+        if self.method == "resampling":
+            return self._resampled(key)
+        z = jnp.asarray(self._box.sample(key, _CANDIDATES), jnp.result_type(float))
+        theta = self.prior.constrain(self.prior.unravel_z(z))[0]
+        return theta, self.contains(theta)
+
+    def _resampled(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
+        k_draw, k_pick = jax.random.split(key)
+        with warnings.catch_warnings():  # of an unusual x_o the first draws have told
+            warnings.filterwarnings("ignore", message="x_o lies outside")
+            posterior = self._amortized.sample(self.x_o, n=_CANDIDATES, key=k_draw)
+        theta = {name: jnp.asarray(value[0]) for name, value in posterior.theta.items()}
+        log_weight = jnp.where(jnp.asarray(self.contains(theta)), -jnp.asarray(self._excess(theta)), -jnp.inf)
+        score = log_weight + jax.random.gumbel(k_pick, log_weight.shape, log_weight.dtype)
+        groups = np.asarray(score).reshape(-1, _OVERSAMPLE)
+        chosen = groups.argmax(axis=1) + _OVERSAMPLE * np.arange(len(groups))
+        kept = np.zeros(_CANDIDATES, bool)
+        kept[chosen[np.isfinite(groups.max(axis=1))]] = True
+        return theta, kept
+
+    def _measure(self, key: PRNGKey) -> tuple[str, float, float]:
+        """How to draw, the acceptance, and the prior mass of the region."""
+        k_normal, k_box, key = jax.random.split(key, 3)
+        self.method = "rejection"
+        if _normal_in_z(self.prior, k_normal):
+            accepted = float(self._block(k_box)[1].mean())
+            if accepted >= _LEAST_ACCEPTANCE:
+                return "rejection", accepted, accepted * self._box.mass
+        posterior = self._amortized.sample(self.x_o, n=_CANDIDATES, key=key)
+        theta = {name: jnp.asarray(value[0]) for name, value in posterior.theta.items()}
+        weight = np.where(self.contains(theta), np.exp(-np.maximum(self._excess(theta), self.threshold)), 0.0)
+        return "resampling", 1.0 / _OVERSAMPLE, float(weight.mean())
+
+
+class _Box(NamedTuple):
+    """A box along `axes` (columns) in z, and the probability of the standard normal in it."""
+
+    axes: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def around(cls, z: np.ndarray) -> "_Box":
+        axes = np.linalg.svd(np.cov(z.astype(np.float64).T).reshape(z.shape[1], -1))[0]
+        along = z @ axes
+        margin = _MARGIN * np.ptp(along, axis=0)
+        return cls(axes, along.min(axis=0) - margin, along.max(axis=0) + margin)
+
+    @property
+    def mass(self) -> float:
+        return float(np.prod(ndtr(self._lower[1]) - ndtr(self._lower[0])))
+
+    def contains(self, z: np.ndarray) -> np.ndarray:
+        along = z @ self.axes
+        return np.asarray(np.all((along >= self.low) & (along <= self.high), axis=-1))
+
+    def sample(self, key: PRNGKey, n: int) -> np.ndarray:
+        """The standard normal in the box, by its quantiles: z `[n, D]`."""
+        (first, last), sign = self._lower, self._sign
+        u = np.asarray(jax.random.uniform(key, (n, len(self.low))), np.float64)
+        along = sign * ndtri(ndtr(first) + u * (ndtr(last) - ndtr(first)))
+        return np.clip(along, self.low, self.high) @ self.axes.T
+
+    @property
+    def _sign(self) -> np.ndarray:
+        """-1 where a side lies in the upper tail, whose probabilities round to 1."""
+        return np.where(self.low > 0.0, -1.0, 1.0)
+
+    @property
+    def _lower(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ends of each side, mirrored into the lower tail where they lie in the upper one."""
+        up = self.low > 0.0
+        return np.where(up, -self.high, self.low), np.where(up, -self.low, self.high)
+
+
+def _check_proposal(prior: Prior, amortized: Any, epsilon: float) -> None:
+    if not (callable(getattr(amortized, "log_prob", None)) and callable(getattr(amortized, "sample", None))):
+        raise TypeError(
+            f"Truncated was given a {type(amortized).__name__}; expected a posterior with .sample and .log_prob, as "
+            "vb.NPE().fit returns. A learned likelihood proposes by its own posterior, in vb.fit_rounds"
+        )
+    if not 0.0 < epsilon < 0.5:
+        raise ValueError(f"epsilon={epsilon!r} was given; expected a small share of the posterior, such as 1e-4")
+    if amortized.prior.shapes != prior.shapes:
+        raise ValueError(
+            f"the posterior was fitted with a prior over {amortized.prior.shapes}, this prior has {prior.shapes}; "
+            "give the prior of the study"
+        )
+
+
+def _normal_in_z(prior: Prior, key: PRNGKey) -> bool:
+    """Whether z is standard normal under this prior; whitened leaves are not."""
+    z = prior.unconstrain(prior.sample(key=key, n=256))
+    theta, log_det = prior.constrain(z)
+    flat = np.asarray(prior.ravel_z(z), np.float64)
+    normal = -0.5 * np.sum(flat**2 + np.log(2.0 * np.pi), axis=1)
+    return bool(np.quantile(np.abs(np.asarray(prior.log_prob(theta) + log_det) - normal), 0.9) < _SAME)
