@@ -214,7 +214,7 @@ import jax, jax.numpy as jnp, numpy as np
 if sys.argv[2] == "late":
     jax.jit(lambda x: x + 1)(1.0)
 from vbinfer.execute.compile_cache import enable_compile_cache, machine
-import vbinfer.execute.compile_cache as compiled
+import vbinfer.execute.compile_cache as compile_cache
 compile_cache._SLOW = 0.0
 print(enable_compile_cache(sys.argv[1]) if sys.argv[1] else None)
 hits = []
