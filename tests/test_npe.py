@@ -15,6 +15,7 @@ import scipy.stats as st
 
 from vbinfer.draws.draws import Draws
 from vbinfer.io import npz
+from vbinfer.neural import estimator as fitting
 from vbinfer.neural.densities.flows import MAF, NSF
 from vbinfer.neural.densities.mixture import MDN
 from vbinfer.neural.npe import NPE, AmortizedPosterior
