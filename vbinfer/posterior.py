@@ -118,8 +118,8 @@ class Posterior:
         blank = [None] * len(self.names)
         shrinkage, rhat, ess = blank, blank, blank
         if self.prior is not None:
-            kept = sd**2 / _flat(self.prior.variance(), self)
-            shrinkage = [float(1.0 - share) if np.isfinite(share) else None for share in kept]  # None: no variance
+            learned = variance_shrinkage(_flat(self.prior.variance(), self), sd**2)
+            shrinkage = [float(share) if np.isfinite(share) else None for share in learned]
         if self.num_chains > 1:
             rhat = _flat(_arviz.rhat(self.theta), self).tolist()
             ess = np.minimum(*(_flat(_arviz.ess(self.theta, kind), self) for kind in ("bulk", "tail"))).tolist()
@@ -229,6 +229,24 @@ class SummaryTable:
             cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
             lines.append("  ".join([first.ljust(widths[0]), *cells]))
         return "\n".join(lines)
+
+
+def variance_shrinkage(prior: Any, posterior: Any) -> np.ndarray:
+    """Shrinkage of variances, `1 - var_posterior / var_prior`.
+
+    The one definition in the package; `vb.shrinkage` and the reports call it. 0 is the prior, 1 a point, below 0 the
+    posterior is wider than the prior. NaN where the prior has no finite variance, or no width.
+
+    Args:
+        prior: prior variances `[...]`.
+        posterior: posterior variances, of a shape that broadcasts against them.
+
+    >>> variance_shrinkage([4.0, np.inf], [1.0, 1.0]).tolist()
+    [0.75, nan]
+    """
+    before, after = np.asarray(prior, float), np.asarray(posterior, float)
+    known = np.isfinite(before) & (before > 0.0)
+    return np.where(known, 1.0 - after / np.where(known, before, 1.0), np.nan)
 
 
 def hdi(flat: np.ndarray, prob: float) -> np.ndarray:
