@@ -18,13 +18,16 @@ X64_TESTS := $(wildcard $(addsuffix *.py,$(addprefix tests/test_,connectome coup
   integrators models monitors noise prior simulate sparse stimuli)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-browser test-parity test-x64 notebooks bench bench-peers fmt lint type audit clean
+.PHONY: help setup demo test test-slow test-faults test-browser test-parity test-x64 test-types documents notebooks \
+  durations mutants bench bench-peers fmt lint type audit clean
 
 help:
 	@echo "make demo         a posterior from a real fMRI recording, with a report"
 	@echo "make test         the test suite; test-slow: the long ones, test-x64: in float64, test-browser: in Chromium,"
 	@echo "                  test-faults: processes are killed half-way, test-parity: against The Virtual Brain"
-	@echo "make notebooks    execute the notebooks in a fast setting"
+	@echo "make documents    what docstrings and documents show runs; notebooks: the notebooks, in a fast setting"
+	@echo "make durations    tests that took over 5 CPU-seconds in the last run and are not marked slow"
+	@echo "make mutants      would the tests notice? 120 small faults in the core files, one at a time"
 	@echo "make fmt lint type    format; check format and style; check types"
 	@echo "make audit        known vulnerabilities of the packages that are installed"
 	@echo "make bench        the benchmarks (bench-peers: against other packages)"
@@ -72,6 +75,20 @@ test-parity: $(READY)
 
 test-x64: $(READY)
 	VBINFER_X64=1 $(BIN)/python -m pytest -q $(PARALLEL) $(X64_TESTS) $(ARGS)
+
+# every module's shapes are checked, not only those where shapes are the subject
+test-types: $(READY)
+	VBINFER_TYPES=all $(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
+
+documents: $(READY)
+	$(BIN)/python -m pytest -q $(PARALLEL) --doctest-modules -m documents tests/test_documents.py $(ARGS)
+	$(BIN)/python -m pytest -q $(PARALLEL) --doctest-modules vbinfer $(ARGS)
+
+durations: $(READY)
+	@$(BIN)/python .ci/durations.py $(ARGS)
+
+mutants: $(READY)
+	$(BIN)/python .ci/mutants.py $(ARGS)
 
 notebooks: $(READY)
 	$(BIN)/python -m pytest -q -m "slow or not slow" tests/test_notebooks.py $(ARGS)

@@ -13,6 +13,7 @@ import vbinfer as vb
 from vbinfer.cli.config import load_study
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.documents
 
 
 def block(document: str, marker: str, language: str = "python", index: int = 0) -> str:
