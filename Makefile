@@ -81,8 +81,7 @@ test-types: $(READY)
 	VBINFER_TYPES=all $(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
 
 documents: $(READY)
-	$(BIN)/python -m pytest -q $(PARALLEL) --doctest-modules -m documents tests/test_documents.py $(ARGS)
-	$(BIN)/python -m pytest -q $(PARALLEL) --doctest-modules vbinfer $(ARGS)
+	$(BIN)/python -m pytest -q $(PARALLEL) --doctest-modules -m documents tests/test_documents.py vbinfer $(ARGS)
 
 durations: $(READY)
 	@$(BIN)/python .ci/durations.py $(ARGS)

@@ -68,6 +68,14 @@ def keep_programs() -> None:
 keep_programs()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Examples in docstrings are documents: `make documents` runs them."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("documents")
+
+
 @pytest.fixture(scope="session")
 def x64() -> bool:
     """Whether this run computes in float64 (`make test-x64`)."""
