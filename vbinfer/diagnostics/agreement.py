@@ -12,8 +12,9 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.asking import worth
 from vbinfer.diagnostics.contraction import in_z, like_prior
-from vbinfer.diagnostics.lights import CLEAR, LEVEL, AbstractResult, Light, listed, worst
 from vbinfer.diagnostics.mmd import mmd
+from vbinfer.diagnostics.result import AbstractResult, Status, listed, worst
+from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
 from vbinfer.diagnostics.twosample import c2st
 from vbinfer.execute.batches import key_words
 from vbinfer.posterior import Posterior
@@ -41,7 +42,7 @@ class Pair(NamedTuple):
     """(mean of the first - mean of the second) / sd `[D]`, sd the root mean square of both."""
     sd_ratio: np.ndarray
     """sd of the first / sd of the second `[D]`."""
-    light: Light
+    light: Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Agreement(AbstractResult):
         num_draws: draws of each method that were compared.
     """
 
-    verdict: Light
+    verdict: Status
     findings: tuple[str, ...]
     names: tuple[str, ...]
     methods: tuple[str, ...]
@@ -152,10 +153,10 @@ def _pair(
     told = c2st(first, second)
     p = mmd((first - mean_a) / sd, (second - mean_a) / sd, key=key, num_permutations=_RELABELLED).p_value
     far, wide = np.abs(difference).max(), np.maximum(ratio, 1.0 / ratio).max()
-    light: Light = "pass"
-    if p < LEVEL and (told > C2ST_WARN or far > MEAN_WARN or wide > SD_WARN):
+    light: Status = "pass"
+    if p < P_WARN and (told > C2ST_WARN or far > MEAN_WARN or wide > SD_WARN):
         light = "warn"
-    if p < CLEAR and (told > C2ST_FAIL or far > MEAN_FAIL or wide > SD_FAIL):
+    if p < P_FAIL and (told > C2ST_FAIL or far > MEAN_FAIL or wide > SD_FAIL):
         light = "fail"
     return Pair(a, b, told, p, difference, ratio, light)
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.diagnostics.lights import AbstractResult, Light, listed
 from vbinfer.diagnostics.loo import Loo
+from vbinfer.diagnostics.result import AbstractResult, Status, listed
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_words
 from vbinfer.neural.standardise import Standardise
@@ -38,7 +38,7 @@ class Comparison(AbstractResult):
             temperature that calibrated it.
     """
 
-    verdict: Light
+    verdict: Status
     findings: tuple[str, ...]
     by: str
     names: tuple[str, ...]
@@ -216,7 +216,12 @@ def _classify(
 
 
 def _ranked(
-    score: dict[str, float], log_prior: dict[str, float], by: str, light: Light, said: list[str], held: dict[str, float]
+    score: dict[str, float],
+    log_prior: dict[str, float],
+    by: str,
+    light: Status,
+    said: list[str],
+    held: dict[str, float],
 ) -> Comparison:
     joint = {name: score[name] + log_prior[name] for name in score}
     names = sorted(joint, key=lambda name: -joint[name])

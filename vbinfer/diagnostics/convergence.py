@@ -8,8 +8,8 @@ import numpy as np
 
 from vbinfer.diagnostics.contraction import ByLeaf
 from vbinfer.diagnostics.divergences import Located, locate
-from vbinfer.diagnostics.lights import ORDER, AbstractResult, Light
 from vbinfer.diagnostics.mcmc import ess, mcse, rhat
+from vbinfer.diagnostics.result import STATUSES, AbstractResult, Status
 from vbinfer.posterior import Posterior
 
 RHAT_WARN, RHAT_FAIL = 1.01, 1.05
@@ -22,7 +22,7 @@ _FEWEST = 4
 
 
 class _Said(NamedTuple):
-    light: Light
+    light: Status
     sentence: str
 
 
@@ -46,7 +46,7 @@ class Convergence(AbstractResult):
         unchecked: what could not be looked at.
     """
 
-    verdict: Light
+    verdict: Status
     findings: tuple[str, ...]
     rhat: ByLeaf
     ess_bulk: ByLeaf
@@ -136,8 +136,8 @@ def convergence(posterior: Posterior) -> Convergence:
     elif unchecked:
         said.append(_Said("pass", f"{', '.join(unchecked)} could not be checked: {_why(posterior)}"))
     said = [one for one in said if one is not None]
-    verdict = max((one.light for one in said), key=ORDER.index)
-    sentences = tuple(one.sentence for one in sorted(said, key=lambda one: -ORDER.index(one.light)))
+    verdict = max((one.light for one in said), key=STATUSES.index)
+    sentences = tuple(one.sentence for one in sorted(said, key=lambda one: -STATUSES.index(one.light)))
     return Convergence(verdict, sentences, r, bulk, tail, error, **known, located=located, unchecked=tuple(unchecked))
 
 
@@ -221,7 +221,7 @@ def _about_ess(posterior: Posterior, bulk: ByLeaf, tail: ByLeaf, moving: dict[st
     value, name, kind = min(pairs)
     wanted = max(ESS_WARN, ESS_PER_CHAIN * posterior.num_chains)
     total = posterior.num_chains * posterior.num_samples
-    light: Light = "fail" if value < ESS_FAIL else "warn" if value < wanted else "pass"
+    light: Status = "fail" if value < ESS_FAIL else "warn" if value < wanted else "pass"
     if light == "pass":
         return _Said("pass", f"the {total} draws are worth at least {value:.0f} independent ones ({name}, {kind})")
     return _Said(
@@ -248,7 +248,7 @@ def _about_energy(value: np.ndarray) -> _Said:
     least = float(np.min(np.where(np.isnan(value), -np.inf, value)))
     if np.isneginf(least):
         return _Said("fail", "the energy of a chain never changes: it does not move")
-    light: Light = "fail" if least < EBFMI_FAIL else "warn" if least < EBFMI_WARN else "pass"
+    light: Status = "fail" if least < EBFMI_FAIL else "warn" if least < EBFMI_WARN else "pass"
     if light == "pass":
         return _Said("pass", f"chains move freely between energies: E-BFMI is at least {least:.2f}")
     return _Said(
@@ -325,7 +325,7 @@ def _why(posterior: Posterior) -> str:
     return f"one chain has none to agree with, and {missing}" if posterior.num_chains == 1 else missing
 
 
-def _light(value: float, warn: float, fail: float) -> Light:
+def _light(value: float, warn: float, fail: float) -> Status:
     return "pass" if value <= warn else "warn" if value <= fail else "fail"
 
 

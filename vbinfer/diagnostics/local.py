@@ -11,8 +11,9 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.asking import ask, chunk_size
 from vbinfer.diagnostics.contraction import in_z
-from vbinfer.diagnostics.lights import LEVEL, AbstractResult, Light, light_of, listed, worst
+from vbinfer.diagnostics.result import AbstractResult, Status, listed, status_of, worst
 from vbinfer.diagnostics.swaps import fit_labellings
+from vbinfer.diagnostics.thresholds import P_WARN
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_words
 from vbinfer.neural.standardise import Standardise
@@ -42,7 +43,7 @@ class LC2ST(AbstractResult):
         names: names of the D parameters.
     """
 
-    verdict: Light
+    verdict: Status
     findings: tuple[str, ...]
     p_value: float
     p_classifier: float
@@ -131,7 +132,7 @@ def lc2st(
     tilt = _correlations(here, fitted.at[:, 0])
     outside = [name for name, flag in zip(draws.names, fit.outside(observed).tolist(), strict=True) if flag]
     p_value = max(p_classifier, p_local)
-    light = worst([light_of(p_value), "warn" if outside else "pass"])
+    light = worst([status_of(p_value), "warn" if outside else "pass"])
     found = LC2ST(light, (), p_value, p_classifier, p_local, float(statistics[0]), statistics[1:],
                   float(fitted.gain[0]), 0.5 + 0.5 * fitted.at[:, 0], tilt, names)  # fmt: skip
     return dataclasses.replace(found, findings=_findings(found, outside, len(x), failed))
@@ -139,7 +140,7 @@ def lc2st(
 
 def _findings(found: LC2ST, outside: list[str], n: int, failed: int) -> tuple[str, ...]:
     said = []
-    if found.p_value < LEVEL:
+    if found.p_value < P_WARN:
         said.append(
             f"At this observation the posterior is wrong: a classifier tells its draws from the truth (p = "
             f"{found.p_value:.2g}, {n} simulations). Train on more simulations, or near the observation in rounds."
@@ -154,7 +155,7 @@ def _findings(found: LC2ST, outside: list[str], n: int, failed: int) -> tuple[st
             f"At this observation a classifier cannot tell the posterior's draws from the truth (p = "
             f"{found.p_value:.2g}, {n} simulations); it sees overall mismatch only."
         )
-        if found.p_classifier < LEVEL:
+        if found.p_classifier < P_WARN:
             said.append("It finds mistakes for other observations, not around this one.")
     if outside:
         said.append(f"The observation lies outside the simulations in {listed(outside)}: nothing was tested near it.")

@@ -11,7 +11,7 @@ import numpy as np
 from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.approximate.importance import pareto_smoothed
-from vbinfer.diagnostics.lights import AbstractResult, Light
+from vbinfer.diagnostics.result import AbstractResult, Status
 from vbinfer.execute.batches import in_lanes
 from vbinfer.posterior import Posterior
 
@@ -36,7 +36,7 @@ class Loo(AbstractResult):
         pit: P(y_rep,i <= y_i | y_-i) `[n_obs]`, uniform for a calibrated model; None without `replicate`.
     """
 
-    verdict: Light
+    verdict: Status
     findings: tuple[str, ...]
     elpd: float
     se: float
@@ -113,7 +113,7 @@ def loo(
         pit = np.sum(np.exp(log_weights) * (np.asarray(posterior.x_o).reshape(n, 1) >= y.T), axis=1)
     threshold = min(1.0 - 1.0 / np.log10(total), _LARGEST_K)
     high = int(np.sum(pareto_k > threshold))
-    light: Light = "fail" if high > 0.1 * n or pareto_k.max() > 1.0 else "warn" if high else "pass"
+    light: Status = "fail" if high > 0.1 * n or pareto_k.max() > 1.0 else "warn" if high else "pass"
     elpd, se = float(pointwise.sum()), float(np.sqrt(n * np.var(pointwise, ddof=1))) if n > 1 else float("inf")
     p_loo = float(in_sample.sum() - elpd)
     said = (_sentence(elpd, se, n, p_loo), *_about_k(pareto_k, threshold))

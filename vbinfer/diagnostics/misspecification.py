@@ -10,8 +10,9 @@ import numpy as np
 from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer._param import did_you_mean
-from vbinfer.diagnostics.lights import LEVEL, AbstractResult, Light, light_of, listed, worst
 from vbinfer.diagnostics.mmd import MMD, mmd
+from vbinfer.diagnostics.result import AbstractResult, Status, listed, status_of, worst
+from vbinfer.diagnostics.thresholds import P_WARN
 from vbinfer.diagnostics.typical import Typical, min_p, two_sided
 from vbinfer.draws.draws import Draws
 
@@ -43,7 +44,7 @@ class Misspecification(AbstractResult):
         mmd: the kernel test of a batch, else None.
     """
 
-    verdict: Light
+    verdict: Status
     findings: tuple[str, ...]
     p_value: float
     p_tests: dict[str, float]
@@ -123,8 +124,8 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     above = np.sum(held_scores[:, 0] >= typical.surprise(rows)[:, :, None], axis=-1)
     p_adjusted = np.minimum((above + 1) / (len(held) + 1) * len(rows), 1.0)
     alone = p_value if one else min(1.0, 2.0 * _bonferroni(p_each))
-    low = p_adjusted.min(axis=0) < LEVEL
-    off = tuple(name for name, flag in zip(labels, low.tolist(), strict=True) if flag and alone < LEVEL)
+    low = p_adjusted.min(axis=0) < P_WARN
+    off = tuple(name for name, flag in zip(labels, low.tolist(), strict=True) if flag and alone < P_WARN)
     leverage = typical.residuals(rows)
     arrays = [value[0] if one else value for value in (percentile, p_features, p_adjusted, leverage)]
     found = Misspecification(
@@ -145,16 +146,16 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     return dataclasses.replace(found, verdict=_light(found, alone), findings=_findings(found, alone, rows))
 
 
-def _light(found: Misspecification, alone: float) -> Light:
+def _light(found: Misspecification, alone: float) -> Status:
     failed = found.num_failed / (found.num_failed + found.num_valid)
-    doubtful: Light = "warn" if found.p_value < LEVEL or failed > _MANY_FAILED else "pass"
-    return worst([light_of(alone), doubtful])
+    doubtful: Status = "warn" if found.p_value < P_WARN or failed > _MANY_FAILED else "pass"
+    return worst([status_of(alone), doubtful])
 
 
 def _findings(found: Misspecification, alone: float, rows: np.ndarray) -> tuple[str, ...]:
     said, total = [], found.num_valid + found.num_failed
     what = "The observation" if len(rows) == 1 else f"Each of the {len(rows)} observations"
-    if alone >= LEVEL:
+    if alone >= P_WARN:
         said.append(
             f"{what} is inside what the model makes under this prior (p = {alone:.2g}, {found.num_valid} draws)."
         )
@@ -166,7 +167,7 @@ def _findings(found: Misspecification, alone: float, rows: np.ndarray) -> tuple[
             "artefact in the recording."
         )
         said += _culprits(found, rows)
-    if found.mmd is not None and found.mmd.p_value < LEVEL / 2 and alone >= LEVEL:
+    if found.mmd is not None and found.mmd.p_value < P_WARN / 2 and alone >= P_WARN:
         said.append(
             f"As a set, the {len(rows)} observations differ from as many draws of the prior (kernel test, p = "
             f"{found.mmd.p_value:.2g}); a set narrower than the prior, such as one person measured again, does so too."
@@ -192,7 +193,7 @@ def _culprits(found: Misspecification, rows: np.ndarray) -> list[str]:
             f"{name} = {rows[i, j]:.4g} is off by itself: {side} {max(percentile[i, j], 100 - percentile[i, j]):.4g} % "
             f"of the simulations (p = {adjusted[i, j]:.2g} over all features)."
         )
-    if not found.off or min(found.p_tests["combination"], found.p_tests["neighbourhood"]) < LEVEL:
+    if not found.off or min(found.p_tests["combination"], found.p_tests["neighbourhood"]) < P_WARN:
         size = np.abs(np.atleast_2d(found.leverage)).max(axis=0)
         order = np.argsort(-size)[:4]
         odd = [f"{found.names[j]} ({size[j]:.2g} sd)" for j in order if size[j] > max(2.0, 0.3 * size[order[0]])]

@@ -20,8 +20,8 @@ from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
 from vbinfer.diagnostics.calibration.sbc import all_ranks
 from vbinfer.diagnostics.calibration.words import FEW, closing, numbers, overall, sentences, text
 from vbinfer.diagnostics.contraction import in_z, like_prior
-from vbinfer.diagnostics.lights import AbstractResult
 from vbinfer.diagnostics.replicates import Question, Replicates, by_chains, by_importance, likelihood_of
+from vbinfer.diagnostics.result import AbstractResult
 from vbinfer.priors.prior import Prior
 
 _LEFT_OUT = 0.2

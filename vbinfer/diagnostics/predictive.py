@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer.diagnostics.lights import LEVEL, AbstractResult, Light, light_of, listed, worst
+from vbinfer.diagnostics.result import AbstractResult, Status, listed, status_of, worst
 from vbinfer.diagnostics.series import series_statistics
+from vbinfer.diagnostics.thresholds import P_WARN
 from vbinfer.diagnostics.typical import min_p
 from vbinfer.draws.predictive import Predictive
 
@@ -36,7 +37,7 @@ class PredictiveCheck(AbstractResult):
         num_valid, num_failed: replicates used, and left out because they failed.
     """
 
-    verdict: Light
+    verdict: Status
     findings: tuple[str, ...]
     p_value: float
     names: tuple[str, ...]
@@ -108,11 +109,11 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
         recordings = _recordings(predictive, observed)
         labels, statistics = series_statistics(recordings)
         p_series = dict(zip(labels, pooled_p(statistics)[1].tolist(), strict=True))
-    off = tuple(names[j] for j in np.flatnonzero(p_adjusted < LEVEL) if p_value < LEVEL)
-    odd = [name for name, p in p_series.items() if p < LEVEL]
+    off = tuple(names[j] for j in np.flatnonzero(p_adjusted < P_WARN) if p_value < P_WARN)
+    odd = [name for name, p in p_series.items() if p < P_WARN]
     failed = int((~valid).sum())
-    doubtful: Light = "warn" if odd or failed > 0.2 * len(valid) else "pass"
-    light = worst([light_of(p_value), doubtful])
+    doubtful: Status = "warn" if odd or failed > 0.2 * len(valid) else "pass"
+    light = worst([status_of(p_value), doubtful])
     found = PredictiveCheck(light, (), p_value, names, p_features, p_adjusted, off, p_series, len(x), failed)
     return dataclasses.replace(found, findings=_findings(found, odd))
 
@@ -161,7 +162,7 @@ def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
 
 def _findings(found: PredictiveCheck, odd: list[str]) -> tuple[str, ...]:
     n, said = found.num_valid, []
-    if found.p_value < LEVEL:
+    if found.p_value < P_WARN:
         said.append(f"The recording is unlike what the fitted model makes (p = {found.p_value:.2g}, {n} replicates).")
         if found.off:
             said.append(f"Features that it does not make: {listed(found.off)}.")

@@ -10,8 +10,8 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike, flat_names
 from vbinfer.diagnostics.contraction import in_z
 from vbinfer.diagnostics.information import Information, local_information
-from vbinfer.diagnostics.lights import AbstractResult, Light, listed
 from vbinfer.diagnostics.power_scaling import power_sensitivity
+from vbinfer.diagnostics.result import AbstractResult, Status, listed
 from vbinfer.execute.batches import feature_names
 from vbinfer.posterior import Posterior
 
@@ -39,7 +39,7 @@ class Sensitivity(AbstractResult):
         information: Fisher information, Jacobian, noise covariance and nats by feature at the posterior mean.
     """
 
-    verdict: Light
+    verdict: Status
     findings: tuple[str, ...]
     names: tuple[str, ...]
     eigenvalues: np.ndarray
@@ -124,7 +124,7 @@ def sensitivity(posterior: Posterior, fwd: SimulatorLike, *, key: PRNGKey, num_r
     far = np.sum(z.mean(axis=0) ** 2) > chi2.ppf(0.99, prior.z_dim)
     both = [name for name in likely if scaled[name] >= THRESHOLD and likely[name] >= THRESHOLD]
     conflict = both if far else []
-    light: Light = "fail" if determined == 0 else "warn" if determined < len(values) or conflict else "pass"
+    light: Status = "fail" if determined == 0 else "warn" if determined < len(values) or conflict else "pass"
     result = Sensitivity(light, (), names, values, vectors, determined, scaled, likely, labels, found)
     return dataclasses.replace(
         result, findings=(*_directions(result), *_features(result), *_prior(result, conflict, both))

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from vbinfer.diagnostics.convergence import Convergence, convergence
-from vbinfer.diagnostics.lights import ORDER
 from vbinfer.diagnostics.misspecification import Misspecification, misspecification
 from vbinfer.diagnostics.predictive import FEWEST_REPLICATES, PredictiveCheck, pooled_p, predictive_check
+from vbinfer.diagnostics.result import STATUSES
 from vbinfer.diagnostics.series import series_statistics
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
@@ -50,8 +50,8 @@ def named(given: Mapping[str, Any] | Iterable[Any] | Diagnostic | None) -> dict[
                 f"checks holds a {type(item).__name__}; expected results of vb.lc2st, vb.misspecification, "
                 "vb.sensitivity, vb.loo, ...: objects with .verdict and .findings"
             )
-        if item.verdict not in ORDER:
-            raise ValueError(f"a {type(item).__name__} has the verdict {item.verdict!r}; expected one of {ORDER}")
+        if item.verdict not in STATUSES:
+            raise ValueError(f"a {type(item).__name__} has the verdict {item.verdict!r}; expected one of {STATUSES}")
         label = str(name) if name is not None else _free(type(item).__name__, result)
         result[label] = item
     return result

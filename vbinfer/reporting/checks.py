@@ -9,12 +9,13 @@ from scipy import stats
 
 from vbinfer.diagnostics.misspecification import Misspecification
 from vbinfer.diagnostics.predictive import PredictiveCheck
+from vbinfer.diagnostics.result import worst
 from vbinfer.draws.draws import FailureRow
 
 from .asked import paragraph
 from .evidence import Evidence
 from .trust import calibrated, given_checks, mixed, truth_held
-from .verdict import Check, Light, worst
+from .verdict import Check, Status
 from .words import number, percent, two
 
 LEARNED, CLEARLY = 0.1, 0.5  # shrinkage below which nothing was learned; above which a parameter is well determined
@@ -40,7 +41,7 @@ def checks(evidence: Evidence) -> tuple[list[Check], list[str]]:
     return done + given_checks(evidence), absent
 
 
-def _light(fail: bool, warn: bool) -> Light:
+def _light(fail: bool, warn: bool) -> Status:
     return "fail" if fail else "warn" if warn else "pass"
 
 
@@ -278,7 +279,7 @@ def _predicts(e: Evidence) -> Check | None:
         text = f"mean predicted FC correlates with the recording's FC at r = {two(post)}"
         words.append(text + (f" ({', '.join(others)})" if others else ""))
     found, odd = e.asked.predictive, [name for name, p in e.asked.series.items() if p < SERIES]
-    lights: list[Light] = [_light(share > 0.5, share > 0.2 or no_better or bool(odd))]
+    lights: list[Status] = [_light(share > 0.5, share > 0.2 or no_better or bool(odd))]
     if isinstance(found, PredictiveCheck):
         lights.append(found.verdict)
         words.append(f"features as the recording's have p = {found.p_value:.2g} among them")

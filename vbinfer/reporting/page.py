@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vbinfer.diagnostics.calibration.result import Calibration
+from vbinfer.diagnostics.result import worst
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
 from vbinfer.io import npz
@@ -23,7 +24,7 @@ from .checks import recovery_rows
 from .evidence import HDI_PROB, Evidence, Extras, RecordingLike
 from .parts import parts
 from .section import Part
-from .verdict import Verdict, worst
+from .verdict import Verdict
 from .words import percent, plus_minus, spread, two
 
 _HEADLINE = {
@@ -105,7 +106,7 @@ def report(
     )
     done, absent = all_checks(evidence)
     verdict = Verdict(
-        verdict=worst([check.light for check in done]),
+        verdict=worst(check.light for check in done) if done else "warn",
         findings=tuple(check.sentence for check in done) or ("Nothing could be checked: only draws were given.",),
         checks=tuple(dataclasses.asdict(check) for check in done),
         numbers=_numbers(evidence),

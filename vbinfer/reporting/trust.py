@@ -14,7 +14,7 @@ from vbinfer.diagnostics.sensitivity import Sensitivity
 
 from .asked import Diagnostic, paragraph
 from .evidence import Evidence
-from .verdict import Check, Light
+from .verdict import Check, Status
 from .words import two
 
 TRUTH_WARN, TRUTH_FAIL = 0.05, 0.001
@@ -187,7 +187,7 @@ def truth_held(e: Evidence) -> Check | None:
             f"The true value of {', '.join(outside)} lies outside the prior, where no posterior can find it; "
             f"widen the prior. {said}"
         )
-    light: Light = "fail" if outside or smallest < TRUTH_FAIL else "warn" if smallest < TRUTH_WARN else "pass"
+    light: Status = "fail" if outside or smallest < TRUTH_FAIL else "warn" if smallest < TRUTH_WARN else "pass"
     return Check(
         "Does the posterior hold the true values?",
         light,
@@ -198,5 +198,5 @@ def truth_held(e: Evidence) -> Check | None:
     )
 
 
-def _as_light(word: str) -> Light:
+def _as_light(word: str) -> Status:
     return "fail" if word == "fail" else "warn" if word == "warn" else "pass"

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vbinfer.diagnostics import lights as _lights
-from vbinfer.diagnostics.lights import Light
+from vbinfer.diagnostics.result import Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +15,7 @@ class Check:
     """One question, its light, the answer in words, where the evidence is, and what decided."""
 
     question: str
-    light: Light
+    light: Status
     sentence: str
     evidence: str
     threshold: str
@@ -34,7 +33,7 @@ class Verdict:
         path: where the page was written.
     """
 
-    verdict: Light
+    verdict: Status
     findings: tuple[str, ...]
     checks: tuple[dict[str, str], ...]
     numbers: dict[str, object]
@@ -66,8 +65,3 @@ def _plain(value: object) -> object:
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, str) else str(value)
-
-
-def worst(lights: list[Light]) -> Light:
-    """The worst of some lights; `warn` when there is none."""
-    return _lights.worst(lights) if lights else "warn"

@@ -21,7 +21,7 @@ from vbinfer.diagnostics.calibration.words import (
     sentences,
     text,
 )
-from vbinfer.diagnostics.lights import AbstractResult
+from vbinfer.diagnostics.result import AbstractResult
 from vbinfer.draws.draws import Draws
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)

@@ -12,7 +12,7 @@ from vbinfer.diagnostics.calibration.recovery import Learned, LocalRow, Recovery
 from vbinfer.diagnostics.calibration.rows import TestRow
 from vbinfer.diagnostics.calibration.tarp import Tarp
 from vbinfer.diagnostics.calibration.words import aligned, numbers, text
-from vbinfer.diagnostics.lights import AbstractResult
+from vbinfer.diagnostics.result import AbstractResult
 from vbinfer.io import npz
 
 

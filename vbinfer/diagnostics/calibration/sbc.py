@@ -17,7 +17,7 @@ from vbinfer.diagnostics.calibration.marginal import (
 from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
 from vbinfer.diagnostics.calibration.scores import ranks
 from vbinfer.diagnostics.calibration.words import circumstances, closing, numbers, overall, sentences, text
-from vbinfer.diagnostics.lights import AbstractResult
+from vbinfer.diagnostics.result import AbstractResult
 from vbinfer.draws.draws import Draws
 
 

@@ -11,7 +11,7 @@ from vbinfer.diagnostics.calibration.heldout import HeldOut, held_out
 from vbinfer.diagnostics.calibration.joint import TARP, tarp_tests, tarp_uniforms
 from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
 from vbinfer.diagnostics.calibration.words import circumstances, closing, numbers, overall, sentences, text
-from vbinfer.diagnostics.lights import AbstractResult
+from vbinfer.diagnostics.result import AbstractResult
 from vbinfer.draws.draws import Draws
 
 _POINTS = 101

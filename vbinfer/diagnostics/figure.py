@@ -1,0 +1,170 @@
+"""Figures as plain data: what a result wants drawn, without a plotting library.
+
+A `Figure` has panels, a `Panel` has marks. A renderer draws the marks in their order; what a mark *is* (the posterior,
+the recording, a reference) is said by its `role`, and the renderer has one colour for each.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+Role = Literal["posterior", "prior", "observed", "reference", "null", "other", "good"]
+"""What a mark stands for.
+
+`reference` is what a right result would give (a diagonal, a band), `null` a distribution under a null hypothesis,
+`observed` the recording, a truth or what crossed a threshold, `other` a further method or parameter, `good` a region to
+be in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One axis of a panel.
+
+    Args:
+        label: what is measured, a parameter's path for instance; a renderer may cut it.
+        unit: of the numbers; empty for none.
+        limits: first and last number shown; the larger first turns the axis round. None fits the marks.
+        log: logarithmic.
+        ticks: names of the positions 0, 1, 2, ... in place of numbers.
+        numbers: False hides the numbers of densities and the like.
+    """
+
+    label: str = ""
+    unit: str = ""
+    limits: tuple[float, float] | None = None
+    log: bool = False
+    ticks: tuple[str, ...] | None = None
+    numbers: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A curve through `x [n]`, `y [n]`."""
+
+    x: np.ndarray
+    y: np.ndarray
+    role: Role = "posterior"
+    label: str = ""
+    dashed: bool = False
+    thin: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """The area between `low [n]` and `high [n]` over `x [n]`."""
+
+    x: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    role: Role = "reference"
+    label: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Points at `x [n]`, `y [n]`; `error [n]` is half the length of a vertical bar through each."""
+
+    x: np.ndarray
+    y: np.ndarray
+    role: Role = "posterior"
+    label: str = ""
+    error: np.ndarray | None = None
+    marker: Literal["circle", "square", "dot"] = "circle"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """Bars of `heights [n]` on `base`, between `edges [n + 1]`, or centred on 0, 1, 2, ... without edges.
+
+    `along="x"` lets them grow upwards from the x axis, `along="y"` to the right from the y axis.
+    """
+
+    heights: np.ndarray
+    edges: np.ndarray | None = None
+    base: float = 0.0
+    role: Role = "posterior"
+    label: str = ""
+    along: Literal["x", "y"] = "x"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A straight line across the panel `at` one number of an axis: a threshold, a truth, zero."""
+
+    at: float
+    axis: Literal["x", "y"] = "x"
+    role: Role = "reference"
+    label: str = ""
+    dashed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A matrix `values [m, n]` as an image, first row on top.
+
+    Args:
+        values: the matrix.
+        limits: numbers of the first and the last colour.
+        colours: `diverging` around 0, `sequential`, or `grey`.
+        extent: left, right, bottom, top in units of the axes; None counts rows and columns.
+        label: of the colour bar; empty for none.
+    """
+
+    values: np.ndarray
+    limits: tuple[float, float]
+    colours: Literal["diverging", "sequential", "grey"] = "diverging"
+    extent: tuple[float, float, float, float] | None = None
+    label: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """Words at `x`, `y`, as shares of the panel from its lower left corner; they are aligned to the nearer side."""
+
+    x: float
+    y: float
+    text: str
+
+
+Mark = Line | Band | Points | Bars | Rule | Picture | Note
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One pair of axes with its marks.
+
+    Args:
+        marks: drawn in this order; their labels make the legend.
+        x: the horizontal axis.
+        y: the vertical axis.
+        alt: what the panel shows, in words, for readers who cannot see it.
+        title: over the panel; mostly empty.
+        square: one unit is as long on both axes.
+    """
+
+    marks: tuple[Mark, ...]
+    x: Axis
+    y: Axis
+    alt: str
+    title: str = ""
+    square: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """Panels side by side under one caption.
+
+    Args:
+        panels: in reading order; of many parameters the first `MOST_PANELS`.
+        caption: what is seen, how a right result looks, and the n behind it.
+        size: how wide one panel is: `full` and `large` fill a row, `half` and `third` share it.
+    """
+
+    panels: tuple[Panel, ...]
+    caption: str
+    size: Literal["third", "half", "large", "full"] = "third"
+
+
+MOST_PANELS = 12
+"""Parameters that get a panel of their own."""

@@ -1,0 +1,102 @@
+"""Results that explain themselves: the question, the rule, the verdict and why."""
+
+import abc
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from vbinfer.diagnostics.figure import Figure
+from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
+
+Status = Literal["pass", "warn", "fail"]
+STATUSES: tuple[Status, ...] = ("pass", "warn", "fail")
+"""From good to bad."""
+
+
+class AbstractResult(abc.ABC):
+    """Base class of what every diagnostic returns.
+
+    A report iterates over results and needs to know nothing else about them.
+
+    Attributes:
+        question: what a reader asks, as `Have the chains converged?`
+        rule: when it warns and fails, a sentence made of the constants that decide.
+        verdict: `pass`, `warn` or `fail`.
+        findings: sentences, the most important first.
+    """
+
+    question: ClassVar[str]
+    rule: ClassVar[str]
+    verdict: Status
+    findings: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is `pass`."""
+        return self.verdict == "pass"
+
+    @property
+    @abc.abstractmethod
+    def numbers(self) -> dict[str, Any]:
+        """JSON-able numbers by name: scalars are facts, lists of dicts with the same keys are tables."""
+
+    def figure(self) -> Figure | None:
+        """What to draw, or None; computed from what the result holds."""
+        return None
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The worst of some statuses; `pass` when there is none.
+
+    Whoever needs another answer for "nothing was checked" says so at the call.
+
+    >>> worst(["pass", "fail", "warn"]), worst([])
+    ('fail', 'pass')
+    """
+    return STATUSES[max((STATUSES.index(status) for status in statuses), default=0)]
+
+
+def status_of(value: float, warn: float = P_WARN, fail: float = P_FAIL) -> Status:
+    """Status of a number that should not be small, such as a p-value.
+
+    >>> status_of(0.2), status_of(0.03), status_of(0.001)
+    ('pass', 'warn', 'fail')
+    """
+    return "fail" if value < fail else "warn" if value < warn else "pass"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names for a sentence, the first few of many.
+
+    >>> listed(["fc.mean", "fcd.var", "psd.peak"], most=2)
+    'fc.mean, fcd.var and 1 more'
+    """
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def percent(share: float) -> str:
+    """A share in percent.
+
+    >>> percent(0.5), percent(float("nan"))
+    ('50 %', '-')
+    """
+    return f"{100 * share:.3g} %" if np.isfinite(share) else "-"
+
+
+def json_able(value: Any) -> Any:
+    """Arrays as nested lists, named tuples as dicts, None for what is not finite.
+
+    >>> json_able({"p": np.array([0.5, np.nan])})
+    {'p': [0.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): json_able(one) for name, one in value.items()}
+    if hasattr(value, "_asdict"):
+        return json_able(value._asdict())
+    if isinstance(value, list | tuple):
+        return [json_able(one) for one in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return json_able(value.tolist())
+    return None if isinstance(value, float) and not np.isfinite(value) else value
