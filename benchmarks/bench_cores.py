@@ -4,8 +4,8 @@
 with `sample_prior_predictive`: in one process with `vb.use_cores(n)`, in one process whose `Local(workers=n)` starts
 others, and in n separate one-core processes, each pinned to a core of its own, that share the draws and start together.
 The last is what the machine can give: nothing is shared but memory. Every repeat is a new process of each, in turn. The
-clock runs from the end of two lanes per core, which compile, to the end of the last. CPU time per draw says what a busy
-machine hides: what sharing costs beyond waiting for a core.
+clock runs from the end of two batches per core, which compile, to the end of the last. CPU time per draw says what a
+busy machine hides: what sharing costs beyond waiting for a core.
 """
 
 import json
@@ -21,7 +21,7 @@ from typing import Any
 from _timing import finish, header, host, interleaved, median, options, pin, spread, table, worker
 
 HERE = str(Path(__file__).resolve())
-LANE, DRAWS, STEPS, WARM = 64, 1_024, 7_200, 2
+WIDTH, DRAWS, STEPS, WARM = 64, 1_024, 7_200, 2
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 APART, DEVICES, WORKERS = f"{CORES} pinned processes", f"use_cores({CORES})", f"Local(workers={CORES})"
 WANTED = {DEVICES: 0.75, WORKERS: 0.9}
@@ -76,10 +76,10 @@ def measure(executor: Clocked, n: int, steps: int = STEPS) -> dict[str, float]:
     forward = vb.ForwardModel(sim, t1=float(steps), summary=vb.Summary(period=720.0, fc=vb.features.fc_stat))
     prior = vb.Prior({"coupling.G": dist.Uniform(0.0, 0.5)})
     draws = vb.sample_prior_predictive(
-        prior, forward, n=n + executor._warm * LANE, key=jax.random.key(0), executor=executor, progress=False
+        prior, forward, n=n + executor._warm * WIDTH, key=jax.random.key(0), executor=executor, progress=False
     )
     assert draws.valid.all(), "a draw failed"
-    return {"seconds": executor.seconds, "cpu": executor.cpu / LANE}
+    return {"seconds": executor.seconds, "cpu": executor.cpu / WIDTH}
 
 
 def together(kind: str) -> dict[str, float]:

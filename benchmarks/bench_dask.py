@@ -1,8 +1,8 @@
 """What Dask costs: draws per second of `vb.Dask(workers=n)`, over those of `vb.Local(workers=n)` and of `use_cores(n)`.
 
 1,024 prior-predictive draws of reduced Wong-Wang on the bundled HCP connectome (Heun, dt = 1 ms, noise, BOLD), as in
-`bench_cores.py` but four times as long, 28.8 s: an item, a lane of 64 draws, takes a second or more of one core. Every
-repeat is a new process of each, in turn. The clock runs from the end of two lanes per core, which compile, to that of
+`bench_cores.py` but four times as long, 28.8 s: an item, a batch of 64 draws, takes a second or more of one core. Every
+repeat is a new process of each, in turn. The clock runs from the end of two batches per core, which compile, to that of
 the last. CPU time per draw, of the workers alone, says what a busy machine hides.
 """
 

@@ -1,4 +1,4 @@
-"""Dask: the same store as without it, whoever runs the lanes, and whoever dies."""
+"""Dask: the same store as without it, whoever runs the batches, and whoever dies."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.execute import dask_run, dask_worker
 from vbinfer.execute.dask import Dask
 from vbinfer.execute.executor import Executor, Local
-from vbinfer.execute.options import steady
+from vbinfer.execute.options import deterministic_xla
 from vbinfer.priors.prior import Prior
 
 PRIOR = Prior({"g": dist.Uniform(1.0, 3.0), "m": dist.Normal(-2.0, 0.5).expand([2])})
@@ -429,7 +429,7 @@ def deadly(folder, times, sim=simulator):
 
     class Deadly:
         names = ("a", "b", "c", "d", "e")
-        run = staticmethod(jax.jit(jax.vmap(sim), compiler_options=steady()))
+        run = staticmethod(jax.jit(jax.vmap(sim), compiler_options=deterministic_xla()))
 
         def __call__(self, theta, key):
             return sim(theta, key)
@@ -483,14 +483,14 @@ def test_an_item_that_kills_whoever_runs_it_is_named_and_all_else_that_was_begun
     """The items that waited behind it saw as many workers die; they are not blamed."""
 
     def fn(item, device):
-        if item == "lane 3":
+        if item == "batch 3":
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.05)
         return item
 
     done = {}
-    with pytest.raises(RuntimeError, match=r"item 'lane 3' ended every worker .* tls://.*memory.*same store="):
-        done.update(noting(Dask(workers=2).as_completed(fn, [f"lane {i}" for i in range(1000)]), done))
+    with pytest.raises(RuntimeError, match=r"item 'batch 3' ended every worker .* tls://.*memory.*same store="):
+        done.update(noting(Dask(workers=2).as_completed(fn, [f"batch {i}" for i in range(1000)]), done))
     assert sorted([*done, 3]) == list(range(len(done) + 1))
     assert 3 <= len(done) < 60
 

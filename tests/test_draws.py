@@ -14,7 +14,7 @@ import pytest
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import posterior_predictive
 from vbinfer.draws.sample import sample_prior_predictive
-from vbinfer.execute.batches import LANE
+from vbinfer.execute.batches import WIDTH
 from vbinfer.execute.executor import Local, use_cores
 from vbinfer.io import npz
 from vbinfer.posterior import Posterior
@@ -61,7 +61,7 @@ def test_moments_of_the_prior_predictive():
     np.testing.assert_allclose(draws.x.std(0), sd, rtol=4 / np.sqrt(2 * 4000))
 
 
-def test_batch_is_used_with_full_lanes_only():
+def test_batch_is_used_with_full_batches_only():
     class Batched:
         names = ("a", "b", "c")
 
@@ -77,7 +77,7 @@ def test_batch_is_used_with_full_lanes_only():
 
     simulator = Batched()
     draws = sample(simulator, n=130)
-    assert simulator.widths == [(LANE, (LANE, 2))] * 3
+    assert simulator.widths == [(WIDTH, (WIDTH, 2))] * 3
     assert draws.names == ("a", "b", "c")
     np.testing.assert_allclose(draws.x, sample(n=130).x, rtol=1e-6)
 
@@ -311,7 +311,7 @@ def test_progress_writes_to_stderr_only(capsys):
     assert "draw/s" in err
 
 
-def test_a_simulator_with_too_few_names_stops_at_its_first_lane():
+def test_a_simulator_with_too_few_names_stops_at_its_first_batch():
     calls = []
 
     class Simulator:
@@ -328,4 +328,4 @@ def test_a_simulator_with_too_few_names_stops_at_its_first_lane():
         sample_prior_predictive(
             Prior({"g": dist.Normal(0.0, 1.0)}), Simulator(), n=640, key=jax.random.key(0), progress=False
         )
-    assert len(calls) <= 2  # one lane per device at most
+    assert len(calls) <= 2  # one batch per device at most

@@ -43,7 +43,7 @@ def test_the_size_of_draws_is_that_of_their_arrays_and_is_written_out():
     ("size", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1_250, "1.2 kB"), (34_567_890, "35 MB"), (2e12, "2.0 TB")]
 )
 def test_sizes_are_written_as_people_write_them(size, words):
-    assert resources.in_words(size) == words
+    assert resources.format_bytes(size) == words
 
 
 # ---- disk
@@ -55,20 +55,20 @@ def test_a_disk_that_is_too_small_is_refused_with_the_arithmetic(tmp_path, monke
         resources.shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=900_000_000)
     )
     folder = tmp_path / "runs" / "new"
-    resources.check_room(folder, 900_000_000)
+    resources.check_disk(folder, 900_000_000)
     with pytest.raises(RuntimeError) as error:
-        resources.check_room(folder, resources.draws_size(100_000, 4_371))
+        resources.check_disk(folder, resources.draws_size(100_000, 4_371))
     said = f"100,000 draws x 4,371 features x 4 bytes = 1.7 GB; 900 MB free in {str(folder)!r}. Free some space"
     assert str(error.value).startswith(said)
     assert set(asked) == {tmp_path}  # the nearest folder that exists
     with pytest.raises(RuntimeError, match=r"^900 MB are needed; 900 MB free"):
-        resources.check_room(folder, 900_000_001)
+        resources.check_disk(folder, 900_000_001)
 
 
 def test_the_real_disk_has_room_for_little_and_none_for_all_the_worlds_data(tmp_path):
-    resources.check_room(tmp_path, 1)
+    resources.check_disk(tmp_path, 1)
     with pytest.raises(RuntimeError, match=r"2,000,000 TB are needed"):
-        resources.check_room(tmp_path, 2 * 10**18)
+        resources.check_disk(tmp_path, 2 * 10**18)
 
 
 # ---- memory
@@ -126,7 +126,7 @@ def test_the_least_of_machine_and_control_groups_is_what_is_available(
     resources.check_memory(expected)
     with pytest.raises(RuntimeError, match=limit) as error:
         resources.check_memory(resources.Need(expected + 1, "n x m bytes"))
-    assert str(error.value).startswith(f"n x m bytes; {resources.in_words(expected)} of memory available (")
+    assert str(error.value).startswith(f"n x m bytes; {resources.format_bytes(expected)} of memory available (")
     assert "store=" in str(error.value)
     assert "`vbinfer simulate" in str(error.value)
 

@@ -41,10 +41,10 @@ def relax(theta, rng):
     return np.array([last, total / STEPS, theta["m"][1]])
 
 
-def sample(store=None, n=40, fn=relax, lane=16, executor=None, sim=None, **options):
-    sim = sim or HostSimulator(fn, names=("last", "mean", "copy"), lane=lane)
+def sample(store=None, n=40, fn=relax, width=16, executor=None, sim=None, **options):
+    sim = sim or HostSimulator(fn, names=("last", "mean", "copy"), batch_width=width)
     return sample_prior_predictive(
-        PRIOR, sim, n, key=KEY, store=store, executor=executor, progress=False, **{"batch_size": 2 * lane, **options}
+        PRIOR, sim, n, key=KEY, store=store, executor=executor, progress=False, **{"batch_size": 2 * width, **options}
     )
 
 
@@ -104,8 +104,8 @@ def test_the_store_is_the_same_fresh_resumed_threaded_and_from_workers(tmp_path)
     assert np.array_equal(grown.x, fresh.x, equal_nan=True)
 
 
-def test_the_width_of_a_lane_changes_no_draw():
-    one, other = sample(lane=16), sample(lane=5)
+def test_the_width_of_a_batch_changes_no_draw():
+    one, other = sample(width=16), sample(width=5)
     assert np.array_equal(one.x, other.x, equal_nan=True)
     assert np.array_equal(one.theta["m"], other.theta["m"])
 
@@ -125,7 +125,7 @@ def test_what_was_finished_before_an_interruption_is_not_run_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         sample(tmp_path / "s", n=96, sim=sims[0])
     rest = sample(tmp_path / "s", n=96, sim=sims[1])
-    assert rest.info["read"] == 48  # three lanes of the 49 draws that were finished
+    assert rest.info["read"] == 48  # three batches of the 49 draws that were finished
     assert np.array_equal(rest.x, sample(n=96).x, equal_nan=True)
 
 
@@ -192,7 +192,7 @@ def test_an_error_says_for_which_draw_and_the_line_to_repeat_it():
             raise FloatingPointError(f"diverged at {u!r}")
         return u
 
-    sim = HostSimulator(fn, lane=64)
+    sim = HostSimulator(fn, batch_width=64)
     theta = {"g": np.linspace(0.1, 0.9, 64, dtype=np.float32), "m": np.arange(128.0).reshape(64, 2) / 7}
     with pytest.raises(FloatingPointError, match=r"diverged at") as first:
         sim.batch(theta, repeat_keys(1, 64))
@@ -233,7 +233,7 @@ def test_outputs_that_are_no_features_are_refused_with_the_line_to_write(output,
         sim.batch({"g": np.ones(2)}, repeat_keys(0, 2))
 
 
-def test_outputs_of_changing_length_are_refused_within_a_lane_and_between_lanes():
+def test_outputs_of_changing_length_are_refused_within_a_batch_and_between_batches():
     sim = HostSimulator(lambda theta, rng: np.ones(int(theta["g"])))
     with pytest.raises(ValueError, match=r"returned 3 numbers in row 1 of a batch and 2 before.*fill up with NaN"):
         sim.batch({"g": np.array([2.0, 3.0])}, repeat_keys(0, 2))
@@ -251,7 +251,7 @@ def test_outputs_of_changing_length_are_refused_within_a_lane_and_between_lanes(
         (lambda: HostSimulator(3), TypeError, r"a int was given; expected a function fn\(theta, rng\)"),
         (lambda: HostSimulator(lambda theta: 1.0), TypeError, r"lambda theta, rng: <lambda>\(\.\.\.\)"),
         (lambda: HostSimulator(HostSimulator(relax)), TypeError, "a simulator already"),
-        (lambda: HostSimulator(relax, lane=0), ValueError, "lane=0 was given"),
+        (lambda: HostSimulator(relax, batch_width=0), ValueError, "batch_width=0 was given"),
         (lambda: HostSimulator(relax, names="last"), ValueError, r"names='last' was given.*\('mean', 'sd'\)"),
         (lambda: HostSimulator(relax, names=("a", "a")), ValueError, "one different name per feature"),
         (lambda: HostSimulator(relax, fingerprint=""), ValueError, "fingerprint='my-model-v3'"),

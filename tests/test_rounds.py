@@ -314,18 +314,18 @@ def test_rounds_take_the_networks_of_sbi():
 
 
 class FailsLater:
-    """All simulations fail after the first `lanes` lanes."""
+    """All simulations fail after the first `batches` batches."""
 
-    def __init__(self, lanes):
-        self.lanes = lanes
+    def __init__(self, batches):
+        self.batches = batches
 
     def __call__(self, theta, key):
         return linear(theta, key)
 
     def batch(self, theta, keys):
-        self.lanes -= 1
+        self.batches -= 1
         x = jax.vmap(linear)(theta, keys)
-        return x if self.lanes >= 0 else x * jnp.nan
+        return x if self.batches >= 0 else x * jnp.nan
 
 
 def test_a_round_that_fails_whole_ends_the_rounds_and_loses_nothing():

@@ -33,21 +33,21 @@ def simulator(theta, key):
 
 
 class Counting:
-    """Runs `simulator`, counts its lanes, and fails at one of them."""
+    """Runs `simulator`, counts its batches, and fails at one of them."""
 
     names = ("one", "two")
     run = staticmethod(jax.jit(jax.vmap(simulator)))
 
     def __init__(self, fail_at=None, error=KeyboardInterrupt):
-        self.lanes, self.fail_at, self.error = 0, fail_at, error
+        self.batches, self.fail_at, self.error = 0, fail_at, error
 
     def __call__(self, theta, key):
         return simulator(theta, key)
 
     def batch(self, theta, keys):
-        if self.lanes == self.fail_at:
+        if self.batches == self.fail_at:
             raise self.error
-        self.lanes += 1
+        self.batches += 1
         return self.run(theta, keys)
 
 
@@ -80,9 +80,9 @@ def test_interrupted_and_resumed_is_the_same_store_and_runs_only_what_is_missing
     with pytest.raises(error):
         sample(tmp_path / "broken", sim=broken)
     resumed = sample(tmp_path / "broken", sim=rest)
-    assert broken.lanes + rest.lanes == 10
-    assert rest.lanes == 10 - fail_at
-    assert resumed.info["simulated"] == 64 * rest.lanes
+    assert broken.batches + rest.batches == 10
+    assert rest.batches == 10 - fail_at
+    assert resumed.info["simulated"] == 64 * rest.batches
     assert resumed.info["read"] == 64 * fail_at
     assert same(resumed, fresh)
     assert contents(tmp_path / "broken") == contents(tmp_path / "fresh")
@@ -93,9 +93,9 @@ def test_more_draws_append_and_fewer_read(tmp_path):
     first, more, fewer = Counting(), Counting(), Counting()
     sample(tmp_path / "grown", n=150, sim=first)
     assert same(sample(tmp_path / "grown", n=600, sim=more), fresh)
-    assert (first.lanes, more.lanes) == (3, 7)
+    assert (first.batches, more.batches) == (3, 7)
     few = sample(tmp_path / "grown", n=70, sim=fewer)
-    assert fewer.lanes == 0
+    assert fewer.batches == 0
     assert len(few) == 70
     assert np.array_equal(few.x, fresh.x[:70], equal_nan=True)
     assert few.info["draws_per_second"] is None
@@ -124,7 +124,7 @@ def test_a_damaged_shard_is_set_aside_and_run_again(tmp_path, damage):
     again = Counting()
     with pytest.warns(UserWarning, match=r"set aside as shard-000001\.npz\.corrupt"):
         sample(tmp_path / "s", sim=again)
-    assert again.lanes == 2
+    assert again.batches == 2
     aside = contents(tmp_path / "s")
     assert aside.pop("shard-000001.npz.corrupt") != good["shard-000001.npz"]
     assert aside == good
@@ -341,7 +341,7 @@ def test_a_shard_that_another_process_works_on_is_left_to_it_and_then_read(tmp_p
     counted = Counting()
     draws = sample(tmp_path / "s", n=512, sim=counted)
     assert len(refused) == 3
-    assert counted.lanes == 6
+    assert counted.batches == 6
     assert same(draws, sample(None, n=512, sim=Counting()))
     assert draws.info["read"] == 128
 
@@ -385,9 +385,9 @@ class WithSeries(Counting):
         return self.batch_series(theta, keys)[0]
 
     def batch_series(self, theta, keys):
-        if self.lanes == self.fail_at:
+        if self.batches == self.fail_at:
             raise self.error
-        self.lanes += 1
+        self.batches += 1
         y = self.both(theta, keys)
         return y.mean(axis=1), y
 
@@ -442,11 +442,11 @@ def test_the_status_of_a_store_counts_what_is_there(tmp_path):
         StoreStatus.of(tmp_path)
 
 
-def test_a_lane_of_the_simulators_own(tmp_path):
-    """A slow simulator asks for short lanes: what is in flight when it is interrupted is what is lost."""
+def test_a_batch_of_the_simulators_own(tmp_path):
+    """A slow simulator asks for short batches: what is in flight when it is interrupted is what is lost."""
 
     class Short(Counting):
-        lane = 5
+        batch_width = 5
         run = staticmethod(jax.jit(jax.vmap(simulator)))
 
     broken = Short(3)
@@ -461,14 +461,14 @@ def test_a_lane_of_the_simulators_own(tmp_path):
         sample(tmp_path / "s", n=23, sim=Short(), batch_size=12)
 
 
-def test_what_cannot_fit_is_refused_after_the_first_lane_which_is_kept(tmp_path, monkeypatch):
+def test_what_cannot_fit_is_refused_after_the_first_batch_which_is_kept(tmp_path, monkeypatch):
     from vbinfer.execute import resources
 
     monkeypatch.setattr(resources.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 9_000})())
     counted = Counting()
     with pytest.raises(RuntimeError, match=r"640 draws x \(2 features \+ 2 parameters\) x 4 bytes = 10 kB; 9\.0 kB"):
         sample(tmp_path / "s", sim=counted)
-    assert counted.lanes == 1
+    assert counted.batches == 1
     assert len(npz.load(tmp_path / "s")) == 64
     with pytest.raises(RuntimeError, match=r"and 640 recordings x 40 bytes = 26 kB"):
         sample(tmp_path / "t", sim=WithSeries(), series=True)
@@ -476,7 +476,7 @@ def test_what_cannot_fit_is_refused_after_the_first_lane_which_is_kept(tmp_path,
     counted = Counting()
     with pytest.raises(RuntimeError, match=r"9\.0 kB of memory available \(a limit\)\. Keep the draws on disk"):
         sample(None, sim=counted)
-    assert counted.lanes == 1
+    assert counted.batches == 1
 
 
 def test_a_store_that_somebody_works_on_is_not_begun_anew_by_another_study(tmp_path):
@@ -518,14 +518,14 @@ def test_two_that_find_the_same_damaged_shard_do_not_trip_over_each_other(tmp_pa
     assert store.read(1, mend=True) is None
 
 
-def test_a_lane_that_changed_before_the_first_shard_gives_all_draws(tmp_path):
+def test_a_batch_that_changed_before_the_first_shard_gives_all_draws(tmp_path):
     """The shard width of the store that was never filled was kept: 84 draws came of 100 that were asked for."""
 
     class Wide(Counting):
-        lane = 16
+        batch_width = 16
 
     class Narrow(Counting):
-        lane = 12
+        batch_width = 12
 
     with pytest.raises(FloatingPointError):
         sample(tmp_path / "s", n=100, sim=Wide(0, FloatingPointError), batch_size=None)
@@ -534,11 +534,11 @@ def test_a_lane_that_changed_before_the_first_shard_gives_all_draws(tmp_path):
     assert same(draws, sample(None, n=100, sim=Narrow(), batch_size=None))
 
 
-def test_a_proposal_has_draws_for_the_whole_of_the_last_lane():
-    """1,024 draws in lanes of 48 need 1,056 of them."""
+def test_a_proposal_has_draws_for_the_whole_of_the_last_batch():
+    """1,024 draws in batches of 48 need 1,056 of them."""
 
     class Odd(Counting):
-        lane = 48
+        batch_width = 48
 
     prior = make_prior()
     draws = sample(None, n=1_024, sim=Odd(), batch_size=None, proposal=prior)

@@ -13,7 +13,7 @@ from vbinfer import _check
 from vbinfer._names import flat_names
 from vbinfer.approximate.importance import log_target, pareto_smoothed, posterior_over_theta, warn_of_k
 from vbinfer.approximate.optimise import WITHIN_REACH, optima
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
@@ -106,7 +106,7 @@ def fit_laplace(
         "pareto_k": smoothed.pareto_k,
         "log_evidence_importance": smoothed.log_mean,
         "seconds": time.perf_counter() - began,
-        "key": key_words(key),
+        "key": key_ints(key),
         "versions": npz.versions("optax"),
     }
     evidence = -float(height) + 0.5 * (prior.z_dim * _LOG_2PI - log_det)

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
 from vbinfer.priors.prior import Prior
 from vbinfer.sampling.potential import LogLikelihood, check_likelihood
@@ -164,7 +164,7 @@ def fit_map(
         "failed_starts": found.failed,
         "unfinished": found.unfinished,
         "seconds": time.perf_counter() - began,
-        "key": key_words(key),
+        "key": key_ints(key),
         "versions": npz.versions("optax"),
     }
     return MapFit(basins[0].theta, basins[0].log_prob, basins, info)
@@ -229,7 +229,7 @@ def finite_draws(problem: Problem, n: int, key: PRNGKey) -> tuple[Array, int]:
 
 
 def minimise(energy: Callable[[Array], Array], starts: Array, max_steps: int) -> tuple[Array, Array, Array]:
-    """Minima by L-BFGS with a line search, every start in its own lane: places, values, whether it settled.
+    """Minima by L-BFGS with a line search, every start by itself: places, values, whether it settled.
 
     A start settles when its gradient is small or its place no longer changes; a step to where the energy is not finite
     is shortened by the line search.

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer.approximate.importance import log_target, pareto_smoothed, posterior_over_theta, warn_of_k
 from vbinfer.approximate.optimise import finite_draws
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
@@ -104,7 +104,7 @@ def pathfinder(
         "path_share": (np.bincount(np.asarray(path)[chosen], minlength=len(centre)) / num_samples).tolist(),
         "pareto_k": smoothed.pareto_k,
         "seconds": time.perf_counter() - began,
-        "key": key_words(key),
+        "key": key_ints(key),
         "versions": npz.versions("blackjax", "optax"),
     }
     return posterior_over_theta(problem, z[chosen], log_q[chosen], smoothed.log_mean, info)

@@ -14,7 +14,7 @@ from vbinfer._names import PRNGKey, SimulatorLike, Theta
 from vbinfer.approximate.rejection import Distance, distances, posterior, scale, standardised
 from vbinfer.draws.draws import finite_rows
 from vbinfer.draws.runner import check_simulator
-from vbinfer.execute.batches import LANE, batched, checked, feature_names, key_words
+from vbinfer.execute.batches import WIDTH, batched, checked, feature_names, key_ints
 from vbinfer.io import npz
 from vbinfer.neural.standardise import check_observation
 from vbinfer.posterior import Posterior
@@ -119,7 +119,7 @@ def smc_abc(
         "effective_size": size,
         "stopped": stopped,
         "seconds": time.perf_counter() - started,
-        "key": key_words(key),
+        "key": key_ints(key),
         "versions": npz.versions(),
     }
     rows = _systematic(now.weight, k_pick)
@@ -133,7 +133,7 @@ class _Particles(NamedTuple):
 
 
 class _Simulations:
-    """Simulates z `[n, D]` in lanes, and counts."""
+    """Simulates z `[n, D]` in batches, and counts."""
 
     def __init__(self, prior: Prior, simulator: SimulatorLike) -> None:
         self._prior, self._batch, self.count = prior, batched(simulator), 0
@@ -148,17 +148,17 @@ class _Simulations:
         return np.asarray(self._log_prior(jnp.asarray(z, jnp.result_type(float))), np.float64)
 
     def __call__(self, z: np.ndarray, key: PRNGKey) -> np.ndarray:
-        """x of z `[LANE, D]`."""
+        """x of z `[WIDTH, D]`."""
         theta: Theta = self._theta(jnp.asarray(z, jnp.result_type(float)))
         self.count += len(z)
-        return checked(self._batch(theta, jax.random.split(key, LANE)))
+        return checked(self._batch(theta, jax.random.split(key, WIDTH)))
 
     def from_prior(self, n: int, key: PRNGKey) -> tuple[np.ndarray, np.ndarray]:
         """The first n valid draws of the prior."""
         places, summaries, found = [], [], 0
-        for i in range(10 * -(-n // LANE)):
+        for i in range(10 * -(-n // WIDTH)):
             k_draw, k_run = jax.random.split(jax.random.fold_in(key, i))
-            theta = self._prior.sample(key=k_draw, n=LANE)
+            theta = self._prior.sample(key=k_draw, n=WIDTH)
             z = np.asarray(self._prior.ravel_z(self._prior.unconstrain(theta)), np.float64)
             x = self(z, k_run)
             good = finite_rows(x)
@@ -180,11 +180,11 @@ def _move(
     n, dim = now.z.shape
     root = np.linalg.cholesky(2.0 * np.cov(now.z.T, aweights=now.weight).reshape(dim, dim) + _JITTER * np.eye(dim))
     places, far, found = [], [], 0
-    for i in range(int(np.ceil(2.0 * n / (min_acceptance * LANE)))):
+    for i in range(int(np.ceil(2.0 * n / (min_acceptance * WIDTH)))):
         k_pick, k_step, k_run = jax.random.split(jax.random.fold_in(key, i), 3)
-        u = np.asarray(jax.random.uniform(k_pick, (LANE,)), np.float64)
+        u = np.asarray(jax.random.uniform(k_pick, (WIDTH,)), np.float64)
         chosen = np.minimum(np.searchsorted(np.cumsum(now.weight), u), n - 1)
-        z = now.z[chosen] + np.asarray(jax.random.normal(k_step, (LANE, dim)), np.float64) @ root.T
+        z = now.z[chosen] + np.asarray(jax.random.normal(k_step, (WIDTH, dim)), np.float64) @ root.T
         kept, d = goal(run(z, k_run))
         places.append(z[kept])
         far.append(d[kept])

@@ -27,7 +27,7 @@ from vbinfer.approximate.importance import (
     warn_of_k,
 )
 from vbinfer.approximate.optimise import optima
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
@@ -120,7 +120,7 @@ def fit_vi(
         "num_steps": num_steps,
         "learning_rate": float(learning_rate),
         "elbo_curve": [float(x) for x in fitted.elbo[:: max(1, len(fitted.elbo) // _CURVE)]],
-        "key": key_words(key),
+        "key": key_ints(key),
         "versions": npz.versions("numpyro", "optax"),
     }
     if fitted.log_q is not None:

@@ -16,7 +16,7 @@ from vbinfer.diagnostics.mmd import mmd
 from vbinfer.diagnostics.result import AbstractResult, Status, listed, worst
 from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
 from vbinfer.diagnostics.twosample import c2st
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
@@ -120,7 +120,7 @@ def agreement(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key:
             f"the draws of {least} are worth {count} independent ones; at least {_FEWEST} are needed, 1,000 are "
             "wanted: run longer chains"
         )
-    rng = np.random.default_rng(key_words(key))
+    rng = np.random.default_rng(key_ints(key))
     drawn = {name: row[rng.permutation(len(row))[:count]] for name, row in rows.items()}
     moments = {name: (row.mean(axis=0), row.std(axis=0, ddof=1)) for name, row in rows.items()}
     two = list(itertools.combinations(known, 2))

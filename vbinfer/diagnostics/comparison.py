@@ -12,7 +12,7 @@ from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.loo import Loo
 from vbinfer.diagnostics.result import AbstractResult, Status, listed
 from vbinfer.draws.draws import Draws
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.neural.standardise import Standardise
 from vbinfer.posterior import Posterior
 
@@ -163,7 +163,7 @@ def _by_classifier(
         raise ValueError(f"valid simulations: {[len(x) for x in parts]}; each model needs 100 or more")
     labels = np.repeat(np.arange(len(parts)), [len(x) for x in parts])
     scale = Standardise.fit(np.concatenate(parts))
-    rng = np.random.default_rng(key_words(_check.key(key)))
+    rng = np.random.default_rng(key_ints(_check.key(key)))
     log_p, held_out = _classify(
         np.asarray(scale(jnp.asarray(np.concatenate(parts))), float),
         labels,

@@ -8,7 +8,7 @@ import numpy as np
 
 from vbinfer._names import PRNGKey, SimulatorLike
 from vbinfer.draws.draws import finite_rows
-from vbinfer.execute.batches import batched, in_lanes
+from vbinfer.execute.batches import batched, map_batches
 from vbinfer.priors.prior import Prior
 
 _PRESENT = 1e-9
@@ -105,14 +105,14 @@ def _summed(jacobian: np.ndarray, noise: np.ndarray, scale: float, failed: int, 
 
 
 def _simulate(prior: Prior, fwd: SimulatorLike, z: np.ndarray, keys: Any) -> np.ndarray:
-    """Summaries of rows of z, in lanes of one width."""
+    """Summaries of rows of z, in batches of one width."""
     run = batched(fwd)
 
-    def lane(rows: np.ndarray) -> np.ndarray:
+    def batch(rows: np.ndarray) -> np.ndarray:
         theta = prior.constrain(prior.unravel_z(jnp.asarray(z[rows])))[0]
         return np.asarray(run(theta, keys[rows]), np.float64)
 
-    x = in_lanes(lane, len(z))
+    x = map_batches(batch, len(z))
     if x.ndim != 2:
         raise ValueError(f"the simulator returned {list(x.shape[1:])} for one draw; expected [feature]")
     return x

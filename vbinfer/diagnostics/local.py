@@ -15,7 +15,7 @@ from vbinfer.diagnostics.result import AbstractResult, Status, listed, status_of
 from vbinfer.diagnostics.swaps import fit_labellings
 from vbinfer.diagnostics.thresholds import P_WARN
 from vbinfer.draws.draws import Draws
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.neural.standardise import Standardise
 
 _FEWEST = 100
@@ -124,7 +124,7 @@ def lc2st(
     h, h_o = (np.asarray(fit(jnp.asarray(rows)), np.float64) for rows in (x, observed))
     in_z = [_in_z(source, rows) for rows in (true, np.concatenate(drawn)[:, 0], here)]
     first, second, at = _residuals(in_z[0], in_z[1], in_z[2], h, h_o)
-    rng = np.random.default_rng(key_words(k_null))
+    rng = np.random.default_rng(key_ints(k_null))
     labels = np.concatenate([np.ones((len(x), 1)), rng.choice([-1.0, 1.0], (len(x), count))], axis=1)
     fitted = fit_labellings(first, second, at, labels, _weights(h, h_o), rng)
     statistics = np.mean(fitted.at**2, axis=0) / 4.0

@@ -12,11 +12,11 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.approximate.importance import pareto_smoothed
 from vbinfer.diagnostics.result import AbstractResult, Status
-from vbinfer.execute.batches import in_lanes
+from vbinfer.execute.batches import map_batches
 from vbinfer.posterior import Posterior
 
 _LARGEST_K = 0.7
-_LANE = 256
+_WIDTH = 256
 _FEWEST = 100
 
 
@@ -140,14 +140,14 @@ def _about_k(pareto_k: np.ndarray, threshold: float) -> tuple[str, ...]:
 
 
 def _at_draws(f: Callable[..., Any], theta: dict[str, np.ndarray], keys: Any) -> np.ndarray:
-    """`f(theta, key)` at every draw `[S, n_obs]`, in lanes."""
+    """`f(theta, key)` at every draw `[S, n_obs]`, in batches."""
     run = jax.jit(jax.vmap(f, in_axes=(0, None if keys is None else 0)))
 
-    def lane(rows: np.ndarray) -> np.ndarray:
+    def batch(rows: np.ndarray) -> np.ndarray:
         some = {name: jnp.asarray(value[rows]) for name, value in theta.items()}
         return np.asarray(run(some, None if keys is None else keys[rows]), float)
 
-    values = in_lanes(lane, len(next(iter(theta.values()))), _LANE)
+    values = map_batches(batch, len(next(iter(theta.values()))), _WIDTH)
     if values.ndim != 2:
         raise ValueError(
             f"the function returned {list(values.shape[1:])} for one draw; expected [n_obs]: one number per "

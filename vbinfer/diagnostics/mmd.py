@@ -7,7 +7,7 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 
 _MOST = 2_000
 _AT_ONCE = 100
@@ -64,7 +64,7 @@ def mmd(a: Any, b: Any, *, key: PRNGKey, bandwidth: float | None = None, num_per
     key, count = _check.key(key), _check.count(num_permutations, "num_permutations", "500")
     if bandwidth is not None and not (np.isfinite(bandwidth) and bandwidth > 0.0):
         raise ValueError(f"bandwidth={bandwidth!r} was given; expected a length above 0, or None for the median")
-    rng = np.random.default_rng(key_words(key))
+    rng = np.random.default_rng(key_ints(key))
     first, second = (_thinned(_rows(rows, name), rng) for rows, name in ((a, "a"), (b, "b")))
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"a has {first.shape[1]} columns and b has {second.shape[1]}; give the same features in both")

@@ -17,7 +17,7 @@ from vbinfer.approximate.importance import K_MAX, pareto_smoothed
 from vbinfer.diagnostics.calibration.asking import ask, check_names, log_density
 from vbinfer.diagnostics.calibration.heldout import HeldOut
 from vbinfer.draws.predictive import posterior_predictive
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 from vbinfer.sampling.sampler import ChainSampler
@@ -85,7 +85,7 @@ def by_importance(source: Any, ask_of: Question, key: PRNGKey) -> Replicates:
     k_draw, k_sim, k_pick, k_test = jax.random.split(key, 4)
     shapes, size = ask_of.prior.shapes, CANDIDATES * ask_of.per
     rows = ask(source, ask_of.x_o[None], shapes, n=ask_of.n * (size + 1), key=k_draw, start=0, width=1)[0][0]
-    rng = np.random.default_rng(key_words(k_pick))
+    rng = np.random.default_rng(key_ints(k_pick))
     rows = rng.permutation(rows)  # neighbours in a chain are alike; equals they must be
     truth, x, names, failed = _simulated(ask_of, rows[: ask_of.n], k_sim)
     pool = rows[ask_of.n :].reshape(ask_of.n, size, -1)[: len(truth)]

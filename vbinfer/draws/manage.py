@@ -126,7 +126,7 @@ def simulate_store(
         proposal: where theta comes from instead of the prior.
         batch_size: draws per shard.
         series: keep what was recorded as well.
-        executor: where lanes run.
+        executor: where batches run.
         progress: show a bar.
 
     Returns:

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._names import SimulatorLike
 from vbinfer.draws.draws import finite_rows
-from vbinfer.execute.batches import batched, batched_series, checked, feature_names, joined, lane_rows
+from vbinfer.execute.batches import batch_rows, batched, batched_series, checked, feature_names, joined
 from vbinfer.execute.executor import Executor, Local
 from vbinfer.posterior import Posterior
 
@@ -54,7 +54,7 @@ def posterior_predictive(
         n: number of simulations, at most the number of posterior draws.
         key: a JAX key; `k_pick, k_sim = split(key)`, simulation j uses `fold_in(k_sim, j)`.
         series: also keep what was recorded, `[n, T, N]`.
-        executor: where lanes run; `vb.Local()` by default.
+        executor: where batches run; `vb.Local()` by default.
 
     Returns:
         `Predictive` with n rows.
@@ -71,17 +71,19 @@ def posterior_predictive(
     picked = np.asarray(jax.random.permutation(k_pick, total))[:n]
     theta = {name: value.reshape(total, *value.shape[2:])[picked] for name, value in posterior.theta.items()}
 
-    rows = lane_rows(n)
+    rows = batch_rows(n)
 
-    def lane(number: int, device: Any) -> tuple[np.ndarray, Any]:
+    def batch(number: int, device: Any) -> tuple[np.ndarray, Any]:
         index = rows[number]
         keys = jax.vmap(lambda i: jax.random.fold_in(k_sim, i))(jnp.asarray(index, jnp.uint32))
         put = {name: jax.device_put(value[index], device) for name, value in theta.items()}
         x, ys = run(put, jax.device_put(keys, device))
-        feature_names(fwd, x.shape[1])  # a simulator with other names than features fails here, not after the last lane
+        feature_names(
+            fwd, x.shape[1]
+        )  # a simulator with other names than features fails here, not after the last batch
         return x, ys
 
-    x, ys = joined((executor or Local()).map(lane, range(len(rows))), n)
+    x, ys = joined((executor or Local()).map(batch, range(len(rows))), n)
     return Predictive(x, feature_names(fwd, x.shape[1]), ys, finite_rows(x), theta)
 
 

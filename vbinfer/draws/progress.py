@@ -38,7 +38,7 @@ class Progress:
         return self
 
     def add(self, finished: int, failed: int) -> None:
-        """Count one lane; draws beyond the total that was asked for are not shown."""
+        """Count one batch; draws beyond the total that was asked for are not shown."""
         self._finished += finished
         self._failed += failed
         if self._bar is not None:

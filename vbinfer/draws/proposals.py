@@ -10,11 +10,11 @@ from jaxtyping import Array
 
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.draws.store import Rows
-from vbinfer.execute.batches import LANE
+from vbinfer.execute.batches import WIDTH
 from vbinfer.io.npz import checksum
 from vbinfer.priors.prior import Prior
 
-BLOCK = 16 * LANE
+BLOCK = 16 * WIDTH
 """Parameters that a proposal draws at once."""
 
 _APART = np.uint32(2**32 - 1)

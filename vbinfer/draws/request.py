@@ -11,7 +11,7 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.draws.manifest import MANIFEST, read_manifest
 from vbinfer.draws.proposals import Proposal, Proposed
-from vbinfer.draws.runner import Runner, check_simulator, lane_of, study_of
+from vbinfer.draws.runner import Runner, batch_width_of, check_simulator, study_of
 from vbinfer.draws.schedule import Gathered, Plan, gather
 from vbinfer.draws.store import Store
 from vbinfer.execute.executor import Executor, Local
@@ -45,12 +45,12 @@ class Job:
         series: bool = False,
     ) -> "Job":
         """Everything that can be known to be wrong is said before anything runs."""
-        key, n, lane = _check.key(key), _check.count(n, "n"), lane_of(simulator)
-        batch_size = _batch_size(batch_size, n, lane, store)
+        key, n, width = _check.key(key), _check.count(n, "n"), batch_width_of(simulator)
+        batch_size = _batch_size(batch_size, n, width, store)
         check_simulator(prior, simulator)
         if series and store is None:
             raise ValueError("series=True keeps recordings beside the draws of a store; give store=, a folder")
-        proposed = None if proposal is None else Proposed.draw(prior, proposal, lane * -(-n // lane), key)
+        proposed = None if proposal is None else Proposed.draw(prior, proposal, width * -(-n // width), key)
         runner = Runner(prior, simulator, key, proposed, series)
         folder = None
         if store is not None:
@@ -62,28 +62,28 @@ class Job:
     ) -> tuple[Gathered, float]:
         """What is gathered, and the seconds it took."""
         began = time.perf_counter()
-        plan = Plan.of(self.n, self.runner.lane, self.batch_size, part, keep)
+        plan = Plan.of(self.n, self.runner.batch_width, self.batch_size, part, keep)
         found = gather(plan, self.runner, self.store, executor or Local(), progress)
         return found, time.perf_counter() - began
 
 
-def _batch_size(given: object, n: int, lane: int, store: str | Path | None) -> int:
+def _batch_size(given: object, n: int, width: int, store: str | Path | None) -> int:
     """The draws per shard: those asked for, those of a store that is there, or as many as make 256 shards or fewer."""
     if given is None:
         if store is not None and (Path(store) / MANIFEST).is_file():
             try:
                 stored = int(read_manifest(Path(store))["study"]["batch_size"])
-                if stored % lane == 0:  # else it is of another simulator
+                if stored % width == 0:  # else it is of another simulator
                     return stored
             except (ValueError, TypeError):  # another format, or damage, which `Store.open` names
                 pass
-        doublings = max(0, (-(-n // (lane * _SHARDS)) - 1).bit_length())
-        return lane * 2**doublings
+        doublings = max(0, (-(-n // (width * _SHARDS)) - 1).bit_length())
+        return width * 2**doublings
     if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 1:
-        raise ValueError(f"batch_size={given!r} was given; expected a multiple of {lane}, such as {4 * lane}")
-    if given % lane:
+        raise ValueError(f"batch_size={given!r} was given; expected a multiple of {width}, such as {4 * width}")
+    if given % width:
         raise ValueError(
-            f"batch_size={given} was given; draws run {lane} at a time, so write a multiple of {lane}: "
-            f"batch_size={lane * -(-int(given) // lane)}"
+            f"batch_size={given} was given; draws run {width} at a time, so write a multiple of {width}: "
+            f"batch_size={width * -(-int(given) // width)}"
         )
     return int(given)

@@ -1,4 +1,4 @@
-"""What runs one lane of draws, and what makes a run's store its own."""
+"""What runs one batch of draws, and what makes a run's store its own."""
 
 import functools
 from typing import Any
@@ -11,8 +11,8 @@ from vbinfer._names import PRNGKey, SimulatorLike
 from vbinfer.draws.proposals import Proposed
 from vbinfer.draws.ranges import check_ranges
 from vbinfer.draws.store import SERIES, Rows
-from vbinfer.execute.batches import LANE, batched, batched_series, checked, feature_names, key_words, trace
-from vbinfer.execute.options import steady
+from vbinfer.execute.batches import WIDTH, batched, batched_series, checked, feature_names, key_ints, trace
+from vbinfer.execute.options import deterministic_xla
 from vbinfer.priors.prior import Prior
 
 _SETTINGS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_random_seed_offset")
@@ -20,9 +20,9 @@ _SETTINGS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_
 
 
 class Runner:
-    """`(lane, device) -> rows` of the draws of that lane; what is sent to other processes are its parts.
+    """`(batch, device) -> rows` of the draws of that batch; what is sent to other processes are its parts.
 
-    Draw i is made of `k_theta, k_sim = split(fold_in(key, i))`. A lane is always run whole.
+    Draw i is made of `k_theta, k_sim = split(fold_in(key, i))`. A batch is always run whole.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Runner:
         series: bool = False,
     ) -> None:
         self._prior, self._simulator, self._key, self._proposed, self._series = prior, simulator, key, proposed, series
-        self.lane = lane_of(simulator)
+        self.batch_width = batch_width_of(simulator)
         self._batch = series_of(simulator) if series else batched(simulator)
         self._start = _start(prior)
         self._known: tuple[str, ...] | None = None
@@ -42,19 +42,19 @@ class Runner:
     def __reduce__(self) -> tuple[Any, ...]:
         return Runner, (self._prior, self._simulator, self._key, self._proposed, self._series)
 
-    def __call__(self, lane: int, device: Any) -> Rows:
-        first = lane * self.lane
-        index = np.arange(first, first + self.lane, dtype=np.uint32)
+    def __call__(self, batch: int, device: Any) -> Rows:
+        first = batch * self.batch_width
+        index = np.arange(first, first + self.batch_width, dtype=np.uint32)
         theta, keys = self._start(jax.device_put(self._key, device), jax.device_put(index, device))
-        drawn = {} if self._proposed is None else self._proposed.part(first, first + self.lane)
+        drawn = {} if self._proposed is None else self._proposed.part(first, first + self.batch_width)
         if drawn:
             theta = {name: jax.device_put(drawn[f"theta/{name}"], device) for name in self._prior.shapes}
         try:
             x, ys = self._batch(theta, keys) if self._series else (self._batch(theta, keys), {})
         except Exception as error:
-            error.add_note(f"while draws {first} to {first + self.lane - 1} were simulated")
+            error.add_note(f"while draws {first} to {first + self.batch_width - 1} were simulated")
             raise
-        x = checked(x, self.lane)
+        x = checked(x, self.batch_width)
         if self._known is None:  # before the rest runs, not after it
             self._known = feature_names(self._simulator, x.shape[1])
         leaves = {f"theta/{name}": np.asarray(theta[name]) for name in self._prior.shapes}
@@ -69,12 +69,12 @@ def _start(prior: Prior) -> Any:
         k_theta, k_sim = jax.random.split(jax.random.fold_in(root, index))
         return prior.sample(key=k_theta), k_sim
 
-    return jax.jit(jax.vmap(one, in_axes=(None, 0)), compiler_options=steady())
+    return jax.jit(jax.vmap(one, in_axes=(None, 0)), compiler_options=deterministic_xla())
 
 
-def lane_of(simulator: Any) -> int:
-    """The simulator's own `.lane`, draws that run together; else 64."""
-    return _check.count(getattr(simulator, "lane", LANE), "lane", "16")
+def batch_width_of(simulator: Any) -> int:
+    """The simulator's own `.batch_width`, draws that run together; else 64."""
+    return _check.count(getattr(simulator, "batch_width", WIDTH), "batch_width", "16")
 
 
 def series_of(simulator: Any) -> Any:
@@ -128,9 +128,9 @@ def study_of(
         "theta": {name: list(shape) for name, shape in prior.shapes.items()},
         "features": None if names is None else list(names),
         "simulator": mark,
-        "key": {"words": key_words(key), "impl": str(jax.random.key_impl(key))},
+        "key": {"words": key_ints(key), "impl": str(jax.random.key_impl(key))},
         "batch_size": batch_size,
-        "lane": lane_of(simulator),
+        "batch_width": batch_width_of(simulator),
         "settings": {name: str(getattr(jax.config, name, None)) for name in _SETTINGS},
         "dtype": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
     }

@@ -1,4 +1,4 @@
-"""Prior-predictive draws: theta from the prior or a proposal, x from the simulator, in lanes, resumable."""
+"""Prior-predictive draws: theta from the prior or a proposal, x from the simulator, in batches, resumable."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from vbinfer.draws.proposals import Proposal
 from vbinfer.draws.request import Job
 from vbinfer.draws.runner import fingerprint
 from vbinfer.draws.store import Rows, read_store
-from vbinfer.execute.batches import feature_names, key_words
+from vbinfer.execute.batches import feature_names, key_ints
 from vbinfer.execute.executor import Executor
 from vbinfer.io import npz
 from vbinfer.priors.prior import Prior
@@ -34,9 +34,9 @@ def sample_prior_predictive(
     """Draw parameters from the prior and simulate each: theta_i ~ p(theta), x_i ~ p(x | theta_i).
 
     Draw i uses `k_theta, k_sim = split(fold_in(key, i))` and runs among 64 neighbours (a simulator with an
-    attribute `lane` says another number), whatever n, batch size, executor, device count or interruption: a longer run
-    begins with the draws of a shorter one. The last lane is run whole. Draws with NaN or infinite summaries are kept,
-    with `valid=False`.
+    attribute `batch_width` says another number), whatever n, batch size, executor, device count or interruption: a
+    longer run begins with the draws of a shorter one. The last batch is run whole. Draws with NaN or
+    infinite summaries are kept, with `valid=False`.
 
     Args:
         prior: `vb.Prior`.
@@ -55,7 +55,7 @@ def sample_prior_predictive(
             the same time share the work. `vb.simulate_store` fills one without holding the draws in memory.
         series: also keep, in the store, what was recorded; `vb.load_series(store)` reads it. The simulator needs
             `.batch_series(theta, keys) -> (x, ys)`, which `vb.ForwardModel` has.
-        executor: where lanes run; `vb.Local()`, all devices of this process, by default; `vb.Local(workers=n)` runs
+        executor: where batches run; `vb.Local()`, all devices of this process, by default; `vb.Local(workers=n)` runs
             them in n processes, `vb.Dask(client)` on a cluster.
         progress: show a bar with draws per second, failed share and time left.
 
@@ -99,7 +99,7 @@ def simulate_draws(
         "draws_per_second": found.simulated / seconds if found.simulated else None,
         "simulated": found.simulated,
         "read": found.read,
-        "key": key_words(job.key),
+        "key": key_ints(job.key),
         "versions": npz.versions(),
         "simulator": fingerprint(simulator),
         "batch_size": job.batch_size,

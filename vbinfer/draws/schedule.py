@@ -14,14 +14,14 @@ from vbinfer.draws.draws import finite_rows
 from vbinfer.draws.progress import Progress
 from vbinfer.draws.store import SERIES, Rows, Store
 from vbinfer.execute.executor import Executor
-from vbinfer.execute.resources import Need, check_memory, check_room, draws_size, in_words
+from vbinfer.execute.resources import Need, check_disk, check_memory, draws_size, format_bytes
 
 _PATIENCE, _LONG = 0.2, 60.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How many draws run how: `n` of them, `lane` at a time, `per_shard` lanes to a shard.
+    """How many draws run how: `n` of them, `batch_width` at a time, `per_shard` batches to a shard.
 
     Attributes:
         shards: the numbers of the shards that are wanted, all of them unless a job has only a part.
@@ -29,31 +29,31 @@ class Plan:
     """
 
     n: int
-    lane: int
+    batch_width: int
     per_shard: int
     shards: range
     keep: bool = True
 
     @classmethod
-    def of(cls, n: int, lane: int, batch_size: int, part: tuple[int, int] = (1, 1), keep: bool = True) -> "Plan":
+    def of(cls, n: int, batch_width: int, batch_size: int, part: tuple[int, int] = (1, 1), keep: bool = True) -> "Plan":
         """Shards number i, i + of, ... (from 1) of those that hold n draws."""
         i, of = part
-        return cls(n, lane, batch_size // lane, range(i - 1, -(-n // batch_size), of), keep)
+        return cls(n, batch_width, batch_size // batch_width, range(i - 1, -(-n // batch_size), of), keep)
 
-    def lanes(self, shard: int) -> range:
-        """The lanes of a shard; those beyond n are not run."""
+    def batches(self, shard: int) -> range:
+        """The batches of a shard; those beyond n are not run."""
         first = shard * self.per_shard
-        return range(first, min(first + self.per_shard, -(-self.n // self.lane)))
+        return range(first, min(first + self.per_shard, -(-self.n // self.batch_width)))
 
     @property
-    def lanes_in_all(self) -> int:
-        """Lanes in all of the shards."""
-        return sum(len(self.lanes(shard)) for shard in self.shards)
+    def batches_in_all(self) -> int:
+        """Batches in all of the shards."""
+        return sum(len(self.batches(shard)) for shard in self.shards)
 
     @property
     def wanted(self) -> int:
         """Draws in all of the shards, without those beyond n."""
-        size = self.per_shard * self.lane
+        size = self.per_shard * self.batch_width
         return sum(min(size, self.n - shard * size) for shard in self.shards)
 
 
@@ -70,7 +70,7 @@ class Gathered:
     def __init__(self, plan: Plan) -> None:
         self.simulated = self.read = self.failed = self.width = 0
         self._plan, self._columns = plan, dict[str, np.ndarray]()
-        self._row = {shard: i * plan.per_shard * plan.lane for i, shard in enumerate(plan.shards)}
+        self._row = {shard: i * plan.per_shard * plan.batch_width for i, shard in enumerate(plan.shards)}
 
     def put(self, shard: int, skip: int, rows: Rows) -> None:
         """Take in rows of a shard, `skip` draws after its first; a series is on disk and not held."""
@@ -80,7 +80,7 @@ class Gathered:
             return
         at, plain = self._row[shard] + skip, {k: v for k, v in rows.items() if not k.startswith(SERIES)}
         if not self._columns:
-            total = self._plan.lanes_in_all * self._plan.lane
+            total = self._plan.batches_in_all * self._plan.batch_width
             check_memory(_need(total, plain))
             self._columns = {name: np.empty((total, *v.shape[1:]), v.dtype) for name, v in plain.items()}
         for name, value in plain.items():
@@ -94,7 +94,7 @@ class Gathered:
 def gather(
     plan: Plan, runner: Callable[[int, Any], Rows], store: Store | None, executor: Executor, progress: bool
 ) -> Gathered:
-    """Every lane of the plan, from the store or from `runner(lane, device)`; interrupted, it keeps what is finished.
+    """Every batch of the plan, from the store or from `runner(batch, device)`; interrupted, it keeps what is finished.
 
     A shard that another process has claimed is left to it until all others are done, and then read; or run, if that
     process has ended without it.
@@ -106,10 +106,10 @@ def gather(
         began, said = time.monotonic(), False
         try:
             while todo.left:
-                lanes = todo.claimed()
-                with closing(_finished(executor, runner, lanes)) as finished:
+                batches = todo.claimed()
+                with closing(_finished(executor, runner, batches)) as finished:
                     for position, rows in finished:
-                        todo.done(lanes.given[position], rows)
+                        todo.done(batches.given[position], rows)
                         count()
                         began = time.monotonic()
                 count()
@@ -145,7 +145,7 @@ def _waiting(store: Store, shard: int) -> str:
 
 
 class _Todo:
-    """The shards that are not finished, and the lanes of those that are being worked on."""
+    """The shards that are not finished, and the batches of those that are being worked on."""
 
     def __init__(self, plan: Plan, store: Store | None, found: Gathered) -> None:
         self._plan, self._store, self._found = plan, store, found
@@ -156,19 +156,19 @@ class _Todo:
         """Whether these are all of a shard, which is then taken in; a part is kept for later."""
         if rows is None:
             return False
-        lanes, width = self._plan.lanes(shard), self._plan.lane
-        if len(rows["x"]) < len(lanes) * width:
+        batches, width = self._plan.batches(shard), self._plan.batch_width
+        if len(rows["x"]) < len(batches) * width:
             return False
-        whole = {name: value[: len(lanes) * width] for name, value in rows.items()}
+        whole = {name: value[: len(batches) * width] for name, value in rows.items()}
         self._found.read += len(whole["x"])
         self._found.put(shard, 0, whole)
         return True
 
-    def claimed(self) -> "_Lanes":
-        """The lanes that nobody else works on, claimed as they are asked for."""
-        return _Lanes(self._lanes(), sum(len(self._plan.lanes(shard)) for shard in self.left))
+    def claimed(self) -> "_Batches":
+        """The batches that nobody else works on, claimed as they are asked for."""
+        return _Batches(self._batches(), sum(len(self._plan.batches(shard)) for shard in self.left))
 
-    def _lanes(self) -> Iterator[int]:
+    def _batches(self) -> Iterator[int]:
         for shard in list(self.left):
             part = None
             if self._store is not None:
@@ -183,25 +183,27 @@ class _Todo:
             yield from self._begin(shard, part)
 
     def _begin(self, shard: int, part: Rows | None) -> Iterator[int]:
-        """The lanes of a shard that are missing in what is there."""
-        first, lane = self._plan.lanes(shard)[0], self._plan.lane
+        """The batches of a shard that are missing in what is there."""
+        first, width = self._plan.batches(shard)[0], self._plan.batch_width
         there = self._open.setdefault(shard, {})
-        for i in range(len(part["x"]) // lane if part is not None else 0):
-            rows = {name: value[i * lane : (i + 1) * lane] for name, value in (part or {}).items()}
+        for i in range(len(part["x"]) // width if part is not None else 0):
+            rows = {name: value[i * width : (i + 1) * width] for name, value in (part or {}).items()}
             there[first + i] = rows
-            self._found.read += lane
-            self._found.put(shard, i * lane, rows)
-        yield from (number for number in self._plan.lanes(shard) if number not in there)
+            self._found.read += width
+            self._found.put(shard, i * width, rows)
+        yield from (number for number in self._plan.batches(shard) if number not in there)
 
-    def done(self, lane: int, rows: Rows) -> None:
-        """A lane is finished; so may be its shard, which is then written."""
-        shard = lane // self._plan.per_shard
-        self._open[shard][lane] = rows
+    def done(self, batch: int, rows: Rows) -> None:
+        """A batch is finished; so may be its shard, which is then written."""
+        shard = batch // self._plan.per_shard
+        self._open[shard][batch] = rows
         if self._store is not None and not self._found.simulated:  # the first: now it is known how large they are
-            check_room(self._store.folder, _need(self._plan.lanes_in_all * self._plan.lane - self._found.read, rows))
-        self._found.simulated += self._plan.lane
-        self._found.put(shard, (lane - shard * self._plan.per_shard) * self._plan.lane, rows)
-        if all(other in self._open[shard] for other in self._plan.lanes(shard)):
+            check_disk(
+                self._store.folder, _need(self._plan.batches_in_all * self._plan.batch_width - self._found.read, rows)
+            )
+        self._found.simulated += self._plan.batch_width
+        self._found.put(shard, (batch - shard * self._plan.per_shard) * self._plan.batch_width, rows)
+        if all(other in self._open[shard] for other in self._plan.batches(shard)):
             self._save(shard)
             self._finish(shard)
 
@@ -212,9 +214,9 @@ class _Todo:
             self._store.claims.leave(shard)
 
     def _save(self, shard: int) -> None:
-        """Write the lanes of a shard up to the first that is missing."""
+        """Write the batches of a shard up to the first that is missing."""
         there = self._open[shard]
-        done = [there[lane] for lane in takewhile(there.__contains__, self._plan.lanes(shard))]
+        done = [there[batch] for batch in takewhile(there.__contains__, self._plan.batches(shard))]
         if done and self._store is not None:
             self._store.write(shard, {name: np.concatenate([rows[name] for rows in done]) for name in done[0]})
 
@@ -236,12 +238,12 @@ def _need(n: int, rows: Rows) -> Need:
     need = draws_size(n, rows["x"].shape[1], parameters, itemsize=rows["x"].itemsize)
     if not series:
         return need
-    recorded = f"{n:,} recordings x {series:,} bytes = {in_words(n * series)}"
+    recorded = f"{n:,} recordings x {series:,} bytes = {format_bytes(n * series)}"
     return Need(need.bytes + n * series, f"{need.arithmetic}, and {recorded}")
 
 
-class _Lanes:
-    """Numbers of lanes, at most `most`, which remembers those it gave: an executor answers with positions."""
+class _Batches:
+    """Numbers of batches, at most `most`, which remembers those it gave: an executor answers with positions."""
 
     def __init__(self, source: Iterator[int], most: int) -> None:
         self.given: list[int] = []
@@ -251,14 +253,14 @@ class _Lanes:
         return self._most - len(self.given)
 
     def __iter__(self) -> Iterator[int]:
-        for lane in self._source:
-            self.given.append(lane)
-            yield lane
+        for batch in self._source:
+            self.given.append(batch)
+            yield batch
 
 
 def _finished(
-    executor: Executor, runner: Callable[[int, Any], Rows], lanes: _Lanes
+    executor: Executor, runner: Callable[[int, Any], Rows], batches: _Batches
 ) -> Generator[tuple[int, Rows], None, None]:
     """`(position, rows)` as they are done, or in order from an executor that has nothing else."""
     as_completed = getattr(executor, "as_completed", None)
-    yield from enumerate(executor.map(runner, lanes)) if as_completed is None else as_completed(runner, lanes)
+    yield from enumerate(executor.map(runner, batches)) if as_completed is None else as_completed(runner, batches)

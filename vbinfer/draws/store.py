@@ -35,8 +35,9 @@ class Held(NamedTuple):
 class Store:
     """Shards of draws in a folder; a shard is there whole, or not at all.
 
-    `manifest.json` holds the study (prior, simulator, key, lane, batch size, dtype, names), the versions that began it
-    and the SHA-256 of both. `shard-000000.npz` holds the rows `[0, batch_size)`, and so on; its header names the study.
+    `manifest.json` holds the study (prior, simulator, key, batch width, shard size, dtype, names), the versions that
+    began it and the SHA-256 of both. `shard-000000.npz` holds the rows `[0, batch_size)`, and so on; its header names
+    the study.
     A shard that is shorter (the last one, or one that was interrupted) is completed when
     more draws are asked for. `series-000000.npz` beside it holds the recordings of the same draws, where they are kept.
 

@@ -1,8 +1,8 @@
-"""Lanes: every simulation runs among the same number of others, so that its last bits never depend on how it ran.
+"""Batches of one fixed width.
 
-A matrix product's rounding depends on its width (measured), and that of a sum on the number of threads that share it
-(`options.steady`). With one fixed width and one thread on every executor and device count, draw i is the same number
-whether it was simulated fresh, resumed, alone or among a million.
+The rounding of a matrix product depends on its width (measured), and that of a sum on the number of threads that share
+it (`options.deterministic_xla`). With one width and one thread on every executor and device count, draw i is the same
+number whether it was simulated fresh, resumed, alone or among a million.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbinfer._names import PRNGKey, SimulatorLike, Theta, flat_names
-from vbinfer.execute.options import steady
+from vbinfer.execute.options import deterministic_xla
 
-LANE = 64
+WIDTH = 64
 """Simulations that run together."""
 
 
-def key_words(key: PRNGKey) -> list[int]:
+def key_ints(key: PRNGKey) -> list[int]:
     """The words of a key as plain integers, for provenance."""
     return [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
 
@@ -29,7 +29,7 @@ def key_words(key: PRNGKey) -> list[int]:
 def batched(simulator: SimulatorLike) -> Callable[[Theta, Any], Any]:
     """`(theta leaves [B, ...], keys [B]) -> x [B, F]`: the simulator's own `.batch`, else `jit(vmap(simulator))`."""
     own = getattr(simulator, "batch", None)
-    return own if own is not None else jax.jit(jax.vmap(simulator), compiler_options=steady())
+    return own if own is not None else jax.jit(jax.vmap(simulator), compiler_options=deterministic_xla())
 
 
 def batched_series(simulator: SimulatorLike) -> Callable[[Theta, Any], tuple[Any, Any]]:
@@ -47,11 +47,11 @@ def batched_series(simulator: SimulatorLike) -> Callable[[Theta, Any], tuple[Any
     return own
 
 
-def checked(x: Any, lane: int = LANE) -> np.ndarray:
-    """The summaries of one lane as `[lane, F]`, or an error that says what the simulator should return."""
+def checked(x: Any, width: int = WIDTH) -> np.ndarray:
+    """The summaries of one batch as `[width, F]`, or an error that says what the simulator should return."""
     x = np.asarray(x)
-    if x.ndim != 2 or len(x) != lane:
-        one = list(x.shape[1:]) if x.ndim and len(x) == lane else list(x.shape)
+    if x.ndim != 2 or len(x) != width:
+        one = list(x.shape[1:]) if x.ndim and len(x) == width else list(x.shape)
         raise ValueError(
             f"the simulator returned an array of shape {one} for one draw; expected [feature]: "
             f"write jnp.atleast_1d(x) for a number, x.ravel() for a matrix"
@@ -59,23 +59,23 @@ def checked(x: Any, lane: int = LANE) -> np.ndarray:
     return x
 
 
-def lane_rows(n: int, width: int = LANE) -> list[np.ndarray]:
-    """Numbers of the rows of each lane, `[width]` each, of n in all; a short tail repeats the last row."""
+def batch_rows(n: int, width: int = WIDTH) -> list[np.ndarray]:
+    """Numbers of the rows of each batch, `[width]` each, of n in all; a short tail repeats the last row."""
     return [np.minimum(np.arange(start, start + width), n - 1) for start in range(0, n, width)]
 
 
-def joined(lanes: Iterable[Any], n: int) -> Any:
-    """The leaves `[width, ...]` of what every lane gave as one tree with leaves `[n, ...]`."""
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *lanes)
+def joined(batches: Iterable[Any], n: int) -> Any:
+    """The leaves `[width, ...]` of what every batch gave as one tree with leaves `[n, ...]`."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *batches)
 
 
-def in_lanes(run: Callable[[np.ndarray], Any], n: int, width: int = LANE) -> Any:
+def map_batches(run: Callable[[np.ndarray], Any], n: int, width: int = WIDTH) -> Any:
     """`run(rows [width]) -> tree with leaves [width, ...]` over n rows, always in one width: leaves `[n, ...]`.
 
-    >>> in_lanes(lambda rows: rows**2, 5, width=2).tolist()
+    >>> map_batches(lambda rows: rows**2, 5, width=2).tolist()
     [0, 1, 4, 9, 16]
     """
-    return joined([run(rows) for rows in lane_rows(n, width)], n)
+    return joined([run(rows) for rows in batch_rows(n, width)], n)
 
 
 def feature_names(simulator: SimulatorLike, width: int) -> tuple[str, ...]:

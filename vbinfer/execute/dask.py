@@ -1,4 +1,4 @@
-"""`Dask`: lanes on a cluster of dask.distributed, on this computer, under Slurm or PBS, or anywhere else."""
+"""`Dask`: batches on a cluster of dask.distributed, on this computer, under Slurm or PBS, or anywhere else."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dask:
-    """Runs lanes on the workers of a Dask cluster; the numbers do not depend on which, or on how many.
+    """Runs batches on the workers of a Dask cluster; the numbers do not depend on which, or on how many.
 
     Every worker is sent the simulator once, also one that joins later, and runs it with the JAX settings of the thread
     that asked. At most `ahead` items per thread are handed out, and results are fetched as they finish and not kept,

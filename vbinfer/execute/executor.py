@@ -1,4 +1,4 @@
-"""Where lanes run: `Local` uses the devices of this process, or other processes."""
+"""Where batches run: `Local` uses the devices of this process, or other processes."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -30,9 +30,10 @@ class Executor(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """Runs lanes on this computer: on the devices of this process, one thread per device, or in processes of their own.
+    """Run batches on the devices or cores of this computer.
 
-    The numbers do not depend on which, or on how many. A CPU is one device unless `vb.use_cores(n)` splits it. With
+    Either on the devices of this process, one thread per device, or in processes of their own. The numbers
+    do not depend on which, or on how many. A CPU is one device unless `vb.use_cores(n)` splits it. With
     `workers=n`, every call starts n processes, each on one of the cores that this one may use (`taskset` or a batch
     system may have narrowed them), with JAX on the CPU and its settings as they are here, and ends them when it is
     done. That takes some seconds, and is then the fastest: nothing is shared.
@@ -116,7 +117,7 @@ def _threaded(
 
     numbered, running = enumerate(items), dict[Future[Result], int]()
     failed: BaseException | None = None
-    pool = ThreadPoolExecutor(len(devices), thread_name_prefix="vbinfer-lane")
+    pool = ThreadPoolExecutor(len(devices), thread_name_prefix="vbinfer-device")
     try:
         while True:
             while failed is None and len(running) < 2 * len(devices):  # results do not pile up behind a slow consumer
@@ -138,7 +139,7 @@ def _threaded(
 
 
 def use_cores(n: int) -> None:
-    """Split the CPU into `n` JAX devices, so that `Local` runs lanes on `n` cores side by side.
+    """Split the CPU into `n` JAX devices, so that `Local` runs batches on `n` cores side by side.
 
     Call it before anything of JAX runs: the number of devices is fixed by the first operation of a process.
 

@@ -42,19 +42,19 @@ class HostSimulator:
             x is a number or `[F]`; it is kept in JAX's precision. NaN and infinite numbers, also those that float32
             cannot hold, make a failed draw.
         names: one per feature; `x[0], x[1], ...` by default.
-        lane: draws that run together, in one process, between two looks at what is finished. A lane is run whole, so
-            that n draws cost up to lane - 1 more.
+        batch_width: draws that run together, in one process, between two looks at what is finished. A batch is run
+            whole, so that n draws cost up to batch_width - 1 more.
         fingerprint: what identifies the simulator in a store; by default a hash of its code and of all it uses
             (`fingerprint()`). Give one where that cannot be made, and change it when the simulator changes.
 
     Attributes:
         fn: the function.
         names: names of the features, or None.
-        lane: draws that run together.
+        batch_width: draws that run together.
 
     Raises:
         TypeError: fn is no function of two arguments, or captures what has no stable hash and no fingerprint is given.
-        ValueError: names or lane make no sense.
+        ValueError: names or batch_width make no sense.
 
     Example:
         >>> import jax, numpy as np, vbinfer as vb
@@ -74,10 +74,14 @@ class HostSimulator:
         fn: HostFunction | Any,
         *,
         names: Sequence[str] | None = None,
-        lane: int = 16,
+        batch_width: int = 16,
         fingerprint: str | None = None,
     ) -> None:
-        self.fn, self.names, self.lane = checked_fn(fn), checked_names(names), _check.count(lane, "lane", "16")
+        self.fn, self.names, self.batch_width = (
+            checked_fn(fn),
+            checked_names(names),
+            _check.count(batch_width, "batch_width", "16"),
+        )
         if fingerprint is not None and (not isinstance(fingerprint, str) or not fingerprint):
             raise ValueError(
                 f"fingerprint={fingerprint!r} was given; expected a string such as fingerprint='my-model-v3'"
@@ -91,14 +95,15 @@ class HostSimulator:
         self._widths: dict[Any, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"fn": self.fn, "names": self.names, "lane": self.lane, "_mark": self._mark}
+        return {"fn": self.fn, "names": self.names, "batch_width": self.batch_width, "_mark": self._mark}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._begin()
 
     def __repr__(self) -> str:
-        return f"HostSimulator({getattr(self.fn, '__qualname__', self.fn)!s}, names={self.names}, lane={self.lane})"
+        name = getattr(self.fn, "__qualname__", self.fn)
+        return f"HostSimulator({name}, names={self.names}, batch_width={self.batch_width})"
 
     def fingerprint(self) -> str:
         """The fingerprint that was given, else the SHA-256 of the function: see `vbinfer.io.codehash`.

@@ -12,7 +12,7 @@ _OPTIONS: dict[str, str | bool] = {
 
 
 @functools.cache
-def steady() -> dict[str, str | bool]:
+def deterministic_xla() -> dict[str, str | bool]:
     """Options for `jax.jit(..., compiler_options=)` of a program that fills one core and leaves the others alone.
 
     Left to itself, XLA splits loops, sums and matrix products over as many threads as the process may use cores, and

@@ -35,13 +35,13 @@ def draws_size(n: int, features: int, parameters: int = 0, *, itemsize: int = 4)
     """
     size = n * (features + parameters) * itemsize
     row = f"{features:,} features" if not parameters else f"({features:,} features + {parameters:,} parameters)"
-    return Need(size, f"{n:,} draws x {row} x {itemsize} bytes = {in_words(size)}")
+    return Need(size, f"{n:,} draws x {row} x {itemsize} bytes = {format_bytes(size)}")
 
 
-def in_words(size: float) -> str:
+def format_bytes(size: float) -> str:
     """A number of bytes as people write it.
 
-    >>> in_words(1_748_400_000), in_words(12_300)
+    >>> format_bytes(1_748_400_000), format_bytes(12_300)
     ('1.7 GB', '12 kB')
     """
     for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -50,7 +50,7 @@ def in_words(size: float) -> str:
     return f"{int(size)} bytes"
 
 
-def check_room(folder: str | Path, needed: Need | int) -> None:
+def check_disk(folder: str | Path, needed: Need | int) -> None:
     """Refuse what does not fit on the disk of a folder, which need not exist yet.
 
     Blind to: quotas of a user below the free space of the disk, and what others will write meanwhile.
@@ -65,7 +65,7 @@ def check_room(folder: str | Path, needed: Need | int) -> None:
     size, arithmetic = _need(needed)
     if size > free:
         raise RuntimeError(
-            f"{arithmetic}; {in_words(free)} free in {str(folder)!r}. "
+            f"{arithmetic}; {format_bytes(free)} free in {str(folder)!r}. "
             f"Free some space, give a folder on another disk, or ask for fewer draws or features"
         )
 
@@ -84,7 +84,7 @@ def check_memory(needed: Need | int) -> None:
         return
     room, limit = min(rooms)
     raise RuntimeError(
-        f"{arithmetic}; {in_words(max(room, 0))} of memory available ({limit}). Keep the draws on disk: "
+        f"{arithmetic}; {format_bytes(max(room, 0))} of memory available ({limit}). Keep the draws on disk: "
         f"vb.simulate_store(..., store='runs/store') or `vbinfer simulate study.toml` holds one batch at a time"
     )
 
@@ -108,7 +108,7 @@ def peak_memory() -> Peak:
 
 
 def _need(needed: Need | int) -> Need:
-    return needed if isinstance(needed, Need) else Need(int(needed), f"{in_words(int(needed))} are needed")
+    return needed if isinstance(needed, Need) else Need(int(needed), f"{format_bytes(int(needed))} are needed")
 
 
 def _rooms() -> Iterator[tuple[int, str]]:

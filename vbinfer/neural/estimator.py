@@ -14,7 +14,7 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.draws.draws import Draws
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
 from vbinfer.neural.checkpoint import Checkpoint
 from vbinfer.neural.densities.base import AbstractConditional, stack
@@ -91,7 +91,7 @@ def fit_members(
     label, options = type(estimator).__name__, estimator.training
     kept = None
     if checkpoint is not None:
-        study = {**job.study, "method": label, "training": repr(options), "key": key_words(made.key)}
+        study = {**job.study, "method": label, "training": repr(options), "key": key_ints(made.key)}
         kept = Checkpoint(checkpoint, study, (job.y, job.c))
     with reporter(progress, options.epochs(len(data.y)), label) as report:
         trained = train(members, job.loss, data, held, k_train, options, report, kept)

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 from vbinfer._names import PRNGKey
-from vbinfer.execute.options import steady
+from vbinfer.execute.options import deterministic_xla
 from vbinfer.sampling.problem import AbstractKernel, Form, Plan, Problem, Run
 from vbinfer.sampling.starts import repeated, starting_points
 from vbinfer.sampling.store import ChainStore, open_store
@@ -288,7 +288,7 @@ def _spread(function: Callable[..., Any], *, specs: tuple[Any, Any], devices: in
     if devices > 1:
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("chain",))
         function = jax.shard_map(function, mesh=mesh, in_specs=specs[0], out_specs=specs[1], check_vma=False)
-    return jax.jit(function, compiler_options=steady())
+    return jax.jit(function, compiler_options=deterministic_xla())
 
 
 def _resumed(programs: Runner, plan: Plan, store: ChainStore | None) -> tuple[State | None, int, list[Sample]]:

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
@@ -139,7 +139,7 @@ def posterior_of(problem: Problem, kernel: AbstractKernel, plan: Plan) -> Poster
         "num_warmup": plan.num_warmup,
         "divergences": int(np.sum(run.stats["diverging"])) if "diverging" in run.stats else 0,
         "seconds": time.perf_counter() - began,
-        "key": key_words(plan.key),
+        "key": key_ints(plan.key),
         "versions": npz.versions("numpyro", "blackjax"),
         **run.info,
     }

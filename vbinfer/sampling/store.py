@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbinfer.draws.manifest import identity
-from vbinfer.execute.batches import key_words, trace
+from vbinfer.execute.batches import key_ints, trace
 from vbinfer.io import npz
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
@@ -201,7 +201,7 @@ def _settings(kernel: Any, problem: Problem, plan: Plan) -> dict[str, Any]:
         "init": None if start is None else _digest(start),
         "num_warmup": plan.num_warmup,
         "num_chains": plan.num_chains,
-        "key": key_words(plan.key),
+        "key": key_ints(plan.key),
         "precision": str(jnp.result_type(float)),
     }
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from vbinfer.execute.options import steady
+from vbinfer.execute.options import deterministic_xla
 
 WIDE = {"xla_cpu_prefer_vector_width": "512"}
 """XLA keeps to 256 bits unless asked; noise and elementwise equations gain 1.3 to 1.4 where there are 512. Without
@@ -16,18 +16,21 @@ effect elsewhere."""
 
 
 class Compiled:
-    """`equinox.filter_jit` with these options and those of `steady` where they are allowed: JAX takes them for the
-    outermost program only."""
+    """`equinox.filter_jit` with these options and those of `deterministic_xla`.
+
+    JAX takes them for the outermost program only: elsewhere they are left out.
+    """
 
     def __init__(self, fn: Callable[..., Any]):
         self._fn, self._inner = fn, eqx.filter_jit(fn)
 
     @property
     def _outermost(self) -> Any:
-        """Made when it is first called, since `steady` asks JAX, and once, whichever threads call first."""
+        """Made when it is first called, since `deterministic_xla` asks JAX, and once, whichever threads call first."""
         made = self.__dict__.get("_made")
         if made is None:
-            options: Any = {"compiler_options": {**WIDE, **steady()}}  # for jax.jit; not in the overloads of filter_jit
+            # for jax.jit; not in the overloads of filter_jit
+            options: Any = {"compiler_options": {**WIDE, **deterministic_xla()}}
             made = self.__dict__.setdefault("_made", eqx.filter_jit(self._fn, **options))
         return made
 

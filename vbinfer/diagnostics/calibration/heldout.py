@@ -14,7 +14,7 @@ from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.asking import ask, check_names, chunk_size, log_density
 from vbinfer.diagnostics.calibration.store import StudyStore, digest
 from vbinfer.draws.draws import Draws
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.priors.prior import Prior
 
 FEWEST = 50
@@ -73,7 +73,7 @@ class HeldOut:
 
     def rng(self, purpose: str) -> np.random.Generator:
         """A generator for one purpose: adding a test does not change the numbers of another."""
-        return np.random.default_rng([*key_words(self.key), *purpose.encode()])
+        return np.random.default_rng([*key_ints(self.key), *purpose.encode()])
 
 
 def held_out(
@@ -110,7 +110,7 @@ def held_out(
         moments = np.stack([_flat(values, shapes) for values in (prior.mean(), prior.variance())])
     k_ask, k_test = jax.random.split(key)
     study = {
-        "key": key_words(key),
+        "key": key_ints(key),
         "num_posterior_samples": per,
         "data": digest(x, truth),
         "source": described(source),

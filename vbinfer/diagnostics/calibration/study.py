@@ -26,7 +26,7 @@ from vbinfer.diagnostics.calibration.words import circumstances, closing, overal
 from vbinfer.diagnostics.contraction import NOTHING
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.sample import sample_prior_predictive
-from vbinfer.execute.batches import key_words
+from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
 from vbinfer.priors.prior import Prior
 
@@ -98,7 +98,7 @@ def calibrate(
     asked = time.perf_counter()
     info = {
         "source": described(source),
-        "key": key_words(_check.key(key)),
+        "key": key_ints(_check.key(key)),
         "versions": npz.versions("scipy"),
         "ess": held.ess,
         "density": held.log_q is not None,
