@@ -1,7 +1,9 @@
 """Priors: z is standard normal under the prior, densities equal scipy's and torch's, mistakes are named."""
 
 import copy
+import dataclasses
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -286,6 +288,86 @@ def test_torch_view_is_the_same_prior():
     np.testing.assert_allclose(view.variance, [1.0 / 3.0, 2.0 / 9.0, 4.0, 4.0], rtol=1e-6)
     assert view.support.check(draws).all()
     assert not view.support.check(torch.tensor([0.5, 1.0, 5.0, 0.0])).all()
+
+
+class Own(dist.Normal):
+    """A distribution that numpyro does not name."""
+
+
+# equal priors, however their parameters were written; and priors that differ in one thing
+EQUAL = {
+    "scalars": lambda x=0.3: {"a": dist.Uniform(0.0, 1), "b": dist.Normal(jnp.float32(0.0), x).expand([4])},
+    "joint": lambda x=0.3: {"a": dist.MultivariateNormal(jnp.array([x, 2.0, 3.0]), jnp.array(COVARIANCE))},
+    "truncated": lambda x=0.3: {"a": dist.TruncatedNormal(jnp.array([x, 0.6]), 0.5, low=0.0).to_event(1)},
+    "whitened": lambda x=0.3: {"a": dist.Dirichlet(jnp.array([2.0, x, 4.0]))},
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_equal_priors_share_a_compiled_program_and_others_do_not(name):
+    traced = []
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def density(prior, theta):
+        traced.append(prior)
+        return prior.log_prob(theta)
+
+    one, same, other = Prior(EQUAL[name]()), Prior(EQUAL[name]()), Prior(EQUAL[name](0.31))
+    again = Prior.from_spec(one.to_spec())
+    assert one == same == again
+    assert hash(one) == hash(same) == hash(again)
+    assert one not in (other, one.dists)
+    theta = one.sample(key=jax.random.key(1))
+    found = [float(density(prior, theta)) for prior in (one, same, again, other)]
+    assert len(traced) == 2
+    assert found[0] == found[1] == found[2] != found[3]
+
+
+def test_the_order_of_the_leaves_and_their_shape_tell_priors_apart():
+    a, b = dist.Normal(0.0, 1.0), dist.Normal(0.0, 2.0)
+    priors = [
+        {"a": a, "b": b},
+        {"b": b, "a": a},
+        {"a": b, "b": a},
+        {"a": a},
+        {"a": a.expand([1])},
+        {"a": Own(0.0, 1.0)},
+    ]
+    assert len({Prior(dists) for dists in priors}) == len(priors)
+
+
+def test_a_distribution_without_a_description_equals_itself_only():
+    one = Own(0.0, 1.0)
+    assert Prior({"a": one}) == Prior({"a": one})
+    assert Prior({"a": one}) != Prior({"a": Own(0.0, 1.0)})
+
+
+def test_a_prior_cannot_be_changed_and_its_copies_are_equal():
+    prior = mixed()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        prior.dists = {}
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        prior.dists["new"] = dist.Normal(0.0, 1.0)
+    given = {"a": dist.Normal(0.0, 1.0)}
+    kept = Prior(given)
+    given["a"] = dist.Normal(0.0, 2.0)
+    assert kept == Prior({"a": dist.Normal(0.0, 1.0)})
+    for same in (copy.copy(prior), copy.deepcopy(prior), pickle.loads(pickle.dumps(prior))):
+        assert same == prior
+        assert hash(same) == hash(prior)
+        assert same.names == prior.names
+
+
+@pytest.mark.parametrize("name", [*SCALARS, *ARRAYS])
+def test_z_is_known_to_be_normal_where_its_density_is(name):
+    """z once was told by the density at some draws, within a tolerance."""
+    prior = made(name)
+    z = z_rows(prior)
+    theta, log_det = prior.constrain({"a.b": z})
+    normal = st.norm.logpdf(np.asarray(z, float)).reshape(len(z), -1).sum(1)
+    gap = np.max(np.abs(np.asarray(prior.log_prob(theta) + log_det) - normal))
+    assert prior.z_is_normal == (name not in WHITENED)
+    assert gap < 1e-3 if prior.z_is_normal else gap > 0.05
 
 
 MISTAKES = [

@@ -18,8 +18,6 @@ _CANDIDATES = 8192
 _MARGIN = 0.1
 _OVERSAMPLE = 32
 _LEAST_ACCEPTANCE = 0.005
-_SAME = 0.05
-"""Log density by which a prior may differ from the standard normal in z: rounding."""
 _PATIENCE = 20
 """Blocks looked at, as a multiple of those expected, before sampling gives up."""
 
@@ -162,9 +160,9 @@ class Truncated:
 
     def _measure(self, key: PRNGKey) -> tuple[str, float, float]:
         """How to draw, the acceptance, and the prior mass of the region."""
-        k_normal, k_box, key = jax.random.split(key, 3)
+        _, k_box, key = jax.random.split(key, 3)
         self.method = "rejection"
-        if _normal_in_z(self.prior, k_normal):
+        if self.prior.z_is_normal:
             accepted = float(self._block(k_box)[1].mean())
             if accepted >= _LEAST_ACCEPTANCE:
                 return "rejection", accepted, accepted * self._box.mass
@@ -228,12 +226,3 @@ def _check_proposal(prior: Prior, amortized: Any, epsilon: float) -> None:
             f"the posterior was fitted with a prior over {amortized.prior.shapes}, this prior has {prior.shapes}; "
             "give the prior of the study"
         )
-
-
-def _normal_in_z(prior: Prior, key: PRNGKey) -> bool:
-    """Whether z is standard normal under this prior; whitened leaves are not."""
-    z = prior.unconstrain(prior.sample(key=key, n=256))
-    theta, log_det = prior.constrain(z)
-    flat = np.asarray(prior.ravel_z(z), np.float64)
-    normal = -0.5 * np.sum(flat**2 + np.log(2.0 * np.pi), axis=1)
-    return bool(np.quantile(np.abs(np.asarray(prior.log_prob(theta) + log_det) - normal), 0.9) < _SAME)

@@ -1,7 +1,9 @@
 """The prior: named numpyro distributions, and the space in which they are standard normal."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -14,17 +16,22 @@ from jaxtyping import Array
 from vbinfer._names import PRNGKey, Theta, flat_names, ravel, unravel
 from vbinfer._param import did_you_mean
 from vbinfer.priors.spec import from_spec, to_spec
-from vbinfer.priors.transforms import ElementwiseLeaf, LeafMap, leaf_map
+from vbinfer.priors.transforms import ElementwiseLeaf, LeafMap, WhitenedLeaf, leaf_map
 
 _MOMENT_DRAWS = 100_000
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Prior:
-    """Independent distributions over named parameters.
+    """Independent distributions over named parameters; frozen.
 
     Three views of one prior: theta, the named values; z, the named coordinates in which the prior is standard normal
     (theta = F^-1(Phi(z)) for scalars, Cholesky for multivariate normals, the bijection onto the support followed by
     whitening for the rest); and flat vectors of either.
+
+    Priors are equal, hash alike and share compiled programs when they have the same names in the same order, with the
+    same families and equal parameters (those of `to_spec`). A distribution that numpyro does not name, such as a class
+    of your own, has no description: it equals itself only, so keep one object of it.
 
     Args:
         dists: parameter path to numpyro distribution. Batch shapes count as the shape of the parameter:
@@ -42,21 +49,59 @@ class Prior:
     {'coupling.G': (10,), 'model.eta': (10, 2)}
     """
 
-    def __init__(self, dists: Mapping[str, Any]) -> None:
-        if not isinstance(dists, Mapping):
-            raise TypeError(f"Prior takes a dictionary of path to distribution; {type(dists).__name__} was given")
-        if not dists:
+    dists: Mapping[str, Any]
+    _leaves: dict[str, LeafMap] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dists, Mapping):
+            raise TypeError(f"Prior takes a dictionary of path to distribution; {type(self.dists).__name__} was given")
+        if not self.dists:
             raise ValueError('Prior was given no parameter; write vb.Prior({"coupling.G": dist.Uniform(0.0, 1.0)})')
-        self.dists: dict[str, dist.Distribution] = dict(dists)
-        self._leaves: dict[str, LeafMap] = {name: _checked_leaf(name, d) for name, d in dists.items()}
-        self.shapes = {name: leaf.shape for name, leaf in self._leaves.items()}
-        self.z_shapes = {name: leaf.z_shape for name, leaf in self._leaves.items()}
-        self.names = flat_names(self.shapes)
-        self.dim = len(self.names)
-        self.z_dim = sum(int(np.prod(shape)) for shape in self.z_shapes.values())
+        object.__setattr__(self, "dists", MappingProxyType(dict(self.dists)))
+        object.__setattr__(self, "_leaves", {name: _checked_leaf(name, d) for name, d in self.dists.items()})
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each parameter."""
+        return {name: leaf.shape for name, leaf in self._leaves.items()}
+
+    @functools.cached_property
+    def z_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each parameter's z."""
+        return {name: leaf.z_shape for name, leaf in self._leaves.items()}
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Flattened paths: `("coupling.G", "model.eta[0]", ...)`."""
+        return flat_names(self.shapes)
+
+    @property
+    def dim(self) -> int:
+        """Number of elements of theta, D."""
+        return len(self.names)
+
+    @functools.cached_property
+    def z_dim(self) -> int:
+        """Number of elements of z; less than D for a simplex."""
+        return sum(int(np.prod(shape)) for shape in self.z_shapes.values())
+
+    @property
+    def z_is_normal(self) -> bool:
+        """Whether z is exactly standard normal; whitened leaves match two moments only."""
+        return not any(isinstance(leaf, WhitenedLeaf) for leaf in self._leaves.values())
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Prior) and self._key == other._key)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        return tuple(self._leaves.items())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Prior, (self.dists,)
+        return Prior, (dict(self.dists),)
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{name!r}: {_describe(d)}" for name, d in self.dists.items())
@@ -197,7 +242,7 @@ def _checked_leaf(name: str, d: Any) -> LeafMap:
             f"the prior of {name!r} is {_describe(d)}, which is discrete; a prior takes continuous parameters only"
         )
     leaf = leaf_map(d)
-    if not np.isfinite(jax.jit(_at_centre, static_argnums=0)(leaf)).all():
+    if not np.isfinite(_at_centre(leaf)).all():
         raise ValueError(
             f"the prior of {name!r}, {_describe(d)}, has no finite density at its centre; check that its parameters "
             "are finite, its scales positive and low < high"
@@ -205,6 +250,7 @@ def _checked_leaf(name: str, d: Any) -> LeafMap:
     return leaf
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _at_centre(leaf: LeafMap) -> Array:
     theta, log_det = leaf.constrain(jnp.zeros(leaf.z_shape))
     return jnp.concatenate([theta.reshape(-1), log_det.reshape(-1), leaf.log_prob(theta).reshape(-1)])

@@ -6,6 +6,7 @@ has mean 0 and covariance I without being exactly normal, and its dimension may 
 """
 
 import abc
+import functools
 import math
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import ComposeTransform, biject_to
 
+from vbinfer.priors.spec import identity
 from vbinfer.priors.tails import Tails, tails
 
 CLIP = 2.0**-24
@@ -167,11 +169,28 @@ def scalar_map(d: Any) -> ScalarMap | None:
 
 
 class LeafMap(abc.ABC):
-    """What a prior needs of one of its leaves: shapes, both directions and the density."""
+    """Shapes, both directions and density of one leaf.
+
+    Equal for equal distributions: a leaf is a static argument of compiled functions.
+    """
 
     d: Any
     shape: tuple[int, ...]
     z_shape: tuple[int, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, LeafMap) and self._identity == other._identity)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _identity(self) -> tuple[Any, ...]:
+        return identity(self.d)
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(self._identity)  # kept: it is asked for at every call of a compiled function
 
     @abc.abstractmethod
     def constrain(self, z: Array) -> tuple[Array, Array]:
