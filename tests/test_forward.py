@@ -297,6 +297,64 @@ def test_fingerprints_see_into_partials_jit_objects_and_methods():
     assert forward(summary=Scaled(1.0)).fingerprint() == forward(summary=Scaled(1.0)).fingerprint()
 
 
+NOISY = """
+import numpy as np
+def half(v):
+    return GAIN * v
+GAIN = 0.5
+def maker(offset):
+    def observe(theta, y, key):
+        '''Adds an offset.'''
+        return y._replace(r=half(y.r) + offset.sum())
+    return observe
+observe = maker(np.array([1.0, 2.0]))
+"""
+
+
+def test_docstring_name_and_module_of_a_function_are_no_other_study_what_it_computes_is(monkeypatch):
+    """Editing the docstring of an `observe=` function made a finished store another study."""
+
+    def fingerprint(text, module="noisy"):
+        made = types.ModuleType(module)
+        monkeypatch.setitem(sys.modules, module, made)
+        exec(compile(text, f"{module}.py", "exec"), made.__dict__)
+        return forward(observe=made.observe).fingerprint()
+
+    first = fingerprint(NOISY)
+    assert fingerprint(NOISY.replace("Adds an offset.", "Adds two numbers.")) == first
+    assert fingerprint(NOISY.replace("        '''Adds an offset.'''\n", "        # nothing said\n")) == first
+    assert fingerprint(NOISY.replace("def observe(", "def noise(").replace("return observe", "return noise")) == first
+    assert fingerprint(NOISY, "elsewhere") == first
+    for old, new in (
+        ("0.5", "0.25"),
+        ("[1.0, 2.0]", "[1.0, 2.5]"),
+        ("GAIN * v", "GAIN + v"),
+        ("offset.sum", "offset.max"),
+    ):
+        assert fingerprint(NOISY.replace(old, new)) != first
+
+
+def test_running_a_forward_model_does_not_change_its_fingerprint():
+    fwd = forward()
+    before = fwd.fingerprint()
+    fwd.batch({"coupling.G": jnp.ones(3)}, jax.random.split(jax.random.key(0), 3))
+    assert fwd.fingerprint() == before
+
+
+def test_other_numbers_of_vbinfer_are_another_fingerprint_another_version_is_not(monkeypatch):
+    from vbinfer.io import fingerprint as fingerprints
+
+    before = forward().fingerprint()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "9.9")
+    fingerprints._version.cache_clear()
+    assert forward().fingerprint() == before
+    monkeypatch.setattr(fingerprints, "NUMBERS", fingerprints.NUMBERS + 1)
+    fingerprints._version.cache_clear()
+    assert forward().fingerprint() != before
+    monkeypatch.undo()
+    fingerprints._version.cache_clear()
+
+
 class DrivenState(NamedTuple):
     x: jax.Array
 

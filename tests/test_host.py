@@ -22,8 +22,8 @@ import vbinfer as vb
 from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.execute.executor import Local
 from vbinfer.execute.host import HostSimulator, generator
-from vbinfer.io import codehash, reached
-from vbinfer.io.codehash import code_hash
+from vbinfer.io import fingerprint as fingerprints
+from vbinfer.io.fingerprint import fingerprint as code_hash
 from vbinfer.priors.prior import Prior
 
 PRIOR = Prior({"g": dist.Uniform(0.5, 3.0), "m": dist.Normal(-2.0, 0.5).expand([2])})
@@ -424,8 +424,7 @@ def test_a_module_of_the_users_counts_by_what_is_used_of_it(tmp_path, monkeypatc
 def test_installed_packages_count_by_version(monkeypatch):
     f = made("f = lambda theta, rng: np.exp(theta['g'])")
     before = code_hash(f)
-    for place in (codehash, reached):
-        monkeypatch.setattr(place, "version", lambda name: (name, "99.0"))
+    monkeypatch.setattr(fingerprints, "_version", lambda name: (name, "99.0"))
     assert code_hash(f) != before
     monkeypatch.undo()
     assert code_hash(f) == before
@@ -448,13 +447,13 @@ def test_code_without_a_module_and_files_called_like_the_standard_library_count_
     try:
         import sched
 
-        codehash.installed.cache_clear()
+        fingerprints._installed.cache_clear()
         first = code_hash(made("import sched\nf = lambda theta, rng: sched.step(1)"))
         sched.step = made("f = lambda v: 3 * v")
         assert code_hash(made("import sched\nf = lambda theta, rng: sched.step(1)")) != first
     finally:
         sys.modules.pop("sched", None)
-        codehash.installed.cache_clear()
+        fingerprints._installed.cache_clear()
 
 
 def test_functions_of_a_notebook_count_by_content(monkeypatch):
@@ -462,7 +461,7 @@ def test_functions_of_a_notebook_count_by_content(monkeypatch):
     main = types.ModuleType("__main__")
     main.__file__ = np.__file__
     monkeypatch.setitem(sys.modules, "__main__", main)
-    codehash.installed.cache_clear()
+    fingerprints._installed.cache_clear()
 
     def cell(source):
         exec(source + "\ndef f(theta, rng): return helper(theta['g']) + Part.offset", main.__dict__)
@@ -495,9 +494,8 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {folder!r})
 from {module} import f
-from vbinfer.io import codehash, reached
-from vbinfer.io.codehash import code_hash
-print(code_hash(f))
+from vbinfer.io.fingerprint import fingerprint
+print(fingerprint(f))
 """
 
 

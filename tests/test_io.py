@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from vbinfer.draws.manifest import write_manifest
 from vbinfer.io import npz
 
 
@@ -26,7 +27,7 @@ def test_read_returns_what_write_was_given_bit_for_bit(tmp_path):
     assert kind == "draws"
     assert header["seconds"] == 0.5
     assert header["key"] == [0, 1]
-    assert header["format"] == 1
+    assert header["format"] == npz.FORMAT
     assert {"vbinfer", "jax", "jaxlib", "numpy"} <= set(header["versions"])
     assert set(found) == set(arrays)
     for name, value in arrays.items():
@@ -49,6 +50,19 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         npz.write(path, "draws", {}, {"y": np.zeros(1000), "x": np.array([{}], dtype=object)})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_what_version_0_1_0_saved_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    with monkeypatch.context() as old:
+        old.setattr(npz, "FORMAT", 1)
+        old.setattr(npz, "versions", lambda *_: {"vbinfer": "0.1.0"})
+        npz.write(tmp_path / "posterior.npz", "posterior", {"theta": []}, {"x": np.arange(3.0)})
+        npz.write(tmp_path / "chains" / "chains.npz", "chains", {"run": {"prior": {}}}, {})
+        npz.write(tmp_path / "draws-store" / "shard-000000.npz", "shard", {"start": 0}, {"x": np.zeros((64, 1))})
+        write_manifest(tmp_path / "draws-store", {"batch_size": 64})
+    for name in ("posterior.npz", "chains", "draws-store"):
+        with pytest.raises(ValueError, match=r"has format 1, written by vbinfer 0\.1\.0; this vbinfer reads format 2"):
+            npz.load(tmp_path / name)
 
 
 def _pickled(path):
@@ -84,7 +98,7 @@ def test_another_format_version_names_the_version_that_wrote_it(tmp_path, monkey
     monkeypatch.setattr(npz, "FORMAT", 7)
     npz.write(tmp_path / "a.npz", "draws", {"versions": {"vbinfer": "9.9"}}, {})
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"format 7, written by vbinfer 9\.9; this vbinfer reads format 1"):
+    with pytest.raises(ValueError, match=r"format 7, written by vbinfer 9\.9; this vbinfer reads format 2"):
         npz.load(tmp_path / "a.npz")
 
 

@@ -14,9 +14,9 @@ from vbinfer.draws.manage import StoreStatus, load_series, merge_stores, simulat
 from vbinfer.draws.manifest import read_manifest, write_manifest
 from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.draws.store import Store
-from vbinfer.execute.batches import trace
 from vbinfer.execute.executor import Local
 from vbinfer.io import npz
+from vbinfer.io.fingerprint import traced
 from vbinfer.io.locks import Claims
 from vbinfer.priors.prior import Prior
 
@@ -174,12 +174,27 @@ def test_a_terminal_and_a_log_file_have_one_fingerprint(monkeypatch):
     theta = {"g": jnp.array(1.0)}
 
     def fingerprint():
-        return trace(lambda theta, key: jnp.sin(theta["g"]) + jax.random.normal(key, (2,)), theta, KEY)[0]
+        return traced(lambda theta, key: jnp.sin(theta["g"]) + jax.random.normal(key, (2,)), theta, KEY)[0]
 
     plain = fingerprint()
     monkeypatch.setattr("jax._src.pretty_printer.CAN_USE_COLOR", True)  # decided when it is imported
     assert "\x1b[" in str(jax.make_jaxpr(jnp.sin)(1.0))
     assert fingerprint() == plain
+
+
+def test_the_names_of_jitted_functions_inside_a_program_do_not_count():
+    """JAX prints them, and breaks lines by their length: a renamed helper was another study."""
+
+    def program(name, factor):
+        helper = lambda x: jnp.where(x > 0, factor * x, x)  # noqa: E731
+        helper.__name__ = name
+        jitted = jax.jit(helper)
+        simulator = lambda theta, key: jitted(theta["g"]) + jitted(2 * theta["g"])  # noqa: E731
+        simulator.__name__ = name
+        return traced(jax.jit(simulator), {"g": jnp.ones(3)}, KEY)[0]
+
+    assert program("f", 2.0) == program("a_name_that_is_longer_than_a_line_of_the_text_that_jax_prints" * 2, 2.0)
+    assert program("f", 2.0) != program("f", 3.0)
 
 
 def test_another_precision_is_another_study(tmp_path):
@@ -200,8 +215,8 @@ def test_other_versions_warn_and_another_format_refuses(tmp_path, monkeypatch):
         write_manifest(tmp_path / "s", manifest["study"])
     with pytest.warns(UserWarning, match=r"jaxlib 0\.0\.1 -> .*to rounding only"):
         sample(tmp_path / "s", n=64)
-    path.write_text(json.dumps({**manifest, "format": 2}))
-    with pytest.raises(ValueError, match=r"has format 2.*reads format 1"):
+    path.write_text(json.dumps({**manifest, "format": 7}))
+    with pytest.raises(ValueError, match=r"has format 7.*reads format 2"):
         sample(tmp_path / "s", n=64)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"no readable manifest\.json; give another folder"):

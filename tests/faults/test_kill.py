@@ -19,6 +19,7 @@ import small_study
 
 from vbinfer.draws.store import held
 from vbinfer.io import npz
+from vbinfer.io.fingerprint import checksum
 
 pytestmark = pytest.mark.faults
 
@@ -83,7 +84,7 @@ def content(folder):
         if path.suffix == ".npz":
             _, header, arrays = npz.read(path)
             kept = {key: value for key, value in arrays.items() if not TIMINGS.search(key)}
-            found[name] = (json.dumps(untimed(header), sort_keys=True), npz.checksum(kept))
+            found[name] = (json.dumps(untimed(header), sort_keys=True), checksum(kept))
         elif path.suffix == ".json":
             found[name] = json.dumps(untimed(json.loads(path.read_text())), sort_keys=True)
     return found
@@ -139,4 +140,4 @@ def test_chains_killed_ten_times_end_as_those_that_were_not(tmp_path):
     kill_and_compare(lambda out: [sys.executable, str(script), out], tmp_path, 10, chunks)
     _, _, whole = npz.read(tmp_path / "whole.npz")
     for path in tmp_path.glob("killed-*.npz"):
-        assert npz.checksum(npz.read(path)[2]) == npz.checksum(whole)
+        assert checksum(npz.read(path)[2]) == checksum(whole)

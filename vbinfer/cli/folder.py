@@ -1,7 +1,6 @@
 """What a run leaves in its folder for the report, so that the page can be made again without computing anything."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
 from vbinfer.io import npz
+from vbinfer.io.fingerprint import checksum
 from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.reporting.evidence import Extras, Recovery
@@ -110,13 +110,8 @@ def calibration_of(out: Path) -> Calibration | None:
 
 
 def fingerprint(path: Path) -> str:
-    """A number of the weights in a file; training times and versions do not count."""
-    _, _, arrays = npz.read(path)
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()
+    """SHA-256 of the weights in a file; training times and versions do not count."""
+    return checksum(npz.read(path)[2])
 
 
 def save_bundle(path: Path, bundle: Bundle) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.draws.store import Rows
 from vbinfer.execute.batches import WIDTH
-from vbinfer.io.npz import checksum
+from vbinfer.io.fingerprint import checksum
 from vbinfer.priors.prior import Prior
 
 BLOCK = 16 * WIDTH

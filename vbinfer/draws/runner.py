@@ -11,8 +11,9 @@ from vbinfer._names import PRNGKey, SimulatorLike
 from vbinfer.draws.proposals import Proposed
 from vbinfer.draws.ranges import check_ranges
 from vbinfer.draws.store import SERIES, Rows
-from vbinfer.execute.batches import WIDTH, batched, batched_series, checked, feature_names, key_ints, trace
+from vbinfer.execute.batches import WIDTH, batched, batched_series, checked, feature_names, key_ints
 from vbinfer.execute.options import deterministic_xla
+from vbinfer.io.fingerprint import NUMBERS, UnhashableError, traced
 from vbinfer.priors.prior import Prior
 
 _SETTINGS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_random_seed_offset")
@@ -117,9 +118,15 @@ def study_of(
     """What makes a store this study's and no other's."""
     mark, names = fingerprint(simulator), getattr(simulator, "names", None)
     if mark is None:
-        mark, width = trace(simulator, prior.sample(key=key), key)
-        if names is None and width is not None:
-            names = feature_names(simulator, width)
+        try:
+            mark, shapes = traced(simulator, prior.sample(key=key), key)
+        except UnhashableError as error:
+            raise TypeError(
+                f"store= needs to know which simulator made its draws, and {error}; "
+                "give it a method fingerprint() that returns a string"
+            ) from error
+        if names is None and len(shapes) == 1 and len(shapes[0]) == 1:
+            names = feature_names(simulator, shapes[0][0])
     drawn = {} if proposed is None else {"proposal": {"round": proposed.round, "first_block": proposed.mark}}
     return {
         **drawn,
@@ -128,6 +135,7 @@ def study_of(
         "theta": {name: list(shape) for name, shape in prior.shapes.items()},
         "features": None if names is None else list(names),
         "simulator": mark,
+        "numbers": NUMBERS,
         "key": {"words": key_ints(key), "impl": str(jax.random.key_impl(key))},
         "batch_size": batch_size,
         "batch_width": batch_width_of(simulator),

@@ -5,13 +5,10 @@ it (`options.deterministic_xla`). With one width and one thread on every executo
 number whether it was simulated fresh, resumed, alone or among a million.
 """
 
-import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vbinfer._names import PRNGKey, SimulatorLike, Theta, flat_names
@@ -88,59 +85,3 @@ def feature_names(simulator: SimulatorLike, width: int) -> tuple[str, ...]:
             f"the simulator names {len(names)} features but returned {width}; its .names needs one per feature"
         )
     return tuple(names)
-
-
-def trace(simulator: SimulatorLike, theta: Theta, key: PRNGKey) -> tuple[str, int | None]:
-    """Fingerprint of a plain JAX callable, and the number of its features (None if it does not return a vector).
-
-    The fingerprint is the SHA-256 of the traced program with its constants: any change of code or of a captured
-    array changes it, moving or renaming the function does not.
-
-    Raises:
-        TypeError: the simulator cannot be traced.
-    """
-    try:
-        program = jax.make_jaxpr(simulator)(theta, key)
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError) as error:
-        raise TypeError(
-            "store= needs to know which simulator made its draws, and this one cannot be traced by JAX; "
-            "give it a method fingerprint() that returns a string"
-        ) from error
-    outside = [name for name in _primitives(program) if name in ("pure_callback", "io_callback")]
-    if outside:
-        raise TypeError(
-            f"store= needs to know which simulator made its draws, and this one calls Python by jax.{outside[0]}, "
-            "whose code JAX does not see; give it a method fingerprint() that returns a string"
-        )
-    text = program.jaxpr.pretty_print(use_color=False)  # str() puts colours into it in a notebook, not in a script
-    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode())
-    for constant in _constants(program):
-        digest.update(repr((getattr(constant, "shape", ()), getattr(constant, "dtype", type(constant)))).encode())
-        digest.update(_bytes(constant))
-    shapes = [aval.shape for aval in program.out_avals]
-    width = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 1 else None
-    return digest.hexdigest(), width
-
-
-def _programs(program: Any) -> Iterator[Any]:
-    """A traced program and those inside it (a jitted function's)."""
-    yield program
-    for equation in program.eqns:
-        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
-            if hasattr(part, "eqns"):
-                yield from _programs(part)
-
-
-def _constants(program: Any) -> Iterator[Any]:
-    for inside in _programs(program):
-        yield from getattr(inside, "consts", ())
-
-
-def _primitives(program: Any) -> set[str]:
-    return {equation.primitive.name for inside in _programs(program) for equation in inside.eqns}
-
-
-def _bytes(constant: Any) -> bytes:
-    if isinstance(constant, jax.Array) and jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
-        constant = jax.random.key_data(constant)
-    return np.asarray(constant).tobytes()

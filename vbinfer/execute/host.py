@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from vbinfer import _check
 from vbinfer.execute.host_checks import checked_fn, checked_names, checked_x, noted, warn_unless_same
-from vbinfer.io.codehash import UnhashableError, code_hash
+from vbinfer.io import fingerprint as fingerprints
 
 HostFunction = Callable[[dict[str, Any], np.random.Generator], Any]
 """`fn(theta, rng) -> x`: NumPy numbers and arrays by path, and the generator to take all randomness from."""
@@ -106,7 +106,7 @@ class HostSimulator:
         return f"HostSimulator({name}, names={self.names}, batch_width={self.batch_width})"
 
     def fingerprint(self) -> str:
-        """The fingerprint that was given, else the SHA-256 of the function: see `vbinfer.io.codehash`.
+        """The fingerprint that was given, else the SHA-256 of the function: see `vbinfer.io.fingerprint`.
 
         A changed helper function, default, constant or captured array changes it; comments, line numbers and file names
         do not. Installed packages count by name and version. A captured object that changes as it is used changes it
@@ -118,8 +118,8 @@ class HostSimulator:
         if self._mark is not None:
             return self._mark
         try:
-            return code_hash(self.fn)
-        except UnhashableError as error:
+            return fingerprints.fingerprint(self.fn)
+        except fingerprints.UnhashableError as error:
             raise TypeError(
                 f"the simulator has no stable fingerprint: {error}. Make it inside the function, or say what "
                 f"identifies it: HostSimulator(fn, fingerprint='my-model-v3')"

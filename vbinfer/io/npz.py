@@ -23,7 +23,8 @@ import numpy as np
 
 from vbinfer.io import archive as _archive
 
-FORMAT = 1
+FORMAT = 2
+"""Of every file; 1 is that of vbinfer 0.1.0, whose numbers are other ones."""
 _HEADER = "header"
 _OLD = 3_600.0
 _SEAL, _DIGITS = b"SHA-256 of all bytes before this number: ", 64
@@ -63,16 +64,6 @@ def _plain(value: object) -> object:
 def to_json(value: object, indent: int | None = None) -> str:
     """JSON text of plain values; NumPy scalars and arrays become numbers and lists."""
     return json.dumps(value, default=_plain, indent=indent)
-
-
-def checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, types, shapes and bytes of arrays."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-        digest.update(value.data if value.size else b"")
-    return digest.hexdigest()
 
 
 def write(path: str | Path, kind: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

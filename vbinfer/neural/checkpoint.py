@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbinfer.io import npz
+from vbinfer.io.fingerprint import NUMBERS
 
 _EVERY = 10.0
 
@@ -33,7 +34,9 @@ class Checkpoint:
         for value in data:
             digest.update(np.ascontiguousarray(value).tobytes())
         self._path = Path(path)
-        self._study = npz.to_json({**study, "data": digest.hexdigest()[:16], "versions": npz.versions("flowjax")})
+        self._study = npz.to_json(
+            {**study, "data": digest.hexdigest()[:16], "numbers": NUMBERS, "versions": npz.versions("flowjax")}
+        )
         self._written = time.monotonic()
 
     def restore(self, state: Any, curves: np.ndarray) -> tuple[Any, np.ndarray]:

@@ -1,20 +1,19 @@
 """A folder of chains: what run it is, the state after warm-up, and one file per finished chunk of draws."""
 
 import dataclasses
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vbinfer.draws.manifest import identity
-from vbinfer.execute.batches import key_ints, trace
+from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
+from vbinfer.io.fingerprint import NUMBERS, UnhashableError, checksum, traced
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 from vbinfer.sampling.problem import Plan, Problem, sampled_theta
@@ -184,21 +183,19 @@ def _settings(kernel: Any, problem: Problem, plan: Plan) -> dict[str, Any]:
     start = plan.state
     if start is None and plan.init is not None:
         start = plan.init if isinstance(plan.init, Mapping) else getattr(plan.init, "theta", None)
-    key = jax.random.key(0)
     theta = {name: jnp.zeros(shape) for name, shape in problem.prior.shapes.items()}
     try:
-        program, _ = trace(lambda theta, key: problem.log_likelihood_of_theta(theta, problem.x_o), theta, key)
-    except TypeError as error:
-        raise TypeError(
-            "store= needs to know which likelihood made its draws, and this log_likelihood cannot be traced by JAX"
-        ) from error
+        program, _ = traced(lambda theta: problem.log_likelihood_of_theta(theta, problem.x_o), theta)
+    except UnhashableError as error:
+        raise TypeError(f"store= needs to know which log_likelihood made its draws, and {error}") from error
     return {
         "method": type(kernel).__name__,
         "kernel": dataclasses.asdict(kernel),
         "prior": _plain(problem.prior.to_spec()),
-        "x_o": None if x_o is None else _digest({"x_o": x_o}),
+        "x_o": None if x_o is None else checksum({"x_o": x_o}),
         "log_likelihood": program,
-        "init": None if start is None else _digest(start),
+        "numbers": NUMBERS,
+        "init": None if start is None else checksum(start),
         "num_warmup": plan.num_warmup,
         "num_chains": plan.num_chains,
         "key": key_ints(plan.key),
@@ -208,14 +205,6 @@ def _settings(kernel: Any, problem: Problem, plan: Plan) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return json.loads(npz.to_json(value))
-
-
-def _digest(arrays: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {value.shape} {value.dtype}".encode() + value.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

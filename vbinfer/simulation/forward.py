@@ -14,11 +14,11 @@ from jaxtyping import Array
 from vbinfer._names import Theta
 from vbinfer._param import bind, did_you_mean, paths, replace, resolve
 from vbinfer._random import key_words
+from vbinfer.io.fingerprint import fingerprint
 from vbinfer.monitors.base import steps_in
 from vbinfer.network.delays import History
 from vbinfer.simulation.batch import run_batch
 from vbinfer.simulation.compiled import Compiled
-from vbinfer.simulation.fingerprint import digest
 from vbinfer.simulation.simulate import in_order, initial_history, initial_state, named_state, sample_times, simulate
 from vbinfer.simulation.simulator import Simulator
 from vbinfer.simulation.solution import Final
@@ -246,8 +246,8 @@ class ForwardModel(eqx.Module):
         return {path: leaf.unit for path, leaf in paths(self.sim).items()}
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything that decides x given theta and key, the package version included."""
-        return digest(_package_version(), self)
+        """SHA-256 of everything that decides x given theta and key; see `vbinfer.io.fingerprint`."""
+        return fingerprint(self)
 
     def estimate(self, n: int, *, width: int = 64) -> dict[str, float]:
         """What `n` draws will take on one device, from a short timed probe: seconds, network steps and bytes of x."""
@@ -323,12 +323,3 @@ def _feature_names(summary: Any, series: Callable[[], Any], n_nodes: int) -> lis
         return list(summary.names)
     width = math.prod(jax.eval_shape(summary, series()).shape)
     return [f"x[{i}]" for i in range(width)]
-
-
-def _package_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("vbinfer")
-    except PackageNotFoundError:
-        return "unknown"

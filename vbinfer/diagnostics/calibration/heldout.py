@@ -12,9 +12,10 @@ import numpy as np
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.asking import ask, check_names, chunk_size, log_density
-from vbinfer.diagnostics.calibration.store import StudyStore, digest
+from vbinfer.diagnostics.calibration.store import StudyStore
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
+from vbinfer.io.fingerprint import checksum
 from vbinfer.priors.prior import Prior
 
 FEWEST = 50
@@ -112,7 +113,7 @@ def held_out(
     study = {
         "key": key_ints(key),
         "num_posterior_samples": per,
-        "data": digest(x, truth),
+        "data": checksum({"x": x, "theta": truth}),
         "source": described(source),
     }
     has_density = density and callable(getattr(source, "log_prob", None))

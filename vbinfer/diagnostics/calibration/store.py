@@ -1,7 +1,6 @@
 """A folder of finished chunks of a calibration study, so that an interrupted one goes on where it stopped."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from vbinfer.draws.manifest import identity
 from vbinfer.io import npz
+from vbinfer.io.fingerprint import NUMBERS
 
 _STUDY = "study.npz"
 
@@ -40,7 +40,7 @@ class StudyStore:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"store={str(folder)!r} is a file; give the name of a folder, new or of an earlier study")
-        now = json.loads(npz.to_json(dict(study)))
+        now = json.loads(npz.to_json({**study, "numbers": NUMBERS}))
         if not (folder / _STUDY).is_file():
             if any(npz.mark(path, "study") != identity(now) for path in folder.glob("*.npz")):
                 raise ValueError(f"store={str(folder)!r} holds other files; give a new folder")
@@ -85,12 +85,3 @@ class StudyStore:
 
     def _path(self, start: int) -> Path:
         return self.folder / f"chunk-{start:06d}.npz"
-
-
-def digest(*arrays: np.ndarray) -> str:
-    """Short hash of arrays, shapes and types included."""
-    total = hashlib.sha256()
-    for value in arrays:
-        array = np.ascontiguousarray(value)
-        total.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
-    return total.hexdigest()[:16]
