@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,18 +34,21 @@ class Clocked:
         self._inner, self._warm, self._begin = inner, warm, begin
         self.seconds = self.cpu = 0.0
 
-    def map(self, fn: Callable[[Any, Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """Results in order."""
+    def as_completed(
+        self, fn: Callable[[Any, Any], Any], items: Iterable[Any]
+    ) -> Generator[tuple[Any, Any], None, None]:
+        """Items and their results."""
         used: dict[int, list[float]] = {}
         started = 0.0
-        for done, (result, process, cpu) in enumerate(self._inner.map(clocked(fn), items), start=1):
+        for done, (item, found) in enumerate(self._inner.as_completed(clocked(fn), items), start=1):
+            result, process, cpu = found
             if done == self._warm:
                 self._begin()
                 started = time.perf_counter()
             if done >= self._warm:
                 used.setdefault(process, []).append(cpu)
             self.seconds = time.perf_counter() - started
-            yield result
+            yield item, result
         self.cpu = sum(times[-1] - times[0] for times in used.values()) / sum(len(t) - 1 for t in used.values())
 
 

@@ -227,7 +227,7 @@ def test_executors_yield_in_order_and_stop_at_the_first_error():
     assert list(Local(devices).map(lambda i, device: (i, device in devices), range(5))) == [(i, True) for i in range(5)]
     with pytest.raises(ValueError, match="expected JAX devices"):
         Local(())
-    with pytest.raises(ValueError, match="expected a number of cores"):
+    with pytest.raises(ValueError, match="n=0 was given; expected a positive whole number"):
         use_cores(0)
     with pytest.raises(RuntimeError, match="called after JAX had started"):
         use_cores(len(devices) + 1)

@@ -83,7 +83,8 @@ def posterior_predictive(
         )  # a simulator with other names than features fails here, not after the last batch
         return x, ys
 
-    x, ys = joined((executor or Local()).map(batch, range(len(rows))), n)
+    done = dict((executor or Local()).as_completed(batch, range(len(rows))))
+    x, ys = joined((done[i] for i in range(len(rows))), n)
     return Predictive(x, feature_names(fwd, x.shape[1]), ys, finite_rows(x), theta)
 
 

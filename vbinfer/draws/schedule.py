@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import takewhile
 from typing import Any
@@ -106,10 +106,9 @@ def gather(
         began, said = time.monotonic(), False
         try:
             while todo.left:
-                batches = todo.claimed()
-                with closing(_finished(executor, runner, batches)) as finished:
-                    for position, rows in finished:
-                        todo.done(batches.given[position], rows)
+                with closing(executor.as_completed(runner, todo.claimed())) as finished:
+                    for batch, rows in finished:
+                        todo.done(batch, rows)
                         count()
                         began = time.monotonic()
                 count()
@@ -243,24 +242,13 @@ def _need(n: int, rows: Rows) -> Need:
 
 
 class _Batches:
-    """Numbers of batches, at most `most`, which remembers those it gave: an executor answers with positions."""
+    """Numbers of batches, at most `most`."""
 
     def __init__(self, source: Iterator[int], most: int) -> None:
-        self.given: list[int] = []
         self._source, self._most = source, most
 
     def __length_hint__(self) -> int:
-        return self._most - len(self.given)
+        return self._most
 
     def __iter__(self) -> Iterator[int]:
-        for batch in self._source:
-            self.given.append(batch)
-            yield batch
-
-
-def _finished(
-    executor: Executor, runner: Callable[[int, Any], Rows], batches: _Batches
-) -> Generator[tuple[int, Rows], None, None]:
-    """`(position, rows)` as they are done, or in order from an executor that has nothing else."""
-    as_completed = getattr(executor, "as_completed", None)
-    yield from enumerate(executor.map(runner, batches)) if as_completed is None else as_completed(runner, batches)
+        return self._source

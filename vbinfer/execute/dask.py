@@ -87,12 +87,12 @@ class Dask:
 
     def map(self, fn: Callable[[Item, Any], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield `fn(item, device)` in the order of `items`; an error in one item ends the run after those before it."""
-        yield from in_order(self.as_completed(fn, items))
+        yield from in_order(self, fn, items)
 
     def as_completed(
         self, fn: Callable[[Item, Any], Result], items: Iterable[Item]
-    ) -> Generator[tuple[int, Result], None, None]:
-        """Yield `(position, fn(item, device))` as they finish, `device` being one of the worker.
+    ) -> Generator[tuple[Item, Result], None, None]:
+        """Yield `(item, fn(item, device))` as they finish, `device` being one of the worker.
 
         After an error in one item no other is handed out; those that were are finished and yielded, then it is raised.
         When the generator is closed or interrupted, what is in flight is given up.

@@ -86,7 +86,7 @@ class Run:
         teller.start()
         teller.join(PATIENCE)
 
-    def results(self) -> Iterator[tuple[int, Any]]:
+    def results(self) -> Iterator[tuple[Any, Any]]:
         """What `Dask.as_completed` yields and raises."""
         while True:
             self._hand_out()
@@ -97,9 +97,10 @@ class Run:
             except queue.Empty:
                 self._look()
                 continue
+            item = self._running[position][1]
             where, message = self._fetch(position)
             if message[0] == "done":
-                yield position, pickle.loads(message[2])
+                yield item, pickle.loads(message[2])
             elif message[0] == "deadly" and position != self._alone:
                 self._suspects.append((position, message[1]))
             else:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -19,13 +20,16 @@ Result = TypeVar("Result")
 
 @runtime_checkable
 class Executor(Protocol):
-    """What runs work: `map` calls `fn(item, device)` for every item and yields the results in order.
+    """Where work runs: `fn(item, device)` for every item.
 
-    It may also have `as_completed`, which yields `(position, result)` as they finish; that one is used where the order
-    does not matter, so that nothing finished waits for what is slow, or is lost with what fails.
+    `as_completed` yields `(item, result)` as they finish, in any order, so that nothing finished waits for what is slow
+    or is lost with what fails. Items are taken as they are needed; what the caller wants to know of them, such as their
+    number, they carry themselves. `length_hint(items)`, where it is known, spreads the last ones evenly.
     """
 
-    def map(self, fn: Callable[[Item, Any], Result], items: Iterable[Item]) -> Iterator[Result]: ...
+    def as_completed(
+        self, fn: Callable[[Item, Any], Result], items: Iterable[Item]
+    ) -> Generator[tuple[Item, Result], None, None]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,33 +71,32 @@ class Local:
 
     def map(self, fn: Callable[[Item, Any], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield `fn(item, device)` in the order of `items`; an error in one item ends the run after those before it."""
-        yield from in_order(self.as_completed(fn, items))
+        yield from in_order(self, fn, items)
 
     def as_completed(
         self, fn: Callable[[Item, Any], Result], items: Iterable[Item]
-    ) -> Generator[tuple[int, Result], None, None]:
-        """Yield `(position, fn(item, device))` as they finish.
+    ) -> Generator[tuple[Item, Result], None, None]:
+        """Yield `(item, fn(item, device))` as they finish.
 
         After an error in one item no other is begun; those that were are finished and yielded, then it is raised.
         """
+        devices = self.devices or jax.local_devices()
         if self.workers is not None:
             yield from run_in_workers(fn, items, self.workers)
-            return
-        devices = list(self.devices or jax.local_devices())
-        if len(devices) > 1:
+        elif len(devices) > 1:
             yield from _threaded(fn, items, devices)
-            return
-        for position, item in enumerate(items):
-            yield position, fn(item, devices[0])
+        else:
+            for item in items:
+                yield item, fn(item, devices[0])
 
 
-def in_order(completed: Generator[tuple[int, Result], None, None]) -> Iterator[Result]:
-    """The results of `as_completed` by their positions; those that are early wait."""
+def in_order(executor: Executor, fn: Callable[[Item, Any], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results in the order of their items; early ones wait."""
     early: dict[int, Result] = {}
     wanted = 0
-    with closing(completed) as finished:
-        for position, result in finished:
-            early[position] = result
+    with closing(executor.as_completed(lambda pair, device: fn(pair[1], device), enumerate(items))) as finished:
+        for (number, _), result in finished:
+            early[number] = result
             while wanted in early:
                 yield early.pop(wanted)
                 wanted += 1
@@ -101,7 +104,7 @@ def in_order(completed: Generator[tuple[int, Result], None, None]) -> Iterator[R
 
 def _threaded(
     fn: Callable[[Item, Any], Result], items: Iterable[Item], devices: Sequence[Any]
-) -> Iterator[tuple[int, Result]]:
+) -> Iterator[tuple[Item, Result]]:
     free: SimpleQueue[Any] = SimpleQueue()
     for device in devices:
         free.put(device)
@@ -115,22 +118,20 @@ def _threaded(
         finally:
             free.put(device)
 
-    numbered, running = enumerate(items), dict[Future[Result], int]()
+    source, running = iter(items), dict[Future[Result], Item]()
     failed: BaseException | None = None
     pool = ThreadPoolExecutor(len(devices), thread_name_prefix="vbinfer-device")
     try:
         while True:
-            while failed is None and len(running) < 2 * len(devices):  # results do not pile up behind a slow consumer
-                found = next(numbered, None)
-                if found is None:
-                    break
-                running[pool.submit(run, found[1])] = found[0]
+            if failed is None:  # at most two for each device: results do not pile up behind a slow consumer
+                for item in islice(source, 2 * len(devices) - len(running)):
+                    running[pool.submit(run, item)] = item
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                position, error = running.pop(future), future.exception()
+                item, error = running.pop(future), future.exception()
                 if error is None:
-                    yield position, future.result()
+                    yield item, future.result()
                 failed = failed or error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -139,16 +140,16 @@ def _threaded(
 
 
 def use_cores(n: int) -> None:
-    """Split the CPU into `n` JAX devices, so that `Local` runs batches on `n` cores side by side.
+    """Split the CPU into n JAX devices.
 
-    Call it before anything of JAX runs: the number of devices is fixed by the first operation of a process.
+    `Local` then runs batches on n cores side by side. Call it before anything of JAX runs: the number of
+    devices is fixed by the first operation of a process.
 
     Raises:
         ValueError: n is no positive number.
         RuntimeError: JAX is already running with another number of devices.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"use_cores({n!r}) was called; expected a number of cores, such as 2")
+    n = _check.count(n, "n", "2")
     try:
         jax.config.update("jax_num_cpu_devices", n)
     except RuntimeError as error:

@@ -50,8 +50,8 @@ class _Worker:
 
 def run_in_workers(
     fn: Callable[[Item, Any], Result], items: Iterable[Item], count: int
-) -> Iterator[tuple[int, Result]]:
-    """Yield `(position, fn(item, device))` as they finish, from up to `count` new processes, one core each.
+) -> Iterator[tuple[Item, Result]]:
+    """Yield `(item, fn(item, device))` as they finish, from up to `count` new processes, one core each.
 
     `fn` is sent to each process once. After an error, in an item or of a process, no further item is begun; those that
     were are finished and yielded, those of a dead process by another one, and then the error is raised. The processes
@@ -87,7 +87,7 @@ class _Run:
         self._repeated: set[int] = set()
         self._error: BaseException | None = None
 
-    def results(self) -> Iterator[tuple[int, Any]]:
+    def results(self) -> Iterator[tuple[Any, Any]]:
         """What `run_in_workers` yields and raises."""
         while self._alive:
             more = self._hand_out()
@@ -95,8 +95,7 @@ class _Run:
                 break
             worker, message = self._inbox.get()
             if message[0] == "done":
-                del worker.held[message[1]]
-                yield message[1], pickle.loads(message[2])
+                yield worker.held.pop(message[1]), pickle.loads(message[2])
             else:
                 self._note(worker, message)
         if self._error is not None:
