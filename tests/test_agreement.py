@@ -79,7 +79,7 @@ def test_a_difference_in_dependence_alone_is_seen_by_the_classifier():
     assert np.abs(pair.mean_difference).max() < 0.2
     assert np.abs(np.log(pair.sd_ratio)).max() < 0.15
     assert pair.p < 0.01
-    assert pair.light == "fail"
+    assert pair.status == "fail"
 
 
 def test_chains_count_as_what_they_are_worth():
@@ -101,7 +101,7 @@ def test_all_pairs_are_compared_and_the_worst_comes_first():
     assert "SMC" in found.findings[0]
     assert "SMC" in found.findings[1]
     assert found.findings[2].startswith("NPE and NUTS agree")
-    assert json.loads(json.dumps(found.numbers))["pairs"][2]["light"] == "pass"
+    assert json.loads(json.dumps(found.numbers))["pairs"][2]["status"] == "pass"
 
 
 def test_the_prior_agrees_with_itself_and_nothing_was_learned():
@@ -159,7 +159,7 @@ def test_another_prior_is_named():
     other = vb.Prior({"g": dist.Normal(0.0, 1.0)})
     with pytest.raises(ValueError, match=r"prior is over \{'g': \(\)\}"):
         vb.agreement({"a": made(0), "b": made(1)}, prior=other, key=jax.random.key(0))
-    with pytest.raises(TypeError, match=r'write vb\.agreement\(\{"NPE": posterior'):
+    with pytest.raises(TypeError, match=r'write vb\.compare_posteriors\(\{"NPE": posterior'):
         _checked([made(0), made(1)])
 
 

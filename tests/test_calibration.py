@@ -11,7 +11,7 @@ import pytest
 from calibration_sources import FEATURES, MEAN, NAMES, PRIOR_COV, SOURCES, Altered, Exact, make_draws, prior_itself
 
 import vbinfer as vb
-from vbinfer.diagnostics.calibration import heldout, study
+from vbinfer.diagnostics.calibration import held_out, study
 
 KEY = jax.random.key(21)
 FAULTS = [name for name in SOURCES if name != "correct"]
@@ -63,7 +63,7 @@ def test_findings_name_the_fault_the_parameter_and_its_size():
 def test_ranks_alone_pass_a_posterior_that_ignores_a_feature():
     """What the study adds to plain ranks: location, width and shape are all right, x still tells."""
     found = vb.sbc(SOURCES["feature ignored"], make_draws(300, 6), key=KEY)
-    lights = {row.quantity: row.light for row in found.tests if row.parameter == "coupling.G"}
+    lights = {row.quantity: row.status for row in found.tests if row.parameter == "coupling.G"}
     assert [lights[name] for name in ("location", "width", "shape")] == ["pass", "pass", "pass"]
     assert lights["location given x"] == found.verdict == "fail"
     assert "given x" in found.findings[0] or "x still tells" in found.findings[0]
@@ -77,7 +77,7 @@ def test_the_prior_is_reported_as_nothing_learned_whatever_the_tests_say():
     noise = np.random.default_rng(0).normal(size=draws.x.shape)  # now the prior is the right answer, and useless
     useless = vb.Draws.from_arrays(draws.theta, noise, names=draws.names)
     found = vb.calibrate(Altered(prior_itself), useless, key=KEY)
-    assert all(row.light == "pass" for row in found.tests)
+    assert all(row.status == "pass" for row in found.tests)
     assert found.verdict == "warn"
     assert found.findings[0].startswith("nothing learned")
     assert max(row.moved for row in found.learned.rows) < 0.01
@@ -143,7 +143,7 @@ def test_failed_simulations_are_left_out_and_counted():
 
 def test_few_data_sets_warn_and_say_so():
     found = vb.calibrate(Exact(), make_draws(60, 12), key=KEY, num_posterior_samples=50)
-    assert all(row.light == "pass" for row in found.tests)
+    assert all(row.status == "pass" for row in found.tests)
     assert found.verdict == "warn"
     assert any("60 held-out data sets are few" in sentence for sentence in found.findings)
 
@@ -283,7 +283,7 @@ def test_mistakes_in_the_draws_are_named():
     ):
         vb.calibrate(Exact(), other, key=KEY)
     with pytest.raises(TypeError, match=r"draws is a dict; expected held-out vb\.Draws: write vb\.sample_prior_pred"):
-        heldout._usable(draws.theta)  # the suite's type checker would be first at vb.sbc
+        held_out._usable(draws.theta)  # the suite's type checker would be first at vb.sbc
     with pytest.raises(TypeError, match=r"draws is \(int, int\); expected vb\.Draws, or \(prior, simulator, n\)"):
         study._simulated((1, 2), KEY, None)
     proposed = dataclasses.replace(draws, log_q=np.where(np.arange(100) < 30, np.nan, 0.0))

@@ -9,8 +9,9 @@ import scipy.stats as st
 from calibration_sources import MEAN, NAMES, SD, Altered, Exact, make_draws
 
 import vbinfer as vb
-from vbinfer.diagnostics.calibration import joint, marginal, rows, scores
-from vbinfer.diagnostics.calibration.heldout import HeldOut
+from vbinfer.diagnostics.calibration import joint, marginal
+from vbinfer.diagnostics.calibration import tests as tables
+from vbinfer.diagnostics.calibration.held_out import HeldOut
 
 KEY = jax.random.key(4)
 
@@ -67,7 +68,7 @@ def test_the_whole_study_alarms_in_five_percent(null):
 def test_ranks_by_a_loop_and_uniforms_within_their_rank():
     rng = np.random.default_rng(1)
     values = np.round(rng.normal(size=(40, 31)), 1)  # ties
-    rank, u = scores.ranks(values), scores.uniforms(values, rng)
+    rank, u = marginal.ranks(values), marginal.uniforms(values, rng)
     for i, row in enumerate(values.tolist()):
         below = sum(draw < row[0] for draw in row[1:])
         tied = sum(draw == row[0] for draw in row[1:])
@@ -206,7 +207,7 @@ def test_atc_has_the_sign_of_caution():
 @pytest.mark.parametrize("n", [100, 300])
 def test_what_a_row_says_it_detects_it_detects_in_ninety_percent(n):
     level, rng = 0.05 / 40, np.random.default_rng(n)
-    number = lambda kind: [float(v) for v in re.findall(r"[\d.]+", rows.detects(kind, n, 10, level))]  # noqa: E731
+    number = lambda kind: [float(v) for v in re.findall(r"[\d.]+", tables.detects(kind, n, 10, level))]  # noqa: E731
     shift = number("mean")[0]
     found = [marginal.location(st.norm.cdf(rng.normal(shift, 1, n)), "g").p < level for _ in range(600)]
     narrow, wide = number("spread")
@@ -215,7 +216,7 @@ def test_what_a_row_says_it_detects_it_detects_in_ninety_percent(n):
         assert 0.8 < np.mean(seen) < 0.97  # 600 studies, and a whole percent in the sentence
     assert 0.84 < np.mean(found) < 0.96
     basis = marginal.components(rng.normal(size=(n, 8 if n == 100 else 10)))
-    share = float(re.findall(r"[\d.]+", rows.detects("regression", n, basis.shape[1], level))[0]) / 100
+    share = float(re.findall(r"[\d.]+", tables.detects("regression", n, basis.shape[1], level))[0]) / 100
     signal = basis[:, 0] * np.sqrt(n * share / (1 - share))
     told = [marginal.regression(signal + rng.normal(size=n), basis, "g", "x").p < level for _ in range(600)]
     assert 0.82 < np.mean(told) < 0.97
@@ -223,6 +224,6 @@ def test_what_a_row_says_it_detects_it_detects_in_ninety_percent(n):
 
 def test_holm_by_hand():
     p = [0.01, 0.04, 0.03, 0.005]
-    found = rows.adjust([rows.Raw("shape", str(i), 0.1, v, "shape", 99) for i, v in enumerate(p)])
+    found = tables.adjust([tables.RawTest("shape", str(i), 0.1, v, "shape", 99) for i, v in enumerate(p)])
     assert [row.p_adjusted for row in found] == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert [row.light for row in found] == ["warn", "pass", "pass", "warn"]
+    assert [row.status for row in found] == ["warn", "pass", "pass", "warn"]

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import vbinfer as vb
-from vbinfer.diagnostics.mcmc import rhat
+from vbinfer.diagnostics.chain_measures import rhat
 
 KEY = jax.random.key(11)
 DESIGN = np.array([[1.0, 0.5], [0.6, 2.0], [0.4, 1.0]])

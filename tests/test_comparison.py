@@ -137,7 +137,7 @@ def test_mistakes_are_named():
         vb.loo(posterior, pointwise, replicate=lambda theta, key: theta["mu"])
     with pytest.raises(ValueError, match=r"replicate returned \[3\]; the likelihood has \[20\] observations"):
         vb.loo(posterior, pointwise, replicate=lambda theta, key: jnp.zeros(3), key=KEY)
-    with pytest.raises(ValueError, match=r"by='waic' was given; expected 'loo', 'evidence' or 'classifier'"):
+    with pytest.raises(ValueError, match=r"by='waic' was given; expected one of 'loo', 'evidence', 'classifier'"):
         vb.compare({"a": good, "b": good}, by="waic")
     with pytest.raises(ValueError, match=r"1 model was given; give two or more"):
         vb.compare({"a": good})

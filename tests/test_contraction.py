@@ -4,8 +4,8 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from vbinfer.diagnostics.contraction import shrinkage, zscore
-from vbinfer.diagnostics.mcmc import ess, mcse, rhat
+from vbinfer.diagnostics.chain_measures import ess, mcse, rhat
+from vbinfer.diagnostics.recovery import shrinkage, zscore
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
@@ -69,8 +69,8 @@ def test_mcse_and_ess_of_an_autoregression():
         (lambda: zscore(POSTERIOR, {"a": 1.0}), "the posterior has a, b but theta_true has a"),
         (lambda: zscore(POSTERIOR, {"a": 1.0, "b": 1.0}), r"theta_true\['b'\] has shape \[\]"),
         (lambda: zscore(Posterior({"a": np.ones((1, 1))}), {"a": 1.0}), "needs at least two"),
-        (lambda: ess(POSTERIOR, kind="middle"), "expected kind='bulk' or kind='tail'"),
-        (lambda: mcse(POSTERIOR, kind="median"), "expected kind='mean' or kind='sd'"),
+        (lambda: ess(POSTERIOR, kind="middle"), "expected one of 'bulk', 'tail'"),
+        (lambda: mcse(POSTERIOR, kind="median"), "expected one of 'mean', 'sd'"),
         (lambda: rhat(Posterior({"a": np.ones((1, 9))})), "sample with num_chains=4"),
     ],
 )

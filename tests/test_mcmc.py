@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from vbinfer.diagnostics.mcmc import mcse, rhat
+from vbinfer.diagnostics.chain_measures import mcse, rhat
 from vbinfer.priors.prior import Prior
 from vbinfer.sampling import NUTS, sample_mcmc
 from vbinfer.sampling.potential import potential_fn

@@ -6,7 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from vbinfer.diagnostics.mcmc import mcse, rhat
+from vbinfer.diagnostics.chain_measures import mcse, rhat
 from vbinfer.priors.prior import Prior
 from vbinfer.sampling import HMC, MCLMC, NUTS, sample_mcmc
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom
 
 import vbinfer as vb
-from vbinfer.diagnostics.posterior_sbc import _a_prior
+from vbinfer.diagnostics.local_sbc import _a_prior
 from vbinfer.diagnostics.replicates import _weighted
 
 GAIN = np.array([[1.0, 0.3], [-0.4, 0.8], [0.2, 0.1]])
@@ -151,7 +151,7 @@ def test_the_prior_as_a_posterior_fails_where_data_tell_and_is_called_nothing_le
 
     right = asked(PriorItself(), 0, simulator=Noise())
     assert right.verdict == "warn"  # right, and useless
-    assert all(row.light == "pass" for row in right.tests)
+    assert all(row.status == "pass" for row in right.tests)
     assert "nothing learned" in right.findings[1]
 
 
@@ -166,7 +166,7 @@ def test_failed_replicates_are_left_out_and_counted():
 def test_few_replicates_are_no_clean_pass():
     found = asked(Exact(), 1, n=70)
     assert found.verdict == "warn"
-    assert all(row.light == "pass" for row in found.tests)
+    assert all(row.status == "pass" for row in found.tests)
     assert f"{len(found.ranks)} replicates are few" in " ".join(found.findings)
 
 
@@ -224,7 +224,7 @@ MISTAKES = {
     ),
     "few replicates": (lambda: asked(Exact(), 0, n=49), ValueError, r"n=49 replicates .* at least 50"),
     "few draws": (lambda: asked(Exact(), 0, num_posterior_samples=9), ValueError, r"=9 was given; .* write 250"),
-    "nan": (lambda: asked(Exact(), 0, x_o=np.array([1.0, np.nan, 0.0])), ValueError, r"NaN or infinite values in 1 "),
+    "nan": (lambda: asked(Exact(), 0, x_o=np.array([1.0, np.nan, 0.0])), ValueError, r"NaN or infinite values in x\[1\]; clean the recording"),
     "matrix": (lambda: asked(Exact(), 0, x_o=np.zeros((2, 3))), ValueError, r"x_o has shape \[2, 3\]"),
     "all fail": (
         lambda: asked(Exact(), 0, n=60, simulator=Simulator(fails=lambda theta: np.arange(len(theta)) > 20)),

@@ -7,8 +7,7 @@ import pytest
 from scipy.stats import binom
 
 import vbinfer as vb
-from vbinfer.diagnostics.predictive import pooled_p
-from vbinfer.diagnostics.series import series_statistics
+from vbinfer.diagnostics.predictive import pooled_p, test_quantities
 
 NAMES = ("fc.mean", "fc.std", "burst", "count")
 
@@ -75,7 +74,7 @@ def test_series_that_differ_are_named_by_what_differs():
 
 def test_the_statistics_are_those_of_numpy():
     ys = autoregressive(np.random.default_rng(2), 4, 0.7, 1.0)
-    names, values = series_statistics(ys)
+    names, values = test_quantities(ys)
     table = dict(zip(names, values.T, strict=True))
     upper = np.triu_indices(5, 1)
     fc = [np.corrcoef(y.T)[upper] for y in ys]
@@ -100,7 +99,7 @@ def test_failed_replicates_are_left_out_and_counted():
 
 def test_mistakes_are_named():
     x_o, check = np.zeros(4), replicates()
-    with pytest.raises(ValueError, match=r"x_o has shape \[3\]; the replicates have 4 features"):
+    with pytest.raises(ValueError, match=r"x_o has shape \[3\]; expected \[4\] finite numbers"):
         vb.predictive_check(check, np.zeros(3))
     with pytest.raises(ValueError, match=r"x_o has NaN or infinite values in burst"):
         vb.predictive_check(check, np.array([0.0, 0.0, np.nan, 0.0]))

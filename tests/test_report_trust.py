@@ -11,9 +11,9 @@ import pytest
 
 import vbinfer as vb
 from tests.calibration_sources import FEATURES, NAMES, Exact, make_draws
-from vbinfer.diagnostics.convergence import Convergence
+from vbinfer.diagnostics.chains import Convergence
 from vbinfer.diagnostics.local import LC2ST
-from vbinfer.diagnostics.posterior_sbc import PosteriorSbc
+from vbinfer.diagnostics.local_sbc import PosteriorSbc
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
 from vbinfer.posterior import Posterior

@@ -8,9 +8,8 @@ import numpyro.distributions as dist
 import pytest
 
 import vbinfer as vb
+from vbinfer.diagnostics.influence import cjs_distance, combination, power_sensitivity
 from vbinfer.diagnostics.information import local_information
-from vbinfer.diagnostics.power_scaling import cjs_distance, power_sensitivity
-from vbinfer.diagnostics.sensitivity import combination
 
 MEAN, SD = np.array([1.0, -3.0, 0.5]), np.array([2.0, 0.5, 1.5])
 GAIN = np.array([[1.0, 4.0, 0.0], [0.5, 2.2, 0.0], [1.5, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])

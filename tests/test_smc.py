@@ -8,7 +8,7 @@ import pytest
 from regression import regression
 from scipy import stats
 
-from vbinfer.diagnostics.mcmc import rhat
+from vbinfer.diagnostics.chain_measures import rhat
 from vbinfer.priors.prior import Prior
 from vbinfer.sampling import NUTS, TemperedSMC, sample_mcmc
 from vbinfer.sampling.tempering import next_increment, systematic

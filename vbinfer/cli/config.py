@@ -14,7 +14,7 @@ import numpy as np
 
 from vbinfer import datasets, features, integrators, models, monitors, noise, stimuli
 from vbinfer.cli.build import StudyError, construct, keys, members
-from vbinfer.diagnostics.calibration.heldout import FEWEST, FEWEST_DRAWS
+from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS, FEWEST_RANKED
 from vbinfer.draws.ranges import check_ranges
 from vbinfer.features.base import Feature, Preprocess
 from vbinfer.features.summary import Summary
@@ -178,8 +178,8 @@ def _number(value: Any, where: str) -> float:
 def _calibration(table: Any) -> CalibrationOptions:
     options = keys(table, "[calibration]", optional=tuple(f.name for f in dataclasses.fields(CalibrationOptions)))
     chosen = CalibrationOptions(**options)
-    _count(chosen.draws, "[calibration] draws", least=FEWEST)
-    _count(chosen.posterior_samples, "[calibration] posterior_samples", least=FEWEST_DRAWS)
+    _count(chosen.draws, "[calibration] draws", least=FEWEST_DATA_SETS)
+    _count(chosen.posterior_samples, "[calibration] posterior_samples", least=FEWEST_RANKED)
     return chosen
 
 

@@ -152,12 +152,12 @@ def _held_out(study, draws: int | None):  # type: ignore[no-untyped-def]  # a St
     """The study with another number of held-out simulations."""
     import dataclasses
 
-    from vbinfer.diagnostics.calibration.heldout import FEWEST
+    from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS
 
     if draws is None:
         return study
-    if draws < FEWEST:
-        raise ValueError(f"--draws {draws} was given; at least {FEWEST} are needed, 300 or more are wanted")
+    if draws < FEWEST_DATA_SETS:
+        raise ValueError(f"--draws {draws} was given; at least {FEWEST_DATA_SETS} are needed, 300 or more are wanted")
     return dataclasses.replace(study, calibration=dataclasses.replace(study.calibration, draws=draws))
 
 

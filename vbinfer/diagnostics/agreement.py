@@ -1,4 +1,4 @@
-"""Do several methods give one posterior: the same question asked of NPE, NUTS, SMC, ..."""
+"""Do several methods give one posterior?"""
 
 import dataclasses
 import itertools
@@ -10,27 +10,32 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
-from vbinfer.diagnostics.calibration.asking import worth
-from vbinfer.diagnostics.contraction import in_z, like_prior
-from vbinfer.diagnostics.mmd import mmd
-from vbinfer.diagnostics.result import AbstractResult, Status, listed, worst
-from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
-from vbinfer.diagnostics.twosample import c2st
+from vbinfer.diagnostics.calibration.posterior_draws import effective_draws
+from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Rule
+from vbinfer.diagnostics.recovery import in_z, like_prior
+from vbinfer.diagnostics.result import STATUSES, AbstractResult, Status, json_able, listed, worst
+from vbinfer.diagnostics.thresholds import (
+    C2ST_FAIL,
+    C2ST_WARN,
+    FEW_INDEPENDENT,
+    MEAN_FAIL,
+    MEAN_WARN,
+    P_FAIL,
+    P_WARN,
+    SD_FAIL,
+    SD_WARN,
+)
+from vbinfer.diagnostics.twosample import c2st, mmd
 from vbinfer.execute.batches import key_ints
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
-_MOST, _FEWEST, _FEW = 1_000, 50, 200
+_MOST, _FEWEST = 1_000, 50
 _RELABELLED = 199
-C2ST_WARN, C2ST_FAIL = 0.6, 0.7
-MEAN_WARN, MEAN_FAIL = 0.25, 0.5
-"""Differences of means in sds."""
-SD_WARN, SD_FAIL = 1.25, 1.5
-"""Ratios of sds, whichever is larger."""
 
 
 class Pair(NamedTuple):
-    """Two methods compared, on the same number of draws."""
+    """Two methods compared on equally many draws."""
 
     first: str
     second: str
@@ -42,15 +47,15 @@ class Pair(NamedTuple):
     """(mean of the first - mean of the second) / sd `[D]`, sd the root mean square of both."""
     sd_ratio: np.ndarray
     """sd of the first / sd of the second `[D]`."""
-    light: Status
+    status: Status
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement(AbstractResult):
-    """Result of `vb.agreement`.
+    """Result of `compare_posteriors`.
 
     Attributes:
-        verdict: the worst light of a pair.
+        verdict: the worst of a pair.
         findings: a sentence per pair, the worst first.
         names: of the D coordinates.
         methods: what was compared.
@@ -58,6 +63,12 @@ class Agreement(AbstractResult):
         num_draws: draws of each method that were compared.
     """
 
+    question = "Do methods agree on this posterior?"
+    rule = (
+        f"Fail: p < {P_FAIL:g} and C2ST above {C2ST_FAIL:g}, means {MEAN_FAIL:g} sd apart or an sd {SD_FAIL:g} times "
+        f"the other. Warn: p < {P_WARN:g} and C2ST above {C2ST_WARN:g}, {MEAN_WARN:g} sd or {SD_WARN:g} times; fewer "
+        f"than {FEW_INDEPENDENT} independent draws, or nothing learned."
+    )
     verdict: Status
     findings: tuple[str, ...]
     names: tuple[str, ...]
@@ -68,20 +79,32 @@ class Agreement(AbstractResult):
     @property
     def numbers(self) -> dict[str, Any]:
         """The numbers, JSON-able."""
-        rows = [
-            row._asdict() | {"mean_difference": row.mean_difference.tolist(), "sd_ratio": row.sd_ratio.tolist()}
-            for row in self.pairs
-        ]
-        return {"names": list(self.names), "methods": list(self.methods), "pairs": rows, "num_draws": self.num_draws}
+        return json_able({name: getattr(self, name) for name in ("names", "methods", "pairs", "num_draws")})
+
+    def figure(self) -> Figure:
+        """How well a classifier tells each two methods apart."""
+        values = np.array([pair.c2st for pair in self.pairs])
+        names = tuple(f"{pair.first}, {pair.second}" for pair in self.pairs)
+        panel = Panel(
+            (Bars(values, along="y"), Rule(0.5, "x"), Rule(C2ST_WARN, "x", "observed", dashed=True)),
+            Axis("C2ST", limits=(0.4, 1.0)),
+            Axis(limits=(len(names) - 0.5, -0.5), ticks=names),
+            "C2ST of " + ", ".join(f"{name}: {value:.2f}" for name, value in zip(names, values, strict=True)),
+        )
+        caption = (
+            f"How often a classifier tells two methods apart, {self.num_draws:,} draws of each: 0.5 if it cannot; "
+            "above the dashed line a difference matters."
+        )
+        return Figure((panel,), caption, "half")
 
 
-def agreement(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key: PRNGKey) -> Agreement:
-    """Whether several methods give the same posterior of one observation.
+def compare_posteriors(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key: PRNGKey) -> Agreement:
+    """Compare what several methods give for one observation.
 
     Each two are compared in z, where the prior is standard normal (without a prior, in theta): by `vb.c2st`, by means
     and sds of each coordinate, and by the p-value of `vb.mmd`, whose relabelling is exact for independent draws: chains
     are thinned to their effective number, 1,000 draws of each at most. Methods that differ at all differ certainly with
-    enough draws: a light needs a difference that matters and is no chance.
+    enough draws: a warning needs a difference that matters and is no chance.
 
     - `fail`: p < 0.01, and C2ST above 0.7, means 0.5 sd apart, or an sd 1.5 times the other;
     - `warn`: p < 0.05, and C2ST above 0.6, means 0.25 sd apart, or an sd 1.25 times the other.
@@ -105,14 +128,14 @@ def agreement(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key:
         >>> import jax, numpy as np, vbinfer as vb
         >>> rng = np.random.default_rng(0)
         >>> npe, nuts = (vb.Posterior({"G": rng.normal(size=(1, 300))}) for _ in range(2))
-        >>> vb.agreement({"NPE": npe, "NUTS": nuts}, key=jax.random.key(0)).verdict
+        >>> vb.compare_posteriors({"NPE": npe, "NUTS": nuts}, key=jax.random.key(0)).verdict
         'pass'
     """
     key = _check.key(key)
     known = _checked(posteriors)
     prior = prior if prior is not None else next((p.prior for p in known.values() if p.prior is not None), None)
     names, rows = _coordinates(known, prior)
-    independent = {name: int(worth(p, p.num_chains * p.num_samples)) for name, p in known.items()}
+    independent = {name: int(effective_draws(p, p.num_chains * p.num_samples)) for name, p in known.items()}
     least = min(independent, key=lambda name: independent[name])
     count = min(_MOST, independent[least])
     if count < _FEWEST:
@@ -125,18 +148,22 @@ def agreement(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key:
     moments = {name: (row.mean(axis=0), row.std(axis=0, ddof=1)) for name, row in rows.items()}
     two = list(itertools.combinations(known, 2))
     pairs = [_pair(a, b, drawn, moments, jax.random.fold_in(key, i)) for i, (a, b) in enumerate(two)]
-    pairs.sort(key=lambda row: (("fail", "warn", "pass").index(row.light), -row.c2st))
-    light, said = worst(row.light for row in pairs), [_sentence(row, names) for row in pairs]
+    pairs.sort(key=lambda row: (-STATUSES.index(row.status), -row.c2st))
+    status, said = worst(row.status for row in pairs), [_sentence(row, names) for row in pairs]
     idle = [name for name, row in drawn.items() if prior is not None and like_prior(row)]
     if idle:
         said.append(f"nothing learned: the posterior of {listed(idle)} is the prior")
-        light = worst([light, "warn"])
+        status = worst([status, "warn"])
     if len({np.shape(p.x_o) for p in known.values() if p.x_o is not None}) > 1:
         said.append("they do not condition on the same numbers: what features leave out makes a right posterior wider")
-    if count < _FEW:
+    if count < FEW_INDEPENDENT:
         said.append(f"{count} independent draws of each are few: only gross differences can be seen")
-        light = worst([light, "warn"])
-    return Agreement(light, tuple(said), names, tuple(known), tuple(pairs), count)
+        status = worst([status, "warn"])
+    return Agreement(status, tuple(said), names, tuple(known), tuple(pairs), count)
+
+
+agreement = compare_posteriors
+"""The name of version 0.1.0."""
 
 
 def _pair(
@@ -153,24 +180,24 @@ def _pair(
     told = c2st(first, second)
     p = mmd((first - mean_a) / sd, (second - mean_a) / sd, key=key, num_permutations=_RELABELLED).p_value
     far, wide = np.abs(difference).max(), np.maximum(ratio, 1.0 / ratio).max()
-    light: Status = "pass"
+    status: Status = "pass"
     if p < P_WARN and (told > C2ST_WARN or far > MEAN_WARN or wide > SD_WARN):
-        light = "warn"
+        status = "warn"
     if p < P_FAIL and (told > C2ST_FAIL or far > MEAN_FAIL or wide > SD_FAIL):
-        light = "fail"
-    return Pair(a, b, told, p, difference, ratio, light)
+        status = "fail"
+    return Pair(a, b, told, p, difference, ratio, status)
 
 
 def _sentence(row: Pair, names: tuple[str, ...]) -> str:
     i = int(np.argmax(np.abs(row.mean_difference)))
     j = int(np.argmax(np.abs(np.log(row.sd_ratio))))
     far, ratio = abs(row.mean_difference[i]), row.sd_ratio[j]
-    if row.light == "pass":
+    if row.status == "pass":
         return (
             f"{row.first} and {row.second} agree: C2ST {row.c2st:.2f} (p = {row.p:.2g}); largest mean difference "
             f"{far:.2f} sd ({names[i]}), largest ratio of sds {max(ratio, 1.0 / ratio):.2f} ({names[j]})"
         )
-    how = "differ" if row.light == "warn" else "disagree"
+    how = "differ" if row.status == "warn" else "disagree"
     higher = row.first if row.mean_difference[i] > 0 else row.second
     wider = row.first if ratio > 1 else row.second
     times = max(ratio, 1.0 / ratio)
@@ -184,7 +211,9 @@ def _sentence(row: Pair, names: tuple[str, ...]) -> str:
 def _checked(posteriors: Any) -> dict[str, Posterior]:
     if not isinstance(posteriors, Mapping):
         given = type(posteriors).__name__
-        raise TypeError(f'posteriors is a {given}; write vb.agreement({{"NPE": posterior, "NUTS": other}}, key=key)')
+        raise TypeError(
+            f'posteriors is a {given}; write vb.compare_posteriors({{"NPE": posterior, "NUTS": other}}, key=key)'
+        )
     if len(posteriors) < 2:
         raise ValueError(f"{len(posteriors)} posterior was given; give two or more, by name of their methods")
     for name, one in posteriors.items():
@@ -206,7 +235,7 @@ def _checked(posteriors: Any) -> dict[str, Posterior]:
 
 
 def _coordinates(known: Mapping[str, Posterior], prior: Prior | None) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Names and draws `[n, D]` of each, in z where the prior is known."""
+    """Names and draws `[n, D]`, in z where the prior is known."""
     lead = next(iter(known.values()))
     if prior is not None and prior.shapes != lead.shapes:
         raise ValueError(f"prior is over {prior.shapes} and the posteriors over {lead.shapes}; give their prior")

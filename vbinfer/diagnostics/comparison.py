@@ -1,4 +1,7 @@
-"""Which of several models: by leave-one-out prediction, by evidence, or by a classifier of their simulations."""
+"""Which of several models made the data?
+
+By leave-one-out prediction, by evidence, or by a classifier of their simulations.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,20 +12,21 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.diagnostics.loo import Loo
-from vbinfer.diagnostics.result import AbstractResult, Status, listed
+from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Points, Rule
+from vbinfer.diagnostics.leave_one_out import Loo
+from vbinfer.diagnostics.result import AbstractResult, Status, json_able, listed, observation
+from vbinfer.diagnostics.thresholds import ALIKE_ELPD
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
 from vbinfer.neural.standardise import Standardise
 from vbinfer.posterior import Posterior
 
-_CLEAR = 4.0
 _HELD = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(AbstractResult):
-    """Result of `vb.compare`; models in order, the best first.
+    """Result of `compare_models`; models in order, best first.
 
     Attributes:
         verdict: whether the numbers can be used: `warn` where a model's Pareto k is high, or x_o is outside the
@@ -38,6 +42,8 @@ class Comparison(AbstractResult):
             temperature that calibrated it.
     """
 
+    question = "Can the comparison of models be believed?"
+    rule = "Warn: densities behind it are not reliable (vb.loo), or the recording is unlike every model."
     verdict: Status
     findings: tuple[str, ...]
     by: str
@@ -51,12 +57,37 @@ class Comparison(AbstractResult):
     @property
     def numbers(self) -> dict[str, Any]:
         """The numbers, JSON-able; None where there is none."""
-        columns = {name: getattr(self, name) for name in ("score", "difference", "se", "probability")}
-        plain = {name: [float(v) if np.isfinite(v) else None for v in values] for name, values in columns.items()}
-        return {"by": self.by, "names": list(self.names), **plain, "held_out": self.held_out}
+        kept = ("by", "names", "score", "difference", "se", "probability", "held_out")
+        return json_able({name: getattr(self, name) for name in kept})
+
+    def figure(self) -> Figure:
+        """Probabilities of the models, or what they predict worse than the best."""
+        height = Axis(limits=(len(self.names) - 0.5, -0.5), ticks=self.names)
+        if self.by == "loo":
+            at = np.arange(len(self.names), dtype=float)
+            spread = np.nan_to_num(self.se)
+            panel = Panel(
+                (Rule(-ALIKE_ELPD, "y", dashed=True), Points(at, self.difference, error=spread)),
+                Axis(ticks=self.names),
+                Axis("elpd below the best", unit="nats"),
+                f"Differences of elpd of {len(self.names)} models: {', '.join(self.names)}",
+            )
+            caption = (
+                "Log predictive density below the best model's, with one standard error; above the dashed line "
+                f"({ALIKE_ELPD:g}) models predict alike."
+            )
+        else:
+            panel = Panel(
+                (Bars(self.probability, along="y"),),
+                Axis("posterior probability", limits=(0.0, 1.0)),
+                height,
+                f"Probabilities of {len(self.names)} models: {', '.join(self.names)}",
+            )
+            caption = f"Posterior probabilities of {len(self.names)} models, by {self.by}."
+        return Figure((panel,), caption, "half")
 
 
-def compare(
+def compare_models(
     models: Mapping[str, Any],
     *,
     by: str = "loo",
@@ -92,13 +123,12 @@ def compare(
         >>> import numpy as np, vbinfer as vb
         >>> draws = {"a": np.zeros((1, 2))}
         >>> pair = {"one": vb.Posterior(draws, log_evidence=-4.0), "two": vb.Posterior(draws, log_evidence=-1.0)}
-        >>> found = vb.compare(pair, by="evidence")
+        >>> found = vb.compare_models(pair, by="evidence")
         >>> found.names, found.probability.round(3).tolist()
         (('two', 'one'), [0.953, 0.047])
     """
     kinds = {"loo": (Loo, "vb.loo(...)"), "evidence": (Posterior, "a vb.Posterior"), "classifier": (Draws, "vb.Draws")}
-    if by not in kinds:
-        raise ValueError(f"by={by!r} was given; expected 'loo', 'evidence' or 'classifier'")
+    by = _check.one_of(by, "by", kinds)
     if len(models) < 2:
         raise ValueError(f"{len(models)} model was given; give two or more, as in {{'linear': ..., 'nonlinear': ...}}")
     for name, value in models.items():
@@ -112,6 +142,10 @@ def compare(
     return _by_classifier(models, x_o, key, log_prior)
 
 
+compare = compare_models
+"""The name of version 0.1.0."""
+
+
 def _by_loo(models: Mapping[str, Loo]) -> Comparison:
     sizes = {name: len(one.pointwise) for name, one in models.items()}
     if len(set(sizes.values())) > 1:
@@ -123,7 +157,7 @@ def _by_loo(models: Mapping[str, Loo]) -> Comparison:
     se = np.array([np.sqrt(n * np.var(one, ddof=1)) if n > 1 else np.nan for one in apart])
     said = []
     for name, d, error in zip(names[1:], difference[1:], se[1:], strict=True):
-        alike = abs(d) < _CLEAR
+        alike = abs(d) < ALIKE_ELPD
         clear = "the two predict alike" if alike else "clearly worse" if abs(d) > 2 * error else "not clearly worse"
         said.append(f"{name} predicts worse than {names[0]} by {-d:.3g} (se {error:.2g}): {clear}.")
     high = [name for name in names if not models[name].passed]
@@ -155,9 +189,7 @@ def _by_classifier(
     for name, one in models.items():
         if one.names != first.names:
             raise ValueError(f"model {name!r} has other features than the first; simulate all with one Summary")
-    row = np.asarray(x_o, float)
-    if row.shape != (len(first.names),) or not np.isfinite(row).all():
-        raise ValueError(f"x_o has shape {list(row.shape)}; expected [{len(first.names)}] finite numbers")
+    row = observation(x_o, first.names).astype(float)
     parts = [np.asarray(one.usable()[1], float) for one in models.values()]
     if min(map(len, parts)) < 100:
         raise ValueError(f"valid simulations: {[len(x) for x in parts]}; each model needs 100 or more")
@@ -187,7 +219,10 @@ def _by_classifier(
 def _classify(
     h: np.ndarray, labels: np.ndarray, row: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """A calibrated log p(model | row) `[K]`, from a network and a temperature fitted on held-out rows."""
+    """Calibrated log p(model | row) `[K]`.
+
+    From a network, and a temperature fitted on held-out rows.
+    """
     from scipy.optimize import minimize_scalar
     from sklearn.neural_network import MLPClassifier
 
@@ -219,7 +254,7 @@ def _ranked(
     score: dict[str, float],
     log_prior: dict[str, float],
     by: str,
-    light: Status,
+    status: Status,
     said: list[str],
     held: dict[str, float],
 ) -> Comparison:
@@ -234,7 +269,7 @@ def _ranked(
     ]
     none = np.full(len(names), np.nan)
     shown = np.log(probability) if by == "classifier" else evidence
-    return Comparison(light, (*lead, *said), by, tuple(names), shown, evidence - evidence[0], none, probability, held)
+    return Comparison(status, (*lead, *said), by, tuple(names), shown, evidence - evidence[0], none, probability, held)
 
 
 def _log_prior(models: Mapping[str, Any], prior: Mapping[str, float] | None) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Figures as plain data: what a result wants drawn, without a plotting library.
 
-A `Figure` has panels, a `Panel` has marks. A renderer draws the marks in their order; what a mark *is* (the posterior,
-the recording, a reference) is said by its `role`, and the renderer has one colour for each.
+A `Figure` has panels, a `Panel` has marks. A renderer draws the marks in their order. What a mark stands for (the
+posterior, the recording, a reference) is said by its `role`, for which the renderer has a colour; marks of one kind and
+role with different labels are told apart by shade or shape.
 """
 
 import dataclasses
@@ -52,7 +53,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Band:
-    """The area between `low [n]` and `high [n]` over `x [n]`."""
+    """Area between `low [n]` and `high [n]` over `x [n]`."""
 
     x: np.ndarray
     low: np.ndarray
@@ -63,7 +64,10 @@ class Band:
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """Points at `x [n]`, `y [n]`; `error [n]` is half the length of a vertical bar through each."""
+    """Points at `x [n]`, `y [n]`, perhaps with error bars.
+
+    `error [n]` is half the length of the vertical bar through each.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -75,7 +79,9 @@ class Points:
 
 @dataclasses.dataclass(frozen=True)
 class Bars:
-    """Bars of `heights [n]` on `base`, between `edges [n + 1]`, or centred on 0, 1, 2, ... without edges.
+    """Bars that rise by `heights [n]` from `base`.
+
+    They stand between `edges [n + 1]`, or are centred on 0, 1, 2, ... without edges.
 
     `along="x"` lets them grow upwards from the x axis, `along="y"` to the right from the y axis.
     """
@@ -90,7 +96,10 @@ class Bars:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A straight line across the panel `at` one number of an axis: a threshold, a truth, zero."""
+    """Straight line across the panel, at one number of an axis.
+
+    A threshold, a truth, zero: `axis="x"` stands upright at that x.
+    """
 
     at: float
     axis: Literal["x", "y"] = "x"
@@ -101,7 +110,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A matrix `values [m, n]` as an image, first row on top.
+    """Matrix `values [m, n]` as an image, first row on top.
 
     Args:
         values: the matrix.
@@ -120,7 +129,10 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """Words at `x`, `y`, as shares of the panel from its lower left corner; they are aligned to the nearer side."""
+    """Words at `x`, `y`, shares of the panel.
+
+    Counted from its lower left corner; they are aligned to the nearer side.
+    """
 
     x: float
     y: float

@@ -1,4 +1,4 @@
-"""What the features say of the parameters near one point: Fisher information from simulations."""
+"""Fisher information of features near one point, from simulations."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ _PRESENT = 1e-9
 
 
 class Information(NamedTuple):
-    """Local information of F features about the D coordinates of z."""
+    """Local information of F features about z."""
 
     jacobian: np.ndarray
     """d mean(x) / d z `[F, D]`."""
@@ -36,7 +36,9 @@ class Information(NamedTuple):
 def local_information(
     prior: Prior, fwd: SimulatorLike, z: np.ndarray, steps: np.ndarray, *, key: PRNGKey, num_repeats: int
 ) -> Information:
-    """Fisher information about z at one point, for features taken as normal with constant covariance.
+    """Fisher information about z at one point.
+
+    For features taken as normal with constant covariance:
 
         J u_k = [mean x(z + u_k) - mean x(z - u_k)] / 2      over repeats with the same noise on both sides
         fisher = J' S^-1 J,    S the covariance over repeats at z
@@ -79,7 +81,10 @@ def local_information(
 
 
 def _summed(jacobian: np.ndarray, noise: np.ndarray, scale: float, failed: int, simulated: int) -> Information:
-    """Features in units of their noise; one that never varies, and does not move either, says nothing."""
+    """Information from a Jacobian and a noise covariance.
+
+    Features are taken in units of their noise; one that never varies, and does not move either, says nothing.
+    """
     sd = np.sqrt(np.diagonal(noise))
     moves = np.abs(jacobian).max(axis=1)
     sd = np.maximum(sd, 1e-4 * moves)  # a feature without noise is not taken to know everything

@@ -1,4 +1,7 @@
-"""Is the posterior right at this observation: the local classifier two-sample test."""
+"""Is the posterior right at this one observation?
+
+The local classifier two-sample test.
+"""
 
 import dataclasses
 from typing import Any
@@ -9,11 +12,12 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
-from vbinfer.diagnostics.calibration.asking import ask, chunk_size
-from vbinfer.diagnostics.contraction import in_z
-from vbinfer.diagnostics.result import AbstractResult, Status, listed, status_of, worst
-from vbinfer.diagnostics.swaps import fit_labellings
-from vbinfer.diagnostics.thresholds import P_WARN
+from vbinfer.diagnostics.calibration.posterior_draws import chunk_size, sample_posteriors
+from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Rule
+from vbinfer.diagnostics.permutation_classifier import fit_labellings
+from vbinfer.diagnostics.recovery import in_z
+from vbinfer.diagnostics.result import AbstractResult, Status, json_able, listed, observation, status_of, worst
+from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
 from vbinfer.neural.standardise import Standardise
@@ -21,6 +25,7 @@ from vbinfer.neural.standardise import Standardise
 _FEWEST = 100
 _NEIGHBOURS = 60
 _SHARE = 0.08
+_TELLING = 0.3  # correlation with a parameter that hints at where the posterior errs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +48,11 @@ class LC2ST(AbstractResult):
         names: names of the D parameters.
     """
 
+    question = "Is the posterior right at this recording?"
+    rule = (
+        "A classifier tries to tell posterior draws from truths around this recording. "
+        f"Fail: p < {P_FAIL:g}. Warn: p < {P_WARN:g}, or the recording lies outside the simulations."
+    )
     verdict: Status
     findings: tuple[str, ...]
     p_value: float
@@ -58,15 +68,32 @@ class LC2ST(AbstractResult):
     @property
     def numbers(self) -> dict[str, Any]:
         """The numbers, JSON-able."""
-        plain = ("p_value", "p_classifier", "p_local", "statistic", "gain")
-        tilt = dict(zip(self.names, self.tilt.tolist(), strict=True))
-        return {**{name: getattr(self, name) for name in plain}, "tilt": tilt, "num_null": len(self.null)}
+        kept = {name: getattr(self, name) for name in ("p_value", "p_classifier", "p_local", "statistic", "gain")}
+        tilt = dict(zip(self.names, self.tilt, strict=True))
+        return json_able(kept | {"tilt": tilt, "num_null": len(self.null)})
+
+    def figure(self) -> Figure:
+        """The classifier's statistic among its values for a right posterior."""
+        counts, edges = np.histogram(self.null, 20)
+        panel = Panel(
+            (
+                Bars(counts.astype(float), edges, role="null", label="if all is right"),
+                Rule(self.statistic, "x", "observed", "this posterior"),
+            ),
+            Axis("statistic of the classifier"),
+            Axis(numbers=False),
+            f"Statistic of the local test among {len(self.null)} relabellings: p = {self.p_classifier:.2g}",
+        )
+        caption = (
+            f"The classifier's statistic, and what it is for a right posterior, n = {len(self.null)} relabellings."
+        )
+        return Figure((panel,), caption, "half")
 
 
 def lc2st(
     source: Any, draws: Draws, x_o: Any, *, key: PRNGKey, num_posterior_samples: int = 1_000, num_null: int = 100
 ) -> LC2ST:
-    """Local classifier two-sample test: is the posterior right at this one observation?
+    """Local classifier two-sample test of one posterior.
 
     For each pair (theta*, x) of the draws one theta_q ~ q(theta | x) is drawn. A classifier d learns to tell
     (theta*, x) from (theta_q, x); where q is the posterior it cannot. At x_o
@@ -111,19 +138,21 @@ def lc2st(
     names, failed = flat_names(draws.shapes), len(draws) - len(x)
     if len(x) < _FEWEST:
         raise ValueError(f"{len(x)} of {len(draws)} draws are valid; lc2st needs {_FEWEST} or more, better 1,000")
-    observed = _observation(x_o, draws.names)
+    observed = observation(x_o, draws.names)
     k_pairs, k_at, k_null = jax.random.split(key, 3)
     shapes = draws.shapes
     step = chunk_size(source, len(x))
     drawn = [
-        ask(source, x[i : i + step], shapes, n=1, key=k_pairs, start=i, width=step)[0] for i in range(0, len(x), step)
+        sample_posteriors(source, x[i : i + step], shapes, n=1, key=k_pairs, start=i, width=step)[0]
+        for i in range(0, len(x), step)
     ]
-    here = ask(source, observed[None], shapes, n=size, key=k_at, start=0, width=1)[0][0]
+    here = sample_posteriors(source, observed[None], shapes, n=size, key=k_at, start=0, width=1)[0][0]
     true = np.concatenate([np.asarray(theta[name], np.float64).reshape(len(x), -1) for name in shapes], axis=1)
     fit = Standardise.fit(x)
     h, h_o = (np.asarray(fit(jnp.asarray(rows)), np.float64) for rows in (x, observed))
-    in_z = [_in_z(source, rows) for rows in (true, np.concatenate(drawn)[:, 0], here)]
-    first, second, at = _residuals(in_z[0], in_z[1], in_z[2], h, h_o)
+    prior = getattr(source, "prior", None)
+    z = [rows if prior is None else in_z(prior, rows) for rows in (true, np.concatenate(drawn)[:, 0], here)]
+    first, second, at = _residuals(z[0], z[1], z[2], h, h_o)
     rng = np.random.default_rng(key_ints(k_null))
     labels = np.concatenate([np.ones((len(x), 1)), rng.choice([-1.0, 1.0], (len(x), count))], axis=1)
     fitted = fit_labellings(first, second, at, labels, _weights(h, h_o), rng)
@@ -132,61 +161,51 @@ def lc2st(
     tilt = _correlations(here, fitted.at[:, 0])
     outside = [name for name, flag in zip(draws.names, fit.outside(observed).tolist(), strict=True) if flag]
     p_value = max(p_classifier, p_local)
-    light = worst([status_of(p_value), "warn" if outside else "pass"])
-    found = LC2ST(light, (), p_value, p_classifier, p_local, float(statistics[0]), statistics[1:],
-                  float(fitted.gain[0]), 0.5 + 0.5 * fitted.at[:, 0], tilt, names)  # fmt: skip
-    return dataclasses.replace(found, findings=_findings(found, outside, len(x), failed))
-
-
-def _findings(found: LC2ST, outside: list[str], n: int, failed: int) -> tuple[str, ...]:
-    said = []
-    if found.p_value < P_WARN:
-        said.append(
-            f"At this observation the posterior is wrong: a classifier tells its draws from the truth (p = "
-            f"{found.p_value:.2g}, {n} simulations). Train on more simulations, or near the observation in rounds."
-        )
-        order = np.argsort(-np.abs(found.tilt))[:3]
-        hints = [f"{found.names[j]} too {'low' if found.tilt[j] > 0 else 'high'}" for j in order
-                 if abs(found.tilt[j]) > 0.3]  # fmt: skip
-        if hints:
-            said.append(f"Where it errs: {listed(hints)}.")
-    else:
-        said.append(
-            f"At this observation a classifier cannot tell the posterior's draws from the truth (p = "
-            f"{found.p_value:.2g}, {n} simulations); it sees overall mismatch only."
-        )
-        if found.p_classifier < P_WARN:
-            said.append("It finds mistakes for other observations, not around this one.")
+    said = _about_classifier(p_value, p_classifier, len(x), tilt, names)
     if outside:
         said.append(f"The observation lies outside the simulations in {listed(outside)}: nothing was tested near it.")
     if failed:
-        said.append(f"{failed} of {n + failed} simulations failed and were left out.")
-    return tuple(said)
+        said.append(f"{failed} of {len(draws)} simulations failed and were left out.")
+    return LC2ST(
+        verdict=worst([status_of(p_value), "warn" if outside else "pass"]),
+        findings=tuple(said),
+        p_value=p_value,
+        p_classifier=p_classifier,
+        p_local=p_local,
+        statistic=float(statistics[0]),
+        null=statistics[1:],
+        gain=float(fitted.gain[0]),
+        probability=0.5 + 0.5 * fitted.at[:, 0],
+        tilt=tilt,
+        names=names,
+    )
 
 
-def _observation(x_o: Any, names: tuple[str, ...]) -> np.ndarray:
-    observed = np.asarray(x_o, dtype=np.result_type(np.asarray(x_o).dtype, np.float32))
-    if observed.shape != (len(names),):
-        raise ValueError(f"x_o has shape {list(observed.shape)}; expected [{len(names)}], one number per feature")
-    bad = [names[i] for i in np.flatnonzero(~np.isfinite(observed))]
-    if bad:
-        raise ValueError(f"x_o has NaN or infinite values in {listed(bad)}; clean the recording")
-    return observed
-
-
-def _in_z(source: Any, rows: np.ndarray) -> np.ndarray:
-    """Rows of theta in the space where the prior is standard normal, if the source says its prior."""
-    prior = getattr(source, "prior", None)
-    if prior is None:
-        return rows
-    return in_z(prior, rows)
+def _about_classifier(
+    p_value: float, p_classifier: float, n: int, tilt: np.ndarray, names: tuple[str, ...]
+) -> list[str]:
+    if p_value >= P_WARN:
+        elsewhere = ["It finds mistakes for other observations, not around this one."] if p_classifier < P_WARN else []
+        return [
+            f"At this observation a classifier cannot tell the posterior's draws from the truth (p = {p_value:.2g}, "
+            f"{n} simulations); it sees overall mismatch only.",
+            *elsewhere,
+        ]
+    said = [
+        f"At this observation the posterior is wrong: a classifier tells its draws from the truth (p = {p_value:.2g}, "
+        f"{n} simulations). Train on more simulations, or near the observation in rounds."
+    ]
+    order = np.argsort(-np.abs(tilt))[:3]
+    hints = [f"{names[j]} too {'low' if tilt[j] > 0 else 'high'}" for j in order if abs(tilt[j]) > _TELLING]
+    return [*said, f"Where it errs: {listed(hints)}."] if hints else said
 
 
 def _residuals(
     true: np.ndarray, drawn: np.ndarray, here: np.ndarray, h: np.ndarray, h_o: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows (u, h): u is what a linear regression of theta on x leaves, whitened; one map for both classes.
+    """Rows (u, h), u the whitened residuals of theta on x.
 
+    One linear regression serves both classes.
     Given x it is invertible, so the question is unchanged, but a posterior far narrower than the prior has unit width.
     """
     n = len(h)
@@ -203,7 +222,10 @@ def _residuals(
 
 
 def _weights(h: np.ndarray, h_o: np.ndarray) -> np.ndarray:
-    """Gaussian weights around x_o, as narrow as leaves the worth of 8 % of the draws, at least 60."""
+    """Gaussian weights around x_o.
+
+    As narrow as leaves the worth of 8 % of the draws, at least 60.
+    """
     squared = np.sum((h - h_o) ** 2, axis=1)
     squared -= squared.min()
     wanted = min(max(_NEIGHBOURS, _SHARE * len(h)), 0.9 * len(h))

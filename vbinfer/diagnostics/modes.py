@@ -1,11 +1,15 @@
-"""Has a posterior several modes: then its mean and sd describe nothing, and one chain may have seen one of them."""
+"""Does a posterior have several modes?
+
+Then its mean and sd describe nothing, and one chain may have seen one of them.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from vbinfer.diagnostics.calibration.asking import worth
-from vbinfer.diagnostics.contraction import in_z
+from vbinfer.diagnostics.calibration.posterior_draws import effective_draws
+from vbinfer.diagnostics.recovery import in_z
+from vbinfer.diagnostics.thresholds import MODE_DEPTH, MODE_P, MODE_SHARE
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
@@ -13,9 +17,6 @@ _MOST, _FEWEST = 1_000, 100
 _CELLS, _KEPT = 256, (0.5, 99.5)
 _FIRST, _PER_LINE = 40, 150
 """Samples that tell most lines with one mode, and for each direction looked at, so that p can be small enough."""
-_LEVEL, _SMALLEST, _DEPTH = 0.01, 0.05, 0.7
-"""p below which there are two modes, shared over directions; share of the draws that a mode holds at least; density in
-the valley over that of the lower peak at most."""
 
 
 class Modes(NamedTuple):
@@ -32,8 +33,10 @@ class Modes(NamedTuple):
 
 
 def find_modes(posterior: Posterior, prior: Prior | None = None) -> Modes | None:
-    """Two modes of the posterior if it has any, else None: along each parameter, and along the line between the two
-    clusters of all draws, found on one half of them and judged on the other.
+    """Find two modes of a posterior, or None.
+
+    Along each parameter, and along the line between the two clusters of all draws, found on one half of them and judged
+    on the other.
 
     Along a line, h is the smallest bandwidth with which a Gaussian kernel density of the draws has one mode. It is
     large if there are two; p is the share of samples from that density, of the same variance, which still have more
@@ -53,7 +56,7 @@ def find_modes(posterior: Posterior, prior: Prior | None = None) -> Modes | None
     paths = posterior.theta if prior is None else prior.shapes
     theta = Posterior({path: posterior.theta[path] for path in paths}).ravel().astype(float)
     rng = np.random.default_rng(0)  # the same draws have the same modes
-    n = min(_MOST, len(theta), int(worth(posterior, len(theta)))) if posterior.num_samples > 3 else 0
+    n = min(_MOST, len(theta), int(effective_draws(posterior, len(theta)))) if posterior.num_samples > 3 else 0
     theta = theta[rng.permutation(len(theta))[:n]]
     if n < _FEWEST or not np.isfinite(theta).all():
         return None
@@ -76,7 +79,7 @@ def find_modes(posterior: Posterior, prior: Prior | None = None) -> Modes | None
         p, cut, depth = _two_modes(judged, _PER_LINE * len(lines), rng)
         left = line < cut
         shares = left.mean(), 1.0 - left.mean()
-        if p * len(lines) < _LEVEL + 1e-9 and min(shares) >= _SMALLEST and depth < _DEPTH:
+        if p * len(lines) < MODE_P + 1e-9 and min(shares) >= MODE_SHARE and depth < MODE_DEPTH:
             found.append((p * len(lines), joint, where, left))
     if not found:
         return None
@@ -87,7 +90,10 @@ def find_modes(posterior: Posterior, prior: Prior | None = None) -> Modes | None
 
 
 def _two_modes(line: np.ndarray, size: int, rng: np.random.Generator) -> tuple[float, float, float]:
-    """p of one mode, from `size` samples unless the first few have several too; where the valley is, and how deep."""
+    """p of one mode, where the valley is, and how deep.
+
+    From `size` samples, unless the first few have several modes too.
+    """
     low, high = np.percentile(line, _KEPT)
     kept = line[(line >= low) & (line <= high)]
     if len(np.unique(kept)) < _FEWEST // 2:
@@ -96,12 +102,13 @@ def _two_modes(line: np.ndarray, size: int, rng: np.random.Generator) -> tuple[f
     edges = np.linspace(low - margin, high + margin, _CELLS + 1)
     counts = np.histogram(kept, edges)[0].astype(float)
     step = edges[1] - edges[0]
-    narrow, wide = 1.0, float(_CELLS)  # cells
+    # bisection on a logarithmic scale: the number of modes falls as the bandwidth, in cells, grows
+    narrow, wide = 1.0, float(_CELLS)
     for _ in range(20):
         middle = np.sqrt(narrow * wide)
         narrow, wide = (middle, wide) if _count(counts[:, None], middle)[0] > 1 else (narrow, middle)
     several, seen = 0, 0
-    while seen < size and several <= max(2, _LEVEL * seen):  # more of them than that, and it has one mode
+    while seen < size and several <= max(2, MODE_P * seen):  # more of them than that, and it has one mode
         count = min(_FIRST, size - seen)
         samples = _smoothed(kept, wide * step, count, rng)
         binned = np.stack([np.histogram(one, edges)[0] for one in samples], axis=1).astype(float)
@@ -112,14 +119,17 @@ def _two_modes(line: np.ndarray, size: int, rng: np.random.Generator) -> tuple[f
 
 
 def _smoothed(kept: np.ndarray, h: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Samples `[count, n]` of the kernel density of `kept [n]`, drawn together so that their variance is that of it."""
+    """Samples `[count, n]` of the kernel density of `kept [n]`.
+
+    Shrunk so that their variance is that of `kept`.
+    """
     mean, shape = kept.mean(), (count, len(kept))
     moved = rng.choice(kept, shape) - mean + h * rng.normal(size=shape)
     return mean + moved / np.sqrt(1.0 + (h / kept.std()) ** 2)
 
 
 def _densities(counts: np.ndarray, h: float) -> np.ndarray:
-    """Kernel densities `[cell, sample]` of counts, with h in cells."""
+    """Kernel densities `[cell, sample]` of counts, h in cells."""
     cells = np.arange(len(counts))
     return np.exp(-0.5 * ((cells[:, None] - cells) / h) ** 2) @ counts
 
@@ -131,17 +141,23 @@ def _count(counts: np.ndarray, h: float) -> np.ndarray:
 
 
 def _valley(counts: np.ndarray, h: float) -> tuple[int, float]:
-    """Cell of the deepest valley that leaves enough on either side, and its density over that of the lower peak."""
+    """Cell of the deepest valley, and its density over the lower peak's.
+
+    A valley leaves enough draws on either side.
+    """
     density = _densities(counts[:, None], h)[:, 0]
     left, right = np.maximum.accumulate(density), np.maximum.accumulate(density[::-1])[::-1]
     share = np.cumsum(counts) / counts.sum()
     depth = density / np.minimum(left, right)
-    depth = np.where((share >= _SMALLEST) & (share <= 1.0 - _SMALLEST), depth, 1.0)
+    depth = np.where((share >= MODE_SHARE) & (share <= 1.0 - MODE_SHARE), depth, 1.0)
     return int(np.argmin(depth)), float(depth.min())
 
 
 def _between_clusters(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Unit vector between the centres of two clusters of whitened rows, in the coordinates of the rows."""
+    """Unit vector between the centres of two clusters.
+
+    Of whitened rows, in the coordinates of the rows.
+    """
     from scipy.cluster.vq import kmeans2
 
     values, vectors = np.linalg.eigh(np.cov(rows.T))

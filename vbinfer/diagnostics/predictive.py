@@ -1,19 +1,30 @@
-"""Does the fitted model make data like the recording: predictive p-values of features and of series."""
+"""Does the fitted model make data like the recording?"""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 
-from vbinfer.diagnostics.result import AbstractResult, Status, listed, status_of, worst
-from vbinfer.diagnostics.series import series_statistics
-from vbinfer.diagnostics.thresholds import P_WARN
-from vbinfer.diagnostics.typical import min_p
+from vbinfer.diagnostics.figure import Axis, Figure, Panel, Points, Rule
+from vbinfer.diagnostics.novelty import min_p
+from vbinfer.diagnostics.result import (
+    AbstractResult,
+    Status,
+    json_able,
+    listed,
+    observation,
+    percent,
+    status_of,
+    worst,
+)
+from vbinfer.diagnostics.thresholds import FAILED_FAIL, P_FAIL, P_WARN
 from vbinfer.draws.predictive import Predictive
 
 FEWEST_REPLICATES = 39
 """Where a two-sided rank can reach 0.05."""
 _FARTHEST = 8.0
+_MOST_FEATURES = 40
+_LONG_ENOUGH = 60
 _WARNING = (
     "These p-values use the recording twice, to fit and to check: they lie closer to 1/2 than uniform ones, so a small "
     "one counts and a large one proves little."
@@ -37,6 +48,12 @@ class PredictiveCheck(AbstractResult):
         num_valid, num_failed: replicates used, and left out because they failed.
     """
 
+    question = "Does the fitted model make features like the recording's?"
+    rule = (
+        f"The recording's rank among replicates, over all features together. Warn: p < {P_WARN:g}, or a statistic of "
+        f"the series with such a p, or more than {percent(FAILED_FAIL)} of the simulations failed. Fail: p < "
+        f"{P_FAIL:g}. The data are used twice: passing is weak evidence."
+    )
     verdict: Status
     findings: tuple[str, ...]
     p_value: float
@@ -51,13 +68,29 @@ class PredictiveCheck(AbstractResult):
     @property
     def numbers(self) -> dict[str, Any]:
         """The numbers, JSON-able."""
-        by_name = dict(zip(self.names, self.p_features.tolist(), strict=True))
-        counts = {"num_valid": self.num_valid, "num_failed": self.num_failed}
-        return {"p_value": self.p_value, "p_features": by_name, "p_series": self.p_series, "off": [*self.off], **counts}
+        kept = {name: getattr(self, name) for name in ("p_value", "p_series", "off", "num_valid", "num_failed")}
+        return json_able(kept | {"p_features": dict(zip(self.names, self.p_features, strict=True))})
+
+    def figure(self) -> Figure:
+        """p of each feature and of each statistic of the series, the smallest first."""
+        p = dict(zip(self.names, self.p_adjusted.tolist(), strict=True)) | self.p_series
+        names = sorted(p, key=lambda name: p[name])[:_MOST_FEATURES]
+        values = np.array([p[name] for name in names])
+        panel = Panel(
+            (Rule(P_WARN, "x", dashed=True), Points(values, np.arange(len(names)), "observed", "recording")),
+            Axis("p, adjusted for their number", limits=(0.5 * min(P_FAIL, values.min()), 1.0), log=True),
+            Axis(limits=(len(names) - 0.5, -0.5), ticks=tuple(names)),
+            f"Adjusted p of {len(names)} features of the recording among {self.num_valid} replicates",
+        )
+        caption = (
+            f"How extreme each feature of the recording is among {self.num_valid} replicates, adjusted for looking at "
+            f"all of them; dashed: {P_WARN:g}."
+        )
+        return Figure((panel,), caption, "large")
 
 
 def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) -> PredictiveCheck:
-    """Predictive check: are the observed features, and the recording, like what the fitted model makes?
+    """Compare the recording with replicates of the fitted model.
 
         p_j = 2 min(P(x_rep <= x_o), P(x_rep >= x_o)),   P = (1 + #) / (n + 1)
 
@@ -92,12 +125,7 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
     """
     valid = np.asarray(predictive.valid, bool)
     x, names = np.asarray(predictive.x, float)[valid], tuple(predictive.names)
-    row = np.asarray(x_o, float)
-    if row.shape != (len(names),):
-        raise ValueError(f"x_o has shape {list(row.shape)}; the replicates have {len(names)} features: expected [F]")
-    bad = [names[i] for i in np.flatnonzero(~np.isfinite(row))]
-    if bad:
-        raise ValueError(f"x_o has NaN or infinite values in {listed(bad)}; clean the recording")
+    row = observation(x_o, names).astype(float)
     if len(x) < FEWEST_REPLICATES:
         raise ValueError(
             f"{len(x)} of {len(valid)} replicates are valid; a two-sided p below 0.05 needs {FEWEST_REPLICATES} or "
@@ -107,19 +135,48 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
     p_series: dict[str, float] = {}
     if observed is not None:
         recordings = _recordings(predictive, observed)
-        labels, statistics = series_statistics(recordings)
+        labels, statistics = test_quantities(recordings)
         p_series = dict(zip(labels, pooled_p(statistics)[1].tolist(), strict=True))
     off = tuple(names[j] for j in np.flatnonzero(p_adjusted < P_WARN) if p_value < P_WARN)
     odd = [name for name, p in p_series.items() if p < P_WARN]
-    failed = int((~valid).sum())
-    doubtful: Status = "warn" if odd or failed > 0.2 * len(valid) else "pass"
-    light = worst([status_of(p_value), doubtful])
-    found = PredictiveCheck(light, (), p_value, names, p_features, p_adjusted, off, p_series, len(x), failed)
-    return dataclasses.replace(found, findings=_findings(found, odd))
+    failed, n = int((~valid).sum()), len(x)
+    doubtful: Status = "warn" if odd or failed > FAILED_FAIL * len(valid) else "pass"
+    said = _about_features(p_value, off, n)
+    if odd:
+        said.append(f"Of the series, these statistics differ: {listed([f'{k} (p = {p_series[k]:.2g})' for k in odd])}.")
+    elif p_series:
+        said.append(f"Nor does the series differ in {listed(list(p_series), most=9)}.")
+    if failed:
+        said.append(f"{failed} of {len(valid)} simulations failed and were left out.")
+    return PredictiveCheck(
+        worst([status_of(p_value), doubtful]),
+        (*said, _WARNING),
+        p_value,
+        names,
+        p_features,
+        p_adjusted,
+        off,
+        p_series,
+        n,
+        failed,
+    )
+
+
+def _about_features(p_value: float, off: tuple[str, ...], n: int) -> list[str]:
+    if p_value >= P_WARN:
+        return [f"The observed features are like those the fitted model makes (p = {p_value:.2g}, {n} replicates)."]
+    which = f"Features that it does not make: {listed(off)}." if off else ""
+    return [
+        f"The recording is unlike what the fitted model makes (p = {p_value:.2g}, {n} replicates).",
+        which or "No feature is off by itself: their combination is.",
+    ]
 
 
 def pooled_p(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """p of the first row among all: by feature `[F]`, corrected for their number `[F]`, and overall."""
+    """p of the first row among all rows.
+
+    By feature `[F]`, corrected for their number `[F]`, and overall.
+    """
     first, rest = rows[0], rows[1:]
     n = len(rest)
     p = 2.0 * np.minimum(1 + np.sum(rest <= first, axis=0), 1 + np.sum(rest >= first, axis=0)) / (n + 1)
@@ -140,7 +197,7 @@ def pooled_p(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
-    """The recording and the series of the valid replicates `[1 + n, T, N]`, cut to the shorter length."""
+    """Recording and valid replicates `[1 + n, T, N]`, cut to one length."""
     series = predictive.ys
     if series is None or isinstance(series, dict):
         raise ValueError(
@@ -160,23 +217,67 @@ def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
     return np.concatenate([recording[None, :length], series[:, :length]])
 
 
-def _findings(found: PredictiveCheck, odd: list[str]) -> tuple[str, ...]:
-    n, said = found.num_valid, []
-    if found.p_value < P_WARN:
-        said.append(f"The recording is unlike what the fitted model makes (p = {found.p_value:.2g}, {n} replicates).")
-        if found.off:
-            said.append(f"Features that it does not make: {listed(found.off)}.")
-        else:
-            said.append("No feature is off by itself: their combination is.")
-    else:
-        said.append(
-            f"The observed features are like those the fitted model makes (p = {found.p_value:.2g}, {n} replicates)."
-        )
-    if odd:
-        numbers = [f"{name} (p = {found.p_series[name]:.2g})" for name in odd]
-        said.append(f"Of the series, these statistics differ: {listed(numbers)}.")
-    elif found.p_series:
-        said.append(f"Nor does the series differ in {listed(list(found.p_series), most=9)}.")
-    if found.num_failed:
-        said.append(f"{found.num_failed} of {n + found.num_failed} simulations failed and were left out.")
-    return (*said, _WARNING)
+def test_quantities(recordings: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Statistics of recordings `[n, T, N]`: names, and values `[n, S]`.
+
+    Means over nodes: `mean`, `log sd`, `lag-1 autocorrelation`; of functional connectivity, the Pearson correlations of
+    nodes: `fc.mean`, `fc.sd`, `fc.match` (correlation with the mean FC of the other recordings), and `fcd.sd` (of the
+    correlations between FC in windows of a fifth of the recording); `spectrum`, the root mean square difference of
+    the log periodogram in 16 bands from the mean of the other recordings. Statistics that need more than one node
+    or 60 samples are left out where there are fewer. Every recording is treated alike, the observed one too.
+    """
+    n, length, nodes = recordings.shape
+    centred = recordings - recordings.mean(axis=1, keepdims=True)
+    sd = np.maximum(centred.std(axis=1), 1e-30)
+    lagged = np.mean(centred[:, 1:] * centred[:, :-1], axis=1) / sd**2
+    columns = {
+        "mean": recordings.mean(axis=(1, 2)),
+        "log sd": np.log(sd).mean(axis=1),
+        "lag-1 autocorrelation": lagged.mean(axis=1),
+        "spectrum": _from_others(_log_spectrum(centred / sd[:, None])),
+    }
+    if nodes > 1:
+        fc = _fc(recordings)
+        columns |= {"fc.mean": fc.mean(axis=1)}
+    if nodes > 2:
+        others = (fc.sum(axis=0) - fc) / max(n - 1, 1)
+        columns |= {"fc.sd": fc.std(axis=1), "fc.match": _correlation(fc, others)}
+        if length >= _LONG_ENOUGH:
+            columns["fcd.sd"] = np.array([_fcd_sd(one) for one in recordings])
+    return tuple(columns), np.stack(list(columns.values()), axis=1)
+
+
+test_quantities.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  # no test of pytest's
+
+
+def _fc(recordings: np.ndarray) -> np.ndarray:
+    """FC above the diagonal `[n, pairs]`; 0 with a constant node."""
+    u = recordings - recordings.mean(axis=1, keepdims=True)
+    u = u / np.maximum(np.sqrt(np.sum(u**2, axis=1, keepdims=True)), 1e-30)
+    rows, columns = np.triu_indices(recordings.shape[2], 1)
+    return np.einsum("nti,ntj->nij", u, u)[:, rows, columns]
+
+
+def _fcd_sd(recording: np.ndarray) -> float:
+    window = len(recording) // 5
+    starts = np.linspace(0, len(recording) - window, 13).astype(int)
+    fc = _fc(np.stack([recording[s : s + window] for s in starts]))
+    pairs = np.triu_indices(len(starts), 1)
+    return float(_correlation(fc[pairs[0]], fc[pairs[1]]).std())
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    return np.sum(a * b, axis=1) / np.maximum(np.sqrt(np.sum(a**2, axis=1) * np.sum(b**2, axis=1)), 1e-30)
+
+
+def _log_spectrum(scaled: np.ndarray) -> np.ndarray:
+    """Log of the node-averaged periodogram in bands `[n, band]`."""
+    power = np.mean(np.abs(np.fft.rfft(scaled, axis=1)[:, 1:]) ** 2, axis=2)
+    bands = np.array_split(power, min(16, power.shape[1]), axis=1)
+    return np.log(np.maximum(np.stack([band.mean(axis=1) for band in bands], axis=1), 1e-30))
+
+
+def _from_others(rows: np.ndarray) -> np.ndarray:
+    others = (rows.sum(axis=0) - rows) / max(len(rows) - 1, 1)
+    return np.sqrt(np.mean((rows - others) ** 2, axis=1))

@@ -1,4 +1,4 @@
-"""Replicates of an observation, and the posteriors given both: what posterior SBC ranks.
+"""Replicates of an observation, and the posteriors given both.
 
 Draws of p(theta | x_o) are made, each simulates one replicate x_i, and the posterior given (x_o, x_i) is drawn from in
 one of two ways: by chains where there is a likelihood, by importance weights where there is a density of theta.
@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbinfer._names import PRNGKey, SimulatorLike, flat_names, unravel
-from vbinfer.approximate.importance import K_MAX, pareto_smoothed
-from vbinfer.diagnostics.calibration.asking import ask, check_names, log_density
-from vbinfer.diagnostics.calibration.heldout import HeldOut
+from vbinfer.approximate.importance import pareto_smoothed
+from vbinfer.diagnostics.calibration.held_out import HeldOut
+from vbinfer.diagnostics.calibration.posterior_draws import check_names, log_density, sample_posteriors
+from vbinfer.diagnostics.thresholds import PARETO_K
 from vbinfer.draws.predictive import posterior_predictive
 from vbinfer.execute.batches import key_ints
 from vbinfer.posterior import Posterior
@@ -27,7 +28,7 @@ CANDIDATES = 4
 
 
 class Question(NamedTuple):
-    """One observation and how it is asked about: n replicates, `per` posterior draws for each."""
+    """One observation, n replicates of it, `per` draws for each."""
 
     prior: Prior
     simulator: SimulatorLike
@@ -37,7 +38,7 @@ class Question(NamedTuple):
 
 
 class Replicates(NamedTuple):
-    """n replicates with the draws that made them and draws of the posteriors given both data sets."""
+    """Replicates, their parameters, and draws given both data sets."""
 
     held: HeldOut
     method: str
@@ -51,31 +52,39 @@ class Replicates(NamedTuple):
 
 
 def likelihood_of(source: Any) -> Callable[..., Any] | None:
-    """`(theta, x) -> log p(x | theta)` of a source that has one, up to a constant in theta."""
+    """`(theta, x) -> log p(x | theta)` of a source that has one.
+
+    Up to a constant in theta.
+    """
     return getattr(source, "log_likelihood", None) or getattr(source, "log_ratio", None)
 
 
-def by_chains(source: Any, ask_of: Question, key: PRNGKey) -> Replicates:
-    """log p(x_o | theta) + log p(x_i | theta) + log p(theta), sampled side by side for all i."""
+def by_chains(source: Any, question: Question, key: PRNGKey) -> Replicates:
+    """Sample posteriors given both data sets by chains.
+
+    log p(x_o | theta) + log p(x_i | theta) + log p(theta), side by side for all i.
+    """
     k_draw, k_sim, k_both, k_test = jax.random.split(key, 4)
     sampler = source
     if not isinstance(source, ChainSampler):
-        sampler = ChainSampler(ask_of.prior, likelihood_of(source), num_chains=8, max_thinning=4)
-    shapes = ask_of.prior.shapes
-    first = sampler.run_batch(ask_of.x_o[None], n=ask_of.n, key=k_draw)
+        sampler = ChainSampler(question.prior, likelihood_of(source), num_chains=8, max_thinning=4)
+    shapes = question.prior.shapes
+    first = sampler.run_batch(question.x_o[None], n=question.n, key=k_draw)
     check_names(first.theta, shapes)
     at_x_o = _rows(first.theta, shapes)[0]
-    truth, x, names, failed = _simulated(ask_of, at_x_o, k_sim)
+    truth, x, names, failed = _simulated(question, at_x_o, k_sim)
     both = dataclasses.replace(sampler, log_likelihood=_Both(sampler.log_likelihood))
-    pairs = np.stack([np.broadcast_to(ask_of.x_o, x.shape), x], axis=1)
-    run = both.run_batch(jnp.asarray(pairs), n=ask_of.per, key=k_both)
-    worth = float(min(np.min(run.ess), ask_of.per, ask_of.per * np.min(first.ess) / ask_of.n))
-    held = _held(ask_of, truth, _rows(run.theta, shapes), x, names, failed=failed, ess=worth, key=k_test)
+    pairs = np.stack([np.broadcast_to(question.x_o, x.shape), x], axis=1)
+    run = both.run_batch(jnp.asarray(pairs), n=question.per, key=k_both)
+    worth = float(min(np.min(run.ess), question.per, question.per * np.min(first.ess) / question.n))
+    held = _held(question, truth, _rows(run.theta, shapes), x, names, failed=failed, ess=worth, key=k_test)
     return Replicates(held, "chains", np.zeros(0), 0, at_x_o)
 
 
-def by_importance(source: Any, ask_of: Question, key: PRNGKey) -> Replicates:
-    """q(theta | x_o) q(theta | x_i) / p(theta), by weighing draws of q(. | x_o).
+def by_importance(source: Any, question: Question, key: PRNGKey) -> Replicates:
+    """Sample posteriors given both data sets by weights.
+
+    q(theta | x_o) q(theta | x_i) / p(theta), by weighing draws of q(. | x_o).
 
     The draw that made x_i is one of M + 1 equals until x_i is seen, and then it is number j with probability w_j,
     proportional to q(theta_j | x_i) / p(theta_j): so is every draw taken from all M + 1 with these weights, itself
@@ -83,32 +92,37 @@ def by_importance(source: Any, ask_of: Question, key: PRNGKey) -> Replicates:
     with k above 0.7 are left out, which depends on no more than the weights and so keeps the ranks uniform.
     """
     k_draw, k_sim, k_pick, k_test = jax.random.split(key, 4)
-    shapes, size = ask_of.prior.shapes, CANDIDATES * ask_of.per
-    rows = ask(source, ask_of.x_o[None], shapes, n=ask_of.n * (size + 1), key=k_draw, start=0, width=1)[0][0]
+    shapes, size = question.prior.shapes, CANDIDATES * question.per
+    rows = sample_posteriors(
+        source, question.x_o[None], shapes, n=question.n * (size + 1), key=k_draw, start=0, width=1
+    )[0][0]
     rng = np.random.default_rng(key_ints(k_pick))
     rows = rng.permutation(rows)  # neighbours in a chain are alike; equals they must be
-    truth, x, names, failed = _simulated(ask_of, rows[: ask_of.n], k_sim)
-    pool = rows[ask_of.n :].reshape(ask_of.n, size, -1)[: len(truth)]
+    truth, x, names, failed = _simulated(question, rows[: question.n], k_sim)
+    pool = rows[question.n :].reshape(question.n, size, -1)[: len(truth)]
     sets = np.concatenate([truth[:, None], pool], axis=1)
-    at_x_o = log_density(source, sets.reshape(1, -1, sets.shape[2]), ask_of.x_o[None], shapes).reshape(sets.shape[:2])
-    prior = np.asarray(ask_of.prior.log_prob(unravel(jnp.asarray(sets), shapes)), np.float64)
+    at_x_o = log_density(source, sets.reshape(1, -1, sets.shape[2]), question.x_o[None], shapes).reshape(sets.shape[:2])
+    prior = np.asarray(question.prior.log_prob(unravel(jnp.asarray(sets), shapes)), np.float64)
     with np.errstate(invalid="ignore"):
         ratio = log_density(source, sets, x, shapes) - prior
     ratio = np.where(np.isnan(ratio), -np.inf, ratio)
     possible = np.asarray(np.isfinite(ratio).any(axis=1))
     k = np.array([pareto_smoothed(row).pareto_k if some else np.inf for row, some in zip(ratio, possible, strict=True)])
-    kept = np.flatnonzero(k <= K_MAX)
-    chosen = _weighted(ratio[kept], ask_of.per, rng)
+    kept = np.flatnonzero(k <= PARETO_K)
+    chosen = _weighted(ratio[kept], question.per, rng)
     draws = np.take_along_axis(sets[kept], chosen[:, :, None], axis=1)
     log_q = (at_x_o + ratio)[kept]
     log_q = np.concatenate([log_q[:, :1], np.take_along_axis(log_q, chosen, axis=1)], axis=1)
-    held = _held(ask_of, truth[kept], draws, x[kept], names, failed=failed, log_q=log_q, key=k_test)
+    held = _held(question, truth[kept], draws, x[kept], names, failed=failed, log_q=log_q, key=k_test)
     return Replicates(held, "importance", k, len(k) - len(kept), rows)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Both:
-    """The likelihood of two data sets `x [2, F]` that share theta; equal for equal likelihoods, so compiled once."""
+    """Likelihood of two data sets `x [2, F]` that share theta.
+
+    Equal for equal likelihoods, so compiled once.
+    """
 
     log_likelihood: Callable[..., Any]
 
@@ -116,16 +130,21 @@ class _Both:
         return self.log_likelihood(theta, x[0]) + self.log_likelihood(theta, x[1])
 
 
-def _simulated(ask_of: Question, rows: np.ndarray, key: PRNGKey) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], int]:
-    """One replicate of each row of theta: truths `[n, D]` and x `[n, F]` of those that worked, names, and failures."""
-    theta = {name: np.asarray(value)[None] for name, value in unravel(jnp.asarray(rows), ask_of.prior.shapes).items()}
-    found = posterior_predictive(Posterior(theta), ask_of.simulator, n=len(rows), key=key)
-    if found.x.shape[1] != len(ask_of.x_o):
+def _simulated(
+    question: Question, rows: np.ndarray, key: PRNGKey
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], int]:
+    """One replicate of each row of theta.
+
+    Truths `[n, D]` and x `[n, F]` of those that worked, names of the features, and how many failed.
+    """
+    theta = {name: np.asarray(value)[None] for name, value in unravel(jnp.asarray(rows), question.prior.shapes).items()}
+    found = posterior_predictive(Posterior(theta), question.simulator, n=len(rows), key=key)
+    if found.x.shape[1] != len(question.x_o):
         raise ValueError(
-            f"the simulator returned {found.x.shape[1]} features and x_o has {len(ask_of.x_o)}; give the simulator "
+            f"the simulator returned {found.x.shape[1]} features and x_o has {len(question.x_o)}; give the simulator "
             "and the recording the same Summary"
         )
-    truth = _rows(found.theta, ask_of.prior.shapes, lead=1)
+    truth = _rows(found.theta, question.prior.shapes, lead=1)
     return truth[found.valid], found.x[found.valid], found.names, int((~found.valid).sum())
 
 
@@ -136,7 +155,7 @@ def _rows(theta: Any, shapes: dict[str, tuple[int, ...]], lead: int = 2) -> np.n
 
 
 def _weighted(log_weights: np.ndarray, per: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers `[n, per]` of rows taken with replacement in proportion to their weights `[n, M + 1]`."""
+    """Rows `[n, per]` drawn in proportion to their weights `[n, M + 1]`."""
     if not len(log_weights):
         return np.zeros((0, per), int)
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
@@ -147,7 +166,7 @@ def _weighted(log_weights: np.ndarray, per: int, rng: np.random.Generator) -> np
 
 
 def _held(
-    ask_of: Question,
+    question: Question,
     truth: np.ndarray,
     draws: np.ndarray,
     x: np.ndarray,
@@ -159,4 +178,4 @@ def _held(
     log_q: np.ndarray | None = None,
 ) -> HeldOut:
     worth = float(draws.shape[1]) if ess is None else ess
-    return HeldOut(flat_names(ask_of.prior.shapes), truth, draws, x, names, log_q, None, None, failed, worth, key)
+    return HeldOut(flat_names(question.prior.shapes), truth, draws, x, names, log_q, None, None, failed, worth, key)

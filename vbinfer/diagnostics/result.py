@@ -10,6 +10,8 @@ from vbinfer.diagnostics.figure import Figure
 from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
 
 Status = Literal["pass", "warn", "fail"]
+ByLeaf = dict[str, Any]
+"""By path: a number for a scalar parameter, an array of the parameter's shape for any other."""
 STATUSES: tuple[Status, ...] = ("pass", "warn", "fail")
 """From good to bad."""
 
@@ -74,6 +76,21 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     """
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def observation(x_o: Any, names: Sequence[str]) -> np.ndarray:
+    """The observed features `[F]`, checked.
+
+    Raises:
+        ValueError: another shape, or numbers that are not finite.
+    """
+    row = np.asarray(x_o, dtype=np.result_type(np.asarray(x_o).dtype, np.float32))
+    if row.shape != (len(names),):
+        raise ValueError(f"x_o has shape {list(row.shape)}; expected [{len(names)}] finite numbers, one per feature")
+    bad = [name for name, fine in zip(names, np.isfinite(row).tolist(), strict=True) if not fine]
+    if bad:
+        raise ValueError(f"x_o has NaN or infinite values in {listed(bad)}; clean the recording")
+    return row
 
 
 def percent(share: float) -> str:

@@ -8,11 +8,16 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import jax
 import numpy as np
 
-from vbinfer.diagnostics.convergence import Convergence, convergence
-from vbinfer.diagnostics.misspecification import Misspecification, misspecification
-from vbinfer.diagnostics.predictive import FEWEST_REPLICATES, PredictiveCheck, pooled_p, predictive_check
+from vbinfer.diagnostics.chains import Convergence, convergence
+from vbinfer.diagnostics.predictive import (
+    FEWEST_REPLICATES,
+    PredictiveCheck,
+    pooled_p,
+    predictive_check,
+    test_quantities,
+)
+from vbinfer.diagnostics.prior_check import Misspecification, misspecification
 from vbinfer.diagnostics.result import STATUSES
-from vbinfer.diagnostics.series import series_statistics
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
 from vbinfer.posterior import Posterior
@@ -124,7 +129,7 @@ class Asked:
         rows = np.concatenate([np.asarray(self.observed, np.float64)[None, :length], replicates[:, :length]])
         rows = rows - rows.mean(axis=1, keepdims=True)
         rows = rows / np.maximum(rows.std(axis=(1, 2), keepdims=True), 1e-30)
-        names, statistics = series_statistics(rows)
+        names, statistics = test_quantities(rows)
         kept = [i for i, name in enumerate(names) if name not in ("mean", "log sd")]
         adjusted = pooled_p(statistics[:, kept])[1]
         return {names[i]: float(p) for i, p in zip(kept, adjusted, strict=True)}

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from vbinfer.diagnostics.misspecification import Misspecification
 from vbinfer.diagnostics.predictive import PredictiveCheck
+from vbinfer.diagnostics.prior_check import Misspecification
 from vbinfer.diagnostics.result import worst
 from vbinfer.draws.draws import FailureRow
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vbinfer.diagnostics.misspecification import Misspecification
 from vbinfer.diagnostics.predictive import PredictiveCheck
+from vbinfer.diagnostics.prior_check import Misspecification
 
 from . import plots, plots_fc, plots_trust
 from .asked import paragraph

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from vbinfer.diagnostics.calibration.band import ecdf, ecdf_band
-from vbinfer.diagnostics.calibration.recovery import LocalRow
-from vbinfer.diagnostics.calibration.result import Calibration
+from vbinfer.diagnostics.calibration.result import Calibration, LocalRow
 from vbinfer.diagnostics.calibration.tarp import Tarp
 
 from .plots import FAINT, OBSERVED, POSTERIOR, PRIOR, image, new, plain, styled

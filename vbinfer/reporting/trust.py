@@ -7,10 +7,10 @@ import numpy as np
 
 from vbinfer.diagnostics.agreement import Agreement
 from vbinfer.diagnostics.comparison import Comparison
+from vbinfer.diagnostics.influence import Sensitivity
+from vbinfer.diagnostics.leave_one_out import Loo
 from vbinfer.diagnostics.local import LC2ST
-from vbinfer.diagnostics.loo import Loo
-from vbinfer.diagnostics.posterior_sbc import PosteriorSbc
-from vbinfer.diagnostics.sensitivity import Sensitivity
+from vbinfer.diagnostics.local_sbc import PosteriorSbc
 
 from .asked import Diagnostic, paragraph
 from .evidence import Evidence
@@ -138,7 +138,7 @@ def calibrated(e: Evidence) -> Check | None:
     if study.verdict == "pass":
         head = f"None of {tests} tests on {len(study)} held-out data sets found a fault. "
     else:
-        bad = sum(row.light != "pass" for row in study.tests)
+        bad = sum(row.status != "pass" for row in study.tests)
         head = f"{bad} of {tests} tests on {len(study)} held-out data sets did not pass. " if bad else ""
     return Check(
         "Is the estimator calibrated?",

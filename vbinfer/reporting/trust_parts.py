@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from vbinfer.diagnostics.agreement import Agreement
-from vbinfer.diagnostics.calibration.rows import TestRow
-from vbinfer.diagnostics.convergence import Convergence
+from vbinfer.diagnostics.calibration.tests import TestResult
+from vbinfer.diagnostics.chains import Convergence
+from vbinfer.diagnostics.influence import Sensitivity, combination
 from vbinfer.diagnostics.local import LC2ST
-from vbinfer.diagnostics.posterior_sbc import PosteriorSbc
-from vbinfer.diagnostics.sensitivity import NOT_DETERMINED, Sensitivity, combination
+from vbinfer.diagnostics.local_sbc import PosteriorSbc
+from vbinfer.diagnostics.thresholds import NOTHING_LEARNED
 
 from . import plots_trust
 from .asked import Diagnostic, paragraph
@@ -177,15 +178,15 @@ def _study_tables(e: Evidence) -> Blocks:
     ]  # fmt: skip
 
 
-def _test_table(rows: Sequence[TestRow]) -> Table:
+def _test_table(rows: Sequence[TestResult]) -> Table:
     """The tests with the smallest p."""
     tests = sorted(rows, key=lambda row: row.p)[:MOST_TESTS]
-    marks = frozenset(i for i, row in enumerate(tests) if row.light != "pass")
+    marks = frozenset(i for i, row in enumerate(tests) if row.status != "pass")
     body = [
         [
             row.quantity,
             row.parameter,
-            row.light,
+            row.status,
             number(row.statistic),
             f"{row.p:.2g}",
             f"{row.p_adjusted:.2g}",
@@ -229,7 +230,7 @@ def _figures(item: Diagnostic) -> Blocks:
         names = [combination(item.directions[:, k], item.names, 2) for k in range(d)]
         values = [float(value) for value in item.eigenvalues[:d]]
         alt = f"Posterior variance of {d} combinations of parameters, in units of the prior's: {values[0]:.2g} at least"
-        pictures = [plots_trust.bars(names, values, "posterior / prior variance", NOT_DETERMINED, alt)]
+        pictures = [plots_trust.bars(names, values, "posterior / prior variance", 1.0 - NOTHING_LEARNED, alt)]
         order = np.argsort(-item.information.loss)[:MOST_BARS]
         lost = [float(item.information.loss[j]) for j in order]
         alt = f"Nats lost without each of {len(order)} features, largest {lost[0]:.2g}"
@@ -245,7 +246,7 @@ def _pairs(item: Agreement) -> Table:
     rows = []
     for pair in item.pairs:
         i, j = int(np.argmax(np.abs(pair.mean_difference))), int(np.argmax(np.abs(np.log(pair.sd_ratio))))
-        rows.append([f"{pair.first}, {pair.second}", pair.light, two(pair.c2st), f"{pair.p:.2g}",
+        rows.append([f"{pair.first}, {pair.second}", pair.status, two(pair.c2st), f"{pair.p:.2g}",
                      f"{two(float(pair.mean_difference[i]))} ({item.names[i]})",
                      f"{two(float(pair.sd_ratio[j]))} ({item.names[j]})"])  # fmt: skip
     head = ["methods", "light", "C2ST", "p", "largest mean difference (sd)", "largest ratio of sds"]
@@ -253,7 +254,7 @@ def _pairs(item: Agreement) -> Table:
         f"Methods two by two, {item.num_draws:,} draws of each: how often a classifier tells them apart (0.5: it "
         "cannot), and where means and sds differ most, the first against the second."
     )
-    return Table(head, rows, caption, frozenset(k for k, one in enumerate(item.pairs) if one.light != "pass"), words=2)
+    return Table(head, rows, caption, frozenset(k for k, one in enumerate(item.pairs) if one.status != "pass"), words=2)
 
 
 def _facts(item: Diagnostic) -> Blocks:

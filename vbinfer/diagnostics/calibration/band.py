@@ -1,4 +1,7 @@
-"""The simultaneous band of an ECDF, and the p-value that goes with it: both exact, by a recursion over counts."""
+"""Simultaneous band of an ECDF, and its p-value.
+
+Both are exact, by a recursion over counts.
+"""
 
 import functools
 import math
@@ -7,12 +10,22 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats as st
 
+from vbinfer import _check
+from vbinfer.diagnostics.figure import Axis, Band, Line, Mark, Panel, Points, Rule
+from vbinfer.diagnostics.result import percent
+from vbinfer.diagnostics.thresholds import BAND
+
 _MOST_POINTS = 200
 _ROUNDS = 60
+RANKS = (
+    f"their ECDF minus the diagonal. Grey: where {percent(BAND)} of right posteriors stay everywhere. A slope up in "
+    "the middle is too wide, down too narrow; an arch is a bias."
+)
+"""How to read a panel of ranks."""
 
 
 class EcdfBand(NamedTuple):
-    """Limits between which the whole ECDF of n uniform numbers stays with a given probability, each `[point]`."""
+    """Limits of the whole ECDF of n uniform numbers, each `[point]`."""
 
     points: np.ndarray
     """Where the ECDF is evaluated, in (0, 1)."""
@@ -20,9 +33,10 @@ class EcdfBand(NamedTuple):
     upper: np.ndarray
 
 
-def ecdf_band(n: int, prob: float = 0.95, *, points: int | None = None) -> EcdfBand:
-    """Simultaneous band of the ECDF of n independent uniform numbers, such as the ranks of a right posterior.
+def ecdf_band(n: int, prob: float = BAND, *, points: int | None = None) -> EcdfBand:
+    """Simultaneous band of the ECDF of n uniform numbers.
 
+    Independent ones, such as the ranks of a right posterior.
     At the points z_k = k / K the count n F(z_k) is Binomial(n, z_k). The band holds the counts c with
 
         2 min(P(Bin <= c), P(Bin >= c)) > gamma
@@ -53,23 +67,21 @@ def ecdf_band(n: int, prob: float = 0.95, *, points: int | None = None) -> EcdfB
         >>> [round(float(v), 3) for v in band.points], [round(float(v), 3) for v in band.upper]
         ([0.25, 0.5, 0.75], [0.307, 0.567, 0.807])
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"n={n!r} was given; expected how many numbers the ECDF is of, such as n=300")
-    if not 0.0 < prob < 1.0:
-        raise ValueError(f"prob={prob!r} was given; expected a probability between 0 and 1, such as prob=0.95")
-    if points is not None and points < 1:
-        raise ValueError(f"points={points!r} was given; expected at least 1 point at which to look at the ECDF")
-    z = _grid(int(n), points)
-    low, high = 0.0, 1.0  # coverage falls as gamma grows
+    n, prob = _check.count(n, "n", "300"), _check.fraction(prob, "prob", "0.95")
+    points = None if points is None else _check.count(points, "points", "100")
+    z = _grid(n, points)
+    low, high = 0.0, 1.0  # bisection: coverage falls as gamma grows
     for _ in range(_ROUNDS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if _inside(int(n), *_limits(int(n), z, middle)) >= prob else (low, middle)
-    lower, upper = _limits(int(n), z, low)
+        low, high = (middle, high) if _inside(n, *_limits(n, z, middle)) >= prob else (low, middle)
+    lower, upper = _limits(n, z, low)
     return EcdfBand(z, lower / n, upper / n)
 
 
 def shape_test(u: np.ndarray) -> tuple[float, float]:
-    """`(largest |F - z|, p)` for the ECDF of `u [n]` in (0, 1): p is exact for independent uniform numbers.
+    """Largest distance of an ECDF from the diagonal, and p.
+
+    Of `u [n]` in (0, 1); exact for independent uniform numbers.
 
     p = P(the ECDF of n uniform numbers leaves the narrowest band that this one touches).
     """
@@ -84,12 +96,26 @@ def shape_test(u: np.ndarray) -> tuple[float, float]:
 
 
 def ecdf(u: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Share of `u [n]` at or below each of `points [k]`."""
+    """Share of `u [n]` up to each of `points [k]`."""
     return np.searchsorted(np.sort(u), points, side="right") / len(u)
 
 
+def rank_panel(u: np.ndarray, name: str) -> Panel:
+    """ECDF of ranks u `[n]` minus the diagonal, and its band."""
+    band = ecdf_band(len(u))
+    low, high = band.lower - band.points, band.upper - band.points
+    difference = ecdf(u, band.points) - band.points
+    outside = (difference < low - 1e-12) | (difference > high + 1e-12)
+    marks: list[Mark] = [Band(band.points, low, high), Rule(0.0, "y"), Line(band.points, difference)]
+    if outside.any():
+        marks.append(Points(band.points[outside], difference[outside], "observed", marker="dot"))
+    words = f"{'leaves' if outside.any() else 'stays inside'} the {percent(BAND)} band"
+    alt = f"Ranks of {name}: the ECDF minus the diagonal {words}; largest difference {np.abs(difference).max():.2f}"
+    return Panel(tuple(marks), Axis(f"rank of the true {name}", limits=(0.0, 1.0)), Axis("ECDF difference"), alt)
+
+
 def _grid(n: int, points: int | None) -> np.ndarray:
-    k = min(n, _MOST_POINTS) if points is None else int(points)
+    k = min(n, _MOST_POINTS) if points is None else points
     return np.arange(1, k + 1) / (k + 1)
 
 
@@ -105,7 +131,10 @@ def _pointwise(n: int, z: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _limits(n: int, z: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest count with pointwise p > gamma, `[K]` each; empty (lower > upper) where there is none."""
+    """Smallest and largest count with pointwise p > gamma, `[K]` each.
+
+    Empty (lower > upper) where there is none.
+    """
     inside = _pointwise_table(n, len(z)) > gamma
     some = inside.any(axis=1)
     lower = np.where(some, inside.argmax(axis=1), 1)
@@ -114,7 +143,11 @@ def _limits(n: int, z: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray
 
 
 def _inside(n: int, lower: np.ndarray, upper: np.ndarray) -> float:
-    """P(lower <= counts <= upper at all K equally spaced points) for n uniform numbers."""
+    """Probability that n uniform numbers stay inside at K points.
+
+    The points are equally spaced, so the counts between them are those of a Poisson process, conditioned on n in all:
+    its distribution is carried from point to point, and cut at the limits.
+    """
     if (lower > upper).any():
         return 0.0
     rate = n / (len(lower) + 1)

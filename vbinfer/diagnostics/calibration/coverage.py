@@ -1,31 +1,35 @@
-"""Expected coverage: do credible regions hold the truth as often as they say."""
+"""Expected coverage: do credible regions hold truths often enough?"""
 
 import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats as st
 
 from vbinfer._names import PRNGKey
-from vbinfer.diagnostics.calibration.heldout import HeldOut, held_out
+from vbinfer._show import aligned
+from vbinfer.diagnostics.calibration.band import ecdf, ecdf_band
+from vbinfer.diagnostics.calibration.held_out import HeldOut, held_out
 from vbinfer.diagnostics.calibration.joint import HPD, hpd_tests, hpd_uniforms
 from vbinfer.diagnostics.calibration.marginal import WIDTH, marginal_uniforms, width
-from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
-from vbinfer.diagnostics.calibration.words import (
-    aligned,
-    circumstances,
-    closing,
-    numbers,
-    overall,
-    percent,
-    sentences,
-    text,
+from vbinfer.diagnostics.calibration.tests import (
+    RULE,
+    AbstractTested,
+    TestResult,
+    adjust,
+    as_text,
+    caveats,
+    faults,
+    summary,
+    verdict_of,
 )
-from vbinfer.diagnostics.result import AbstractResult
+from vbinfer.diagnostics.figure import Axis, Band, Figure, Line, Panel
+from vbinfer.diagnostics.recovery import share_limits
+from vbinfer.diagnostics.result import Status, percent
+from vbinfer.diagnostics.thresholds import BAND
 from vbinfer.draws.draws import Draws
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-_CONFIDENCE = 0.95
+_GRID = np.linspace(0.0, 1.0, 101)
 
 
 class CoverageRow(NamedTuple):
@@ -43,35 +47,69 @@ class CoverageRow(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Coverage(AbstractResult):
+class Coverage(AbstractTested):
     """Result of `vb.coverage`.
 
     Attributes:
         rows: at credibilities of 50, 80, 90 and 95 %: joint HPD regions, and the central interval of each parameter.
         credibility: `[n]`, credibility of the smallest HPD region that holds the truth; uniform if all is right.
-        tests: rows of `TestRow`.
+        central: `[n, D]`, credibility of the smallest central interval of each parameter that does.
+        tests: rows of `TestResult`.
         verdict: `pass`, `warn` or `fail`.
         findings: sentences.
     """
 
+    question = "Do credible regions hold truths as often as they say?"
+    rule = RULE
     rows: tuple[CoverageRow, ...]
     credibility: np.ndarray
-    tests: tuple[TestRow, ...]
-    verdict: str
+    central: np.ndarray
+    tests: tuple[TestResult, ...]
+    verdict: Status
     findings: tuple[str, ...]
 
     @property
-    def numbers(self) -> dict[str, Any]:
-        """JSON-able."""
-        rows = [row._asdict() for row in self.rows]
-        return numbers(self.verdict, self.findings, self.tests, n=len(self.credibility), coverage=rows)
+    def facts(self) -> dict[str, Any]:
+        """How many data sets, and the rows."""
+        return {"n": len(self.credibility), "coverage": self.rows}
 
     def __str__(self) -> str:
-        return text(f"Coverage: {self.verdict}", self.findings, self.tests) + "\n\n" + coverage_table(self.rows)
+        return f"{as_text(self)}\n\n{coverage_table(self.rows)}"
+
+    def figure(self) -> Figure:
+        """Share of truths inside regions of each credibility."""
+        n = len(self.credibility)
+        band = ecdf_band(n)
+        lines = [
+            Line(_GRID, ecdf(one, _GRID), "other", "central, one parameter"[: 99 * (i == 0)], thin=True)
+            for i, one in enumerate(self.central.T)
+        ]
+        panel = Panel(
+            (
+                Band(band.points, band.lower, band.upper),
+                Line(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "reference", thin=True),
+                *lines,
+                Line(_GRID, ecdf(self.credibility, _GRID), label="joint HPD"),
+            ),
+            Axis("credibility", limits=(0.0, 1.0)),
+            Axis("share of truths inside", limits=(0.0, 1.0)),
+            "Expected coverage: " + ", ".join(
+                f"{percent(row.covered)} of truths in {percent(row.level)} regions"
+                for row in self.rows if row.region == HPD
+            ),
+            square=True,
+        )  # fmt: skip
+        caption = (
+            f"Share of truths inside regions of each credibility, n = {n} data sets, with the simultaneous "
+            f"{percent(BAND)} band (grey); below the diagonal is overconfident."
+        )
+        return Figure((panel,), caption, "half")
 
 
 def coverage(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PRNGKey) -> Coverage:
-    """Expected coverage: over data sets, a region of credibility c should hold the truth in a share c of them.
+    """Expected coverage of credible regions.
+
+    Over data sets, a region of credibility c should hold the truth in a share c of them.
 
     Joint highest-density regions {theta: log q(theta | x) > t}: the truth lies in the one of credibility
     1 - u, u the rank of log q(theta* | x) among the draws; without a density, Mahalanobis distance in the draws' own
@@ -107,14 +145,23 @@ def coverage(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key
     return build(held, u, joint, tests)
 
 
-def build(held: HeldOut, u: np.ndarray, joint: np.ndarray, tests: tuple[TestRow, ...]) -> Coverage:
-    """From marginal ranks u `[n, D]` and joint ones `[n]`; `tests` may be those of a whole study."""
+def build(held: HeldOut, u: np.ndarray, joint: np.ndarray, tests: tuple[TestResult, ...]) -> Coverage:
+    """From ranks u `[n, D]` and joint ones `[n]`.
+
+    `tests` may be those of a whole study.
+    """
     own = tuple(row for row in tests if row.quantity.startswith(HPD) or row.quantity == WIDTH)
-    rows = [_row("HPD", "joint", level, 1.0 - joint <= level) for level in LEVELS]
-    for name, column in zip(held.names, u.T, strict=True):
-        rows += [_row("central", name, level, np.abs(2.0 * column - 1.0) <= level) for level in LEVELS]
-    found = (*sentences(own, {}), *circumstances(held), closing(own, len(held)))
-    return Coverage(tuple(rows), 1.0 - joint, own, overall(held, verdict(own)), found)
+    credibility, central = 1.0 - joint, np.abs(2.0 * u - 1.0)
+    columns = {(HPD, "joint"): credibility}
+    columns |= {("central", name): column for name, column in zip(held.names, central.T, strict=True)}
+    rows = []
+    for (region, name), column in columns.items():
+        for level in LEVELS:
+            inside = int((column <= level).sum())
+            limits = share_limits(inside, len(column))
+            rows.append(CoverageRow(region, name, level, inside / len(column), *limits))
+    found = (*faults(own, {}), *caveats(held), summary(own, len(held)))
+    return Coverage(tuple(rows), credibility, central, own, verdict_of(held, own), found)
 
 
 def coverage_table(rows: tuple[CoverageRow, ...]) -> str:
@@ -125,10 +172,3 @@ def coverage_table(rows: tuple[CoverageRow, ...]) -> str:
         cells = (f"{100 * row.covered:.0f} ({100 * row.low:.0f}-{100 * row.high:.0f})" for row in group)
         body.append((group[0].region, group[0].parameter, *cells))
     return aligned(body)
-
-
-def _row(region: str, parameter: str, level: float, inside: np.ndarray) -> CoverageRow:
-    n, k, tail = len(inside), int(inside.sum()), (1.0 - _CONFIDENCE) / 2.0
-    low = 0.0 if k == 0 else float(st.beta.ppf(tail, k, n - k + 1))
-    high = 1.0 if k == n else float(st.beta.isf(tail, k + 1, n - k))
-    return CoverageRow(region, parameter, level, k / n, low, high)

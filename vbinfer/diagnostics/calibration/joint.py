@@ -1,21 +1,24 @@
-"""Tests of all parameters together: highest-density regions, pairs, and distances from random points."""
+"""Tests of all parameters together.
+
+Highest-density regions, pairs, and distances from random points.
+"""
 
 import itertools
 
 import numpy as np
 
-from vbinfer.diagnostics.calibration.heldout import HeldOut
-from vbinfer.diagnostics.calibration.marginal import location, shape
-from vbinfer.diagnostics.calibration.rows import Raw
-from vbinfer.diagnostics.calibration.scores import uniforms
+from vbinfer.diagnostics.calibration.held_out import HeldOut
+from vbinfer.diagnostics.calibration.marginal import location, shape, uniforms
+from vbinfer.diagnostics.calibration.tests import RawTest
 
 MOST_PAIRS = 45
 HPD, TARP, DEPENDENCE = "HPD", "TARP", "dependence"
 
 
 def hpd_uniforms(held: HeldOut) -> np.ndarray:
-    """u `[n]` of log q(theta | x): 1 - u is the credibility of the smallest region that holds the truth.
+    """Ranks u `[n]` of the truth's density.
 
+    1 - u is the credibility of the smallest highest-density region that holds the truth.
     A source without a density is ranked by minus the Mahalanobis distance in the mean and covariance over truth and
     draws together, for which highest-density regions are ellipses.
     """
@@ -23,14 +26,15 @@ def hpd_uniforms(held: HeldOut) -> np.ndarray:
     return uniforms(values, held.rng("hpd"))
 
 
-def hpd_tests(held: HeldOut, u: np.ndarray) -> list[Raw]:
+def hpd_tests(held: HeldOut, u: np.ndarray) -> list[RawTest]:
     """Location and shape of the HPD ranks."""
     return [location(u, "joint", f"{HPD} location"), shape(u, "joint", f"{HPD} shape")]
 
 
-def pair_tests(held: HeldOut) -> list[Raw]:
-    """Ranks of (theta_i - m_i)(theta_j - m_j), m the mean over truth and draws: wrong posterior correlations.
+def pair_tests(held: HeldOut) -> list[RawTest]:
+    """Ranks of products of deviations, for posterior correlations.
 
+    (theta_i - m_i)(theta_j - m_j), with m the mean over truth and draws.
     All pairs up to 45; beyond, the 45 pairs whose posterior correlation is largest on average.
     """
     pooled, rng = held.pooled, held.rng("pairs")
@@ -43,8 +47,9 @@ def pair_tests(held: HeldOut) -> list[Raw]:
 
 
 def tarp_uniforms(held: HeldOut) -> np.ndarray:
-    """f `[n]`: share of draws nearer than the truth to a reference point, in units of the prior's sd.
+    """Share f `[n]` of draws nearer to a random point than the truth.
 
+    Distances are in units of the prior's sd.
     The reference of one data set is the truth of another, in a random cycle through all of them: it is spread as the
     prior is and knows nothing of this data set.
     """
@@ -57,7 +62,7 @@ def tarp_uniforms(held: HeldOut) -> np.ndarray:
     return uniforms(distance, rng)
 
 
-def tarp_tests(held: HeldOut, f: np.ndarray) -> list[Raw]:
+def tarp_tests(held: HeldOut, f: np.ndarray) -> list[RawTest]:
     """Location and shape of the coverage fractions."""
     return [location(f, "joint", f"{TARP} location"), shape(f, "joint", f"{TARP} shape")]
 
@@ -75,7 +80,7 @@ def _pairs(centred: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _mahalanobis(held: HeldOut) -> np.ndarray:
-    """Squared distance `[n, L + 1]` from the mean over truth and draws, in their covariance (with a small ridge)."""
+    """Squared Mahalanobis distance `[n, L + 1]` among truth and draws, with a ridge."""
     result = []
     for rows in held.pooled:
         centred = (rows - rows.mean(axis=0)) / np.maximum(rows.std(axis=0), 1e-300)

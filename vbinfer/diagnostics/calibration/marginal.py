@@ -1,44 +1,165 @@
-"""Tests of one parameter's ranks: where the posterior lies, how wide it is, its shape, and whether x still tells."""
+"""Ranks of truths among posterior draws, and tests of one quantity's ranks.
 
+Under the null a rank is uniform and independent of x. Its normal score s = Phi^-1(u) is standard normal, which makes
+every test exact: of where the posterior lies, how wide it is, its shape, and whether x still tells.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.stats as st
+from scipy.special import ndtri
 
+from vbinfer._names import unravel
 from vbinfer.diagnostics.calibration.band import shape_test
-from vbinfer.diagnostics.calibration.heldout import HeldOut
-from vbinfer.diagnostics.calibration.rows import Raw
-from vbinfer.diagnostics.calibration.scores import folded, normal, uniforms
+from vbinfer.diagnostics.calibration.held_out import HeldOut
+from vbinfer.diagnostics.calibration.tests import RawTest
+
+Quantity = Callable[[dict[str, Any], Any], Any]
+"""A test quantity of the user's: `f(theta, x) -> number`, of one theta and one x `[F]`."""
 
 LOCATION, WIDTH, SHAPE = "location", "width", "shape"
 LOCATION_X, WIDTH_X = "location given x", "width given x"
 
 
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Draws below the truth `[n]`, ties counted half.
+
+    Of values `[n, L + 1]`, the truth's first; halves are rounded down.
+    """
+    below, equal = _counts(values)
+    return below + equal // 2
+
+
+def uniforms(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Randomised probability integral transform `[n]`.
+
+    Of values `[n, L + 1]`, the truth's first:
+
+        u = (#{draws < truth} + v (#{draws = truth} + 1)) / (L + 1),   v ~ U(0, 1)
+
+    Exactly uniform on (0, 1) when truth and draws are exchangeable, for any L and with any ties; (r + 1/2) / (L + 1)
+    would be uniform on a grid only.
+
+    >>> values = np.array([[2.5, 1.0, 2.0, 3.0]])
+    >>> bool(0.5 < uniforms(values, np.random.default_rng(0))[0] < 0.75)
+    True
+    """
+    below, equal = _counts(values)
+    v = np.clip(rng.random(len(values)), 1e-12, 1.0 - 1e-12)
+    return (below + v * (equal + 1)) / values.shape[1]
+
+
+def normal(u: np.ndarray) -> np.ndarray:
+    """Normal scores s = Phi^-1(u)."""
+    return ndtri(u)
+
+
+def folded(u: np.ndarray) -> np.ndarray:
+    """Normal scores of |2 u - 1|, large where the truth is far out."""
+    return ndtri(np.clip(np.abs(2.0 * u - 1.0), 1e-300, 1.0 - 1e-16))
+
+
+def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draws below the truth, and equal to it `[n]`."""
+    truth, draws = values[:, :1], values[:, 1:]
+    return (draws < truth).sum(axis=1), (draws == truth).sum(axis=1)
+
+
 def marginal_uniforms(held: HeldOut) -> np.ndarray:
-    """u `[n, D]` of every parameter."""
+    """Uniform ranks `[n, D]` of every parameter."""
     pooled, rng = held.pooled, held.rng("marginal")
     return np.stack([uniforms(pooled[:, :, d], rng) for d in range(pooled.shape[2])], axis=1)
 
 
-def location(u: np.ndarray, parameter: str, quantity: str = LOCATION) -> Raw:
-    """sqrt(n) mean(s) ~ N(0, 1). Positive: truths lie above the posterior."""
+def all_ranks(held: HeldOut) -> np.ndarray:
+    """Ranks `[n, D]` of every parameter, 0..L."""
+    return np.stack([ranks(held.pooled[:, :, d]) for d in range(len(held.names))], axis=1)
+
+
+def quantity_tests(
+    held: HeldOut, quantities: Mapping[str, Quantity] | None, shapes: Mapping[str, tuple[int, ...]]
+) -> list[RawTest]:
+    """Location, width and shape of the ranks of the user's quantities.
+
+    Any f(theta, x) will do: truth and draws are exchangeable given x, and so are its values at them.
+
+    Raises:
+        TypeError: no mapping of names to functions, or a function that JAX cannot trace.
+        ValueError: the name of a parameter, a value that is no number, or not finite.
+    """
+    found = []
+    for name, f in _quantities(quantities, held.names).items():
+        run, values = jax.jit(jax.vmap(f, in_axes=(0, None))), []
+        for i, (rows, x) in enumerate(zip(held.pooled, held.x, strict=True)):
+            try:
+                value = np.asarray(run(unravel(jnp.asarray(rows), shapes), jnp.asarray(x)), np.float64)
+            except jax.errors.TracerArrayConversionError as error:
+                raise TypeError(f"quantities[{name!r}] is not made of jax.numpy; write it with jnp, not np") from error
+            if value.shape != rows.shape[:1]:
+                raise ValueError(
+                    f"quantities[{name!r}] returned {list(value.shape[1:])} for one draw; expected one number: reduce "
+                    "it, as in value.mean()"
+                )
+            if not np.isfinite(value).all():
+                raise ValueError(
+                    f"quantities[{name!r}] is NaN or infinite for held-out data set {i}; give a function that is "
+                    "finite wherever the prior is"
+                )
+            values.append(value)
+        u = uniforms(np.stack(values), held.rng(f"quantity {name}"))
+        found += [test(u, name) for test in (location, width, shape)]
+    return found
+
+
+def _quantities(given: Any, names: tuple[str, ...]) -> Mapping[str, Quantity]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(k, str) and callable(f) for k, f in given.items()):
+        raise TypeError(
+            "quantities is no mapping of names to functions; write quantities={'energy': f} with f(theta, x) -> number"
+        )
+    taken = [name for name in given if name in (*names, "joint")]
+    if taken:
+        raise ValueError(f"quantities names {taken}, which are tested already; give other names")
+    return given
+
+
+def location(u: np.ndarray, parameter: str, quantity: str = LOCATION) -> RawTest:
+    """Test the mean of s: sqrt(n) mean(s) ~ N(0, 1).
+
+    Positive: truths lie above the posterior.
+    """
     n, mean = len(u), float(normal(u).mean())
-    return Raw(quantity, parameter, mean, float(2.0 * st.norm.sf(np.sqrt(n) * abs(mean))), "mean", n)
+    return RawTest(quantity, parameter, mean, float(2.0 * st.norm.sf(np.sqrt(n) * abs(mean))), "mean", n)
 
 
-def width(u: np.ndarray, parameter: str) -> Raw:
-    """sum s^2 ~ chi2 with n degrees of freedom, two-sided. The statistic is sqrt(mean s^2): 1 / 0.7 for an sd x 0.7."""
+def width(u: np.ndarray, parameter: str) -> RawTest:
+    """Test the width: sum s^2 ~ chi2 with n degrees of freedom.
+
+    Two-sided. The statistic is sqrt(mean s^2): 1 / 0.7 for an sd x 0.7.
+    """
     n, total = len(u), float((normal(u) ** 2).sum())
     p = 2.0 * min(st.chi2.cdf(total, n), st.chi2.sf(total, n))
-    return Raw(WIDTH, parameter, float(np.sqrt(total / n)), float(min(p, 1.0)), "spread", n)
+    return RawTest(WIDTH, parameter, float(np.sqrt(total / n)), float(min(p, 1.0)), "spread", n)
 
 
-def shape(u: np.ndarray, parameter: str, quantity: str = SHAPE) -> Raw:
-    """Simultaneous ECDF band; the statistic is the largest distance from the diagonal."""
+def shape(u: np.ndarray, parameter: str, quantity: str = SHAPE) -> RawTest:
+    """Test the shape by the simultaneous ECDF band.
+
+    The statistic is the largest distance from the diagonal.
+    """
     gap, p = shape_test(u)
-    return Raw(quantity, parameter, gap, p, "shape", len(u))
+    return RawTest(quantity, parameter, gap, p, "shape", len(u))
 
 
-def regression(s: np.ndarray, basis: np.ndarray, parameter: str, quantity: str) -> Raw:
-    """F-test of scores s `[n]` on an orthonormal, centred basis `[n, K]`; exact, s being normal and independent of x.
+def regression(s: np.ndarray, basis: np.ndarray, parameter: str, quantity: str) -> RawTest:
+    """F-test of scores s `[n]` on an orthonormal, centred basis `[n, K]`.
+
+    Exact, s being normal and independent of x:
 
         F = (|B' s|^2 / K) / (|s - mean - B B' s|^2 / (n - 1 - K))
 
@@ -49,19 +170,20 @@ def regression(s: np.ndarray, basis: np.ndarray, parameter: str, quantity: str) 
     told, total = float(((basis.T @ centred) ** 2).sum()), float((centred**2).sum())
     rest = max(total - told, 1e-300)
     p = float(st.f.sf((told / k) / (rest / (n - 1 - k)), k, n - 1 - k))
-    return Raw(quantity, parameter, told / total, p, "regression", n, k)
+    return RawTest(quantity, parameter, told / total, p, "regression", n, k)
 
 
-def marginal_tests(held: HeldOut, u: np.ndarray) -> list[Raw]:
-    """Location, width and shape of every parameter, u `[n, D]`."""
+def marginal_tests(held: HeldOut, u: np.ndarray) -> list[RawTest]:
+    """Location, width and shape of every parameter."""
     return [
         test(column, name) for name, column in zip(held.names, u.T, strict=True) for test in (location, width, shape)
     ]
 
 
-def dependence_tests(held: HeldOut, u: np.ndarray) -> list[Raw]:
-    """Do features of x still say where, or how far out, the truth lies within its posterior?
+def dependence_tests(held: HeldOut, u: np.ndarray) -> list[RawTest]:
+    """Test whether x still tells where the truth lies.
 
+    Within its posterior: where, or how far out.
     What plain ranks cannot see: a posterior that ignores a feature, or the prior itself, has uniform ranks, but x
     predicts them. Regressors are the features, each made normal by its ranks, and the parameter's own centre and
     spread over truth and draws together. More than n / 10 of them are reduced to their leading principal components.
@@ -78,7 +200,10 @@ def dependence_tests(held: HeldOut, u: np.ndarray) -> list[Raw]:
 
 
 def telling_features(held: HeldOut, u: np.ndarray) -> dict[str, str]:
-    """By parameter, the feature whose ranks correlate most with its scores: the first to look at if x still tells."""
+    """By parameter, the feature most correlated with its scores.
+
+    The first to look at if x still tells.
+    """
     varied = np.flatnonzero(held.x.min(axis=0) < held.x.max(axis=0))
     if not len(varied):
         return {}
@@ -88,7 +213,10 @@ def telling_features(held: HeldOut, u: np.ndarray) -> dict[str, str]:
 
 
 def components(x: np.ndarray) -> np.ndarray:
-    """Orthonormal leading principal components `[n, K]` of the features' normal scores, K <= n // 10 - 2."""
+    """Leading principal components of the features' normal scores.
+
+    Orthonormal `[n, K]`, K <= n // 10 - 2.
+    """
     score = _standard(x)
     if not score.shape[1]:
         return score
@@ -104,7 +232,7 @@ def _joined(components: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 
 def _standard(x: np.ndarray) -> np.ndarray:
-    """Columns made normal by their ranks and centred; constant ones are left out."""
+    """Columns made normal by ranks, and centred, without constant ones."""
     varied = x[:, (x.min(axis=0) < x.max(axis=0))]
     if not varied.shape[1]:
         return varied.astype(float)

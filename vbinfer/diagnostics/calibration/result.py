@@ -1,31 +1,87 @@
-"""The result of a calibration study."""
+"""Result of a calibration study, and what it says of the estimator."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from vbinfer._show import aligned
+from vbinfer.diagnostics.calibration.band import RANKS, rank_panel
 from vbinfer.diagnostics.calibration.coverage import Coverage, CoverageRow, coverage_table
-from vbinfer.diagnostics.calibration.recovery import Learned, LocalRow, RecoveryRow
-from vbinfer.diagnostics.calibration.rows import TestRow
+from vbinfer.diagnostics.calibration.held_out import HeldOut
+from vbinfer.diagnostics.calibration.marginal import normal
 from vbinfer.diagnostics.calibration.tarp import Tarp
-from vbinfer.diagnostics.calibration.words import aligned, numbers, text
-from vbinfer.diagnostics.result import AbstractResult
+from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, as_text
+from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Figure, Panel, Points, Rule
+from vbinfer.diagnostics.recovery import RecoveryRow, recover
+from vbinfer.diagnostics.result import Status
+from vbinfer.diagnostics.thresholds import GAIN_SURE, NO_GAIN
 from vbinfer.io import npz
+
+BINS = 5
+
+
+class LocalRow(NamedTuple):
+    """Scores of the data sets in one fifth of a range."""
+
+    name: str
+    by: str
+    """`posterior mean`: under the null scores are standard normal in every bin. `truth`: they are NOT, even if all is
+    right: where the truth is extreme, a right posterior is pulled towards the prior. Look, do not test."""
+    low: float
+    high: float
+    n: int
+    score_mean: float
+    """Positive: truths lie above their posteriors here. Its standard error is 1 / sqrt(n)."""
+    score_sd: float
+    """Above 1: posteriors are too narrow here."""
+
+
+class Learned(NamedTuple):
+    """What the data taught, over the prior."""
+
+    rows: tuple[RecoveryRow, ...]
+    info_gain: float | None
+    """Mean of log q(theta* | x) - log p(theta*), in nats; None without a density or a prior, or if it is infinite."""
+    info_gain_se: float | None
+    impossible: int
+    """Truths to which the posterior gives no density at all."""
+
+    @property
+    def nothing(self) -> tuple[str, ...]:
+        """Parameters about which nothing was learned."""
+        return tuple(row.name for row in self.rows if row.nothing)
+
+    @property
+    def nothing_at_all(self) -> bool:
+        """Whether nothing was learned of any parameter.
+
+        No mean follows its truth, or truths are no more probable than under the prior.
+        Data can tell how far a parameter is from its mean and not on which side. Then the means do not move, and only
+        the information gain, if it is there and well above zero, says that something was learned.
+        """
+        if self.info_gain is not None and self.info_gain_se is not None:
+            if self.info_gain <= NO_GAIN:
+                return True
+            if self.info_gain > max(GAIN_SURE, 3.0 * self.info_gain_se):
+                return False
+        return len(self.nothing) == len(self.rows)
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration(AbstractResult):
-    """Result of `vb.calibrate`; `str()` is the verdict, the findings and the tables.
+class Calibration(AbstractTested):
+    """Result of `vb.calibrate`.
+
+    `str()` is the verdict, the findings and the tables.
 
     Attributes:
         names: flattened parameters, D of them.
         features: names of the summaries.
         verdict: `pass`, `warn` or `fail`.
         findings: sentences, the worst first, what was learned, and what the tests could have seen.
-        tests: all rows of `TestRow`; their adjusted p share one false-alarm rate of 5 %.
+        tests: all rows of `TestResult`; their adjusted p share one false-alarm rate of 5 %.
         ranks: `[n, D]`, draws below the truth, 0..num_posterior_samples.
         u: `[n, D]`, the same as uniform numbers.
         coverage: HPD and central intervals, as `vb.coverage` gives them.
@@ -37,11 +93,13 @@ class Calibration(AbstractResult):
         info: `seconds` by stage, `key`, `versions`, `source`, smallest effective sample size.
     """
 
+    question = "Is the estimator calibrated?"
+    rule = f"{RULE} Warn, too: nothing learned. It speaks for the average over the prior."
     names: tuple[str, ...]
     features: tuple[str, ...]
-    verdict: str
+    verdict: Status
     findings: tuple[str, ...]
-    tests: tuple[TestRow, ...]
+    tests: tuple[TestResult, ...]
     ranks: np.ndarray
     u: np.ndarray
     coverage: Coverage
@@ -56,81 +114,112 @@ class Calibration(AbstractResult):
         return len(self.ranks)
 
     @property
-    def numbers(self) -> dict[str, Any]:
-        """JSON-able: everything but the arrays by data set."""
-        return numbers(
-            self.verdict,
-            self.findings,
-            self.tests,
-            n=len(self),
-            failed=self.failed,
-            num_posterior_samples=self.num_posterior_samples,
-            coverage=[row._asdict() for row in self.coverage.rows],
-            atc=self.tarp.atc,
-            recovery=[row._asdict() for row in self.learned.rows],
-            info_gain=self.learned.info_gain,
-            info_gain_se=self.learned.info_gain_se,
-            impossible=self.learned.impossible,
-            local=[row._asdict() for row in self.local],
-            info=self.info,
-        )
+    def facts(self) -> dict[str, Any]:
+        """Everything but the arrays by data set."""
+        return {
+            "n": len(self),
+            "failed": self.failed,
+            "num_posterior_samples": self.num_posterior_samples,
+            "coverage": self.coverage.rows,
+            "atc": self.tarp.atc,
+            "recovery": self.learned.rows,
+            "info_gain": self.learned.info_gain,
+            "info_gain_se": self.learned.info_gain_se,
+            "impossible": self.learned.impossible,
+            "local": self.local,
+            "info": self.info,
+        }
 
     def __str__(self) -> str:
-        head = f"Calibration: {self.verdict} ({len(self)} held-out data sets, {self.num_posterior_samples} draws each)"
-        recovery = [RecoveryRow._fields]
-        recovery += [(row.name, *(f"{value:.3g}" for value in row[1:])) for row in self.learned.rows]
-        tables = (text(head, self.findings, self.tests), coverage_table(self.coverage.rows), aligned(recovery))
-        return "\n\n".join(tables)
+        table = [RecoveryRow._fields]
+        table += [(row.name, *(f"{value:.3g}" for value in row[1:])) for row in self.learned.rows]
+        head = f"{len(self)} held-out data sets, {self.num_posterior_samples} draws each"
+        return "\n\n".join([head, as_text(self), coverage_table(self.coverage.rows), aligned(table)])
+
+    def figure(self) -> Figure:
+        """Ranks of each parameter, coverage, TARP, and bias over parameter space."""
+        shown = self.names[:MOST_PANELS]
+        panels = [rank_panel(u, name) for u, name in zip(self.u.T, shown, strict=False)]
+        panels += [*self.coverage.figure().panels, *self.tarp.figure().panels]
+        panels += [_bias_panel(self.local, name) for name in shown]
+        caption = (
+            f"Ranks of the truth among {self.num_posterior_samples} posterior draws, n = {len(self)} held-out data "
+            f"sets: {RANKS} Then: {self.coverage.figure().caption} {self.tarp.figure().caption} Last: how far truths "
+            "lie above their posteriors, in fifths of the posterior mean (two standard errors; flat at zero if all is "
+            "right). By the truth itself a right posterior is pulled towards the prior: that is no fault."
+        )
+        return Figure(tuple(panels), caption)
 
     def save(self, path: str | Path) -> None:
         """Write to one `.npz` (arrays and a JSON header); `vb.load(path)` reads it back exactly."""
-        arrays = {"ranks": self.ranks, "u": self.u, "credibility": self.coverage.credibility}
-        arrays |= {name: getattr(self.tarp, name) for name in ("f", "alpha", "ecp", "band")}
-        header = {
-            "names": self.names,
-            "features": self.features,
-            "study": [self.verdict, self.findings, self.tests],
-            "coverage": [self.coverage.rows, self.coverage.tests, self.coverage.verdict, self.coverage.findings],
-            "tarp": [self.tarp.atc, self.tarp.tests, self.tarp.verdict, self.tarp.findings],
-            "learned": self.learned,
-            "local": self.local,
-            "num_posterior_samples": self.num_posterior_samples,
-            "failed": self.failed,
-            "info": self.info,
-        }
+        header: dict[str, Any] = {}
+        arrays: dict[str, np.ndarray] = {}
+        for part, result in {"study": self, "coverage": self.coverage, "tarp": self.tarp}.items():
+            fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+            held = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
+            arrays |= {f"{part}.{name}": value for name, value in held.items()}
+            header[part] = {name: value for name, value in fields.items() if name not in (*held, "coverage", "tarp")}
         npz.write(path, "calibration", header, arrays)
 
     @classmethod
     def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Calibration":
         """Rebuild from what `save` wrote; called by `vb.load`."""
-        light, findings, tests = header["study"]
-        rows, covered, cover_light, cover_said = header["coverage"]
-        atc, balls, tarp_light, tarp_said = header["tarp"]
-        recovered, gain, se, impossible = header["learned"]
-        curve = {name: arrays[name] for name in ("f", "alpha", "ecp", "band")}
-        return cls(
-            names=tuple(header["names"]),
-            features=tuple(header["features"]),
-            verdict=light,
-            findings=tuple(findings),
-            tests=_tests(tests),
-            ranks=arrays["ranks"],
-            u=arrays["u"],
-            coverage=Coverage(
-                tuple(CoverageRow(*row) for row in rows),
-                arrays["credibility"],
-                _tests(covered),
-                cover_light,
-                tuple(cover_said),
-            ),
-            tarp=Tarp(**curve, atc=atc, tests=_tests(balls), verdict=tarp_light, findings=tuple(tarp_said)),
-            learned=Learned(tuple(RecoveryRow(*row) for row in recovered), gain, se, impossible),
-            local=tuple(LocalRow(*row) for row in header["local"]),
-            num_posterior_samples=header["num_posterior_samples"],
-            failed=header["failed"],
-            info=dict(header["info"]),
-        )
+        row_types = {"tests": TestResult, "rows": CoverageRow, "local": LocalRow}
+
+        def fields(part: str) -> dict[str, Any]:
+            found = {name: tuple(value) if isinstance(value, list) else value for name, value in header[part].items()}
+            found |= {name: tuple(row_types[name](*row) for row in found[name]) for name in row_types if name in found}
+            return found | {
+                name.removeprefix(f"{part}."): value for name, value in arrays.items() if name.startswith(f"{part}.")
+            }
+
+        rows, *gain = header["study"]["learned"]
+        study = fields("study")
+        study["learned"] = Learned(tuple(RecoveryRow(*row) for row in rows), *gain)
+        return cls(**study, coverage=Coverage(**fields("coverage")), tarp=Tarp(**fields("tarp")))
 
 
-def _tests(rows: list[list[Any]]) -> tuple[TestRow, ...]:
-    return tuple(TestRow(*row) for row in rows)
+def _bias_panel(rows: tuple[LocalRow, ...], name: str) -> Panel:
+    """Mean score of the truth in fifths of the posterior mean, and of the truth."""
+    marks: list[Rule | Points] = [Rule(0.0, "y")]
+    for by in ("truth", "posterior mean"):
+        own = [row for row in rows if row.name == name and row.by == by]
+        centre = np.array([0.5 * (row.low + row.high) for row in own])
+        score = np.array([row.score_mean for row in own])
+        if by == "truth":
+            marks.append(Points(centre, score, "prior", "by truth (not a test)", marker="square"))
+        else:
+            marks.append(
+                Points(centre, score, label="by posterior mean", error=np.array([2 / row.n**0.5 for row in own]))
+            )
+    said = ", ".join(f"{row.score_mean:.2f}" for row in rows if row.name == name and row.by == "posterior mean")
+    return Panel(
+        tuple(marks),
+        Axis(name),
+        Axis("truth minus posterior, in sd"),
+        f"Mean score of the true {name} in fifths of its posterior mean: {said}",
+    )
+
+
+def learned(held: HeldOut) -> Learned:
+    """Recovery of every parameter, and information gain."""
+    rows = recover(held.names, held.truth, held.draws, held.scale()[1] ** 2).rows
+    if held.log_q is None:
+        return Learned(rows, None, None, 0)
+    possible = np.isfinite(held.log_q[:, 0])
+    if held.log_prior is None or not possible.all():
+        return Learned(rows, None, None, int((~possible).sum()))
+    gain = held.log_q[:, 0] - held.log_prior
+    return Learned(rows, float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain))), 0)
+
+
+def local_rows(held: HeldOut, u: np.ndarray) -> tuple[LocalRow, ...]:
+    """Calibration by posterior mean and by truth, in fifths."""
+    s, rows = normal(u), []
+    for d, name in enumerate(held.names):
+        for by, value in (("posterior mean", held.pooled[:, :, d].mean(axis=1)), ("truth", held.truth[:, d])):
+            for part in np.array_split(np.argsort(value, kind="stable"), BINS):
+                ends = float(value[part[0]]), float(value[part[-1]])
+                score = s[part, d]
+                rows.append(LocalRow(name, by, *ends, len(part), float(score.mean()), float(score.std(ddof=1))))
+    return tuple(rows)

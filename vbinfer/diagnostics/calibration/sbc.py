@@ -1,28 +1,41 @@
 """Simulation-based calibration: ranks of truths among posterior draws."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from vbinfer._names import PRNGKey
-from vbinfer.diagnostics.calibration.heldout import HeldOut, held_out
+from vbinfer.diagnostics.calibration.band import RANKS, rank_panel
+from vbinfer.diagnostics.calibration.held_out import held_out
 from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests
 from vbinfer.diagnostics.calibration.marginal import (
+    Quantity,
+    all_ranks,
     dependence_tests,
     marginal_tests,
     marginal_uniforms,
+    quantity_tests,
     telling_features,
 )
-from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
-from vbinfer.diagnostics.calibration.scores import ranks
-from vbinfer.diagnostics.calibration.words import circumstances, closing, numbers, overall, sentences, text
-from vbinfer.diagnostics.result import AbstractResult
+from vbinfer.diagnostics.calibration.tests import (
+    RULE,
+    AbstractTested,
+    TestResult,
+    adjust,
+    caveats,
+    faults,
+    summary,
+    verdict_of,
+)
+from vbinfer.diagnostics.figure import MOST_PANELS, Figure
+from vbinfer.diagnostics.result import Status
 from vbinfer.draws.draws import Draws
 
 
 @dataclasses.dataclass(frozen=True)
-class Sbc(AbstractResult):
+class Sbc(AbstractTested):
     """Result of `vb.sbc`.
 
     Attributes:
@@ -30,30 +43,44 @@ class Sbc(AbstractResult):
         ranks: `[n, D]`, draws below the truth, 0..L.
         u: `[n, D]`, the same as uniform numbers (ties and the place within a rank at random).
         num_posterior_samples: L.
-        tests: rows of `TestRow`.
+        tests: rows of `TestResult`.
         verdict: `pass`, `warn` or `fail`.
         findings: sentences.
     """
 
+    question = "Are ranks of truths uniform, and independent of the data?"
+    rule = RULE
     names: tuple[str, ...]
     ranks: np.ndarray
     u: np.ndarray
     num_posterior_samples: int
-    tests: tuple[TestRow, ...]
-    verdict: str
+    tests: tuple[TestResult, ...]
+    verdict: Status
     findings: tuple[str, ...]
 
     @property
-    def numbers(self) -> dict[str, Any]:
-        """JSON-able."""
-        return numbers(self.verdict, self.findings, self.tests, n=len(self.ranks), L=self.num_posterior_samples)
+    def facts(self) -> dict[str, Any]:
+        """How many data sets, and draws of each."""
+        return {"n": len(self.ranks), "L": self.num_posterior_samples}
 
-    def __str__(self) -> str:
-        return text(f"SBC: {self.verdict}", self.findings, self.tests)
+    def figure(self) -> Figure:
+        """Ranks of the truth of each parameter."""
+        panels = tuple(rank_panel(u, name) for u, name in zip(self.u.T, self.names[:MOST_PANELS], strict=False))
+        n, per = self.ranks.shape[0], self.num_posterior_samples
+        return Figure(panels, f"Ranks of the truth among {per} posterior draws, n = {n} held-out data sets: {RANKS}")
 
 
-def sbc(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PRNGKey) -> Sbc:
-    """Simulation-based calibration: if posteriors are right, the rank of the truth among their draws is uniform.
+def sbc(
+    source: Any,
+    draws: Draws,
+    *,
+    num_posterior_samples: int = 500,
+    key: PRNGKey,
+    quantities: Mapping[str, Quantity] | None = None,
+) -> Sbc:
+    """Simulation-based calibration: ranks of truths among posterior draws.
+
+    If posteriors are right, these are uniform:
 
         theta* ~ p(theta), x ~ p(x | theta*), theta_1..L ~ q(theta | x):   r_f = #{l: f(theta_l, x) < f(theta*, x)}
 
@@ -71,6 +98,9 @@ def sbc(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PRN
         draws: held out, never used in training; failed ones are left out and counted.
         num_posterior_samples: L, per data set; chains are thinned evenly to it.
         key: randomness of the draws, of ties and of the place within a rank.
+        quantities: further test quantities by name, JAX functions `(theta, x) -> number` of one theta (a dict by path)
+            and one x `[F]`, ranked like a parameter; a wrong posterior whose margins and correlations are right may
+            show in them only. They share the false-alarm rate with all other tests.
 
     Returns:
         `.passed`, `.verdict`, `.findings`, `.tests`, `.ranks [n, D]`. A right posterior gets less than a pass in 5 % of
@@ -96,14 +126,9 @@ def sbc(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PRN
     held = held_out(source, draws, num_posterior_samples=num_posterior_samples, key=key)
     u = marginal_uniforms(held)
     raw = marginal_tests(held, u) + dependence_tests(held, u) + pair_tests(held)
+    raw += quantity_tests(held, quantities, draws.shapes)
     if held.log_q is not None:
         raw += hpd_tests(held, hpd_uniforms(held))
     tests = adjust(raw)
-    found = sentences(tests, telling_features(held, u)) + circumstances(held) + [closing(tests, len(held))]
-    return Sbc(held.names, all_ranks(held), u, held.draws.shape[1], tests, overall(held, verdict(tests)), tuple(found))
-
-
-def all_ranks(held: HeldOut) -> np.ndarray:
-    """Ranks `[n, D]`, 0..L."""
-    pooled = held.pooled
-    return np.stack([ranks(pooled[:, :, d]) for d in range(pooled.shape[2])], axis=1)
+    found = (*faults(tests, telling_features(held, u)), *caveats(held), summary(tests, len(held)))
+    return Sbc(held.names, all_ranks(held), u, held.draws.shape[1], tests, verdict_of(held, tests), found)

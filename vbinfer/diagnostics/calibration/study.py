@@ -1,6 +1,7 @@
 """The whole calibration study of a method of inference."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,21 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.calibration import coverage as _coverage
 from vbinfer.diagnostics.calibration import tarp as _tarp
-from vbinfer.diagnostics.calibration.heldout import FEWEST, HeldOut, described, held_out
+from vbinfer.diagnostics.calibration.held_out import HeldOut, described, held_out
 from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests, tarp_tests, tarp_uniforms
 from vbinfer.diagnostics.calibration.marginal import (
+    Quantity,
+    all_ranks,
     dependence_tests,
     marginal_tests,
     marginal_uniforms,
+    quantity_tests,
     telling_features,
 )
-from vbinfer.diagnostics.calibration.recovery import Learned, learned, local_rows
-from vbinfer.diagnostics.calibration.result import Calibration
-from vbinfer.diagnostics.calibration.rows import adjust, verdict
-from vbinfer.diagnostics.calibration.sbc import all_ranks
-from vbinfer.diagnostics.calibration.words import circumstances, closing, overall, sentences
-from vbinfer.diagnostics.contraction import NOTHING
+from vbinfer.diagnostics.calibration.result import Calibration, Learned, learned, local_rows
+from vbinfer.diagnostics.calibration.tests import RawTest, adjust, caveats, faults, summary, verdict_of
+from vbinfer.diagnostics.result import percent
+from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS, NOTHING_LEARNED, WANTED_DATA_SETS
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.execute.batches import key_ints
@@ -31,7 +33,7 @@ from vbinfer.io import npz
 from vbinfer.priors.prior import Prior
 
 _LISTED = 6
-_STILL = f"its posterior means follow neither data nor truths (less than {100 * NOTHING:g} % of the variance)"
+_STILL = f"its posterior means follow neither data nor truths (less than {percent(NOTHING_LEARNED)} of the variance)"
 
 
 def calibrate(
@@ -41,10 +43,12 @@ def calibrate(
     key: PRNGKey,
     num_posterior_samples: int = 500,
     density: bool = True,
+    quantities: Mapping[str, Quantity] | None = None,
     store: str | Path | None = None,
 ) -> Calibration:
-    """Can the posteriors of this method be believed, on average over the prior? One study, one verdict.
+    """Check whether posteriors can be believed, on average over the prior.
 
+    One study, one verdict.
     Per parameter: location, width and shape of the ranks of the truth, and whether the summaries x still predict them;
     per pair: correlations; jointly: highest-density regions and TARP. Every p-value is exact for a right posterior,
     and Holm's adjustment shares a false-alarm rate of 5 % over all of them. `warn` is an adjusted p below 0.05, fewer
@@ -65,6 +69,7 @@ def calibrate(
         num_posterior_samples: draws per data set; chains are thinned evenly to it.
         density: use the source's `.log_prob` for highest-density regions; False where it is slow. Mahalanobis distance
             takes its place.
+        quantities: further test quantities by name, as for `vb.sbc`.
         store: a folder. Finished chunks are kept, a second call goes on from them with the same result, bit for bit.
 
     Returns:
@@ -103,27 +108,26 @@ def calibrate(
         "ess": held.ess,
         "density": held.log_q is not None,
     }
-    result = judged(held, info)
+    result = judged(held, info, quantity_tests(held, quantities, draws.shapes))
     seconds = {"simulate": simulated - began, "sample": asked - simulated, "test": time.perf_counter() - asked}
     result.info["seconds"] = seconds
     return result
 
 
-def judged(held: HeldOut, info: dict[str, Any]) -> Calibration:
-    """All tests of one set of posterior draws, and the verdict."""
+def judged(held: HeldOut, info: dict[str, Any], further: list[RawTest]) -> Calibration:
+    """All tests of one set of posterior draws, and `further` ones."""
     u, joint, f = marginal_uniforms(held), hpd_uniforms(held), tarp_uniforms(held)
-    pairs = pair_tests(held)
-    raw = marginal_tests(held, u) + dependence_tests(held, u) + hpd_tests(held, joint) + tarp_tests(held, f) + pairs
-    tests, known = adjust(raw), learned(held)
-    light = overall(held, verdict(tests))
-    if light == "pass" and known.nothing_at_all:
-        light = "warn"
-    found = sentences(tests, telling_features(held, u)) + _taught(known)
-    found += [*circumstances(held), closing(tests, len(held))]
+    raw = marginal_tests(held, u) + dependence_tests(held, u) + hpd_tests(held, joint) + tarp_tests(held, f)
+    tests, known = adjust(raw + pair_tests(held) + further), learned(held)
+    status = verdict_of(held, tests)
+    if status == "pass" and known.nothing_at_all:
+        status = "warn"
+    found = faults(tests, telling_features(held, u)) + _taught(known)
+    found += [*caveats(held), summary(tests, len(held))]
     return Calibration(
         names=held.names,
         features=held.features,
-        verdict=light,
+        verdict=status,
         findings=tuple(found),
         tests=tests,
         ranks=all_ranks(held),
@@ -169,9 +173,10 @@ def _simulated(given: tuple[Any, ...], key: PRNGKey, store: str | Path | None) -
         what = ", ".join(type(part).__name__ for part in given)
         raise TypeError(f"draws is ({what}); expected vb.Draws, or (prior, simulator, n) such as (prior, fwd, 300)")
     prior, simulator, n = given[0], given[1], _check.count(given[2], "n", "300")
-    if n < FEWEST:
+    if n < FEWEST_DATA_SETS:
         raise ValueError(
-            f"n={n} held-out simulations were asked for; at least {FEWEST} are needed, 300 or more are wanted"
+            f"n={n} held-out simulations were asked for; at least {FEWEST_DATA_SETS} are needed, {WANTED_DATA_SETS} or "
+            "more are wanted"
         )
     folder = None if store is None else Path(store) / "held-out"
     return prior, sample_prior_predictive(prior, simulator, n, key=key, store=folder, progress=False)

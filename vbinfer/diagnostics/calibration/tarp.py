@@ -1,4 +1,4 @@
-"""TARP: coverage of the joint posterior by balls around random points, from draws alone."""
+"""TARP: joint coverage by balls around random points, from draws alone."""
 
 import dataclasses
 from typing import Any
@@ -7,11 +7,20 @@ import numpy as np
 
 from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.calibration.band import ecdf
-from vbinfer.diagnostics.calibration.heldout import HeldOut, held_out
+from vbinfer.diagnostics.calibration.held_out import HeldOut, held_out
 from vbinfer.diagnostics.calibration.joint import TARP, tarp_tests, tarp_uniforms
-from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
-from vbinfer.diagnostics.calibration.words import circumstances, closing, numbers, overall, sentences, text
-from vbinfer.diagnostics.result import AbstractResult
+from vbinfer.diagnostics.calibration.tests import (
+    RULE,
+    AbstractTested,
+    TestResult,
+    adjust,
+    caveats,
+    faults,
+    summary,
+    verdict_of,
+)
+from vbinfer.diagnostics.figure import Axis, Band, Figure, Line, Panel
+from vbinfer.diagnostics.result import Status
 from vbinfer.draws.draws import Draws
 
 _POINTS = 101
@@ -20,7 +29,7 @@ _BAND = (2.5, 97.5)
 
 
 @dataclasses.dataclass(frozen=True)
-class Tarp(AbstractResult):
+class Tarp(AbstractTested):
     """Result of `vb.tarp`.
 
     Attributes:
@@ -29,31 +38,49 @@ class Tarp(AbstractResult):
         ecp: `[k]`, expected coverage P(f <= alpha); the diagonal if all is right.
         band: `[2, k]`, pointwise 95 % bootstrap limits of ecp over data sets.
         atc: area between curve and diagonal above 1/2: negative overconfident, positive cautious, 0 right or biased.
-        tests: rows of `TestRow`.
+        tests: rows of `TestResult`.
         verdict: `pass`, `warn` or `fail`.
         findings: sentences.
     """
 
+    question = "Do balls around random points hold truths as often as they say?"
+    rule = RULE
     f: np.ndarray
     alpha: np.ndarray
     ecp: np.ndarray
     band: np.ndarray
     atc: float
-    tests: tuple[TestRow, ...]
-    verdict: str
+    tests: tuple[TestResult, ...]
+    verdict: Status
     findings: tuple[str, ...]
 
     @property
-    def numbers(self) -> dict[str, Any]:
-        """JSON-able."""
-        return numbers(self.verdict, self.findings, self.tests, n=len(self.f), atc=self.atc)
+    def facts(self) -> dict[str, Any]:
+        """How many data sets, and the area."""
+        return {"n": len(self.f), "atc": self.atc}
 
-    def __str__(self) -> str:
-        return text(f"TARP: {self.verdict}, ATC {self.atc:.3f}", self.findings, self.tests)
+    def figure(self) -> Figure:
+        """Expected coverage against credibility, with its bootstrap band."""
+        panel = Panel(
+            (
+                Band(self.alpha, self.band[0], self.band[1], "posterior", "95 % bootstrap"),
+                Line(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "reference", thin=True),
+                Line(self.alpha, self.ecp, label="TARP"),
+            ),
+            Axis("credibility", limits=(0.0, 1.0)),
+            Axis("expected coverage", limits=(0.0, 1.0)),
+            f"TARP: expected coverage against credibility; area above the diagonal {self.atc:.3f}",
+            square=True,
+        )
+        caption = (
+            f"Coverage of balls around random points (TARP), n = {len(self.f)} data sets, with its bootstrap band; "
+            f"area above the diagonal beyond 1/2: {self.atc:.2f}."
+        )
+        return Figure((panel,), caption, "half")
 
 
 def tarp(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PRNGKey) -> Tarp:
-    """Tests of accuracy with random points: a coverage test of the joint posterior that needs draws only.
+    """Test joint coverage with random points, from draws only.
 
         f = #{l: d(theta_l, theta_r) < d(theta*, theta_r)} / L,   ECP(alpha) = P(f <= alpha)
 
@@ -87,8 +114,11 @@ def tarp(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PR
     return build(held, f, adjust(tarp_tests(held, f)))
 
 
-def build(held: HeldOut, f: np.ndarray, tests: tuple[TestRow, ...]) -> Tarp:
-    """From coverage fractions f `[n]`; `tests` may be those of a whole study."""
+def build(held: HeldOut, f: np.ndarray, tests: tuple[TestResult, ...]) -> Tarp:
+    """From coverage fractions f `[n]`.
+
+    `tests` may be those of a whole study.
+    """
     own = tuple(row for row in tests if row.quantity.startswith(TARP))
     alpha = np.linspace(0.0, 1.0, _POINTS)
     ecp = ecdf(f, alpha)
@@ -96,6 +126,5 @@ def build(held: HeldOut, f: np.ndarray, tests: tuple[TestRow, ...]) -> Tarp:
     resampled = np.stack([ecdf(rng.choice(f, len(f)), alpha) for _ in range(_RESAMPLED)])
     upper = alpha >= 0.5
     atc = float(np.trapezoid((ecp - alpha)[upper], alpha[upper]))
-    found = (*sentences(own, {}), *circumstances(held), closing(own, len(held)))
-    light = overall(held, verdict(own))
-    return Tarp(f, alpha, ecp, np.percentile(resampled, _BAND, axis=0), atc, own, light, found)
+    found = (*faults(own, {}), *caveats(held), summary(own, len(held)))
+    return Tarp(f, alpha, ecp, np.percentile(resampled, _BAND, axis=0), atc, own, verdict_of(held, own), found)

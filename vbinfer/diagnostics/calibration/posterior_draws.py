@@ -1,4 +1,4 @@
-"""Asking a source for posterior draws, many data sets at a time where it can."""
+"""Posterior draws from a source, for many data sets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbinfer._names import PRNGKey, unravel
-from vbinfer.diagnostics.mcmc import ess
+from vbinfer.diagnostics.chain_measures import ess
 from vbinfer.posterior import Posterior
 
 CHUNK = 64
@@ -16,7 +16,9 @@ CHUNK = 64
 
 
 def chunk_size(source: Any, count: int) -> int:
-    """Data sets per chunk: equal ones; one where each is sampled by itself, which may take a minute of Markov chains.
+    """Data sets per chunk.
+
+    Equal chunks; of one data set where each is sampled by itself, which may take a minute of Markov chains.
 
     Raises:
         TypeError: an object that cannot be asked.
@@ -31,10 +33,10 @@ def chunk_size(source: Any, count: int) -> int:
     )
 
 
-def ask(
+def sample_posteriors(
     source: Any, x: np.ndarray, shapes: Mapping[str, tuple[int, ...]], *, n: int, key: PRNGKey, start: int, width: int
 ) -> tuple[np.ndarray, float]:
-    """Posterior draws `[B, n, D]` for one chunk x `[B, F]`, and the smallest effective sample size in it.
+    """Posterior draws `[B, n, D]` of one chunk, and their smallest ESS.
 
     The key of a chunk is `fold_in(key, start)`. A posterior with several chains is thinned evenly to n draws. A source
     with `.run_batch`, as `vb.ChainSampler`, says itself what its draws are worth.
@@ -50,6 +52,7 @@ def ask(
     """
     k = jax.random.fold_in(key, start)
     if callable(getattr(source, "sample_batch", None)):
+        # the last chunk is filled up with copies of its last row: one shape is one compilation
         filled, independent = np.concatenate([x, np.repeat(x[-1:], width - len(x), axis=0)]), float(n)
         if callable(getattr(source, "run_batch", None)):
             run = source.run_batch(filled, n=n, key=k)
@@ -70,7 +73,7 @@ def ask(
         for posterior in posteriors:
             check_names(posterior.theta, shapes)
         flat = [np.stack([_thin(p, name, n, start + i) for i, p in enumerate(posteriors)]) for name in shapes]
-        independent = min(worth(posterior, n) for posterior in posteriors)
+        independent = min(effective_draws(posterior, n) for posterior in posteriors)
     rows = np.concatenate([value.reshape(len(x), n, -1) for value in flat], axis=2)
     finite = np.isfinite(rows).all(axis=(1, 2))
     if not finite.all():
@@ -91,7 +94,7 @@ def log_density(source: Any, rows: np.ndarray, x: np.ndarray, shapes: Mapping[st
 
 
 def check_names(theta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """A posterior over the parameters of the draws, or an error that shows both lists."""
+    """Refuse a posterior over other parameters than the draws."""
     if set(theta) != set(shapes):
         raise ValueError(
             f"the source's posteriors are over {', '.join(sorted(theta))} but the draws have "
@@ -121,8 +124,11 @@ def _thin(posterior: Posterior, name: str, n: int, number: int) -> np.ndarray:
     return value[(np.arange(n) * total) // n]
 
 
-def worth(posterior: Posterior, n: int) -> float:
-    """Effective number among the n draws kept: that of the chains, at most n; all n of a method without chains."""
+def effective_draws(posterior: Posterior, n: int) -> float:
+    """Effective number among the n draws kept.
+
+    That of the chains, at most n; all n of a method without chains.
+    """
     if posterior.num_chains == 1 and posterior.sample_stats is None:
         return float(n)
     return float(min([n, *(np.min(value) for value in ess(posterior).values())]))

@@ -1,4 +1,7 @@
-"""Could the model have made this recording: the observation among the prior predictive draws."""
+"""Could the model have made this recording?
+
+The observation is ranked among the prior predictive draws.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,21 +13,24 @@ import numpy as np
 from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer._param import did_you_mean
-from vbinfer.diagnostics.mmd import MMD, mmd
-from vbinfer.diagnostics.result import AbstractResult, Status, listed, status_of, worst
-from vbinfer.diagnostics.thresholds import P_WARN
-from vbinfer.diagnostics.typical import Typical, min_p, two_sided
+from vbinfer.diagnostics.figure import Axis, Figure, Panel, Points, Rule
+from vbinfer.diagnostics.novelty import ReferenceSet, min_p, two_sided
+from vbinfer.diagnostics.result import AbstractResult, Status, json_able, listed, percent, status_of, worst
+from vbinfer.diagnostics.thresholds import FAILED_FAIL, OUTSIDE_POSTERIOR, P_FAIL, P_WARN
+from vbinfer.diagnostics.twosample import MMD, mmd
 from vbinfer.draws.draws import Draws
 
 _FEWEST = 150
 _MOST = 10_000
-_MANY_FAILED = 0.2
 _TESTS = ("one feature", "combination", "neighbourhood")
+_MOST_FEATURES = 40
 
 
 @dataclasses.dataclass(frozen=True)
 class Misspecification(AbstractResult):
-    """Result of `vb.misspecification`; for a batch of m observations the arrays have a leading axis `[m]`.
+    """Result of `vb.misspecification`.
+
+    For a batch of m observations the arrays have a leading axis `[m]`.
 
     Attributes:
         verdict: `fail` when the model is not seen to make such data (p < 0.01); `warn` when p < 0.05, when
@@ -44,6 +50,12 @@ class Misspecification(AbstractResult):
         mmd: the kernel test of a batch, else None.
     """
 
+    question = "Is the recording inside what the model can produce?"
+    rule = (
+        "The recording's rank among the simulations by its oddest feature, by the combination of all and by its "
+        f"neighbourhood, as one p-value. Warn: p < {P_WARN:g}, as for {percent(P_WARN)} of the recordings of a right "
+        f"model, or more than {percent(FAILED_FAIL)} of the simulations failed. Fail: p < {P_FAIL:g}."
+    )
     verdict: Status
     findings: tuple[str, ...]
     p_value: float
@@ -61,13 +73,34 @@ class Misspecification(AbstractResult):
     @property
     def numbers(self) -> dict[str, Any]:
         """The numbers, JSON-able."""
-        arrays = {name: getattr(self, name).tolist() for name in ("percentile", "p_features", "p_adjusted", "leverage")}
-        counts = {"num_valid": self.num_valid, "num_failed": self.num_failed, "off": list(self.off)}
-        return {"p_value": self.p_value, "p_tests": dict(self.p_tests), "names": list(self.names), **arrays, **counts}
+        kept = ("p_value", "p_tests", "names", "percentile", "p_features", "p_adjusted", "leverage", "num_valid",
+                "num_failed", "off")  # fmt: skip
+        return json_able({name: getattr(self, name) for name in kept})
+
+    def figure(self) -> Figure:
+        """Percentile of each feature among the simulations, the oddest first."""
+        percentile, p = np.atleast_2d(self.percentile), np.atleast_2d(self.p_adjusted).min(axis=0)
+        order = np.argsort(p, kind="stable")[:_MOST_FEATURES]
+        height = np.broadcast_to(np.arange(len(order)), percentile[:, order].shape)
+        panel = Panel(
+            (
+                Rule(OUTSIDE_POSTERIOR, "x"),
+                Rule(100.0 - OUTSIDE_POSTERIOR, "x"),
+                Points(percentile[:, order].ravel(), height.ravel(), "observed", "recording"),
+            ),
+            Axis("percentile among simulations", limits=(0.0, 100.0)),
+            Axis(limits=(len(order) - 0.5, -0.5), ticks=tuple(self.names[j] for j in order)),
+            f"Percentiles of {len(order)} features of the recording among {self.num_valid} simulations",
+        )
+        caption = (
+            f"Each feature of the recording among {self.num_valid} simulations of the prior, the oddest on top. Lines: "
+            "the central 95 %. Odd combinations of features show in no single one."
+        )
+        return Figure((panel,), caption, "large")
 
 
 def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str] | None = None) -> Misspecification:
-    """Is the observation inside the prior predictive: could this model, under this prior, have made it?
+    """Test whether the model, under its prior, could make the observation.
 
     Half of the valid draws say what is typical, x_o is ranked among the other half. Each row has three scores: the
     largest surprise of a single feature, -log p with generalised Pareto tails; the Mahalanobis distance of the normal
@@ -107,106 +140,107 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     columns = _columns(draws, names)
     labels = tuple(draws.names[i] for i in columns)
     rows, one = _observed(x_o, len(draws.names), columns, labels)
-    valid, left_out = _prior_rows(draws, columns)
+    valid, failed = _prior_rows(draws, columns)
     k_split, k_mmd = jax.random.split(_check.key(key))
     order = np.asarray(jax.random.permutation(k_split, len(valid)))[:_MOST]
     reference, held = np.array_split(valid[order], 2)
-    typical = Typical.fit(reference)
-    held_scores = typical.atypical(held)
-    ranked = [min_p(np.concatenate([held_scores, score[None]])) for score in typical.atypical(rows)]
-    p_each, tests = np.array([p[-1] for p, _ in ranked]), _by_test([each[-1] for _, each in ranked])
-    p_value, kernel = _bonferroni(p_each), None
+    known = ReferenceSet.fit(reference)
+    held_scores = known.novelty(held)
+    # each observation is ranked among the held-out rows as one more of them
+    ranked = [min_p(np.concatenate([held_scores, score[None]])) for score in known.novelty(rows)]
+    p_each = np.array([p[-1] for p, _ in ranked])
+    by_test = np.array([each[-1] for _, each in ranked])  # [m, 3]
+    tests = {name: _bonferroni(p) for name, p in zip(_TESTS, by_test.T, strict=True)}
+    p_value = alone = _bonferroni(p_each)
+    kernel = None
     if not one:
-        kernel = mmd(typical.scores(rows), typical.scores(held), key=k_mmd)
+        kernel = mmd(known.marginals.scores(rows), known.marginals.scores(held), key=k_mmd)
         tests["set"] = kernel.p_value
-        p_value = min(1.0, 2.0 * min(p_value, kernel.p_value))
+        alone = min(1.0, 2.0 * alone)
+        p_value = min(alone, 2.0 * kernel.p_value)
     percentile, p_features = two_sided(rows, valid)
-    above = np.sum(held_scores[:, 0] >= typical.surprise(rows)[:, :, None], axis=-1)
+    above = np.sum(held_scores[:, 0] >= known.marginals.surprise(rows)[:, :, None], axis=-1)
     p_adjusted = np.minimum((above + 1) / (len(held) + 1) * len(rows), 1.0)
-    alone = p_value if one else min(1.0, 2.0 * _bonferroni(p_each))
     low = p_adjusted.min(axis=0) < P_WARN
     off = tuple(name for name, flag in zip(labels, low.tolist(), strict=True) if flag and alone < P_WARN)
-    leverage = typical.residuals(rows)
-    arrays = [value[0] if one else value for value in (percentile, p_features, p_adjusted, leverage)]
-    found = Misspecification(
-        "pass",
-        (),
-        p_value,
-        tests,
-        labels,
-        arrays[0],
-        arrays[1],
-        arrays[2],
-        off,
-        arrays[3],
-        len(valid),
-        left_out,
-        kernel,
-    )
-    return dataclasses.replace(found, verdict=_light(found, alone), findings=_findings(found, alone, rows))
-
-
-def _light(found: Misspecification, alone: float) -> Status:
-    failed = found.num_failed / (found.num_failed + found.num_valid)
-    doubtful: Status = "warn" if found.p_value < P_WARN or failed > _MANY_FAILED else "pass"
-    return worst([status_of(alone), doubtful])
-
-
-def _findings(found: Misspecification, alone: float, rows: np.ndarray) -> tuple[str, ...]:
-    said, total = [], found.num_valid + found.num_failed
-    what = "The observation" if len(rows) == 1 else f"Each of the {len(rows)} observations"
-    if alone >= P_WARN:
-        said.append(
-            f"{what} is inside what the model makes under this prior (p = {alone:.2g}, {found.num_valid} draws)."
-        )
-    else:
-        subject = "The observation" if len(rows) == 1 else f"At least one of the {len(rows)} observations"
-        said.append(
-            f"{subject} is unlike anything the model makes under this prior (p = {alone:.2g}, {found.num_valid} "
-            "draws): any posterior for it is an extrapolation. Change the model, widen the prior, or look for an "
-            "artefact in the recording."
-        )
-        said += _culprits(found, rows)
-    if found.mmd is not None and found.mmd.p_value < P_WARN / 2 and alone >= P_WARN:
+    leverage = known.residuals(rows)
+    share = failed / (failed + len(valid))
+    doubtful: Status = "warn" if p_value < P_WARN or share > FAILED_FAIL else "pass"
+    said = _about_each(alone, len(rows), len(valid))
+    if alone < P_WARN:
+        said += _culprits(labels, rows, percentile, p_adjusted, leverage, off, tests)
+    elif kernel is not None and kernel.p_value < P_WARN / 2:
         said.append(
             f"As a set, the {len(rows)} observations differ from as many draws of the prior (kernel test, p = "
-            f"{found.mmd.p_value:.2g}); a set narrower than the prior, such as one person measured again, does so too."
+            f"{kernel.p_value:.2g}); a set narrower than the prior, such as one person measured again, does so too."
         )
-    if found.num_failed:
-        share = found.num_failed / total
+    if failed:
         said.append(
-            f"{found.num_failed} of {total} simulations ({100 * share:.2g} %) failed and were left out: this compares "
-            "with the simulations that did not fail."
+            f"{failed} of {failed + len(valid)} simulations ({100 * share:.2g} %) failed and were left out: this "
+            "compares with the simulations that did not fail."
         )
-    return tuple(said)
+    arrays = [value[0] if one else value for value in (percentile, p_features, p_adjusted, leverage)]
+    return Misspecification(
+        verdict=worst([status_of(alone), doubtful]),
+        findings=tuple(said),
+        p_value=p_value,
+        p_tests=tests,
+        names=labels,
+        percentile=arrays[0],
+        p_features=arrays[1],
+        p_adjusted=arrays[2],
+        off=off,
+        leverage=arrays[3],
+        num_valid=len(valid),
+        num_failed=failed,
+        mmd=kernel,
+    )
 
 
-def _culprits(found: Misspecification, rows: np.ndarray) -> list[str]:
+def _about_each(alone: float, count: int, draws: int) -> list[str]:
+    if alone >= P_WARN:
+        what = "The observation" if count == 1 else f"Each of the {count} observations"
+        return [f"{what} is inside what the model makes under this prior (p = {alone:.2g}, {draws} draws)."]
+    what = "The observation" if count == 1 else f"At least one of the {count} observations"
+    return [
+        f"{what} is unlike anything the model makes under this prior (p = {alone:.2g}, {draws} draws): any posterior "
+        "for it is an extrapolation. Change the model, widen the prior, or look for an artefact in the recording."
+    ]
+
+
+def _culprits(
+    names: tuple[str, ...],
+    rows: np.ndarray,
+    percentile: np.ndarray,
+    adjusted: np.ndarray,
+    leverage: np.ndarray,
+    off: tuple[str, ...],
+    tests: dict[str, float],
+) -> list[str]:
+    """Which features make the observations `[m, F]` odd."""
     said = []
-    percentile = np.atleast_2d(found.percentile)
-    adjusted = np.atleast_2d(found.p_adjusted)
-    for name in found.off:
-        j = found.names.index(name)
+    for name in off:
+        j = names.index(name)
         i = int(np.argmin(adjusted[:, j]))
         side = "above" if percentile[i, j] > 50.0 else "below"
         said.append(
             f"{name} = {rows[i, j]:.4g} is off by itself: {side} {max(percentile[i, j], 100 - percentile[i, j]):.4g} % "
             f"of the simulations (p = {adjusted[i, j]:.2g} over all features)."
         )
-    if not found.off or min(found.p_tests["combination"], found.p_tests["neighbourhood"]) < P_WARN:
-        size = np.abs(np.atleast_2d(found.leverage)).max(axis=0)
+    if not off or min(tests["combination"], tests["neighbourhood"]) < P_WARN:
+        size = np.abs(leverage).max(axis=0)
         order = np.argsort(-size)[:4]
-        odd = [f"{found.names[j]} ({size[j]:.2g} sd)" for j in order if size[j] > max(2.0, 0.3 * size[order[0]])]
-        if odd and len(found.names) > 1:
-            alone = "" if found.off else "No feature is off by itself. "
+        odd = [f"{names[j]} ({size[j]:.2g} sd)" for j in order if size[j] > max(2.0, 0.3 * size[order[0]])]
+        if odd and len(names) > 1:
+            alone = "" if off else "No feature is off by itself. "
             said.append(f"{alone}Given the other features, most unexpected: {listed(odd)}.")
-        elif not found.off:
+        elif not off:
             said.append("No feature is off by itself; it lies in a gap between the simulations.")
     return said
 
 
 def _prior_rows(draws: Draws, columns: list[int]) -> tuple[np.ndarray, int]:
-    """Features of the valid prior draws, and how many of them failed."""
+    """Features of the valid prior draws, and how many failed."""
     prior_draws = draws.round == 0  # later rounds lie around x_o, and would make anything typical
     valid = np.asarray(draws.x, np.float64)[draws.valid & prior_draws][:, columns]
     if len(valid) < _FEWEST:
@@ -215,11 +249,6 @@ def _prior_rows(draws: Draws, columns: list[int]) -> tuple[np.ndarray, int]:
             "simulate more"
         )
     return valid, int(prior_draws.sum()) - len(valid)
-
-
-def _by_test(each: list[np.ndarray]) -> dict[str, float]:
-    """p of each test over all observations, from p `[3]` of each."""
-    return {name: _bonferroni(p) for name, p in zip(_TESTS, np.array(each).T, strict=True)}
 
 
 def _bonferroni(p: np.ndarray) -> float:

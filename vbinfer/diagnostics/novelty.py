@@ -1,6 +1,9 @@
-"""How typical a row of features is among simulated rows, by rank: exact whatever the distribution of the features."""
+"""How novel a row of features is among simulated ones.
 
-from typing import NamedTuple
+By ranks, which are exact whatever the distribution of the features.
+"""
+
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -14,7 +17,7 @@ _SMALLEST_P = 1e-14
 
 
 class Tails(NamedTuple):
-    """The upper tail of each feature beyond a threshold: a generalised Pareto distribution, in arrays `[F]`."""
+    """Upper tail of each feature, generalised Pareto, in arrays `[F]`."""
 
     share: float
     """Part of the reference rows beyond the threshold."""
@@ -53,11 +56,11 @@ class Tails(NamedTuple):
         return -np.where(small, distance, np.log1p(shape * distance) / shape)
 
 
-class Typical(NamedTuple):
-    """What rows of a reference sample look like, one feature at a time and together.
+class Marginals(NamedTuple):
+    """Distribution of each feature among reference rows.
 
-    A feature is turned into a normal score by its empirical distribution, continued beyond 5 % and 95 % by a
-    generalised Pareto tail: heavy tails do not set the scale, and a value beyond every row still has a distance.
+    The empirical one, continued beyond 5 % and 95 % by a generalised Pareto tail: heavy tails do not set the scale, and
+    a value beyond every row still has a distance.
     """
 
     ordered: np.ndarray
@@ -66,6 +69,42 @@ class Typical(NamedTuple):
     lower: Tails
     constant: np.ndarray
     """`[F]`: features that never vary in the reference."""
+
+    @classmethod
+    def fit(cls, x: np.ndarray) -> "Marginals":
+        """From reference rows `[n, F]`, finite."""
+        sd, size = x.std(axis=0), np.abs(x).max(axis=0)
+        constant = sd <= 1e-6 * np.maximum(size, 1e-30)
+        unit = np.where(constant, 1e-6 * np.maximum(size, 1e-6), sd)
+        iqr = np.subtract(*np.percentile(x, [75.0, 25.0], axis=0))
+        unit = np.where(iqr > 0.0, np.minimum(unit, iqr), unit)
+        return cls(np.sort(x, axis=0), Tails.fit(x, unit), Tails.fit(-x, unit), constant)
+
+    def log_p(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log tail probabilities of each number, lower and upper `[n, F]`."""
+        n, share = len(self.ordered), self.upper.share
+        middle = (0.5 * (_count(self.ordered, x, "left") + _count(self.ordered, x, "right")) + 0.5) / (n + 1)
+        middle = np.clip(middle, share, 1.0 - share)
+        above, under = x > self.upper.threshold, -x > self.lower.threshold
+        high = np.where(above, np.log(share) + self.upper.log_survival(x), np.log1p(-middle))
+        low = np.where(under, np.log(share) + self.lower.log_survival(-x), np.log(middle))
+        return low, high
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """Normal scores `[n, F]`; 0 for a feature that never varies."""
+        low, high = self.log_p(x)
+        tail = np.maximum(np.exp(np.minimum(low, high)), _SMALLEST_P)
+        return np.where(self.constant, 0.0, np.where(low < high, ndtri(tail), -ndtri(tail)))
+
+    def surprise(self, x: np.ndarray) -> np.ndarray:
+        """-log of the two-sided tail probability `[n, F]`."""
+        return -np.minimum(np.minimum(*self.log_p(x)) + np.log(2.0), 0.0)
+
+
+class ReferenceSet(NamedTuple):
+    """Rows that others are compared with, one feature at a time and together."""
+
+    marginals: Marginals
     precision: np.ndarray
     """Inverse of the regularised covariance of the normal scores `[F, F]`."""
     whiten: np.ndarray
@@ -73,80 +112,46 @@ class Typical(NamedTuple):
     tree: KDTree
 
     @classmethod
-    def fit(cls, x: np.ndarray) -> "Typical":
+    def fit(cls, x: np.ndarray) -> "ReferenceSet":
         """From reference rows `[n, F]`, finite."""
-        sd = x.std(axis=0)
-        constant = sd <= 1e-6 * np.maximum(np.abs(x).max(axis=0), 1e-30)
-        unit = np.where(constant, 1e-6 * np.maximum(np.abs(x).max(axis=0), 1e-6), sd)
-        iqr = np.subtract(*np.percentile(x, [75.0, 25.0], axis=0))
-        unit = np.where(iqr > 0.0, np.minimum(unit, iqr), unit)
-        marginals = cls(
-            np.sort(x, axis=0),
-            Tails.fit(x, unit),
-            Tails.fit(-x, unit),
-            constant,
-            np.eye(0),
-            np.eye(0),
-            KDTree([[0.0]]),
-        )
+        marginals = Marginals.fit(x)
         scores = marginals.scores(x)
         values, vectors = np.linalg.eigh(_shrunk(scores))
         values = np.maximum(values, _SMALLEST_EIGENVALUE)
         whiten = vectors / np.sqrt(values)
-        return marginals._replace(precision=(vectors / values) @ vectors.T, whiten=whiten, tree=KDTree(scores @ whiten))
+        return cls(marginals, (vectors / values) @ vectors.T, whiten, KDTree(scores @ whiten))
 
-    def log_p(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """log of the lower and of the upper tail probability of each number `[n, F]`."""
-        n = len(self.ordered)
-        below, upto = _below(self.ordered, x), _upto(self.ordered, x)
-        share = self.upper.share
-        middle = np.clip((0.5 * (below + upto) + 0.5) / (n + 1), share, 1.0 - share)
-        low, high = np.log(middle), np.log1p(-middle)
-        above, under = x > self.upper.threshold, -x > self.lower.threshold
-        high = np.where(above, np.log(share) + self.upper.log_survival(x), high)
-        low = np.where(under, np.log(share) + self.lower.log_survival(-x), low)
-        return low, high
-
-    def scores(self, x: np.ndarray) -> np.ndarray:
-        """Normal scores `[n, F]`: Phi^-1 of the distribution function; 0 for a feature that never varies."""
-        low, high = self.log_p(x)
-        tail = np.maximum(np.exp(np.minimum(low, high)), _SMALLEST_P)
-        return np.where(self.constant, 0.0, np.where(low < high, ndtri(tail), -ndtri(tail)))
-
-    def surprise(self, x: np.ndarray) -> np.ndarray:
-        """-log of the two-sided tail probability of each number `[n, F]`."""
-        return -np.minimum(np.minimum(*self.log_p(x)) + np.log(2.0), 0.0)
-
-    def atypical(self, x: np.ndarray) -> np.ndarray:
-        """Three scores of each row `[n, 3]`, larger for odder rows.
+    def novelty(self, x: np.ndarray) -> np.ndarray:
+        """Three scores of each row `[n, 3]`, larger for odder ones.
 
         The largest surprise of a single feature; the Mahalanobis distance of the normal scores; the mean distance to
         the five nearest reference rows in whitened scores.
         """
-        scores = self.scores(x)
+        scores = self.marginals.scores(x)
         mahalanobis = np.sqrt(np.einsum("ni,ij,nj->n", scores, self.precision, scores))
         near = self.tree.query(scores @ self.whiten, k=_NEIGHBOURS)[0].mean(axis=1)
-        return np.stack([self.surprise(x).max(axis=1), mahalanobis, near], axis=1)
+        return np.stack([self.marginals.surprise(x).max(axis=1), mahalanobis, near], axis=1)
 
     def residuals(self, x: np.ndarray) -> np.ndarray:
-        """How far each normal score is from what the other features make one expect, in conditional sd `[n, F]`."""
-        return (self.scores(x) @ self.precision) / np.sqrt(np.diagonal(self.precision))
+        """Distance from what other features predict, in conditional sds `[n, F]`."""
+        return (self.marginals.scores(x) @ self.precision) / np.sqrt(np.diagonal(self.precision))
 
 
 def rank_p(scores: np.ndarray) -> np.ndarray:
-    """For each row of scores `[n, K]`, the share of rows that score at least as high `[n, K]`.
+    """Share of rows that score at least as high `[n, K]`.
 
     Where the rows are exchangeable, P(p <= a) <= a for each of them, whatever their distribution.
 
     >>> rank_p(np.array([[3.0], [1.0], [2.0], [2.0]])).ravel().tolist()
     [0.25, 1.0, 0.75, 0.75]
     """
-    return 1.0 - _below(np.sort(scores, axis=0), scores) / len(scores)
+    return 1.0 - _count(np.sort(scores, axis=0), scores, "left") / len(scores)
 
 
 def min_p(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Several scores of exchangeable rows as one p-value per row: `(p [n], p of each score [n, K])`.
+    """One p-value per row from several scores.
 
+    Returns `(p [n], p of each score [n, K])`, for exchangeable rows.
     The smallest of a row's p-values is ranked among those of the other rows, so that looking at K scores instead of one
     costs nothing in false alarms: P(p <= a) <= a again.
     """
@@ -155,27 +160,25 @@ def min_p(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def two_sided(rows: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile, ties counted half, and two-sided p of each number of rows `[m, F]` among the draws."""
+    """Percentile and two-sided p of each number `[m, F]` among the draws.
+
+    Ties count half.
+    """
     n, ordered = len(valid), np.sort(valid, axis=0)
-    below, upto = _below(ordered, rows), _upto(ordered, rows)
+    below, upto = (_count(ordered, rows, side) for side in ("left", "right"))
     p = 2.0 * np.minimum(upto + 1, n - below + 1) / (n + 1)
     return 100.0 * 0.5 * (below + upto) / n, np.minimum(p, 1.0)
 
 
-def _below(ordered: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """How many of each sorted column `[n, F]` are below each number of x `[m, F]`."""
-    return np.stack([np.searchsorted(c, v, "left") for c, v in zip(ordered.T, x.T, strict=True)], axis=1)
-
-
-def _upto(ordered: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """How many of each sorted column `[n, F]` are at or below each number of x `[m, F]`."""
-    return np.stack([np.searchsorted(c, v, "right") for c, v in zip(ordered.T, x.T, strict=True)], axis=1)
+def _count(ordered: np.ndarray, x: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+    """Rows of sorted columns `[n, F]` below (or up to: right) each number `[m, F]`."""
+    return np.stack([np.searchsorted(c, v, side) for c, v in zip(ordered.T, x.T, strict=True)], axis=1)
 
 
 def _shrunk(scores: np.ndarray) -> np.ndarray:
-    """Covariance of scores about 0, shrunk towards a multiple of the identity (Ledoit & Wolf 2004).
+    """Covariance about 0, shrunk towards a multiple of the identity.
 
-    doi:10.1016/S0047-259X(03)00096-4
+    Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4
     """
     n, f = scores.shape
     cov = scores.T @ scores / n

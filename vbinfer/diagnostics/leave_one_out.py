@@ -1,4 +1,4 @@
-"""Leave-one-out cross-validation: how well a fitted model predicts each observation from the others."""
+"""How well does a fitted model predict each observation from the others?"""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,11 +11,12 @@ import numpy as np
 from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.approximate.importance import pareto_smoothed
-from vbinfer.diagnostics.result import AbstractResult, Status
+from vbinfer.diagnostics.figure import Axis, Figure, Panel, Points, Rule
+from vbinfer.diagnostics.result import AbstractResult, Status, json_able, percent
+from vbinfer.diagnostics.thresholds import MANY_HIGH_K, PARETO_K, PARETO_K_FAIL
 from vbinfer.execute.batches import map_batches
 from vbinfer.posterior import Posterior
 
-_LARGEST_K = 0.7
 _WIDTH = 256
 _FEWEST = 100
 
@@ -36,6 +37,11 @@ class Loo(AbstractResult):
         pit: P(y_rep,i <= y_i | y_-i) `[n_obs]`, uniform for a calibrated model; None without `replicate`.
     """
 
+    question = "Can leave-one-out prediction be believed?"
+    rule = (
+        f"Warn: a Pareto k is above its threshold, at most {PARETO_K:g}. Fail: more than {percent(MANY_HIGH_K)} are, "
+        f"or one above {PARETO_K_FAIL:g}."
+    )
     verdict: Status
     findings: tuple[str, ...]
     elpd: float
@@ -49,8 +55,21 @@ class Loo(AbstractResult):
     @property
     def numbers(self) -> dict[str, Any]:
         """The numbers, JSON-able."""
-        plain = {name: getattr(self, name) for name in ("elpd", "se", "p_loo", "threshold")}
-        return {**plain, "pointwise": self.pointwise.tolist(), "pareto_k": self.pareto_k.tolist()}
+        kept = ("elpd", "se", "p_loo", "threshold", "pointwise", "pareto_k")
+        return json_able({name: getattr(self, name) for name in kept})
+
+    def figure(self) -> Figure:
+        """Pareto k of each observation, and the threshold."""
+        n = len(self.pareto_k)
+        panel = Panel(
+            (Rule(self.threshold, "y", "observed", dashed=True), Points(np.arange(n), self.pareto_k, marker="dot")),
+            Axis("observation"),
+            Axis("Pareto k"),
+            f"Pareto k of {n} observations, largest {self.pareto_k.max():.2g}, threshold {self.threshold:.2g}",
+        )
+        return Figure(
+            (panel,), f"How much each of {n} observations decides the posterior; above the line too much.", "large"
+        )
 
 
 def loo(
@@ -60,7 +79,7 @@ def loo(
     replicate: Callable[..., Any] | None = None,
     key: PRNGKey | None = None,
 ) -> Loo:
-    """Leave-one-out predictive density by Pareto-smoothed importance sampling (PSIS-LOO).
+    """Leave-one-out predictive density by Pareto-smoothed importance sampling.
 
         elpd = sum_i log p(y_i | y_-i),   p(y_i | y_-i) = sum_s w_is p(y_i | theta_s),   w_is ~ 1 / p(y_i | theta_s)
 
@@ -111,32 +130,23 @@ def loo(
         if y.shape != log_lik.shape:
             raise ValueError(f"replicate returned {list(y.shape[1:])}; the likelihood has [{n}] observations")
         pit = np.sum(np.exp(log_weights) * (np.asarray(posterior.x_o).reshape(n, 1) >= y.T), axis=1)
-    threshold = min(1.0 - 1.0 / np.log10(total), _LARGEST_K)
-    high = int(np.sum(pareto_k > threshold))
-    light: Status = "fail" if high > 0.1 * n or pareto_k.max() > 1.0 else "warn" if high else "pass"
+    threshold = min(1.0 - 1.0 / np.log10(total), PARETO_K)
+    high, worst = np.flatnonzero(pareto_k > threshold), int(np.argmax(pareto_k))
+    failed = len(high) > MANY_HIGH_K * n or pareto_k[worst] > PARETO_K_FAIL
     elpd, se = float(pointwise.sum()), float(np.sqrt(n * np.var(pointwise, ddof=1))) if n > 1 else float("inf")
     p_loo = float(in_sample.sum() - elpd)
-    said = (_sentence(elpd, se, n, p_loo), *_about_k(pareto_k, threshold))
-    return Loo(light, said, elpd, se, p_loo, pointwise, pareto_k, threshold, pit)
-
-
-def _sentence(elpd: float, se: float, n: int, p_loo: float) -> str:
-    return (
+    said = [
         f"Left out one at a time, {n} observations have a log predictive density of {elpd:.4g} (se {se:.2g}); the "
         f"model uses {p_loo:.2g} effective parameters."
-    )
-
-
-def _about_k(pareto_k: np.ndarray, threshold: float) -> tuple[str, ...]:
-    high = np.flatnonzero(pareto_k > threshold)
-    if not len(high):
-        return ()
-    worst = int(np.argmax(pareto_k))
-    return (
-        f"{len(high)} of {len(pareto_k)} observations decide the posterior so much that it cannot stand in for the one "
-        f"without them (Pareto k above {threshold:.2g}, largest {pareto_k[worst]:.2g} at observation {worst}): the "
-        "density is unreliable there; fit again without them, and look at these observations.",
-    )
+    ]
+    if len(high):
+        said.append(
+            f"{len(high)} of {n} observations decide the posterior so much that it cannot stand in for the one without "
+            f"them (Pareto k above {threshold:.2g}, largest {pareto_k[worst]:.2g} at observation {worst}): the "
+            "density is unreliable there; fit again without them, and look at these observations."
+        )
+    verdict: Status = "fail" if failed else "warn" if len(high) else "pass"
+    return Loo(verdict, tuple(said), elpd, se, p_loo, pointwise, pareto_k, threshold, pit)
 
 
 def _at_draws(f: Callable[..., Any], theta: dict[str, np.ndarray], keys: Any) -> np.ndarray:

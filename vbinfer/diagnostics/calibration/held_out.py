@@ -1,4 +1,4 @@
-"""Held-out data sets with their truths and posterior draws: what every test of calibration looks at."""
+"""Held-out data sets with their truths and posterior draws."""
 
 import dataclasses
 import functools
@@ -11,21 +11,23 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
-from vbinfer.diagnostics.calibration.asking import ask, check_names, chunk_size, log_density
+from vbinfer.diagnostics.calibration.posterior_draws import (
+    check_names,
+    chunk_size,
+    log_density,
+    sample_posteriors,
+)
 from vbinfer.diagnostics.calibration.store import StudyStore
+from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS, FEWEST_RANKED, WANTED_DATA_SETS
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
 from vbinfer.io.fingerprint import checksum
 from vbinfer.priors.prior import Prior
 
-FEWEST = 50
-"""Data sets below which no verdict is given: a posterior twice too narrow could pass."""
-FEWEST_DRAWS = 10
-
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """n data sets that the source never saw in training, each with L draws of its posterior.
+    """n data sets unseen in training, each with L posterior draws.
 
     Under the null hypothesis, theta* and its L posterior draws are exchangeable given x. So is any function of one of
     them that treats all L + 1 alike otherwise, and the rank of theta* is uniform and independent of x.
@@ -61,11 +63,17 @@ class HeldOut:
 
     @functools.cached_property
     def pooled(self) -> np.ndarray:
-        """`[n, L + 1, D]` float64: the truth first, then the draws; symmetric functions of them leave ranks uniform."""
+        """`[n, L + 1, D]` float64: the truth first, then the draws.
+
+        Symmetric functions of them leave ranks uniform.
+        """
         return np.concatenate([self.truth[:, None], self.draws], axis=1).astype(np.float64)
 
     def scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and sd `[D]` of the prior; of the truths where the prior is unknown or has no variance."""
+        """Mean and sd `[D]` of the prior.
+
+        Of the truths where the prior is unknown or has no variance.
+        """
         mean, var = self.truth.mean(axis=0, dtype=float), self.truth.var(axis=0, ddof=1, dtype=float)
         if self.moments is not None:
             known = np.isfinite(self.moments).all(axis=0) & (self.moments[1] > 0)
@@ -73,7 +81,10 @@ class HeldOut:
         return mean, np.sqrt(var)
 
     def rng(self, purpose: str) -> np.random.Generator:
-        """A generator for one purpose: adding a test does not change the numbers of another."""
+        """Random generator for one purpose.
+
+        Adding a test does not change the numbers of another.
+        """
         return np.random.default_rng([*key_ints(self.key), *purpose.encode()])
 
 
@@ -87,7 +98,7 @@ def held_out(
     density: bool = True,
     store: str | Path | None = None,
 ) -> HeldOut:
-    """Ask the source about every valid draw.
+    """Sample the posterior of every valid draw.
 
     Raises:
         TypeError: no draws, or a source that cannot be asked.
@@ -95,55 +106,77 @@ def held_out(
             a posterior that is not finite or has too few draws.
     """
     key, per = _check.key(key), _check.count(num_posterior_samples, "num_posterior_samples", "500")
-    if per < FEWEST_DRAWS:
-        raise ValueError(
-            f"num_posterior_samples={per} was given; a rank among so few says little: write num_posterior_samples=500"
-        )
+    check_ranked(per)
     prior = getattr(source, "prior", None) if prior is None else prior
     theta, truth, x = _usable(draws)
-    size = chunk_size(source, len(x))
-    shapes = draws.shapes
     _check_features(source, draws)
     moments, log_prior = None, None
     if isinstance(prior, Prior):
-        check_names(prior.shapes, shapes)
+        check_names(prior.shapes, draws.shapes)
         log_prior = _log_prior(prior, theta, np.flatnonzero(draws.valid))
-        moments = np.stack([_flat(values, shapes) for values in (prior.mean(), prior.variance())])
-    k_ask, k_test = jax.random.split(key)
-    study = {
-        "key": key_ints(key),
-        "num_posterior_samples": per,
-        "data": checksum({"x": x, "theta": truth}),
-        "source": described(source),
-    }
-    has_density = density and callable(getattr(source, "log_prob", None))
-    folder = None if store is None else StudyStore.open(store, {**study, "density": has_density})
-    parts = []
-    for start in range(0, len(x), size):
-        part = None if folder is None or start == 0 else folder.get(start)
-        if part is None:
-            chunk = x[start : start + size]
-            rows, independent = ask(source, chunk, shapes, n=per, key=k_ask, start=start, width=size)
-            part = {"rows": rows, "ess": np.asarray(independent)}
-            if has_density:
-                both = np.concatenate([truth[start : start + size, None], rows], axis=1)
-                part["log_q"] = _checked_density(log_density(source, both, x[start : start + size], shapes), start)
-            if folder is not None:
-                folder.put(start, part)
-        parts.append(part)
+        moments = np.stack([_flat(values, draws.shapes) for values in (prior.mean(), prior.variance())])
+    density = density and callable(getattr(source, "log_prob", None))
+    k_posteriors, k_test = jax.random.split(key)
+    folder = None
+    if store is not None:
+        study = {
+            "key": key_ints(key),
+            "num_posterior_samples": per,
+            "data": checksum({"x": x, "theta": truth}),
+            "source": described(source),
+            "density": density,
+        }
+        folder = StudyStore.open(store, study)
+    parts = _in_chunks(source, truth, x, draws.shapes, per, k_posteriors, density, folder)
     return HeldOut(
-        names=flat_names(shapes),
+        names=flat_names(draws.shapes),
         truth=truth,
         draws=np.concatenate([part["rows"] for part in parts]),
         x=x,
         features=draws.names,
-        log_q=np.concatenate([part["log_q"] for part in parts]) if has_density else None,
+        log_q=np.concatenate([part["log_q"] for part in parts]) if density else None,
         log_prior=log_prior,
         moments=moments,
         failed=int((~draws.valid).sum()),
         ess=float(min(part["ess"] for part in parts)),
         key=k_test,
     )
+
+
+def check_ranked(per: int) -> None:
+    """Refuse so few posterior draws that a rank among them says little."""
+    if per < FEWEST_RANKED:
+        raise ValueError(
+            f"num_posterior_samples={per} was given; a rank among so few says little: write num_posterior_samples=500"
+        )
+
+
+def _in_chunks(
+    source: Any,
+    truth: np.ndarray,
+    x: np.ndarray,
+    shapes: Mapping[str, tuple[int, ...]],
+    per: int,
+    key: PRNGKey,
+    density: bool,
+    folder: StudyStore | None,
+) -> list[dict[str, np.ndarray]]:
+    """Posterior draws, their worth and their density, chunk by chunk, from the folder where it has them."""
+    parts, size = [], chunk_size(source, len(x))
+    for start in range(0, len(x), size):
+        # the first chunk is always drawn again: the store compares it, which tells another source from the same one
+        part = None if folder is None or start == 0 else folder.get(start)
+        if part is None:
+            chunk = x[start : start + size]
+            rows, independent = sample_posteriors(source, chunk, shapes, n=per, key=key, start=start, width=size)
+            part = {"rows": rows, "ess": np.asarray(independent)}
+            if density:
+                both = np.concatenate([truth[start : start + size, None], rows], axis=1)
+                part["log_q"] = _checked_density(log_density(source, both, chunk, shapes), start)
+            if folder is not None:
+                folder.put(start, part)
+        parts.append(part)
+    return parts
 
 
 def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
@@ -165,10 +198,11 @@ def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     n = len(x)
     if n == 0:
         raise ValueError(f"all {len(draws)} held-out draws failed; there is nothing to calibrate on")
-    if n < FEWEST:
+    if n < FEWEST_DATA_SETS:
         raise ValueError(
-            f"{n} of {len(draws)} held-out draws are valid; at least {FEWEST} are needed for a verdict, and 300 or "
-            "more are wanted: write vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
+            f"{n} of {len(draws)} held-out draws are valid; at least {FEWEST_DATA_SETS} are needed for a verdict, "
+            f"and {WANTED_DATA_SETS} or more are wanted: write "
+            "vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
         )
     truth = np.concatenate([value.reshape(n, -1) for value in theta.values()], axis=1)
     for name, column in zip(flat_names(draws.shapes), truth.T, strict=True):
@@ -181,7 +215,7 @@ def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
 
 
 def _log_prior(prior: Prior, theta: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """log p(theta*) `[n]`; a truth outside the prior is an error that names its row in the draws."""
+    """log p(theta*) `[n]`; refuse a truth outside the prior."""
     value = np.asarray(prior.log_prob(theta), float)
     outside = np.flatnonzero(~np.isfinite(value))
     if not len(outside):
@@ -225,5 +259,5 @@ def _checked_density(log_q: np.ndarray, start: int) -> np.ndarray:
 
 
 def described(source: Any) -> str:
-    """The name of a function, or of the type of an object."""
+    """Name of a function, or of the type of an object."""
     return getattr(source, "__qualname__", type(source).__name__)

@@ -1,4 +1,7 @@
-"""A classifier of pairs that is refitted under every relabelling at once: kernel ridge on random Fourier features."""
+"""A classifier of pairs, refitted under every relabelling at once.
+
+Kernel ridge regression on random Fourier features.
+"""
 
 from typing import NamedTuple
 
@@ -11,7 +14,7 @@ _FOLDS = 5
 
 
 class Fitted(NamedTuple):
-    """What the classifier says under each of L labellings; the first is the observed one."""
+    """Predictions under each of L labellings, the first the observed."""
 
     at: np.ndarray
     """2 d - 1 at the rows asked about `[m, L]`, within -1 to 1; d is the probability of the first class."""
@@ -23,7 +26,9 @@ def fit_labellings(
     first: np.ndarray, second: np.ndarray, at: np.ndarray, labels: np.ndarray, weights: np.ndarray,
     rng: np.random.Generator,
 ) -> Fitted:  # fmt: skip
-    """Fit f(v) = 2 d(v) - 1 to +1 at the rows of one class and -1 at those of the other, for every labelling.
+    """Fit the classifier to every labelling.
+
+    f(v) = 2 d(v) - 1 is fitted to +1 at the rows of one class and -1 at those of the other:
 
         f = argmin sum_i (s_i - f(v_i1))^2 + (-s_i - f(v_i2))^2 + lambda |f|^2
 
@@ -71,7 +76,7 @@ def _cosines(rows: np.ndarray, frequency: np.ndarray, phase: np.ndarray) -> np.n
 def _normal_equations(
     one: np.ndarray, two: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eigenvalues and eigenvectors of the Gram matrix, and the right-hand sides in their coordinates."""
+    """Eigen-decomposed Gram matrix, and right-hand sides in its coordinates."""
     values, vectors = np.linalg.eigh(one.T @ one + two.T @ two)
     return np.maximum(values, 0.0), vectors, vectors.T @ ((one - two).T @ labels)
 
@@ -79,11 +84,12 @@ def _normal_equations(
 def _cross_validate(
     one: np.ndarray, two: np.ndarray, labels: np.ndarray, weights: np.ndarray, fold: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squared error and weighted gain of held-out predictions, `[penalty, L]` each."""
+    """Error and weighted gain of held-out predictions, `[penalty, L]` each."""
     shape = (len(_PENALTIES), labels.shape[1])
     losses, gains = np.zeros(shape), np.zeros(shape)
     for k in range(_FOLDS):
         fitting, held = fold != k, fold == k
+        # one decomposition for all penalties and labellings: only the division by (values + penalty) differs
         values, vectors, target = _normal_equations(one[fitting], two[fitting], labels[fitting])
         left, right, s = one[held] @ vectors, two[held] @ vectors, labels[held]
         for i, penalty in enumerate(_PENALTIES * fitting.sum() / 10.0):

@@ -1,4 +1,4 @@
-"""Posterior SBC: simulation-based calibration around one observation instead of over the prior."""
+"""Posterior SBC: simulation-based calibration around one observation."""
 
 import dataclasses
 from typing import Any
@@ -7,29 +7,42 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike
-from vbinfer.approximate.importance import K_MAX
-from vbinfer.diagnostics.calibration.heldout import FEWEST, FEWEST_DRAWS
+from vbinfer.diagnostics.calibration.band import RANKS, rank_panel
+from vbinfer.diagnostics.calibration.held_out import check_ranked
 from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests
 from vbinfer.diagnostics.calibration.marginal import (
+    all_ranks,
     dependence_tests,
     marginal_tests,
     marginal_uniforms,
     telling_features,
 )
-from vbinfer.diagnostics.calibration.rows import TestRow, adjust, verdict
-from vbinfer.diagnostics.calibration.sbc import all_ranks
-from vbinfer.diagnostics.calibration.words import FEW, closing, numbers, overall, sentences, text
-from vbinfer.diagnostics.contraction import in_z, like_prior
+from vbinfer.diagnostics.calibration.tests import (
+    RULE,
+    AbstractTested,
+    TestResult,
+    adjust,
+    faults,
+    summary,
+    verdict_of,
+)
+from vbinfer.diagnostics.figure import MOST_PANELS, Figure
+from vbinfer.diagnostics.recovery import in_z, like_prior
 from vbinfer.diagnostics.replicates import Question, Replicates, by_chains, by_importance, likelihood_of
-from vbinfer.diagnostics.result import AbstractResult
+from vbinfer.diagnostics.result import Status, observation, percent
+from vbinfer.diagnostics.thresholds import (
+    EFFECTIVE_SHARE,
+    FEW_DATA_SETS,
+    FEWEST_DATA_SETS,
+    PARETO_K,
+    UNEVEN_SHARE,
+    WANTED_DATA_SETS,
+)
 from vbinfer.priors.prior import Prior
-
-_LEFT_OUT = 0.2
-"""Share of replicates with uneven weights from which nothing is passed."""
 
 
 @dataclasses.dataclass(frozen=True)
-class PosteriorSbc(AbstractResult):
+class PosteriorSbc(AbstractTested):
     """Result of `vb.posterior_sbc`.
 
     Attributes:
@@ -37,7 +50,7 @@ class PosteriorSbc(AbstractResult):
         ranks: `[n, D]`, draws below the parameter that made the replicate, 0..L.
         u: `[n, D]`, the same as uniform numbers.
         num_posterior_samples: L.
-        tests: rows of `TestRow`, about the posteriors given x_o and one replicate.
+        tests: rows of `TestResult`, about the posteriors given x_o and one replicate.
         method: `chains` or `importance`: how those posteriors were drawn from.
         pareto_k: of the importance weights of each replicate; empty for chains.
         left_out: replicates whose k is above 0.7.
@@ -46,29 +59,40 @@ class PosteriorSbc(AbstractResult):
         findings: sentences.
     """
 
+    question = "Is the method right for data like this recording?"
+    rule = (
+        f"{RULE} Warn, too: more than {percent(UNEVEN_SHARE)} of the replicates with uneven weights (Pareto k above "
+        f"{PARETO_K:g}), or nothing learned."
+    )
     names: tuple[str, ...]
     ranks: np.ndarray
     u: np.ndarray
     num_posterior_samples: int
-    tests: tuple[TestRow, ...]
+    tests: tuple[TestResult, ...]
     method: str
     pareto_k: np.ndarray
     left_out: int
     failed: int
-    verdict: str
+    verdict: Status
     findings: tuple[str, ...]
 
     @property
-    def numbers(self) -> dict[str, Any]:
-        """JSON-able."""
-        counts = {"n": len(self.ranks), "L": self.num_posterior_samples, "left_out": self.left_out}
+    def facts(self) -> dict[str, Any]:
+        """How many replicates, and how their posteriors were made."""
         finite = self.pareto_k[np.isfinite(self.pareto_k)]
-        k = {"median_pareto_k": float(np.median(finite))} if len(finite) else {}
-        about = {**counts, "failed": self.failed, "method": self.method, **k}
-        return numbers(self.verdict, self.findings, self.tests, **about)
+        return {
+            "n": len(self.ranks),
+            "L": self.num_posterior_samples,
+            "method": self.method,
+            "left_out": self.left_out,
+            "failed": self.failed,
+            "median_pareto_k": float(np.median(finite)) if len(finite) else None,
+        }
 
-    def __str__(self) -> str:
-        return text(f"Posterior SBC: {self.verdict}", self.findings, self.tests)
+    def figure(self) -> Figure:
+        """Ranks of each parameter."""
+        panels = tuple(rank_panel(u, name) for u, name in zip(self.u.T, self.names[:MOST_PANELS], strict=False))
+        return Figure(panels, f"Ranks in the posteriors given recording and replicate, n = {len(self.ranks)}: {RANKS}")
 
 
 def posterior_sbc(
@@ -125,11 +149,15 @@ def posterior_sbc(
     """
     key = _check.key(key)
     per = _check.count(num_posterior_samples, "num_posterior_samples", "250")
-    question = Question(_a_prior(prior), simulator, _observation(x_o), _check.count(n, "n", "300"), per)
-    if question.n < FEWEST:
-        raise ValueError(f"n={n} replicates were asked for; at least {FEWEST} are needed, 300 or more are wanted")
-    if per < FEWEST_DRAWS:
-        raise ValueError(f"num_posterior_samples={per} was given; a rank among so few says little: write 250")
+    row = np.atleast_1d(np.asarray(x_o))
+    row = observation(x_o, [f"x[{i}]" for i in range(row.shape[-1])])
+    question = Question(_a_prior(prior), simulator, row, _check.count(n, "n", "300"), per)
+    if question.n < FEWEST_DATA_SETS:
+        raise ValueError(
+            f"n={n} replicates were asked for; at least {FEWEST_DATA_SETS} are needed, {WANTED_DATA_SETS} or more are "
+            "wanted"
+        )
+    check_ranked(per)
     if likelihood_of(source) is not None:
         found = by_chains(source, question, key)
     elif callable(getattr(source, "log_prob", None)):
@@ -141,7 +169,7 @@ def posterior_sbc(
             "returns; vb.lc2st needs draws only"
         )
     held = found.held
-    if len(held) < FEWEST:
+    if len(held) < FEWEST_DATA_SETS:
         raise ValueError(_too_few(found))
     return _judged(found, question)
 
@@ -152,22 +180,21 @@ def _judged(found: Replicates, question: Question) -> PosteriorSbc:
     raw = marginal_tests(held, u) + dependence_tests(held, u) + pair_tests(held) + hpd_tests(held, hpd_uniforms(held))
     tests = adjust(raw)
     nothing = like_prior(in_z(question.prior, found.at_x_o))
-    light = overall(held, verdict(tests))
-    if light == "pass" and (nothing or found.left_out > _LEFT_OUT * len(found.pareto_k)):
-        light = "warn"
-    right = verdict(tests) == "pass"
+    status, right = verdict_of(held, tests), all(row.status == "pass" for row in tests)
+    if status == "pass" and (nothing or found.left_out > UNEVEN_SHARE * len(found.pareto_k)):
+        status = "warn"
     said = [
         f"Around this observation {'the posterior is as sure as it should be' if right else 'the posterior is wrong'}: "
         f"{len(held)} replicates were simulated from its own draws, and those draws ranked in the posteriors given "
         "the observation and a replicate",
         *(["nothing learned: at this observation the posterior is the prior"] if nothing else []),
-        *sentences(tests, telling_features(held, u)),
+        *faults(tests, telling_features(held, u)),
         *_circumstances(found),
-        closing(tests, len(held), "replicates"),
+        summary(tests, len(held), "replicates"),
     ]
     return PosteriorSbc(
         held.names, all_ranks(held), u, held.draws.shape[1], tests, found.method, found.pareto_k, found.left_out,
-        held.failed, light, tuple(said),
+        held.failed, status, tuple(said),
     )  # fmt: skip
 
 
@@ -176,14 +203,14 @@ def _circumstances(found: Replicates) -> list[str]:
     if found.left_out:
         said.append(
             f"{found.left_out} of {len(found.pareto_k)} replicates move the posterior so far that weighing its "
-            f"draws cannot follow (Pareto k above {K_MAX}) and were left out; take a larger num_posterior_samples"
+            f"draws cannot follow (Pareto k above {PARETO_K:g}) and were left out; take a larger num_posterior_samples"
         )
     if held.failed:
         total = held.failed + len(held) + found.left_out
         said.append(f"{held.failed} of {total} replicates failed and were left out")
-    if len(held) < FEW:
-        said.append(f"{len(held)} replicates are few: only gross faults can be seen; take 300 or more")
-    if held.ess < 0.5 * held.draws.shape[1]:
+    if len(held) < FEW_DATA_SETS:
+        said.append(f"{len(held)} replicates are few: only gross faults can be seen; take {WANTED_DATA_SETS} or more")
+    if held.ess < EFFECTIVE_SHARE * held.draws.shape[1]:
         said.append(
             f"the draws of at least one posterior are worth {held.ess:.0f} independent ones: autocorrelated draws make "
             "ranks U-shaped; give vb.ChainSampler more num_warmup or max_thinning"
@@ -195,13 +222,14 @@ def _too_few(found: Replicates) -> str:
     held = found.held
     if found.left_out:
         return (
-            f"{found.left_out} of {len(found.pareto_k)} replicates have a Pareto k above {K_MAX}: the draws at x_o "
-            f"cannot be weighed into the posterior given both data sets, and {len(held)} are left of at least {FEWEST} "
-            f"needed; write num_posterior_samples={4 * held.draws.shape[1]}, or use vb.NLE, whose likelihoods add up"
+            f"{found.left_out} of {len(found.pareto_k)} replicates have a Pareto k above {PARETO_K:g}: the draws at "
+            f"x_o cannot be weighed into the posterior given both data sets, and {len(held)} are left of at least "
+            f"{FEWEST_DATA_SETS} needed; write num_posterior_samples={4 * held.draws.shape[1]}, or use vb.NLE, "
+            "whose likelihoods add up"
         )
     return (
-        f"{held.failed} of {held.failed + len(held)} replicates failed; at least {FEWEST} that work are needed: look "
-        "at why simulations fail at the posterior, or write a larger n"
+        f"{held.failed} of {held.failed + len(held)} replicates failed; at least {FEWEST_DATA_SETS} that work are "
+        "needed: look at why simulations fail at the posterior, or write a larger n"
     )
 
 
@@ -209,14 +237,3 @@ def _a_prior(prior: Any) -> Prior:
     if not isinstance(prior, Prior):
         raise TypeError(f"prior is a {type(prior).__name__}; expected the vb.Prior that the source was made with")
     return prior
-
-
-def _observation(x_o: Any) -> np.ndarray:
-    row = np.asarray(x_o, dtype=np.result_type(np.asarray(x_o).dtype, np.float32))
-    if row.ndim != 1 or not len(row):
-        raise ValueError(f"x_o has shape {list(row.shape)}; expected one observation [F]")
-    if not np.isfinite(row).all():
-        raise ValueError(
-            f"x_o has NaN or infinite values in {int((~np.isfinite(row)).sum())} features; clean the recording"
-        )
-    return row

@@ -1,0 +1,160 @@
+"""Measures of Markov chains: R-hat, effective sample size, MCSE, E-BFMI, divergences.
+
+Rank-normalised versions of Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), doi:10.1214/20-BA1221, by ArviZ.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vbinfer import _arviz, _check
+from vbinfer.diagnostics.result import ByLeaf
+from vbinfer.diagnostics.thresholds import LOCATED, LOCATED_P
+from vbinfer.posterior import Posterior
+
+_FEWEST_DIVERGENT = 5
+
+
+def rhat(posterior: Posterior) -> ByLeaf:
+    """Rank-normalised split R-hat; above 1.01 the chains disagree.
+
+    The larger of R-hat and its version folded around the median, which sees different widths.
+
+    Args:
+        posterior: at least two chains, better four, started apart.
+
+    Returns:
+        By path: a number, or an array `[...]` for a parameter that is one.
+
+    Raises:
+        ValueError: one chain, with which R-hat cannot see that another mode exists.
+    """
+    if posterior.num_chains < 2:
+        raise ValueError("this posterior has one chain; R-hat compares chains: sample with num_chains=4")
+    return {name: value[()] for name, value in _arviz.rhat(posterior.theta).items()}
+
+
+def ess(posterior: Posterior, kind: str = "bulk") -> ByLeaf:
+    """Effective sample size: independent draws worth as much.
+
+    At least 100 per chain are wanted.
+
+    Args:
+        posterior: draws.
+        kind: `"bulk"` for means and medians, `"tail"` for the 5 % and 95 % quantiles.
+
+    Returns:
+        By path: a number, or an array `[...]` for a parameter that is one.
+    """
+    kind = _check.one_of(kind, "kind", ("bulk", "tail"))
+    return {name: value[()] for name, value in _arviz.ess(posterior.theta, kind).items()}
+
+
+def mcse(posterior: Posterior, kind: str = "mean") -> ByLeaf:
+    """Monte-Carlo standard error of the posterior mean or sd.
+
+    For the mean it is sd / sqrt(ESS).
+
+    Args:
+        posterior: draws.
+        kind: `"mean"` or `"sd"`.
+
+    Returns:
+        By path: a number, or an array `[...]` for a parameter that is one.
+    """
+    kind = _check.one_of(kind, "kind", ("mean", "sd"))
+    return {name: value[()] for name, value in _arviz.mcse(posterior.theta, kind).items()}
+
+
+def ebfmi(posterior: Posterior) -> np.ndarray:
+    """Energy fraction of missing information of each chain `[chain]`.
+
+    E-BFMI = sum_n (E_n - E_{n-1})^2 / sum_n (E_n - mean E)^2
+
+    How fast resampling the momentum explores energies: near 1 or above for light tails; below 0.3 the chain moves
+    slowly between energy levels, as in funnels and heavy tails, and R-hat may not see it yet. Blind to everything
+    within an energy level. NaN for an energy that never changes.
+
+    Args:
+        posterior: chains of a Hamiltonian sampler, with `sample_stats["energy"]` `[chain, draw]`.
+
+    Raises:
+        ValueError: no energies.
+
+    Betancourt 2016, doi:10.48550/arXiv.1604.00695.
+
+    Example:
+        >>> import numpy as np, vbinfer as vb
+        >>> energy = np.array([[0.0, 1.0, 0.0, 1.0, 0.0]])
+        >>> posterior = vb.Posterior({"a": energy}, sample_stats={"energy": energy})
+        >>> vb.ebfmi(posterior).round(3).tolist()         # 4 / (2 * 0.6^2 + 3 * 0.4^2)
+        [3.333]
+    """
+    stats = posterior.sample_stats or {}
+    if "energy" not in stats:
+        raise ValueError(
+            "this posterior has no sample_stats['energy']; E-BFMI is of Hamiltonian chains: "
+            "sample with kernel=vb.NUTS() or vb.HMC()"
+        )
+    energy = np.asarray(stats["energy"], np.float64)
+    around = ((energy - energy.mean(1, keepdims=True)) ** 2).sum(1)
+    return np.divide((np.diff(energy, axis=1) ** 2).sum(1), around, out=np.full(len(energy), np.nan), where=around > 0)
+
+
+class Located(NamedTuple):
+    """A parameter whose divergent draws lie elsewhere.
+
+    Attributes:
+        name: flattened name.
+        above: chance that a divergent draw lies above another one, 1/2 for no difference.
+        diverging: median of the divergent draws.
+        others: median of the other draws.
+        p: of the rank-sum test (Mann-Whitney), times the number of parameters.
+    """
+
+    name: str
+    above: float
+    diverging: float
+    others: float
+    p: float
+
+    @property
+    def sentence(self) -> str:
+        """In words."""
+        side = "high" if self.above > 0.5 else "low"
+        return f"divergences sit at {side} {self.name} (median {self.diverging:.3g} there, {self.others:.3g} elsewhere)"
+
+
+def locate_divergences(posterior: Posterior) -> tuple[Located, ...]:
+    """Parameters in which divergent draws differ, most telling first.
+
+    A parameter is named when the chance that a divergent draw lies above another differs from 1/2 by more than 0.15 and
+    the rank-sum test has p < 0.01 over all parameters together (Mann & Whitney 1947, doi:10.1214/aoms/1177730491). The
+    test takes draws as independent, hence the first condition. Blind to divergences on both sides of a parameter, and
+    to fewer than five of them.
+
+    Args:
+        posterior: chains with `sample_stats["diverging"]`.
+
+    Example:
+        >>> import numpy as np, vbinfer as vb
+        >>> sigma = np.linspace(0.0, 1.0, 100)[None]
+        >>> posterior = vb.Posterior({"sigma": sigma}, sample_stats={"diverging": sigma < 0.1})
+        >>> locate_divergences(posterior)[0].sentence
+        'divergences sit at low sigma (median 0.0455 there, 0.551 elsewhere)'
+    """
+    from scipy.stats import mannwhitneyu
+
+    diverging = np.asarray((posterior.sample_stats or {})["diverging"], bool).reshape(-1)
+    if min(diverging.sum(), (~diverging).sum()) < _FEWEST_DIVERGENT:
+        return ()
+    flat = posterior.ravel().astype(float)
+    found = []
+    for name, column in zip(posterior.names, flat.T, strict=True):
+        inside, outside = column[diverging], column[~diverging]
+        test = mannwhitneyu(inside, outside)
+        above = float(test.statistic) / (inside.size * outside.size)
+        p = min(1.0, float(test.pvalue) * flat.shape[1])
+        if abs(above - 0.5) > LOCATED and p < LOCATED_P:
+            found.append(Located(name, above, float(np.median(inside)), float(np.median(outside)), p))
+    return tuple(sorted(found, key=lambda one: -abs(one.above - 0.5)))
