@@ -78,7 +78,7 @@ def test_the_test_sees_what_the_mean_and_the_variance_do_not():
 def test_mistakes():
     with pytest.raises(ValueError, match=r"n=0 was given; expected a positive whole number, such as n=300"):
         vb.ecdf_band(0)
-    with pytest.raises(ValueError, match=r"prob=95 was given; expected a probability between 0 and 1"):
+    with pytest.raises(ValueError, match=r"prob=95 was given; expected a number between 0 and 1, such as"):
         vb.ecdf_band(300, 95)
-    with pytest.raises(ValueError, match=r"points=0 was given; expected at least 1 point"):
+    with pytest.raises(ValueError, match=r"points=0 was given; expected a positive whole number, such as"):
         vb.ecdf_band(300, points=0)

@@ -223,8 +223,16 @@ MISTAKES = {
         r"prior is a dict; expected the vb\.Prior",
     ),
     "few replicates": (lambda: asked(Exact(), 0, n=49), ValueError, r"n=49 replicates .* at least 50"),
-    "few draws": (lambda: asked(Exact(), 0, num_posterior_samples=9), ValueError, r"=9 was given; .* write 250"),
-    "nan": (lambda: asked(Exact(), 0, x_o=np.array([1.0, np.nan, 0.0])), ValueError, r"NaN or infinite values in x\[1\]; clean the recording"),
+    "few draws": (
+        lambda: asked(Exact(), 0, num_posterior_samples=9),
+        ValueError,
+        r"=9 was given; .* write num_posterior_samples=500",
+    ),
+    "nan": (
+        lambda: asked(Exact(), 0, x_o=np.array([1.0, np.nan, 0.0])),
+        ValueError,
+        r"NaN or infinite values in x\[1\]; clean the recording",
+    ),
     "matrix": (lambda: asked(Exact(), 0, x_o=np.zeros((2, 3))), ValueError, r"x_o has shape \[2, 3\]"),
     "all fail": (
         lambda: asked(Exact(), 0, n=60, simulator=Simulator(fails=lambda theta: np.arange(len(theta)) > 20)),
