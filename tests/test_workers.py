@@ -138,7 +138,7 @@ def deadly(folder, times):
 @posix
 def test_the_items_of_a_killed_worker_are_done_by_the_other_and_the_error_names_it(tmp_path):
     done = {}
-    with pytest.raises(RuntimeError, match=r"worker \d \(process \d+.*died: signal 9 \(SIGKILL\).*memory.*store="):
+    with pytest.raises(RuntimeError, match=r"worker \d \(process \d+.*died: .*SIGKILL.*memory.*store="):
         done.update(_into(done, Local(workers=2).as_completed(deadly(tmp_path, 1), range(1000))))
     assert len(list(tmp_path.iterdir())) == 1
     assert set(range(4)) <= set(done)
@@ -157,7 +157,7 @@ def _into(done, results):
 @pytest.mark.faults
 def test_an_item_that_kills_whoever_runs_it_kills_two_and_not_all(tmp_path):
     done = {}
-    with pytest.raises(RuntimeError, match="SIGKILL"):
+    with pytest.raises(RuntimeError, match=r"item 3 ended two workers; .*SIGKILL.*store="):
         _into(done, Local(workers=3).as_completed(deadly(tmp_path, 99), range(1000)))
     assert len(list(tmp_path.iterdir())) == 2
     assert 3 not in done
@@ -197,7 +197,7 @@ def test_mistakes(options, message):
 
 
 def test_nothing_to_do_starts_nothing(monkeypatch):
-    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: pytest.fail("a process was started"))
+    monkeypatch.setattr("loky.ProcessPoolExecutor", lambda *args, **options: pytest.fail("a process was started"))
     assert list(Local(workers=2).map(where, [])) == []
 
 

@@ -100,7 +100,7 @@ class Run:
             item = self._running[position][1]
             where, message = self._fetch(position)
             if message[0] == "done":
-                yield item, pickle.loads(message[2])
+                yield item, pickle.loads(message[1])
             elif message[0] == "deadly" and position != self._alone:
                 self._suspects.append((position, message[1]))
             else:
@@ -190,8 +190,8 @@ class Run:
         if kind == "deadly":
             error = _died(message[1], where)
         elif kind == "failed":
-            error = pickle.loads(message[2])
-            error.add_note(f"raised in {where}:\n{message[3]}")
+            error = pickle.loads(message[1])
+            error.add_note(f"raised in {where}:\n{message[2]}")
         elif kind == "unloadable":
             error = unloadable(message[1])
         elif kind == "mismatch":

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import platform
+import sys
 import threading
 import traceback
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO, final
 import dask
 from distributed import Worker, WorkerPlugin, get_worker
 
-from vbinfer.execute.worker import begin, outcome
+from vbinfer.execute.processes import begin, outcome
 
 Message = tuple[Any, ...]
 """As those of `worker.serve`, and `("mismatch", what differs)`."""
@@ -59,10 +60,10 @@ class Shipment(WorkerPlugin):
 
         with under(self._config):
             try:
-                fn, item = self._loaded(), pickle.loads(item)
+                fn = self._loaded()
             except Exception:
                 return "unloadable", traceback.format_exc()
-            return outcome(fn, position, item, _device())
+            return outcome(fn, item, _device())
 
     def _loaded(self) -> Any:
         with self._lock:
@@ -107,7 +108,9 @@ def serve() -> None:
     Says on stdout when it is ready; what the simulator prints goes to stderr. It never outlives the process that holds
     the other end of stdin, also in the middle of an item.
     """
-    incoming, outgoing, setup = begin()
+    incoming, outgoing = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    setup = pickle.load(incoming)
+    begin(setup["core"])
     threading.Thread(target=_end_with, args=(incoming,), daemon=True).start()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     dask.config.set(QUIET)

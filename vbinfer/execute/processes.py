@@ -3,8 +3,11 @@
 import contextlib
 import io
 import os
+import pickle
+import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,7 +36,28 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "PYTHONSAFEPATH": "1",  # a file `jax.py` in the working directory is not imported
+    "LOKY_MAX_MEMORY_LEAK_SIZE": "1e18",  # loky does not replace workers that grow: compiled programs are no leak
 }
+
+
+def environment() -> dict[str, str]:
+    """Variables of a worker: one device, one thread."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    kept = [flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count")]
+    return {**ENVIRONMENT, "XLA_FLAGS": " ".join(kept)}
+
+
+def begin(core: int | None) -> None:
+    """Prepare a new worker: its core, Ctrl-C left to the parent, prints on stderr.
+
+    To be called before the first operation of JAX, which counts the cores (importing it does not).
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(2, 1)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+
 
 _START = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {} import serve; serve()"
 """A program of its own: the script, notebook or shell that asked for workers is not run again, guarded or not."""
@@ -41,13 +65,11 @@ _START = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from 
 
 def launch(module: str, stdout: int | None = None) -> "subprocess.Popen[bytes]":
     """A new Python that runs `serve()` of a module once it has read the import path, `folders()`, from its stdin."""
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    kept = [flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count")]
     return subprocess.Popen(
         [sys.executable, "-P", "-c", _START.format(module)],
         stdin=subprocess.PIPE,
         stdout=stdout,
-        env={**os.environ, **ENVIRONMENT, "XLA_FLAGS": " ".join(kept)},
+        env={**os.environ, **environment()},
     )
 
 
@@ -113,6 +135,24 @@ def pickled(value: Any) -> bytes:
     pickler.dispatch_table = {**pickler.dispatch_table, type(jax.random.key(0)): _reduce_key}
     pickler.dump(value)
     return buffer.getvalue()
+
+
+def outcome(fn: Any, item: bytes, device: Any) -> tuple[Any, ...]:
+    """`("done", result)` or `("failed", error, traceback)` in a worker, result and error as bytes."""
+    try:
+        return "done", pickled(fn(pickle.loads(item), device))
+    except Exception as error:
+        return "failed", _portable(error), traceback.format_exc()
+
+
+def _portable(error: Exception) -> bytes:
+    """The error as bytes that can be loaded again, or else a RuntimeError with its type and message."""
+    try:
+        shipped = pickled(error)
+        pickle.loads(shipped)
+        return shipped
+    except Exception:
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 def _reduce_key(key: Any) -> tuple[Any, ...]:
