@@ -297,15 +297,15 @@ with open("/proc/self/status") as file:
 @pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
 def test_memory_does_not_grow_with_the_store(tmp_path, suffix):
     """Shards of 8 MB: a store of 16 and one of 64 (half a GB) take the same memory, to one block."""
-    from vbinfer.draws.manifest import write_manifest
-    from vbinfer.draws.store import Store
+    from vbinfer.draws.store import DRAWS, Store
+    from vbinfer.io.folder import write_head
 
     peaks = []
     for shards in (16, 64):
         folder = tmp_path / str(shards)
         folder.mkdir()
         study = {"batch_size": 1024, "theta": {"g": []}, "features": None, "simulator": "x", "key": {"words": [0, 1]}}
-        write_manifest(folder, study)
+        write_head(folder / "manifest.json", DRAWS, study)
         store = Store.open(folder, study)
         for shard in range(shards):
             store.write(shard, {"theta/g": np.ones(1024, np.float32), "x": np.full((1024, 2000), shard, np.float32)})

@@ -10,8 +10,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from vbinfer.draws.manifest import write_manifest
+from vbinfer.draws.store import DRAWS
 from vbinfer.io import npz
+from vbinfer.io.folder import write_head
 
 
 def test_read_returns_what_write_was_given_bit_for_bit(tmp_path):
@@ -59,7 +60,7 @@ def test_what_version_0_1_0_saved_is_refused_with_what_to_do(tmp_path, monkeypat
         npz.write(tmp_path / "posterior.npz", "posterior", {"theta": []}, {"x": np.arange(3.0)})
         npz.write(tmp_path / "chains" / "chains.npz", "chains", {"run": {"prior": {}}}, {})
         npz.write(tmp_path / "draws-store" / "shard-000000.npz", "shard", {"start": 0}, {"x": np.zeros((64, 1))})
-        write_manifest(tmp_path / "draws-store", {"batch_size": 64})
+        write_head(tmp_path / "draws-store" / "manifest.json", DRAWS, {"batch_size": 64})
     for name in ("posterior.npz", "chains", "draws-store"):
         with pytest.raises(ValueError, match=r"has format 1, written by vbinfer 0\.1\.0; this vbinfer reads format 2"):
             npz.load(tmp_path / name)

@@ -137,7 +137,7 @@ def stored(tmp_path_factory):
     ],
 )
 def test_a_store_of_another_run_says_what_differs(stored, other, named):
-    with pytest.raises(ValueError, match=rf"holds chains of another run:\n(.*\n)*  {named}: there"):
+    with pytest.raises(ValueError, match=rf"holds chains of another study:\n(.*\n)*  {named}.*: the store has"):
         run(num_samples=5, store=stored, **other)
 
 
@@ -153,18 +153,18 @@ def test_a_killed_beginning_and_a_lost_first_file_do_not_end_a_store(tmp_path):
 def test_a_chunk_of_other_chains_is_not_taken_for_ones_own(stored, tmp_path):
     run(num_samples=5, store=tmp_path, key=jax.random.key(77))
     (tmp_path / "draws-000000.npz").write_bytes((stored / "draws-000000.npz").read_bytes())
-    with pytest.raises(ValueError, match=r"draws-000000\.npz is no chunk 0 of these chains: delete it"):
+    with pytest.raises(ValueError, match=r"draws-000000\.npz .*delete it, and repeat the call"):
         vb.load(tmp_path)
 
 
 def test_a_store_of_another_study_says_what_differs(stored):
     options = {"num_chains": 2, "num_warmup": 70, "key": KEY, "num_samples": 5, "store": stored}
-    with pytest.raises(ValueError, match="  x_o: there"):
+    with pytest.raises(ValueError, match=r"  x_o.*: the store has"):
         sample_mcmc(PRIOR, log_likelihood, Y + 1.0, **options)
-    with pytest.raises(ValueError, match="  log_likelihood: there"):
+    with pytest.raises(ValueError, match=r"  log_likelihood.*: the store has"):
         sample_mcmc(PRIOR, lambda theta, y: 2.0 * log_likelihood(theta, y), Y, **options)
     other = Prior({**PRIOR.dists, "a": dist.Normal(0.0, 2.0)})
-    with pytest.raises(ValueError, match="  prior: there"):
+    with pytest.raises(ValueError, match=r"  prior.*: the store has"):
         sample_mcmc(other, log_likelihood, Y, **options)
     with pytest.raises(ValueError, match="holds other files"):
         run(num_samples=5, store=stored.parent)

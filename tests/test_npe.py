@@ -223,7 +223,7 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tmp_path, monkeypatch):
         (estimator, lg.make_draws(prior, 300, seed=1), KEY),
     )
     for other, rows, key in others:
-        with pytest.raises(ValueError, match=r"fit\.npz is of another fit: draws, key, options or versions differ"):
+        with pytest.raises(ValueError, match=r"fit\.npz' holds a fit of another study:\n(.*\n)*Give another folder"):
             other.fit(rows, prior, key=key, checkpoint=path)
 
 

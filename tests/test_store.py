@@ -11,12 +11,12 @@ import numpyro.distributions as dist
 import pytest
 
 from vbinfer.draws.manage import StoreStatus, load_series, merge_stores, simulate_store
-from vbinfer.draws.manifest import read_manifest, write_manifest
 from vbinfer.draws.sample import sample_prior_predictive
-from vbinfer.draws.store import Store
+from vbinfer.draws.store import DRAWS, Store
 from vbinfer.execute.executor import Local
 from vbinfer.io import npz
 from vbinfer.io.fingerprint import traced
+from vbinfer.io.folder import write_head
 from vbinfer.io.locks import Claims
 from vbinfer.priors.prior import Prior
 
@@ -199,9 +199,9 @@ def test_the_names_of_jitted_functions_inside_a_program_do_not_count():
 
 def test_another_precision_is_another_study(tmp_path):
     sample(tmp_path / "s", n=64)
-    study = read_manifest(tmp_path / "s")["study"]
+    study = Store.of(tmp_path / "s").study
     now = study["dtype"]
-    write_manifest(tmp_path / "s", {**study, "dtype": "float16"})
+    write_head(tmp_path / "s" / "manifest.json", DRAWS, {**study, "dtype": "float16"})
     with pytest.raises(ValueError, match=f'dtype: the store has "float16", this call has "{now}"'):
         sample(tmp_path / "s", n=64)
 
@@ -212,7 +212,7 @@ def test_other_versions_warn_and_another_format_refuses(tmp_path, monkeypatch):
     manifest = json.loads(path.read_text())
     with monkeypatch.context() as patch:
         patch.setattr(npz, "versions", lambda *_: {**manifest["versions"], "jaxlib": "0.0.1"})
-        write_manifest(tmp_path / "s", manifest["study"])
+        write_head(tmp_path / "s" / "manifest.json", DRAWS, manifest["study"])
     with pytest.warns(UserWarning, match=r"jaxlib 0\.0\.1 -> .*to rounding only"):
         sample(tmp_path / "s", n=64)
     path.write_text(json.dumps({**manifest, "format": 7}))
@@ -288,7 +288,7 @@ def test_a_manifest_that_was_changed_is_noticed_and_written_again_by_its_own_stu
             npz.load(tmp_path / "s")
         with pytest.raises(ValueError, match=r"make the call that began this store once more"):
             sample(tmp_path / "s", sim=Counting(), key=jax.random.key(4))
-        with pytest.warns(UserWarning, match="Its shards are of this study: it was written again"):
+        with pytest.warns(UserWarning, match="are of this study: it was written again"):
             assert sample(tmp_path / "s", sim=Counting()).info["simulated"] == 0
         assert path.read_text() == good
 
@@ -342,7 +342,7 @@ def test_a_shard_that_another_process_works_on_is_left_to_it_and_then_read(tmp_p
     (tmp_path / "s" / "shard-000000.npz").unlink()
     refused = []
 
-    def take(self, shard):
+    def acquire(self, shard):
         if shard == 2 and len(refused) < 3:
             refused.append(shard)
             if len(refused) == 3:
@@ -352,7 +352,7 @@ def test_a_shard_that_another_process_works_on_is_left_to_it_and_then_read(tmp_p
             return False
         return True
 
-    monkeypatch.setattr(Claims, "take", take)
+    monkeypatch.setattr(Claims, "acquire", acquire)
     counted = Counting()
     draws = sample(tmp_path / "s", n=512, sim=counted)
     assert len(refused) == 3
@@ -365,7 +365,7 @@ def test_a_longer_shard_is_never_replaced_by_a_shorter_one(tmp_path):
     """Two runs of different length on a file system without locks."""
     sample(tmp_path / "s", n=128)
     long = contents(tmp_path / "s")
-    study = read_manifest(tmp_path / "s")["study"]
+    study = Store.of(tmp_path / "s").study
     store = Store.open(tmp_path / "s", study)
     rows = store.read(0)
     store.write(0, {name: value[:64] for name, value in rows.items()})
@@ -425,7 +425,7 @@ def test_a_damaged_recording_is_noticed_when_it_is_read_and_a_missing_one_is_mad
     sample(tmp_path / "s", n=256, sim=WithSeries(), series=True)
     good = contents(tmp_path / "s")
     (tmp_path / "s" / "series-000001.npz").unlink()
-    with pytest.warns(UserWarning, match="simulated again"):
+    with pytest.warns(UserWarning, match="made again"):
         assert sample(tmp_path / "s", n=256, sim=WithSeries(), series=True).info["simulated"] == 128
     again = contents(tmp_path / "s")
     again.pop("shard-000001.npz.corrupt")
@@ -510,7 +510,7 @@ def test_a_store_that_somebody_works_on_is_not_begun_anew_by_another_study(tmp_p
     Store.open(tmp_path / "s", mine).claims.close()
     other.communicate()
     Store.open(tmp_path / "s", {**mine, "study": 2}).claims.close()  # nobody is there any more, and no draws are
-    assert read_manifest(tmp_path / "s")["study"]["study"] == 2
+    assert Store.of(tmp_path / "s").study["study"] == 2
 
 
 def test_on_a_file_system_without_locks_a_study_notices_that_its_store_was_begun_anew(tmp_path, monkeypatch):
@@ -525,7 +525,7 @@ def test_two_that_find_the_same_damaged_shard_do_not_trip_over_each_other(tmp_pa
     """Whoever came second once crashed, or set the good new shard aside."""
     sample(tmp_path / "s", sim=Counting())
     _flip(tmp_path / "s" / "shard-000001.npz")
-    store = Store.open(tmp_path / "s", read_manifest(tmp_path / "s")["study"])
+    store = Store.open(tmp_path / "s", Store.of(tmp_path / "s").study)
     assert store.read(1) is None  # without the claim nothing is moved
     assert (tmp_path / "s" / "shard-000001.npz").exists()
     with pytest.warns(UserWarning, match="set aside"):

@@ -156,7 +156,7 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
     train(members, loss, fit, held, KEY, options, checkpoint=Checkpoint(path, {"a": 1}, fit))
     before = path.read_bytes()
     for study, values in (({"a": 2}, fit), ({"a": 1}, Data(fit.y.at[3].add(1e-3), fit.c))):
-        with pytest.raises(ValueError, match=r"fit\.npz is of another fit: draws, key, options or versions differ"):
+        with pytest.raises(ValueError, match=r"fit\.npz' holds a fit of another study:\n(.*\n)*Give another folder"):
             train(members, loss, values, held, KEY, options, checkpoint=Checkpoint(path, study, values))
     assert path.read_bytes() == before
 

@@ -29,7 +29,6 @@ from vbinfer.cli.folder import (
 )
 from vbinfer.cli.trouble import printable
 from vbinfer.diagnostics.calibration.result import Calibration
-from vbinfer.diagnostics.calibration.store import OtherStudyError
 from vbinfer.diagnostics.calibration.study import calibrate
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive, posterior_predictive
@@ -37,7 +36,7 @@ from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.execute.executor import Executor, Local
 from vbinfer.features.connectivity import fc_matrix, upper_triangle
 from vbinfer.io import npz
-from vbinfer.neural.checkpoint import OtherFitError
+from vbinfer.io.folder import OtherStudyError
 from vbinfer.neural.npe import NPE
 from vbinfer.posterior import Posterior
 from vbinfer.reporting.evidence import Extras, Recovery
@@ -179,7 +178,7 @@ def _fitted(study: Study, draws: Draws, key: Any) -> Any:
     path = study.out / TRAINING
     try:
         return study.estimator.fit(draws, study.prior, key=key, checkpoint=path)
-    except OtherFitError:
+    except OtherStudyError:
         path.unlink()
         return study.estimator.fit(draws, study.prior, key=key, checkpoint=path)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from vbinfer.cli.folder import CALIBRATION, ESTIMATOR, POSTERIOR, TRAINING, read_plan
 from vbinfer.draws.manage import StoreStatus, as_rate, as_time
-from vbinfer.draws.manifest import MANIFEST
+from vbinfer.draws.store import MANIFEST
 from vbinfer.io import npz
 from vbinfer.sampling.store import SETTINGS, ChainStore
 

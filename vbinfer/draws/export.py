@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from vbinfer.draws.draws import Draws
-from vbinfer.draws.manifest import MANIFEST, read_manifest
 from vbinfer.draws.sample import stored_draws
-from vbinfer.draws.store import held, iter_shards
+from vbinfer.draws.store import MANIFEST, Store, held
 from vbinfer.draws.table import attributes, columns, dataset
 from vbinfer.io import npz
 
@@ -157,9 +156,9 @@ def _size(draws: Draws) -> int:
 
 def _shards(folder: Path) -> Iterator[Block]:
     """The shards of a store, each with the numbers of its draws."""
-    study = read_manifest(folder)["study"]
-    for start, rows in iter_shards(folder):
-        yield np.arange(start, start + len(rows["x"])), stored_draws(study, rows, folder)
+    store = Store.of(folder)
+    for start, rows in store:
+        yield np.arange(start, start + len(rows["x"])), stored_draws(store.study, rows, folder)
 
 
 def _joined(blocks: Iterator[Block]) -> Iterator[Block]:

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer._names import SimulatorLike
-from vbinfer.draws.manifest import MANIFEST, differences, read_manifest
 from vbinfer.draws.proposals import Proposal
 from vbinfer.draws.request import Job
-from vbinfer.draws.store import Store, held, iter_series, read_shard
+from vbinfer.draws.store import MANIFEST, Store, held, iter_series
 from vbinfer.execute.executor import Executor
+from vbinfer.io.folder import differences
 from vbinfer.priors.prior import Prior
 
 
@@ -51,7 +51,7 @@ class StoreStatus:
             ValueError: no store, or a damaged one.
         """
         folder = Path(folder)
-        study, shards = read_manifest(folder)["study"], held(folder)
+        study, shards = Store.of(folder).study, held(folder)
         times = sorted(part.path.stat().st_mtime for part in shards)
         draws = sum(part.rows for part in shards)
         span = times[-1] - times[0] if len(times) > 1 else 0.0
@@ -178,26 +178,29 @@ def merge_stores(store: str | Path, *others: str | Path) -> StoreStatus:
     """
     if not others:
         raise ValueError("merge_stores was given nothing to merge; write merge_stores('all', 'part-1', 'part-2')")
-    others = tuple(_store_in(Path(other)) for other in others)
-    study = read_manifest(others[0])["study"]
-    for other in others[1:]:
-        lines = differences(study, read_manifest(other)["study"])
+    sources = [Store.of(_store_in(Path(other))) for other in others]
+    first = sources[0]
+    for source in sources[1:]:
+        lines = differences(first.study, source.study)
         if lines:
             raise ValueError(
-                f"'{others[0]}' and '{other}' hold draws of different studies (here: the second):\n"
+                f"'{first.folder.path}' and '{source.folder.path}' hold draws of different studies "
+                "(this call: the second):\n"
                 + "\n".join(lines)
                 + "\nvb.Draws.concatenate([vb.load(a), vb.load(b)]) joins draws of several studies in memory."
             )
-    target = Store.open(store, study)
+    target = Store.open(store, first.study)
     try:
-        for other in others:
-            for part in held(other):
-                rows = read_shard(part, study)
-                while not target.claims.take(part.shard):  # somebody is at work on it
+        for source in sources:
+            for part in held(source.folder.path):
+                rows = source.rows(part.shard)
+                if source.study.get("series"):
+                    rows |= source.recordings(part.shard, len(rows["x"]))
+                while not target.claims.acquire(part.shard):  # somebody is at work on it
                     time.sleep(1.0)
                 target.read(part.shard, mend=True)  # a damaged one makes way
                 target.write(part.shard, rows)
-                target.claims.leave(part.shard)
+                target.claims.release(part.shard)
     finally:
         target.claims.close()
     return StoreStatus.of(store)
@@ -215,6 +218,6 @@ def load_series(store: str | Path) -> Iterator[dict[str, np.ndarray]]:
     Raises:
         ValueError: the store keeps none, or a damaged one.
     """
-    if not read_manifest(Path(store))["study"].get("series"):
+    if not Store.of(store).study.get("series"):
         raise ValueError(f"the store {str(store)!r} keeps no recordings; simulate it with series=True, in a new folder")
     return iter_series(store)

@@ -9,11 +9,10 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.draws.manifest import MANIFEST, read_manifest
 from vbinfer.draws.proposals import Proposal, Proposed
 from vbinfer.draws.runner import Runner, batch_width_of, check_simulator, study_of
 from vbinfer.draws.schedule import Gathered, Plan, gather
-from vbinfer.draws.store import Store
+from vbinfer.draws.store import MANIFEST, Store
 from vbinfer.execute.executor import Executor, Local
 from vbinfer.priors.prior import Prior
 
@@ -72,10 +71,10 @@ def _batch_size(given: object, n: int, width: int, store: str | Path | None) -> 
     if given is None:
         if store is not None and (Path(store) / MANIFEST).is_file():
             try:
-                stored = int(read_manifest(Path(store))["study"]["batch_size"])
+                stored = int(Store.of(store).study["batch_size"])
                 if stored % width == 0:  # else it is of another simulator
                     return stored
-            except (ValueError, TypeError):  # another format, or damage, which `Store.open` names
+            except (ValueError, TypeError, KeyError):  # another format, or damage, which `Store.open` names
                 pass
         doublings = max(0, (-(-n // (width * _SHARDS)) - 1).bit_length())
         return width * 2**doublings

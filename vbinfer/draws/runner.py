@@ -13,7 +13,7 @@ from vbinfer.draws.ranges import check_ranges
 from vbinfer.draws.store import SERIES, Rows
 from vbinfer.execute.batches import WIDTH, batched, batched_series, checked, feature_names, key_ints
 from vbinfer.execute.options import deterministic_xla
-from vbinfer.io.fingerprint import NUMBERS, UnhashableError, traced
+from vbinfer.io.fingerprint import UnhashableError, traced
 from vbinfer.priors.prior import Prior
 
 _SETTINGS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_random_seed_offset")
@@ -135,7 +135,6 @@ def study_of(
         "theta": {name: list(shape) for name, shape in prior.shapes.items()},
         "features": None if names is None else list(names),
         "simulator": mark,
-        "numbers": NUMBERS,
         "key": {"words": key_ints(key), "impl": str(jax.random.key_impl(key))},
         "batch_size": batch_size,
         "batch_width": batch_width_of(simulator),

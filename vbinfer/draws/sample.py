@@ -103,7 +103,7 @@ def simulate_draws(
         "versions": npz.versions(),
         "simulator": fingerprint(simulator),
         "batch_size": job.batch_size,
-        "store": None if job.store is None else str(job.store.folder),
+        "store": None if job.store is None else str(job.store.folder.path),
     }
     number = 0 if job.proposed is None else job.proposed.round
     return _draws(found.rows(), feature_names(simulator, found.width), info, number)

@@ -139,7 +139,7 @@ class _Count:
 def _waiting(store: Store, shard: int) -> str:
     return (
         f"waiting for {store.path(shard).name}, on which another process works; if there is none left (its computer "
-        f"lost power, say), interrupt this, delete {store.folder / '.claims'} and repeat the call"
+        f"lost power, say), interrupt this, delete {store.folder.path / '.claims'} and repeat the call"
     )
 
 
@@ -171,7 +171,7 @@ class _Todo:
         for shard in list(self.left):
             part = None
             if self._store is not None:
-                if not self._store.claims.take(shard):
+                if not self._store.claims.acquire(shard):
                     continue
                 part = self._store.read(shard, mend=True)
                 if self._taken(shard, part):  # another process has finished it since
@@ -198,7 +198,8 @@ class _Todo:
         self._open[shard][batch] = rows
         if self._store is not None and not self._found.simulated:  # the first: now it is known how large they are
             check_disk(
-                self._store.folder, _need(self._plan.batches_in_all * self._plan.batch_width - self._found.read, rows)
+                self._store.folder.path,
+                _need(self._plan.batches_in_all * self._plan.batch_width - self._found.read, rows),
             )
         self._found.simulated += self._plan.batch_width
         self._found.put(shard, (batch - shard * self._plan.per_shard) * self._plan.batch_width, rows)
@@ -210,7 +211,7 @@ class _Todo:
         self.left.remove(shard)
         self._open.pop(shard, None)
         if self._store is not None:
-            self._store.claims.leave(shard)
+            self._store.claims.release(shard)
 
     def _save(self, shard: int) -> None:
         """Write the batches of a shard up to the first that is missing."""

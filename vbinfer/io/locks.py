@@ -30,11 +30,11 @@ class Claims:
     def __init__(self, folder: Path) -> None:
         self._path, self._file = folder / _FILE, None
 
-    def take(self, shard: int) -> bool:
+    def acquire(self, shard: int) -> bool:
         """Claim a shard; False if another process has it."""
         return self._lock(shard, "LOCK_EX")
 
-    def leave(self, shard: int) -> None:
+    def release(self, shard: int) -> None:
         """Free a shard, finished or not."""
         self._lock(shard, "LOCK_UN")
 

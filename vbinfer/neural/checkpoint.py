@@ -1,6 +1,5 @@
-"""The state of a training run on disk, so that an interrupted fit goes on from where it was."""
+"""Checkpoints of training, from which an interrupted fit goes on."""
 
-import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbinfer.io import npz
-from vbinfer.io.fingerprint import NUMBERS
+from vbinfer.io.fingerprint import checksum
+from vbinfer.io.folder import Kind, check_head, described, read_head, write_head
 
 _EVERY = 10.0
 
 
-class OtherFitError(ValueError):
-    """A checkpoint of another fit than the one that asks for it."""
-
-
 class Checkpoint:
-    """Writes the state of a fit to one `.npz` every ten seconds and at the end, and reads it back.
+    """Writes the state of a fit to one `.npz` every ten seconds and at the end.
 
     Args:
         path: the file.
@@ -30,35 +26,27 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | Path, study: dict[str, Any], data: Sequence[Any]) -> None:
-        digest = hashlib.sha256()
-        for value in data:
-            digest.update(np.ascontiguousarray(value).tobytes())
         self._path = Path(path)
-        self._study = npz.to_json(
-            {**study, "data": digest.hexdigest()[:16], "numbers": NUMBERS, "versions": npz.versions("flowjax")}
-        )
+        self._kind = Kind(head=self._path.name, holds="a fit", parts="", label="fit", packages=("flowjax",))
+        self._study = described({**study, "data": checksum({str(i): value for i, value in enumerate(data)})})
         self._written = time.monotonic()
 
     def restore(self, state: Any, curves: np.ndarray) -> tuple[Any, np.ndarray]:
         """The state and curves in the file; those given when there is no file yet.
 
         Raises:
-            ValueError: the file is of another fit.
+            OtherStudyError: the file is of another fit.
         """
         if not self._path.exists():
             return state, curves
-        kind, header, arrays = npz.read(self._path)
-        if kind != "fit" or header.get("study") != self._study:
-            raise OtherFitError(
-                f"the checkpoint {self._path} is of another fit: draws, key, options or versions differ. "
-                "Give another path, or delete it to begin anew"
-            )
+        head = read_head(self._path, self._kind)
+        check_head(head, self._study, f"the checkpoint {str(self._path)!r}", self._kind)
         leaves, structure = jax.tree_util.tree_flatten(state)
-        with npz.rebuilding(self._path, header):
-            stored = [jnp.asarray(arrays[f"state/{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
+        with npz.rebuilding(self._path, {"versions": head.versions}):
+            stored = [jnp.asarray(head.arrays[f"state/{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
             if [one.shape for one in stored] != [jnp.shape(leaf) for leaf in leaves]:
                 raise ValueError("its arrays have the shapes of another network")
-            return jax.tree_util.tree_unflatten(structure, stored), arrays["curves"]
+            return jax.tree_util.tree_unflatten(structure, stored), head.arrays["curves"]
 
     def offer(self, state: Any, curves: np.ndarray) -> None:
         """Write if the last time is long ago."""
@@ -69,5 +57,5 @@ class Checkpoint:
         """Write now."""
         leaves = jax.tree_util.tree_leaves(state)
         arrays = {f"state/{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-        npz.write(self._path, "fit", {"study": self._study}, {"curves": curves, **arrays})
+        write_head(self._path, self._kind, self._study, {"curves": curves, **arrays})
         self._written = time.monotonic()
