@@ -11,7 +11,7 @@ import numpy as np
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.posterior_draws import effective_draws
-from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Rule
+from vbinfer.diagnostics.figure import Axis, Bars, Figure, Rule, by_name
 from vbinfer.diagnostics.recovery import in_z, like_prior
 from vbinfer.diagnostics.result import STATUSES, AbstractResult, Status, json_able, listed, worst
 from vbinfer.diagnostics.thresholds import (
@@ -84,11 +84,11 @@ class Agreement(AbstractResult):
     def figure(self) -> Figure:
         """How well a classifier tells each two methods apart."""
         values = np.array([pair.c2st for pair in self.pairs])
-        names = tuple(f"{pair.first}, {pair.second}" for pair in self.pairs)
-        panel = Panel(
-            (Bars(values, along="y"), Rule(0.5, "x"), Rule(C2ST_WARN, "x", "observed", dashed=True)),
+        names = [f"{pair.first}, {pair.second}" for pair in self.pairs]
+        panel = by_name(
+            (Bars(values, along="y"), Rule(0.5), Rule(C2ST_WARN, role="observed", dashed=True)),
+            names,
             Axis("C2ST", limits=(0.4, 1.0)),
-            Axis(limits=(len(names) - 0.5, -0.5), ticks=names),
             "C2ST of " + ", ".join(f"{name}: {value:.2f}" for name, value in zip(names, values, strict=True)),
         )
         caption = (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vbinfer.diagnostics.chain_measures import Located, ebfmi, ess, locate_divergences, mcse, rhat
-from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Bars, Figure, Panel, Rule
+from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Bars, Figure, Panel, Rule, share_axis
 from vbinfer.diagnostics.result import (
     STATUSES,
     AbstractResult,
@@ -125,16 +125,8 @@ def convergence(posterior: Posterior) -> Convergence:
     """
     _check(posterior)
     several, names = posterior.num_chains > 1, posterior.names
-    rows = np.concatenate(
-        [value.reshape(*value.shape[:2], -1) for value in posterior.theta.values()], axis=2
-    )  # [chain, draw, D]
-    stuck = (rows == rows[:, :1]).all(axis=1)
-
-    def flat(leaves: ByLeaf) -> np.ndarray:
-        """All parameters `[D]`, NaN for those that stand still in a chain, of which R-hat and ESS say nothing."""
-        values = np.concatenate([np.ravel(leaves[name]) for name in posterior.theta])
-        return np.where(stuck.any(axis=0), np.nan, values)
-
+    leaves = [value.reshape(*value.shape[:2], -1) for value in posterior.theta.values()]
+    rows = np.concatenate(leaves, axis=2)  # [chain, draw, D]
     by_leaf = {
         "rhat": rhat(posterior) if several else {},
         "ess_bulk": ess(posterior, "bulk"),
@@ -144,25 +136,10 @@ def convergence(posterior: Posterior) -> Convergence:
     depth, target = (_option(posterior, name) for name in ("max_tree_depth", "target_accept"))
     by_chain: dict[str, Any] = _by_chain(posterior, depth)
     unchecked = [] if several else ["R-hat"]
-    unchecked += [_CALLED[name] for name in _CALLED if name not in by_chain]
+    unchecked += [called for name, called in _CALLED.items() if name not in by_chain]
     located = locate_divergences(posterior) if "divergences" in by_chain else ()
-
-    found: list[Finding] = []
-    if stuck.any():
-        found.append(_about_stuck(stuck, names))
-    if not stuck.any(axis=0).all():
-        if several:
-            found.append(_about_rhat(flat(by_leaf["rhat"]), names))
-        kinds = {kind: flat(by_leaf[f"ess_{kind}"]) for kind in ("bulk", "tail")}
-        found.append(_about_ess(kinds, names, posterior.num_chains, posterior.num_samples))
-    if "divergences" in by_chain:
-        found.append(_about_divergences(by_chain["divergences"], located, posterior.num_samples))
-    if "ebfmi" in by_chain:
-        found.append(_about_energy(by_chain["ebfmi"]))
-    if "saturated" in by_chain:
-        found.append(_about_depth(by_chain["saturated"], depth))
-    if "acceptance" in by_chain and target is not None:
-        found.append(_about_acceptance(by_chain["acceptance"], target))
+    found = _about_leaves(rows, names, by_leaf)
+    found += _about_chains(by_chain, located, posterior.num_samples, depth, target)
     if unchecked:
         status: Status = "warn" if {"divergences", "R-hat"} & set(unchecked) else "pass"
         found.append((status, f"{', '.join(unchecked)} could not be checked: {_why(posterior)}"))
@@ -199,6 +176,40 @@ def _by_chain(posterior: Posterior, depth: int | None) -> dict[str, np.ndarray]:
     if depth is not None:
         measures["saturated"] = ("num_steps", lambda value: (value >= 2**depth - 1).mean(1))
     return {name: measure(stats[field]) for name, (field, measure) in measures.items() if field in stats}
+
+
+def _about_leaves(rows: np.ndarray, names: tuple[str, ...], by_leaf: dict[str, ByLeaf]) -> list[Finding]:
+    """What R-hat and ESS say of rows `[chain, draw, D]`."""
+    chains, draws, _ = rows.shape
+    stuck = (rows == rows[:, :1]).all(axis=1)  # [chain, D]
+    found = [_about_stuck(stuck, names)] if stuck.any() else []
+    if stuck.any(axis=0).all():
+        return found
+    # a parameter that stands still in some chain has numbers, and they say nothing of it
+    flat = {
+        name: np.where(stuck.any(axis=0), np.nan, np.concatenate([np.ravel(value) for value in leaves.values()]))
+        for name, leaves in by_leaf.items()
+        if leaves
+    }
+    if "rhat" in flat:
+        found.append(_about_rhat(flat["rhat"], names))
+    return [*found, _about_ess({"bulk": flat["ess_bulk"], "tail": flat["ess_tail"]}, names, chains, draws)]
+
+
+def _about_chains(
+    by_chain: dict[str, np.ndarray], located: tuple[Located, ...], draws: int, depth: int | None, target: float | None
+) -> list[Finding]:
+    """What the sampler's own numbers say."""
+    found = []
+    if "divergences" in by_chain:
+        found.append(_about_divergences(by_chain["divergences"], located, draws))
+    if "ebfmi" in by_chain:
+        found.append(_about_energy(by_chain["ebfmi"]))
+    if "saturated" in by_chain:
+        found.append(_about_depth(by_chain["saturated"], depth))
+    if "acceptance" in by_chain and target is not None:
+        found.append(_about_acceptance(by_chain["acceptance"], target))
+    return found
 
 
 def _about_stuck(stuck: np.ndarray, names: tuple[str, ...]) -> Finding:
@@ -263,7 +274,7 @@ def _about_energy(value: np.ndarray) -> Finding:
     )
 
 
-def _about_depth(share: np.ndarray, depth: int) -> Finding:
+def _about_depth(share: np.ndarray, depth: int | None) -> Finding:
     if not share.any():
         return "pass", f"no trajectory was cut at the largest tree depth, {depth}"
     return "warn", (
@@ -328,7 +339,7 @@ def _rank_panel(name: str, densities: np.ndarray) -> Panel:
         marks += [Bars(0.4 * density, edges, base=chain), Rule(chain + 0.4, "y", dashed=True)]
     return Panel(
         tuple(marks),
-        Axis(f"rank of {name}", limits=(0.0, 1.0)),
+        share_axis(f"rank of {name}"),
         Axis("chain", limits=(0.0, chains + 0.1), ticks=tuple(map(str, range(chains)))),
         f"Rank histograms of {name} in each of {chains} chains; flat where they agree",
     )

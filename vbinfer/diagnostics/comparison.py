@@ -12,7 +12,7 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Points, Rule
+from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Points, Rule, by_name, share_axis
 from vbinfer.diagnostics.leave_one_out import Loo
 from vbinfer.diagnostics.result import AbstractResult, Status, json_able, listed, observation
 from vbinfer.diagnostics.thresholds import ALIKE_ELPD
@@ -62,10 +62,8 @@ class Comparison(AbstractResult):
 
     def figure(self) -> Figure:
         """Probabilities of the models, or what they predict worse than the best."""
-        height = Axis(limits=(len(self.names) - 0.5, -0.5), ticks=self.names)
         if self.by == "loo":
-            at = np.arange(len(self.names), dtype=float)
-            spread = np.nan_to_num(self.se)
+            at, spread = np.arange(len(self.names)), np.nan_to_num(self.se)
             panel = Panel(
                 (Rule(-ALIKE_ELPD, "y", dashed=True), Points(at, self.difference, error=spread)),
                 Axis(ticks=self.names),
@@ -77,10 +75,10 @@ class Comparison(AbstractResult):
                 f"({ALIKE_ELPD:g}) models predict alike."
             )
         else:
-            panel = Panel(
+            panel = by_name(
                 (Bars(self.probability, along="y"),),
-                Axis("posterior probability", limits=(0.0, 1.0)),
-                height,
+                self.names,
+                share_axis("posterior probability"),
                 f"Probabilities of {len(self.names)} models: {', '.join(self.names)}",
             )
             caption = f"Posterior probabilities of {len(self.names)} models, by {self.by}."
@@ -224,6 +222,7 @@ def _classify(
     From a network, and a temperature fitted on held-out rows.
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
     from sklearn.neural_network import MLPClassifier
 
     order = rng.permutation(len(h))
@@ -233,21 +232,17 @@ def _classify(
         n_iter_no_change=20, random_state=int(rng.integers(2**31)),
     ).fit(h[fitting], labels[fitting])  # fmt: skip
 
-    def logits(rows: np.ndarray) -> np.ndarray:
-        return np.log(np.maximum(network.predict_proba(rows), 1e-30))
-
-    def scores(rows: np.ndarray, temperature: float) -> np.ndarray:
-        scaled = logits(rows) / temperature
-        return scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
+    def log_p(rows: np.ndarray, log_temperature: float) -> np.ndarray:
+        logits = np.log(np.maximum(network.predict_proba(rows), 1e-30))
+        return log_softmax(logits * np.exp(-log_temperature), axis=1)
 
     def loss(log_temperature: float) -> float:
-        return -float(np.mean(scores(h[held], float(np.exp(log_temperature)))[np.arange(len(held)), labels[held]]))
+        return -float(np.mean(log_p(h[held], log_temperature)[np.arange(len(held)), labels[held]]))
 
     found = minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded")
-    temperature = float(np.exp(found.x))
-    right = np.mean(scores(h[held], temperature).argmax(axis=1) == labels[held])
-    notes = {"log_score": -float(found.fun), "accuracy": float(right), "temperature": temperature}
-    return scores(row[None], temperature)[0], notes
+    right = np.mean(log_p(h[held], found.x).argmax(axis=1) == labels[held])
+    notes = {"log_score": -float(found.fun), "accuracy": float(right), "temperature": float(np.exp(found.x))}
+    return log_p(row[None], found.x)[0], notes
 
 
 def _ranked(

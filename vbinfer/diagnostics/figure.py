@@ -6,6 +6,7 @@ role with different labels are told apart by shade or shape.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -178,5 +179,17 @@ class Figure:
     size: Literal["third", "half", "large", "full"] = "third"
 
 
+def by_name(marks: Sequence[Mark], names: Sequence[str], x: Axis, alt: str) -> Panel:
+    """Panel with names down its left side, the first on top."""
+    return Panel(tuple(marks), x, Axis(limits=(len(names) - 0.5, -0.5), ticks=tuple(names)), alt)
+
+
+def share_axis(label: str) -> Axis:
+    """Axis of a probability, from 0 to 1."""
+    return Axis(label, limits=(0.0, 1.0))
+
+
+DIAGONAL = Line(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "reference", thin=True)
+"""Where a calibrated result lies."""
 MOST_PANELS = 12
 """Parameters that get a panel of their own."""

@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike, flat_names
 from vbinfer.approximate.importance import pareto_smoothed
-from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Rule
+from vbinfer.diagnostics.figure import Axis, Bars, Figure, Rule, by_name
 from vbinfer.diagnostics.information import Information, local_information
 from vbinfer.diagnostics.recovery import in_z
 from vbinfer.diagnostics.result import AbstractResult, Status, json_able, listed
@@ -70,22 +70,21 @@ class Sensitivity(AbstractResult):
 
     def figure(self) -> Figure:
         """What the data determine, and the features that tell it."""
-        d = min(len(self.names), _MOST_BARS)
-        names = tuple(combination(self.directions[:, k], self.names, 2) for k in range(d))
-        values, order = self.eigenvalues[:d], np.argsort(-self.information.loss)[:_MOST_BARS]
-        lost, features = self.information.loss[order], tuple(self.feature_names[j] for j in order)
-        threshold = Rule(1.0 - NOTHING_LEARNED, "x", "observed", dashed=True)
+        kept = self.eigenvalues[:_MOST_BARS]
+        names = [combination(direction, self.names, 2) for direction in self.directions.T[: len(kept)]]
+        order = np.argsort(-self.information.loss)[:_MOST_BARS]
+        lost = self.information.loss[order]
         panels = (
-            Panel(
-                (Bars(values, along="y"), threshold),
+            by_name(
+                (Bars(kept, along="y"), Rule(1.0 - NOTHING_LEARNED, role="observed", dashed=True)),
+                names,
                 Axis("posterior / prior variance"),
-                Axis(limits=(d - 0.5, -0.5), ticks=names),
-                f"Posterior variance of {d} combinations of parameters over the prior's: {values[0]:.2g} at least",
+                f"Posterior variance of {len(kept)} combinations of parameters over the prior's, from {kept[0]:.2g}",
             ),
-            Panel(
+            by_name(
                 (Bars(lost, along="y"),),
+                [self.feature_names[j] for j in order],
                 Axis("nats lost without"),
-                Axis(limits=(len(order) - 0.5, -0.5), ticks=features),
                 f"Nats lost without each of {len(order)} features, largest {lost[0]:.2g}",
             ),
         )

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import logsumexp
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
@@ -119,17 +120,15 @@ def loo(
         )
     smoothed = [pareto_smoothed(-row) for row in log_lik.T]
     log_weights, pareto_k = (np.stack([getattr(one, part) for one in smoothed]) for part in ("log_weights", "pareto_k"))
-    pointwise = _log_sum(log_weights + log_lik.T)
-    in_sample = _log_sum(log_lik.T) - np.log(total)
+    pointwise = logsumexp(log_weights + log_lik.T, axis=1)
+    in_sample = logsumexp(log_lik.T, axis=1) - np.log(total)
     n = len(pointwise)
     pit = None
     if replicate is not None:
         if key is None:
             raise ValueError("replicate was given without a key; write vb.loo(..., replicate=f, key=jax.random.key(0))")
         y = _at_draws(replicate, theta, jax.random.split(_check.key(key), total))
-        if y.shape != log_lik.shape:
-            raise ValueError(f"replicate returned {list(y.shape[1:])}; the likelihood has [{n}] observations")
-        pit = np.sum(np.exp(log_weights) * (np.asarray(posterior.x_o).reshape(n, 1) >= y.T), axis=1)
+        pit = _pit(np.asarray(posterior.x_o), y, log_weights)
     threshold = min(1.0 - 1.0 / np.log10(total), PARETO_K)
     high, worst = np.flatnonzero(pareto_k > threshold), int(np.argmax(pareto_k))
     failed = len(high) > MANY_HIGH_K * n or pareto_k[worst] > PARETO_K_FAIL
@@ -149,6 +148,14 @@ def loo(
     return Loo(verdict, tuple(said), elpd, se, p_loo, pointwise, pareto_k, threshold, pit)
 
 
+def _pit(y_o: np.ndarray, y: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
+    """P(y_rep <= y_o) by observation, of replicates `[S, n_obs]` and log weights `[n_obs, S]`."""
+    n = len(log_weights)
+    if y.shape[1] != n:
+        raise ValueError(f"replicate returned {list(y.shape[1:])}; the likelihood has [{n}] observations")
+    return np.sum(np.exp(log_weights) * (y_o.reshape(n, 1) >= y.T), axis=1)
+
+
 def _at_draws(f: Callable[..., Any], theta: dict[str, np.ndarray], keys: Any) -> np.ndarray:
     """`f(theta, key)` at every draw `[S, n_obs]`, in batches."""
     run = jax.jit(jax.vmap(f, in_axes=(0, None if keys is None else 0)))
@@ -164,8 +171,3 @@ def _at_draws(f: Callable[..., Any], theta: dict[str, np.ndarray], keys: Any) ->
             "observation, so no .sum(), and .ravel() for a matrix"
         )
     return values
-
-
-def _log_sum(values: np.ndarray) -> np.ndarray:
-    top = values.max(axis=1, keepdims=True)
-    return (top + np.log(np.sum(np.exp(values - top), axis=1, keepdims=True)))[:, 0]

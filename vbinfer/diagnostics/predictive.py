@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer.diagnostics.figure import Axis, Figure, Panel, Points, Rule
+from vbinfer.diagnostics.figure import Axis, Figure, Points, Rule, by_name
 from vbinfer.diagnostics.novelty import min_p
 from vbinfer.diagnostics.result import (
     AbstractResult,
@@ -76,10 +76,10 @@ class PredictiveCheck(AbstractResult):
         p = dict(zip(self.names, self.p_adjusted.tolist(), strict=True)) | self.p_series
         names = sorted(p, key=lambda name: p[name])[:_MOST_FEATURES]
         values = np.array([p[name] for name in names])
-        panel = Panel(
-            (Rule(P_WARN, "x", dashed=True), Points(values, np.arange(len(names)), "observed", "recording")),
+        panel = by_name(
+            (Rule(P_WARN, dashed=True), Points(values, np.arange(len(names)), "observed", "recording")),
+            names,
             Axis("p, adjusted for their number", limits=(0.5 * min(P_FAIL, values.min()), 1.0), log=True),
-            Axis(limits=(len(names) - 0.5, -0.5), ticks=tuple(names)),
             f"Adjusted p of {len(names)} features of the recording among {self.num_valid} replicates",
         )
         caption = (

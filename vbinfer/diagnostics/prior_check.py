@@ -13,7 +13,7 @@ import numpy as np
 from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer._param import did_you_mean
-from vbinfer.diagnostics.figure import Axis, Figure, Panel, Points, Rule
+from vbinfer.diagnostics.figure import Axis, Figure, Points, Rule, by_name
 from vbinfer.diagnostics.novelty import ReferenceSet, min_p, two_sided
 from vbinfer.diagnostics.result import AbstractResult, Status, json_able, listed, percent, status_of, worst
 from vbinfer.diagnostics.thresholds import FAILED_FAIL, OUTSIDE_POSTERIOR, P_FAIL, P_WARN
@@ -82,14 +82,14 @@ class Misspecification(AbstractResult):
         percentile, p = np.atleast_2d(self.percentile), np.atleast_2d(self.p_adjusted).min(axis=0)
         order = np.argsort(p, kind="stable")[:_MOST_FEATURES]
         height = np.broadcast_to(np.arange(len(order)), percentile[:, order].shape)
-        panel = Panel(
+        panel = by_name(
             (
-                Rule(OUTSIDE_POSTERIOR, "x"),
-                Rule(100.0 - OUTSIDE_POSTERIOR, "x"),
+                Rule(OUTSIDE_POSTERIOR),
+                Rule(100.0 - OUTSIDE_POSTERIOR),
                 Points(percentile[:, order].ravel(), height.ravel(), "observed", "recording"),
             ),
+            [self.names[j] for j in order],
             Axis("percentile among simulations", limits=(0.0, 100.0)),
-            Axis(limits=(len(order) - 0.5, -0.5), ticks=tuple(self.names[j] for j in order)),
             f"Percentiles of {len(order)} features of the recording among {self.num_valid} simulations",
         )
         caption = (
@@ -146,11 +146,7 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     reference, held = np.array_split(valid[order], 2)
     known = ReferenceSet.fit(reference)
     held_scores = known.novelty(held)
-    # each observation is ranked among the held-out rows as one more of them
-    ranked = [min_p(np.concatenate([held_scores, score[None]])) for score in known.novelty(rows)]
-    p_each = np.array([p[-1] for p, _ in ranked])
-    by_test = np.array([each[-1] for _, each in ranked])  # [m, 3]
-    tests = {name: _bonferroni(p) for name, p in zip(_TESTS, by_test.T, strict=True)}
+    p_each, tests = _ranked(known.novelty(rows), held_scores)
     p_value = alone = _bonferroni(p_each)
     kernel = None
     if not one:
@@ -169,16 +165,7 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     said = _about_each(alone, len(rows), len(valid))
     if alone < P_WARN:
         said += _culprits(labels, rows, percentile, p_adjusted, leverage, off, tests)
-    elif kernel is not None and kernel.p_value < P_WARN / 2:
-        said.append(
-            f"As a set, the {len(rows)} observations differ from as many draws of the prior (kernel test, p = "
-            f"{kernel.p_value:.2g}); a set narrower than the prior, such as one person measured again, does so too."
-        )
-    if failed:
-        said.append(
-            f"{failed} of {failed + len(valid)} simulations ({100 * share:.2g} %) failed and were left out: this "
-            "compares with the simulations that did not fail."
-        )
+    said += _caveats(kernel if alone >= P_WARN else None, len(rows), failed, len(valid))
     arrays = [value[0] if one else value for value in (percentile, p_features, p_adjusted, leverage)]
     return Misspecification(
         verdict=worst([status_of(alone), doubtful]),
@@ -195,6 +182,33 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
         num_failed=failed,
         mmd=kernel,
     )
+
+
+def _ranked(scores: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+    """p of each observation `[m]`, and of each test over all of them.
+
+    Each observation is ranked among the held-out rows as one more of them.
+    """
+    ranked = [min_p(np.concatenate([held, score[None]])) for score in scores]
+    by_test = np.array([each[-1] for _, each in ranked])  # [m, 3]
+    tests = {name: _bonferroni(p) for name, p in zip(_TESTS, by_test.T, strict=True)}
+    return np.array([p[-1] for p, _ in ranked]), tests
+
+
+def _caveats(kernel: MMD | None, observations: int, failed: int, valid: int) -> list[str]:
+    said = []
+    if kernel is not None and kernel.p_value < P_WARN / 2:
+        said.append(
+            f"As a set, the {observations} observations differ from as many draws of the prior (kernel test, p = "
+            f"{kernel.p_value:.2g}); a set narrower than the prior, such as one person measured again, does so too."
+        )
+    if failed:
+        total = failed + valid
+        said.append(
+            f"{failed} of {total} simulations ({100 * failed / total:.2g} %) failed and were left out: this "
+            "compares with the simulations that did not fail."
+        )
+    return said
 
 
 def _about_each(alone: float, count: int, draws: int) -> list[str]:

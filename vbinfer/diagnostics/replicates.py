@@ -77,7 +77,9 @@ def by_chains(source: Any, question: Question, key: PRNGKey) -> Replicates:
     pairs = np.stack([np.broadcast_to(question.x_o, x.shape), x], axis=1)
     run = both.run_batch(jnp.asarray(pairs), n=question.per, key=k_both)
     worth = float(min(np.min(run.ess), question.per, question.per * np.min(first.ess) / question.n))
-    held = _held(question, truth, _rows(run.theta, shapes), x, names, failed=failed, ess=worth, key=k_test)
+    held = HeldOut(
+        flat_names(shapes), truth, _rows(run.theta, shapes), x, names, None, None, None, failed, worth, k_test
+    )
     return Replicates(held, "chains", np.zeros(0), 0, at_x_o)
 
 
@@ -113,7 +115,9 @@ def by_importance(source: Any, question: Question, key: PRNGKey) -> Replicates:
     draws = np.take_along_axis(sets[kept], chosen[:, :, None], axis=1)
     log_q = (at_x_o + ratio)[kept]
     log_q = np.concatenate([log_q[:, :1], np.take_along_axis(log_q, chosen, axis=1)], axis=1)
-    held = _held(question, truth[kept], draws, x[kept], names, failed=failed, log_q=log_q, key=k_test)
+    held = HeldOut(
+        flat_names(shapes), truth[kept], draws, x[kept], names, log_q, None, None, failed, float(question.per), k_test
+    )
     return Replicates(held, "importance", k, len(k) - len(kept), rows)
 
 
@@ -163,19 +167,3 @@ def _weighted(log_weights: np.ndarray, per: int, rng: np.random.Generator) -> np
     at = rng.random((len(edges), per))
     found = np.stack([np.searchsorted(edge, one, side="right") for edge, one in zip(edges, at, strict=True)])
     return np.minimum(found, log_weights.shape[1] - 1)
-
-
-def _held(
-    question: Question,
-    truth: np.ndarray,
-    draws: np.ndarray,
-    x: np.ndarray,
-    names: tuple[str, ...],
-    *,
-    failed: int,
-    key: PRNGKey,
-    ess: float | None = None,
-    log_q: np.ndarray | None = None,
-) -> HeldOut:
-    worth = float(draws.shape[1]) if ess is None else ess
-    return HeldOut(flat_names(question.prior.shapes), truth, draws, x, names, log_q, None, None, failed, worth, key)

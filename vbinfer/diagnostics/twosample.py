@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import pdist, squareform
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
@@ -123,7 +124,7 @@ def mmd(a: Any, b: Any, *, key: PRNGKey, bandwidth: float | None = None, num_per
     rng = np.random.default_rng(key_ints(key))
     first, second = (_thinned(rows, rng) for rows in _pair(a, b, ("a", "b"), 2))
     n, m = len(first), len(second)
-    squared = _squared_distances(np.concatenate([first, second]))
+    squared = squareform(pdist(np.concatenate([first, second]), "sqeuclidean"))
     scale = _median_distance(squared) if bandwidth is None else bandwidth
     kernel = np.exp(-0.5 * squared / scale**2)
     np.fill_diagonal(kernel, 0.0)
@@ -147,12 +148,6 @@ def _statistics(kernel: np.ndarray, members: np.ndarray, n: int, m: int) -> np.n
     across = all_of - within
     others = kernel.sum() - within - 2.0 * across
     return within / (n * (n - 1)) + others / (m * (m - 1)) - 2.0 * across / (n * m)
-
-
-def _squared_distances(rows: np.ndarray) -> np.ndarray:
-    rows = rows - rows.mean(axis=0)
-    norms = np.sum(rows**2, axis=1)
-    return np.maximum(norms[:, None] + norms[None] - 2.0 * rows @ rows.T, 0.0)
 
 
 def _median_distance(squared: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.stats as st
 
 from vbinfer import _check
-from vbinfer.diagnostics.figure import Axis, Band, Line, Mark, Panel, Points, Rule
+from vbinfer.diagnostics.figure import Axis, Band, Line, Mark, Panel, Points, Rule, share_axis
 from vbinfer.diagnostics.result import percent
 from vbinfer.diagnostics.thresholds import BAND
 
@@ -111,7 +111,7 @@ def rank_panel(u: np.ndarray, name: str) -> Panel:
         marks.append(Points(band.points[outside], difference[outside], "observed", marker="dot"))
     words = f"{'leaves' if outside.any() else 'stays inside'} the {percent(BAND)} band"
     alt = f"Ranks of {name}: the ECDF minus the diagonal {words}; largest difference {np.abs(difference).max():.2f}"
-    return Panel(tuple(marks), Axis(f"rank of the true {name}", limits=(0.0, 1.0)), Axis("ECDF difference"), alt)
+    return Panel(tuple(marks), share_axis(f"rank of the true {name}"), Axis("ECDF difference"), alt)
 
 
 def _grid(n: int, points: int | None) -> np.ndarray:

@@ -11,18 +11,8 @@ from vbinfer.diagnostics.calibration.band import ecdf, ecdf_band
 from vbinfer.diagnostics.calibration.held_out import HeldOut, held_out
 from vbinfer.diagnostics.calibration.joint import HPD, hpd_tests, hpd_uniforms
 from vbinfer.diagnostics.calibration.marginal import WIDTH, marginal_uniforms, width
-from vbinfer.diagnostics.calibration.tests import (
-    RULE,
-    AbstractTested,
-    TestResult,
-    adjust,
-    as_text,
-    caveats,
-    faults,
-    summary,
-    verdict_of,
-)
-from vbinfer.diagnostics.figure import Axis, Band, Figure, Line, Panel
+from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, adjust, as_text, judge
+from vbinfer.diagnostics.figure import DIAGONAL, Band, Figure, Line, Panel, share_axis
 from vbinfer.diagnostics.recovery import share_limits
 from vbinfer.diagnostics.result import Status, percent
 from vbinfer.diagnostics.thresholds import BAND
@@ -87,12 +77,12 @@ class Coverage(AbstractTested):
         panel = Panel(
             (
                 Band(band.points, band.lower, band.upper),
-                Line(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "reference", thin=True),
+                DIAGONAL,
                 *lines,
                 Line(_GRID, ecdf(self.credibility, _GRID), label="joint HPD"),
             ),
-            Axis("credibility", limits=(0.0, 1.0)),
-            Axis("share of truths inside", limits=(0.0, 1.0)),
+            share_axis("credibility"),
+            share_axis("share of truths inside"),
             "Expected coverage: " + ", ".join(
                 f"{percent(row.covered)} of truths in {percent(row.level)} regions"
                 for row in self.rows if row.region == HPD
@@ -160,8 +150,7 @@ def build(held: HeldOut, u: np.ndarray, joint: np.ndarray, tests: tuple[TestResu
             inside = int((column <= level).sum())
             limits = share_limits(inside, len(column))
             rows.append(CoverageRow(region, name, level, inside / len(column), *limits))
-    found = (*faults(own, {}), *caveats(held), summary(own, len(held)))
-    return Coverage(tuple(rows), credibility, central, own, verdict_of(held, own), found)
+    return Coverage(tuple(rows), credibility, central, own, *judge(held, own))
 
 
 def coverage_table(rows: tuple[CoverageRow, ...]) -> str:

@@ -19,16 +19,7 @@ from vbinfer.diagnostics.calibration.marginal import (
     quantity_tests,
     telling_features,
 )
-from vbinfer.diagnostics.calibration.tests import (
-    RULE,
-    AbstractTested,
-    TestResult,
-    adjust,
-    caveats,
-    faults,
-    summary,
-    verdict_of,
-)
+from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, adjust, judge
 from vbinfer.diagnostics.figure import MOST_PANELS, Figure
 from vbinfer.diagnostics.result import Status
 from vbinfer.draws.draws import Draws
@@ -130,5 +121,5 @@ def sbc(
     if held.log_q is not None:
         raw += hpd_tests(held, hpd_uniforms(held))
     tests = adjust(raw)
-    found = (*faults(tests, telling_features(held, u)), *caveats(held), summary(tests, len(held)))
-    return Sbc(held.names, all_ranks(held), u, held.draws.shape[1], tests, verdict_of(held, tests), found)
+    judged = judge(held, tests, telling_features(held, u))
+    return Sbc(held.names, all_ranks(held), u, held.draws.shape[1], tests, *judged)

@@ -9,17 +9,8 @@ from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.calibration.band import ecdf
 from vbinfer.diagnostics.calibration.held_out import HeldOut, held_out
 from vbinfer.diagnostics.calibration.joint import TARP, tarp_tests, tarp_uniforms
-from vbinfer.diagnostics.calibration.tests import (
-    RULE,
-    AbstractTested,
-    TestResult,
-    adjust,
-    caveats,
-    faults,
-    summary,
-    verdict_of,
-)
-from vbinfer.diagnostics.figure import Axis, Band, Figure, Line, Panel
+from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, adjust, judge
+from vbinfer.diagnostics.figure import DIAGONAL, Band, Figure, Line, Panel, share_axis
 from vbinfer.diagnostics.result import Status
 from vbinfer.draws.draws import Draws
 
@@ -64,11 +55,11 @@ class Tarp(AbstractTested):
         panel = Panel(
             (
                 Band(self.alpha, self.band[0], self.band[1], "posterior", "95 % bootstrap"),
-                Line(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "reference", thin=True),
+                DIAGONAL,
                 Line(self.alpha, self.ecp, label="TARP"),
             ),
-            Axis("credibility", limits=(0.0, 1.0)),
-            Axis("expected coverage", limits=(0.0, 1.0)),
+            share_axis("credibility"),
+            share_axis("expected coverage"),
             f"TARP: expected coverage against credibility; area above the diagonal {self.atc:.3f}",
             square=True,
         )
@@ -126,5 +117,4 @@ def build(held: HeldOut, f: np.ndarray, tests: tuple[TestResult, ...]) -> Tarp:
     resampled = np.stack([ecdf(rng.choice(f, len(f)), alpha) for _ in range(_RESAMPLED)])
     upper = alpha >= 0.5
     atc = float(np.trapezoid((ecp - alpha)[upper], alpha[upper]))
-    found = (*faults(own, {}), *caveats(held), summary(own, len(held)))
-    return Tarp(f, alpha, ecp, np.percentile(resampled, _BAND, axis=0), atc, own, verdict_of(held, own), found)
+    return Tarp(f, alpha, ecp, np.percentile(resampled, _BAND, axis=0), atc, own, *judge(held, own))

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,6 +113,13 @@ def adjust(raw: Sequence[RawTest]) -> tuple[TestResult, ...]:
         TestResult(*row[:4], float(q), status_of(q, FAMILY_WARN, FAMILY_FAIL), known[row.kind, row.n, row.dof])
         for row, q in zip(raw, adjusted, strict=True)
     )
+
+
+def judge(
+    held: HeldOut, tests: Sequence[TestResult], hints: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Status, tuple[str, ...]]:
+    """Verdict and findings of adjusted tests."""
+    return verdict_of(held, tests), (*faults(tests, hints), *caveats(held), summary(tests, len(held)))
 
 
 def verdict_of(held: HeldOut, tests: Sequence[TestResult]) -> Status:
