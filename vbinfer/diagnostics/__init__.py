@@ -1,4 +1,4 @@
-"""Diagnostics: can a posterior, a fit or a model be believed?
+"""Diagnostics: can posteriors, fits and models be believed?
 
 The public names are listed in `__init__.pyi`; each loads on first use. Every diagnostic returns a result that explains
 itself: `question`, `rule`, `verdict`, `findings`, `numbers`, `figure()`.

@@ -235,7 +235,10 @@ def _checked(posteriors: Any) -> dict[str, Posterior]:
 
 
 def _coordinates(known: Mapping[str, Posterior], prior: Prior | None) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Names and draws `[n, D]`, in z where the prior is known."""
+    """Names, and draws `[n, D]` of each posterior.
+
+    In z where the prior is known.
+    """
     lead = next(iter(known.values()))
     if prior is not None and prior.shapes != lead.shapes:
         raise ValueError(f"prior is over {prior.shapes} and the posteriors over {lead.shapes}; give their prior")

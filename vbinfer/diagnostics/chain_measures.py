@@ -1,4 +1,4 @@
-"""Measures of Markov chains: R-hat, effective sample size, MCSE, E-BFMI, divergences.
+"""Measures of Markov chains: R-hat, ESS, MCSE, E-BFMI, divergences.
 
 Rank-normalised versions of Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), doi:10.1214/20-BA1221, by ArviZ.
 """

@@ -88,7 +88,7 @@ class Convergence(AbstractResult):
         return json_able({name: getattr(self, name) for name in kept})
 
     def figure(self) -> Figure | None:
-        """Rank histograms of each chain, flat and alike where chains have mixed."""
+        """Rank histograms of each chain, flat where mixed."""
         if not self.ranks:
             return None
         return Figure(
@@ -318,7 +318,10 @@ def _why(posterior: Posterior) -> str:
 
 
 def _ranks(rows: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Densities of the ranks of each chain's draws `[chain, bin]`, of rows `[chain, draw, D]`."""
+    """Rank densities of each chain `[chain, bin]`, by parameter.
+
+    Of rows `[chain, draw, D]`.
+    """
     chains, draws, _ = rows.shape
     bins = max(4, min(20, draws // 25))
     found = {}
@@ -331,7 +334,10 @@ def _ranks(rows: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def _rank_panel(name: str, densities: np.ndarray) -> Panel:
-    """One histogram over the other, chain k standing on height k; 0.4 is the height of a flat one."""
+    """Rank histograms of all chains, one over the other.
+
+    Chain k stands on height k; 0.4 is the height of a flat one.
+    """
     chains, bins = densities.shape
     edges = np.linspace(0.0, 1.0, bins + 1)
     marks: list[Bars | Rule] = []

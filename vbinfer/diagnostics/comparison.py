@@ -61,7 +61,7 @@ class Comparison(AbstractResult):
         return json_able({name: getattr(self, name) for name in kept})
 
     def figure(self) -> Figure:
-        """Probabilities of the models, or what they predict worse than the best."""
+        """Probabilities of the models, or differences to the best."""
         if self.by == "loo":
             at, spread = np.arange(len(self.names)), np.nan_to_num(self.se)
             panel = Panel(

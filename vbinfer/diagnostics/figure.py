@@ -1,4 +1,4 @@
-"""Figures as plain data: what a result wants drawn, without a plotting library.
+"""Figures as plain data, without a plotting library.
 
 A `Figure` has panels, a `Panel` has marks. A renderer draws the marks in their order. What a mark stands for (the
 posterior, the recording, a reference) is said by its `role`, for which the renderer has a colour; marks of one kind and
@@ -97,7 +97,7 @@ class Bars:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Straight line across the panel, at one number of an axis.
+    """Straight line across the panel at one number.
 
     A threshold, a truth, zero: `axis="x"` stands upright at that x.
     """
@@ -111,7 +111,9 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """Matrix `values [m, n]` as an image, first row on top.
+    """Matrix `values [m, n]` as an image.
+
+    The first row is on top.
 
     Args:
         values: the matrix.
@@ -180,7 +182,10 @@ class Figure:
 
 
 def by_name(marks: Sequence[Mark], names: Sequence[str], x: Axis, alt: str) -> Panel:
-    """Panel with names down its left side, the first on top."""
+    """Panel with names down its left side.
+
+    The first is on top.
+    """
     return Panel(tuple(marks), x, Axis(limits=(len(names) - 0.5, -0.5), ticks=tuple(names)), alt)
 
 

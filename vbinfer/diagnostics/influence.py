@@ -1,4 +1,4 @@
-"""What decides a posterior: the data, which features, or the prior?"""
+"""What decides a posterior: features of data, or prior?"""
 
 import dataclasses
 from typing import Any

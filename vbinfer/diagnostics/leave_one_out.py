@@ -1,4 +1,4 @@
-"""How well does a fitted model predict each observation from the others?"""
+"""How well is each observation predicted from the others?"""
 
 import dataclasses
 from collections.abc import Callable
@@ -149,7 +149,10 @@ def loo(
 
 
 def _pit(y_o: np.ndarray, y: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
-    """P(y_rep <= y_o) by observation, of replicates `[S, n_obs]` and log weights `[n_obs, S]`."""
+    """Leave-one-out P(y_rep <= y_o) of each observation.
+
+    Of replicates `[S, n_obs]` and log weights `[n_obs, S]`.
+    """
     n = len(log_weights)
     if y.shape[1] != n:
         raise ValueError(f"replicate returned {list(y.shape[1:])}; the likelihood has [{n}] observations")

@@ -203,7 +203,9 @@ def _about_classifier(
 def _residuals(
     true: np.ndarray, drawn: np.ndarray, here: np.ndarray, h: np.ndarray, h_o: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows (u, h), u the whitened residuals of theta on x.
+    """Whitened residuals of theta on x, with x.
+
+    Rows (u, h) of both classes and at x_o.
 
     One linear regression serves both classes.
     Given x it is invertible, so the question is unchanged, but a posterior far narrower than the prior has unit width.

@@ -105,7 +105,7 @@ def posterior_sbc(
     num_posterior_samples: int = 250,
     key: PRNGKey,
 ) -> PosteriorSbc:
-    """Posterior simulation-based calibration: is the method right for data like this observation?
+    """Posterior SBC: calibration for data like this observation.
 
         theta_i ~ q(theta | x_o),   x_i ~ p(x | theta_i),   theta_i1..L ~ q(theta | x_o, x_i)
 

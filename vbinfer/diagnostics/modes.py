@@ -90,7 +90,7 @@ def find_modes(posterior: Posterior, prior: Prior | None = None) -> Modes | None
 
 
 def _two_modes(line: np.ndarray, size: int, rng: np.random.Generator) -> tuple[float, float, float]:
-    """p of one mode, where the valley is, and how deep.
+    """p of one mode; place and depth of the valley.
 
     From `size` samples, unless the first few have several modes too.
     """
@@ -141,7 +141,9 @@ def _count(counts: np.ndarray, h: float) -> np.ndarray:
 
 
 def _valley(counts: np.ndarray, h: float) -> tuple[int, float]:
-    """Cell of the deepest valley, and its density over the lower peak's.
+    """Cell and depth of the deepest valley.
+
+    Depth is its density over the lower peak's.
 
     A valley leaves enough draws on either side.
     """

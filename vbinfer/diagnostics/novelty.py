@@ -49,7 +49,10 @@ class Tails(NamedTuple):
         return cls(m / n, threshold, np.maximum(scale, 1e-3 * unit), shape)
 
     def log_survival(self, x: np.ndarray) -> np.ndarray:
-        """log P(X > x | X > threshold) `[n, F]`; 0 below the threshold."""
+        """Log survival beyond the threshold `[n, F]`.
+
+        log P(X > x | X > threshold), 0 below it.
+        """
         distance = np.maximum(x - self.threshold, 0.0) / self.scale
         small = self.shape < 1e-6
         shape = np.where(small, 1.0, self.shape)
@@ -81,7 +84,7 @@ class Marginals(NamedTuple):
         return cls(np.sort(x, axis=0), Tails.fit(x, unit), Tails.fit(-x, unit), constant)
 
     def log_p(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log tail probabilities of each number, lower and upper `[n, F]`."""
+        """Log tail probabilities, lower and upper, `[n, F]` each."""
         n, share = len(self.ordered), self.upper.share
         middle = (0.5 * (_count(self.ordered, x, "left") + _count(self.ordered, x, "right")) + 0.5) / (n + 1)
         middle = np.clip(middle, share, 1.0 - share)
@@ -91,7 +94,10 @@ class Marginals(NamedTuple):
         return low, high
 
     def scores(self, x: np.ndarray) -> np.ndarray:
-        """Normal scores `[n, F]`; 0 for a feature that never varies."""
+        """Normal scores `[n, F]`.
+
+        0 for a feature that never varies.
+        """
         low, high = self.log_p(x)
         tail = np.maximum(np.exp(np.minimum(low, high)), _SMALLEST_P)
         return np.where(self.constant, 0.0, np.where(low < high, ndtri(tail), -ndtri(tail)))
@@ -102,7 +108,10 @@ class Marginals(NamedTuple):
 
 
 class ReferenceSet(NamedTuple):
-    """Rows that others are compared with, one feature at a time and together."""
+    """Rows that others are compared with.
+
+    One feature at a time, and all together.
+    """
 
     marginals: Marginals
     precision: np.ndarray
@@ -122,7 +131,7 @@ class ReferenceSet(NamedTuple):
         return cls(marginals, (vectors / values) @ vectors.T, whiten, KDTree(scores @ whiten))
 
     def novelty(self, x: np.ndarray) -> np.ndarray:
-        """Three scores of each row `[n, 3]`, larger for odder ones.
+        """Three scores of oddness of each row `[n, 3]`.
 
         The largest surprise of a single feature; the Mahalanobis distance of the normal scores; the mean distance to
         the five nearest reference rows in whitened scores.
@@ -133,12 +142,15 @@ class ReferenceSet(NamedTuple):
         return np.stack([self.marginals.surprise(x).max(axis=1), mahalanobis, near], axis=1)
 
     def residuals(self, x: np.ndarray) -> np.ndarray:
-        """Distance from what other features predict, in conditional sds `[n, F]`."""
+        """Distance from what other features predict `[n, F]`.
+
+        In conditional sds.
+        """
         return (self.marginals.scores(x) @ self.precision) / np.sqrt(np.diagonal(self.precision))
 
 
 def rank_p(scores: np.ndarray) -> np.ndarray:
-    """Share of rows that score at least as high `[n, K]`.
+    """Share of rows that score as high `[n, K]`.
 
     Where the rows are exchangeable, P(p <= a) <= a for each of them, whatever their distribution.
 
@@ -160,7 +172,7 @@ def min_p(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def two_sided(rows: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile and two-sided p of each number `[m, F]` among the draws.
+    """Percentile and two-sided p of each number `[m, F]`.
 
     Ties count half.
     """
@@ -171,7 +183,10 @@ def two_sided(rows: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _count(ordered: np.ndarray, x: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
-    """Rows of sorted columns `[n, F]` below (or up to: right) each number `[m, F]`."""
+    """Rows of sorted columns below each number `[m, F]`.
+
+    Up to each number with `side="right"`.
+    """
     return np.stack([np.searchsorted(c, v, side) for c, v in zip(ordered.T, x.T, strict=True)], axis=1)
 
 

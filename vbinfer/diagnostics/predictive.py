@@ -72,7 +72,7 @@ class PredictiveCheck(AbstractResult):
         return json_able(kept | {"p_features": dict(zip(self.names, self.p_features, strict=True))})
 
     def figure(self) -> Figure:
-        """p of each feature and of each statistic of the series, the smallest first."""
+        """p of each feature and statistic, the smallest first."""
         p = dict(zip(self.names, self.p_adjusted.tolist(), strict=True)) | self.p_series
         names = sorted(p, key=lambda name: p[name])[:_MOST_FEATURES]
         values = np.array([p[name] for name in names])
@@ -197,7 +197,7 @@ def pooled_p(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
-    """Recording and valid replicates `[1 + n, T, N]`, cut to one length."""
+    """Recording and valid replicates, of one length `[1 + n, T, N]`."""
     series = predictive.ys
     if series is None or isinstance(series, dict):
         raise ValueError(
@@ -218,7 +218,9 @@ def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
 
 
 def test_quantities(recordings: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Statistics of recordings `[n, T, N]`: names, and values `[n, S]`.
+    """Names and values `[n, S]` of statistics of recordings.
+
+    Recordings are `[n, T, N]`.
 
     Means over nodes: `mean`, `log sd`, `lag-1 autocorrelation`; of functional connectivity, the Pearson correlations of
     nodes: `fc.mean`, `fc.sd`, `fc.match` (correlation with the mean FC of the other recordings), and `fcd.sd` (of the
@@ -251,7 +253,10 @@ test_quantities.__test__ = False  # pyright: ignore[reportFunctionMemberAccess] 
 
 
 def _fc(recordings: np.ndarray) -> np.ndarray:
-    """FC above the diagonal `[n, pairs]`; 0 with a constant node."""
+    """FC above the diagonal `[n, pairs]`.
+
+    0 with a constant node.
+    """
     u = recordings - recordings.mean(axis=1, keepdims=True)
     u = u / np.maximum(np.sqrt(np.sum(u**2, axis=1, keepdims=True)), 1e-30)
     rows, columns = np.triu_indices(recordings.shape[2], 1)

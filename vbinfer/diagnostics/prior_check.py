@@ -100,7 +100,7 @@ class Misspecification(AbstractResult):
 
 
 def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str] | None = None) -> Misspecification:
-    """Test whether the model, under its prior, could make the observation.
+    """Test whether model and prior could make the observation.
 
     Half of the valid draws say what is typical, x_o is ranked among the other half. Each row has three scores: the
     largest surprise of a single feature, -log p with generalised Pareto tails; the Mahalanobis distance of the normal
@@ -185,7 +185,7 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
 
 
 def _ranked(scores: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-    """p of each observation `[m]`, and of each test over all of them.
+    """p of each observation `[m]` and of each test.
 
     Each observation is ranked among the held-out rows as one more of them.
     """

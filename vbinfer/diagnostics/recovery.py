@@ -1,4 +1,4 @@
-"""What the data taught: shrinkage, z-scores, and how well known truths are recovered."""
+"""What the data taught: shrinkage, z-scores, recovered truths."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -103,12 +103,17 @@ def nothing_learned(shares: Any) -> np.ndarray:
 
 
 def in_z(prior: Prior, rows: np.ndarray) -> np.ndarray:
-    """Rows of theta `[n, D]` in z `[n, Dz]`, where the prior is standard normal."""
+    """Rows of theta `[n, D]` in z `[n, Dz]`.
+
+    The space where the prior is standard normal.
+    """
     return np.asarray(prior.ravel_z(prior.unconstrain(prior.unravel(rows))), np.float64)
 
 
 def like_prior(z: np.ndarray) -> bool:
-    """Whether draws in z `[n, D]` are the prior's, within their noise.
+    """Whether draws in z `[n, D]` are the prior's.
+
+    Within their noise:
 
     Every mean within 0.1 of 0 and nothing learned of any variance, with three standard errors of n independent draws to
     spare, and no correlation that explains more of a variance.
@@ -166,7 +171,7 @@ class RecoveryRow(NamedTuple):
 
     @property
     def nothing(self) -> bool:
-        """Posterior means do not move with the data, or not with the truth."""
+        """Whether posterior means ignore the data or the truth."""
         return bool(nothing_learned([self.moved, self.r * abs(self.r)]).any())
 
 
@@ -291,7 +296,7 @@ def _row(name: str, t: np.ndarray, m: np.ndarray, v: np.ndarray, prior: float, c
 
 
 def share_limits(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Clopper-Pearson limits of a share k / n, exact for a binomial count.
+    """Clopper-Pearson limits of a share k / n.
 
     >>> [round(limit, 3) for limit in share_limits(0, 10)]
     [0.0, 0.308]

@@ -52,7 +52,9 @@ class Replicates(NamedTuple):
 
 
 def likelihood_of(source: Any) -> Callable[..., Any] | None:
-    """`(theta, x) -> log p(x | theta)` of a source that has one.
+    """Log likelihood of a source that has one.
+
+    `(theta, x) -> log p(x | theta)`.
 
     Up to a constant in theta.
     """
@@ -123,7 +125,9 @@ def by_importance(source: Any, question: Question, key: PRNGKey) -> Replicates:
 
 @dataclasses.dataclass(frozen=True)
 class _Both:
-    """Likelihood of two data sets `x [2, F]` that share theta.
+    """Likelihood of two data sets that share theta.
+
+    x is `[2, F]`.
 
     Equal for equal likelihoods, so compiled once.
     """
@@ -159,7 +163,10 @@ def _rows(theta: Any, shapes: dict[str, tuple[int, ...]], lead: int = 2) -> np.n
 
 
 def _weighted(log_weights: np.ndarray, per: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows `[n, per]` drawn in proportion to their weights `[n, M + 1]`."""
+    """Rows `[n, per]` drawn in proportion to their weights.
+
+    Weights are `[n, M + 1]`.
+    """
     if not len(log_weights):
         return np.zeros((0, per), int)
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))

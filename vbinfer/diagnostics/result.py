@@ -1,4 +1,4 @@
-"""Results that explain themselves: the question, the rule, the verdict and why."""
+"""Results that explain themselves."""
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,10 +41,13 @@ class AbstractResult(abc.ABC):
     @property
     @abc.abstractmethod
     def numbers(self) -> dict[str, Any]:
-        """JSON-able numbers by name: scalars are facts, lists of dicts with the same keys are tables."""
+        """JSON-able numbers by name.
+
+        Scalars are facts, lists of dicts with the same keys are tables.
+        """
 
     def figure(self) -> Figure | None:
-        """What to draw, or None; computed from what the result holds."""
+        """What to draw, from what the result holds."""
         return None
 
 
@@ -60,7 +63,9 @@ def worst(statuses: Iterable[Status]) -> Status:
 
 
 def status_of(value: float, warn: float = P_WARN, fail: float = P_FAIL) -> Status:
-    """Status of a number that should not be small, such as a p-value.
+    """Status of a number that should not be small.
+
+    A p-value, for instance.
 
     >>> status_of(0.2), status_of(0.03), status_of(0.001)
     ('pass', 'warn', 'fail')
@@ -103,7 +108,9 @@ def percent(share: float) -> str:
 
 
 def json_able(value: Any) -> Any:
-    """Arrays as nested lists, named tuples as dicts, None for what is not finite.
+    """What JSON takes, from arrays and named tuples.
+
+    Nested lists and dicts; None for what is not finite.
 
     >>> json_able({"p": np.array([0.5, np.nan])})
     {'p': [0.5, None]}

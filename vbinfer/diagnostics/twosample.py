@@ -141,7 +141,7 @@ def mmd(a: Any, b: Any, *, key: PRNGKey, bandwidth: float | None = None, num_per
 
 
 def _statistics(kernel: np.ndarray, members: np.ndarray, n: int, m: int) -> np.ndarray:
-    """The statistic of each column of memberships `[n + m, L]`."""
+    """Statistic of each column of memberships `[n + m, L]`."""
     # with 1' K 1 known, the one product K L gives all three sums
     product = kernel @ members
     within, all_of = np.sum(members * product, axis=0), product.sum(axis=0)
@@ -163,7 +163,7 @@ def _thinned(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _pair(a: Any, b: Any, called: tuple[str, str], fewest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets as rows `[n, D]` and `[m, D]` of finite numbers."""
+    """Both sets as rows of finite numbers."""
     if isinstance(a, Posterior) and isinstance(b, Posterior):
         if a.shapes != b.shapes:
             raise ValueError(f"the first posterior has {a.shapes}, the second {b.shapes}; give the same parameters")

@@ -1,1 +1,1 @@
-"""Calibration: whether the posteriors of a method are right on average over simulated data."""
+"""Calibration: are posteriors right on average over simulated data?"""

@@ -25,7 +25,7 @@ RANKS = (
 
 
 class EcdfBand(NamedTuple):
-    """Limits of the whole ECDF of n uniform numbers, each `[point]`."""
+    """Limits of a whole ECDF, each `[point]`."""
 
     points: np.ndarray
     """Where the ECDF is evaluated, in (0, 1)."""
@@ -101,7 +101,10 @@ def ecdf(u: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def rank_panel(u: np.ndarray, name: str) -> Panel:
-    """ECDF of ranks u `[n]` minus the diagonal, and its band."""
+    """Panel of an ECDF of ranks minus the diagonal.
+
+    With its band.
+    """
     band = ecdf_band(len(u))
     low, high = band.lower - band.points, band.upper - band.points
     difference = ecdf(u, band.points) - band.points
@@ -131,7 +134,9 @@ def _pointwise(n: int, z: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _limits(n: int, z: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest count with pointwise p > gamma, `[K]` each.
+    """Smallest and largest count inside the band, `[K]` each.
+
+    Those with pointwise p > gamma.
 
     Empty (lower > upper) where there is none.
     """

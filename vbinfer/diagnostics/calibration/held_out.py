@@ -27,7 +27,9 @@ from vbinfer.priors.prior import Prior
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """n data sets unseen in training, each with L posterior draws.
+    """Data sets unseen in training, with their posterior draws.
+
+    n of them, with L draws each.
 
     Under the null hypothesis, theta* and its L posterior draws are exchangeable given x. So is any function of one of
     them that treats all L + 1 alike otherwise, and the rank of theta* is uniform and independent of x.
@@ -63,7 +65,7 @@ class HeldOut:
 
     @functools.cached_property
     def pooled(self) -> np.ndarray:
-        """`[n, L + 1, D]` float64: the truth first, then the draws.
+        """Truth, then draws: `[n, L + 1, D]` float64.
 
         Symmetric functions of them leave ranks uniform.
         """
@@ -144,7 +146,7 @@ def held_out(
 
 
 def check_ranked(per: int) -> None:
-    """Refuse so few posterior draws that a rank among them says little."""
+    """Refuse posterior draws too few to rank among."""
     if per < FEWEST_RANKED:
         raise ValueError(
             f"num_posterior_samples={per} was given; a rank among so few says little: write num_posterior_samples=500"
@@ -161,7 +163,10 @@ def _in_chunks(
     density: bool,
     folder: StudyStore | None,
 ) -> list[dict[str, np.ndarray]]:
-    """Posterior draws, their worth and their density, chunk by chunk, from the folder where it has them."""
+    """Posterior draws, their worth and density, by chunk.
+
+    From the folder where it has them.
+    """
     parts, size = [], chunk_size(source, len(x))
     for start in range(0, len(x), size):
         # the first chunk is always drawn again: the store compares it, which tells another source from the same one
@@ -180,7 +185,10 @@ def _in_chunks(
 
 
 def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Leaves, truth `[n, D]` and x `[n, F]` of the valid draws."""
+    """Parameters and summaries of the valid draws.
+
+    Leaves, truths `[n, D]` and x `[n, F]`.
+    """
     if not isinstance(draws, Draws):
         raise TypeError(
             f"draws is a {type(draws).__name__}; expected held-out vb.Draws: "
@@ -259,5 +267,5 @@ def _checked_density(log_q: np.ndarray, start: int) -> np.ndarray:
 
 
 def described(source: Any) -> str:
-    """Name of a function, or of the type of an object."""
+    """Name of a function or of a type."""
     return getattr(source, "__qualname__", type(source).__name__)

@@ -47,7 +47,9 @@ def pair_tests(held: HeldOut) -> list[RawTest]:
 
 
 def tarp_uniforms(held: HeldOut) -> np.ndarray:
-    """Share f `[n]` of draws nearer to a random point than the truth.
+    """Share `[n]` of draws nearer to random points.
+
+    Nearer than the truth is.
 
     Distances are in units of the prior's sd.
     The reference of one data set is the truth of another, in a random cycle through all of them: it is spread as the
@@ -80,7 +82,10 @@ def _pairs(centred: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _mahalanobis(held: HeldOut) -> np.ndarray:
-    """Squared Mahalanobis distance `[n, L + 1]` among truth and draws, with a ridge."""
+    """Squared Mahalanobis distances among truth and draws `[n, L + 1]`.
+
+    Their covariance has a small ridge.
+    """
     result = []
     for rows in held.pooled:
         centred = (rows - rows.mean(axis=0)) / np.maximum(rows.std(axis=0), 1e-300)

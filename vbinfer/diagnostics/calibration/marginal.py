@@ -1,4 +1,4 @@
-"""Ranks of truths among posterior draws, and tests of one quantity's ranks.
+"""Ranks of truths among posterior draws, and their tests.
 
 Under the null a rank is uniform and independent of x. Its normal score s = Phi^-1(u) is standard normal, which makes
 every test exact: of where the posterior lies, how wide it is, its shape, and whether x still tells.
@@ -59,7 +59,7 @@ def normal(u: np.ndarray) -> np.ndarray:
 
 
 def folded(u: np.ndarray) -> np.ndarray:
-    """Normal scores of |2 u - 1|, large where the truth is far out."""
+    """Normal scores of |2 u - 1|, large far out."""
     return ndtri(np.clip(np.abs(2.0 * u - 1.0), 1e-300, 1.0 - 1e-16))
 
 
@@ -83,7 +83,9 @@ def all_ranks(held: HeldOut) -> np.ndarray:
 def quantity_tests(
     held: HeldOut, quantities: Mapping[str, Quantity] | None, shapes: Mapping[str, tuple[int, ...]]
 ) -> list[RawTest]:
-    """Location, width and shape of the ranks of the user's quantities.
+    """Tests of the user's own quantities.
+
+    Location, width and shape of their ranks.
 
     Any f(theta, x) will do: truth and draws are exchangeable given x, and so are its values at them.
 
@@ -138,7 +140,9 @@ def location(u: np.ndarray, parameter: str, quantity: str = LOCATION) -> RawTest
 
 
 def width(u: np.ndarray, parameter: str) -> RawTest:
-    """Test the width: sum s^2 ~ chi2 with n degrees of freedom.
+    """Test the width of s by chi squared.
+
+    sum s^2 ~ chi2 with n degrees of freedom.
 
     Two-sided. The statistic is sqrt(mean s^2): 1 / 0.7 for an sd x 0.7.
     """
@@ -157,7 +161,9 @@ def shape(u: np.ndarray, parameter: str, quantity: str = SHAPE) -> RawTest:
 
 
 def regression(s: np.ndarray, basis: np.ndarray, parameter: str, quantity: str) -> RawTest:
-    """F-test of scores s `[n]` on an orthonormal, centred basis `[n, K]`.
+    """F-test of scores on an orthonormal, centred basis.
+
+    s is `[n]`, the basis `[n, K]`.
 
     Exact, s being normal and independent of x:
 

@@ -36,7 +36,9 @@ def chunk_size(source: Any, count: int) -> int:
 def sample_posteriors(
     source: Any, x: np.ndarray, shapes: Mapping[str, tuple[int, ...]], *, n: int, key: PRNGKey, start: int, width: int
 ) -> tuple[np.ndarray, float]:
-    """Posterior draws `[B, n, D]` of one chunk, and their smallest ESS.
+    """Posterior draws of one chunk, and their smallest ESS.
+
+    Draws are `[B, n, D]`.
 
     The key of a chunk is `fold_in(key, start)`. A posterior with several chains is thinned evenly to n draws. A source
     with `.run_batch`, as `vb.ChainSampler`, says itself what its draws are worth.
@@ -86,7 +88,10 @@ def sample_posteriors(
 
 
 def log_density(source: Any, rows: np.ndarray, x: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
-    """log q(theta | x) `[B, L]` of theta `[B, L, D]` at its own x `[B, F]`."""
+    """Log density of each draw at its own x.
+
+    log q(theta | x) `[B, L]` of theta `[B, L, D]` and x `[B, F]`.
+    """
     values = []
     for flat, x_o in zip(rows, x, strict=True):
         values.append(np.asarray(source.log_prob(unravel(jnp.asarray(flat), shapes), x_o), dtype=np.float64))

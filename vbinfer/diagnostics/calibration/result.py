@@ -1,4 +1,4 @@
-"""Result of a calibration study, and what it says of the estimator."""
+"""Result of a calibration study."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ BINS = 5
 
 
 class LocalRow(NamedTuple):
-    """Scores of the data sets in one fifth of a range."""
+    """Scores of data sets in one fifth of a range."""
 
     name: str
     by: str
@@ -137,7 +137,7 @@ class Calibration(AbstractTested):
         return "\n\n".join([head, as_text(self), coverage_table(self.coverage.rows), aligned(table)])
 
     def figure(self) -> Figure:
-        """Ranks of each parameter, coverage, TARP, and bias over parameter space."""
+        """Ranks, coverage, TARP, and bias over parameter space."""
         shown = self.names[:MOST_PANELS]
         panels = [rank_panel(u, name) for u, name in zip(self.u.T, shown, strict=False)]
         panels += [*self.coverage.figure().panels, *self.tarp.figure().panels]
@@ -151,7 +151,10 @@ class Calibration(AbstractTested):
         return Figure(tuple(panels), caption)
 
     def save(self, path: str | Path) -> None:
-        """Write to one `.npz` (arrays and a JSON header); `vb.load(path)` reads it back exactly."""
+        """Write to one `.npz`; `vb.load(path)` reads it.
+
+        Arrays and a JSON header, read back exactly.
+        """
         header: dict[str, Any] = {}
         arrays: dict[str, np.ndarray] = {}
         for part, result in {"study": self, "coverage": self.coverage, "tarp": self.tarp}.items():
@@ -180,7 +183,10 @@ class Calibration(AbstractTested):
 
 
 def _bias_panel(rows: tuple[LocalRow, ...], name: str) -> Panel:
-    """Mean score of the truth in fifths of the posterior mean, and of the truth."""
+    """Mean score of truths over parameter space.
+
+    In fifths of the posterior mean, and of the truth.
+    """
     marks: list[Rule | Points] = [Rule(0.0, "y")]
     for by in ("truth", "posterior mean"):
         own = [row for row in rows if row.name == name and row.by == by]

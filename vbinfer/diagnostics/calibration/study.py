@@ -46,7 +46,7 @@ def calibrate(
     quantities: Mapping[str, Quantity] | None = None,
     store: str | Path | None = None,
 ) -> Calibration:
-    """Check whether posteriors can be believed, on average over the prior.
+    """Check whether posteriors are right on average over the prior.
 
     One study, one verdict.
     Per parameter: location, width and shape of the ranks of the truth, and whether the summaries x still predict them;
@@ -115,7 +115,7 @@ def calibrate(
 
 
 def judged(held: HeldOut, info: dict[str, Any], further: list[RawTest]) -> Calibration:
-    """All tests of one set of posterior draws, and `further` ones."""
+    """All tests of a study, and `further` ones."""
     u, joint, f = marginal_uniforms(held), hpd_uniforms(held), tarp_uniforms(held)
     raw = marginal_tests(held, u) + dependence_tests(held, u) + hpd_tests(held, joint) + tarp_tests(held, f)
     tests, known = adjust(raw + pair_tests(held) + further), learned(held)

@@ -1,4 +1,7 @@
-"""TARP: joint coverage by balls around random points, from draws alone."""
+"""TARP: joint coverage by balls around random points.
+
+From draws alone.
+"""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tests of a calibration study: one table, one false-alarm rate, and its words."""
+"""Tests of a calibration study, with one false-alarm rate."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -123,7 +123,7 @@ def judge(
 
 
 def verdict_of(held: HeldOut, tests: Sequence[TestResult]) -> Status:
-    """The worst of the tests, or a warning for poor data.
+    """The worst of the tests and the data.
 
     Too few data sets, or draws too dependent, for a clean pass.
     """
@@ -197,7 +197,7 @@ def summary(tests: Sequence[TestResult], n: int, what: str = "held-out data sets
 
 
 def caveats(held: HeldOut) -> list[str]:
-    """What is to be said of the data, whatever the tests say."""
+    """What the data allow to say, whatever tests find."""
     said, n, per = [], len(held), held.draws.shape[1]
     if held.failed:
         said.append(
