@@ -64,7 +64,7 @@ def test_mcse_and_ess_of_an_autoregression():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: shrinkage(PRIOR, POSTERIOR, kind="std"), "expected kind='variance'"),
+        (lambda: shrinkage(PRIOR, POSTERIOR, kind="std"), "expected one of 'variance', 'sd'"),
         (lambda: shrinkage(Prior({"a": dist.Normal()}), POSTERIOR), "the posterior has a, b but the prior has a"),
         (lambda: zscore(POSTERIOR, {"a": 1.0}), "the posterior has a, b but theta_true has a"),
         (lambda: zscore(POSTERIOR, {"a": 1.0, "b": 1.0}), r"theta_true\['b'\] has shape \[\]"),

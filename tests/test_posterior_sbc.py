@@ -8,6 +8,8 @@ import pytest
 from scipy.stats import binom
 
 import vbinfer as vb
+from vbinfer.approximate import importance
+from vbinfer.diagnostics import thresholds
 from vbinfer.diagnostics.local_sbc import _a_prior
 from vbinfer.diagnostics.replicates import _weighted
 
@@ -275,3 +277,8 @@ def test_replicates_too_far_for_weights_are_refused():
 
     with pytest.raises(ValueError, match=r"have a Pareto k above 0\.7: .* use vb\.NLE"):
         vb.posterior_sbc(Right(), prior, Pinned(), np.zeros(24), n=60, num_posterior_samples=20, key=jax.random.key(0))
+
+
+def test_weights_are_judged_alike():
+    """One limit of Pareto k for samplers, which may not import diagnostics, and for diagnostics."""
+    assert thresholds.PARETO_K == importance.K_MAX

@@ -13,7 +13,7 @@ from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.posterior_draws import effective_draws
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Rule, by_name
 from vbinfer.diagnostics.recovery import in_z, like_prior
-from vbinfer.diagnostics.result import STATUSES, AbstractResult, Status, json_able, listed, worst
+from vbinfer.diagnostics.result import STATUSES, AbstractResult, Names, Status, json_able, listed, worst
 from vbinfer.diagnostics.thresholds import (
     C2ST_FAIL,
     C2ST_WARN,
@@ -70,9 +70,9 @@ class Agreement(AbstractResult):
         f"than {FEW_INDEPENDENT} independent draws, or nothing learned."
     )
     verdict: Status
-    findings: tuple[str, ...]
-    names: tuple[str, ...]
-    methods: tuple[str, ...]
+    findings: Names
+    names: Names
+    methods: Names
     pairs: tuple[Pair, ...]
     num_draws: int
 
@@ -137,6 +137,7 @@ def compare_posteriors(posteriors: Mapping[str, Any], *, prior: Prior | None = N
     names, rows = _coordinates(known, prior)
     independent = {name: int(effective_draws(p, p.num_chains * p.num_samples)) for name, p in known.items()}
     least = min(independent, key=lambda name: independent[name])
+    # p-values of permutations are exact for independent draws only: keep as many as the poorest method is worth
     count = min(_MOST, independent[least])
     if count < _FEWEST:
         raise ValueError(
@@ -175,6 +176,7 @@ def _pair(
 ) -> Pair:
     first, second = drawn[a], drawn[b]
     (mean_a, sd_a), (mean_b, sd_b) = moments[a], moments[b]
+    # one scale for both sets, symmetric in them
     sd = np.sqrt(0.5 * (sd_a**2 + sd_b**2))
     difference, ratio = (mean_a - mean_b) / sd, sd_a / sd_b
     told = c2st(first, second)
@@ -188,7 +190,7 @@ def _pair(
     return Pair(a, b, told, p, difference, ratio, status)
 
 
-def _sentence(row: Pair, names: tuple[str, ...]) -> str:
+def _sentence(row: Pair, names: Names) -> str:
     i = int(np.argmax(np.abs(row.mean_difference)))
     j = int(np.argmax(np.abs(np.log(row.sd_ratio))))
     far, ratio = abs(row.mean_difference[i]), row.sd_ratio[j]
@@ -234,7 +236,7 @@ def _checked(posteriors: Any) -> dict[str, Posterior]:
     return known
 
 
-def _coordinates(known: Mapping[str, Posterior], prior: Prior | None) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+def _coordinates(known: Mapping[str, Posterior], prior: Prior | None) -> tuple[Names, dict[str, np.ndarray]]:
     """Names, and draws `[n, D]` of each posterior.
 
     In z where the prior is known.

@@ -153,6 +153,7 @@ def locate_divergences(posterior: Posterior) -> tuple[Located, ...]:
     for name, column in zip(posterior.names, flat.T, strict=True):
         inside, outside = column[diverging], column[~diverging]
         test = mannwhitneyu(inside, outside)
+        # the Mann-Whitney statistic counts pairs in which the divergent draw is above
         above = float(test.statistic) / (inside.size * outside.size)
         p = min(1.0, float(test.pvalue) * flat.shape[1])
         if abs(above - 0.5) > LOCATED and p < LOCATED_P:

@@ -12,6 +12,7 @@ from vbinfer.diagnostics.result import (
     STATUSES,
     AbstractResult,
     ByLeaf,
+    Names,
     Status,
     json_able,
     listed,
@@ -67,7 +68,7 @@ class Convergence(AbstractResult):
         f"{ESS_FAIL}, {percent(DIVERGING_FAIL)} divergent, E-BFMI below {EBFMI_FAIL}, or a chain that does not move."
     )
     verdict: Status
-    findings: tuple[str, ...]
+    findings: Names
     rhat: ByLeaf
     ess_bulk: ByLeaf
     ess_tail: ByLeaf
@@ -78,7 +79,7 @@ class Convergence(AbstractResult):
     saturated: np.ndarray | None = None
     acceptance: np.ndarray | None = None
     located: tuple[Located, ...] = ()
-    unchecked: tuple[str, ...] = ()
+    unchecked: Names = ()
     ranks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
@@ -178,7 +179,7 @@ def _by_chain(posterior: Posterior, depth: int | None) -> dict[str, np.ndarray]:
     return {name: measure(stats[field]) for name, (field, measure) in measures.items() if field in stats}
 
 
-def _about_leaves(rows: np.ndarray, names: tuple[str, ...], by_leaf: dict[str, ByLeaf]) -> list[Finding]:
+def _about_leaves(rows: np.ndarray, names: Names, by_leaf: dict[str, ByLeaf]) -> list[Finding]:
     """What R-hat and ESS say of rows `[chain, draw, D]`."""
     chains, draws, _ = rows.shape
     stuck = (rows == rows[:, :1]).all(axis=1)  # [chain, D]
@@ -212,7 +213,7 @@ def _about_chains(
     return found
 
 
-def _about_stuck(stuck: np.ndarray, names: tuple[str, ...]) -> Finding:
+def _about_stuck(stuck: np.ndarray, names: Names) -> Finding:
     chains = np.flatnonzero(stuck.any(axis=1)).tolist()
     who = "no chain moves" if len(chains) == len(stuck) else f"chains {chains} do not move"
     where = listed([names[i] for i in np.flatnonzero(stuck.any(axis=0))])
@@ -222,7 +223,7 @@ def _about_stuck(stuck: np.ndarray, names: tuple[str, ...]) -> Finding:
     )
 
 
-def _about_rhat(values: np.ndarray, names: tuple[str, ...]) -> Finding:
+def _about_rhat(values: np.ndarray, names: Names) -> Finding:
     i = int(np.nanargmax(values))
     status = status_of(-values[i], -RHAT_WARN, -RHAT_FAIL)  # large ones are bad
     if status == "pass":
@@ -236,7 +237,7 @@ def _about_rhat(values: np.ndarray, names: tuple[str, ...]) -> Finding:
     )
 
 
-def _about_ess(kinds: dict[str, np.ndarray], names: tuple[str, ...], chains: int, draws: int) -> Finding:
+def _about_ess(kinds: dict[str, np.ndarray], names: Names, chains: int, draws: int) -> Finding:
     kind = min(kinds, key=lambda one: np.nanmin(kinds[one]))
     i = int(np.nanargmin(kinds[kind]))
     value, wanted, total = kinds[kind][i], max(ESS_WARN, ESS_PER_CHAIN * chains), chains * draws
@@ -317,7 +318,7 @@ def _why(posterior: Posterior) -> str:
     return f"one chain has none to agree with, and {missing}" if posterior.num_chains == 1 else missing
 
 
-def _ranks(rows: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _ranks(rows: np.ndarray, names: Names) -> dict[str, np.ndarray]:
     """Rank densities of each chain `[chain, bin]`, by parameter.
 
     Of rows `[chain, draw, D]`.
@@ -326,6 +327,7 @@ def _ranks(rows: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     bins = max(4, min(20, draws // 25))
     found = {}
     for name, values in zip(names[:MOST_PANELS], rows.transpose(2, 0, 1), strict=False):
+        # ranks of all draws of all chains together, ties in order of chains
         order = np.empty(values.size)
         order[np.argsort(values.ravel(), kind="stable")] = np.arange(values.size)
         counts = [np.histogram(one, bins, (0, values.size))[0] for one in order.reshape(chains, draws)]

@@ -14,7 +14,7 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Points, Rule, by_name, share_axis
 from vbinfer.diagnostics.leave_one_out import Loo
-from vbinfer.diagnostics.result import AbstractResult, Status, json_able, listed, observation
+from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, listed, observation
 from vbinfer.diagnostics.thresholds import ALIKE_ELPD
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
@@ -45,9 +45,9 @@ class Comparison(AbstractResult):
     question = "Can the comparison of models be believed?"
     rule = "Warn: densities behind it are not reliable (vb.loo), or the recording is unlike every model."
     verdict: Status
-    findings: tuple[str, ...]
+    findings: Names
     by: str
-    names: tuple[str, ...]
+    names: Names
     score: np.ndarray
     difference: np.ndarray
     se: np.ndarray
@@ -152,6 +152,7 @@ def _by_loo(models: Mapping[str, Loo]) -> Comparison:
     best, n = models[names[0]], len(models[names[0]].pointwise)
     apart = [models[name].pointwise - best.pointwise for name in names]
     difference = np.array([one.sum() for one in apart])
+    # paired: models are compared on the same observations, whose difficulty cancels
     se = np.array([np.sqrt(n * np.var(one, ddof=1)) if n > 1 else np.nan for one in apart])
     said = []
     for name, d, error in zip(names[1:], difference[1:], se[1:], strict=True):
@@ -200,6 +201,7 @@ def _by_classifier(
         np.asarray(scale(jnp.asarray(row)), float),
         rng,
     )
+    # p(M | x) of the classifier counts how often a model was simulated: take that out
     shares = np.log(np.bincount(labels) / len(labels))
     score = dict(zip(models, (log_p - shares).tolist(), strict=True))
     outside = [bool(Standardise.fit(x).outside(row).any()) for x in parts]
@@ -239,6 +241,7 @@ def _classify(
     def loss(log_temperature: float) -> float:
         return -float(np.mean(log_p(h[held], log_temperature)[np.arange(len(held)), labels[held]]))
 
+    # one number, a temperature, repairs the overconfidence of a network and hardly overfits
     found = minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded")
     right = np.mean(log_p(h[held], found.x).argmax(axis=1) == labels[held])
     notes = {"log_score": -float(found.fun), "accuracy": float(right), "temperature": float(np.exp(found.x))}

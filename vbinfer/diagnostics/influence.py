@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from scipy.special import rel_entr
 from scipy.stats import chi2
 
 from vbinfer import _check
@@ -12,7 +13,7 @@ from vbinfer.approximate.importance import pareto_smoothed
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Rule, by_name
 from vbinfer.diagnostics.information import Information, local_information
 from vbinfer.diagnostics.recovery import in_z
-from vbinfer.diagnostics.result import AbstractResult, Status, json_able, listed
+from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, listed
 from vbinfer.diagnostics.thresholds import CONFLICT, NOTHING_LEARNED, SENSITIVE
 from vbinfer.execute.batches import feature_names
 from vbinfer.posterior import Posterior
@@ -50,14 +51,14 @@ class Sensitivity(AbstractResult):
         "prior). Fail: every combination does."
     )
     verdict: Status
-    findings: tuple[str, ...]
-    names: tuple[str, ...]
+    findings: Names
+    names: Names
     eigenvalues: np.ndarray
     directions: np.ndarray
     num_determined: int
     prior_sensitivity: dict[str, float]
     likelihood_sensitivity: dict[str, float]
-    feature_names: tuple[str, ...]
+    feature_names: Names
     information: Information
 
     @property
@@ -137,6 +138,7 @@ def sensitivity(posterior: Posterior, fwd: SimulatorLike, *, key: PRNGKey, num_r
     values = np.maximum(values, 1e-12)
     # draws of the prior itself scatter down to this (Marchenko & Pastur), which is not learning
     edge = (1.0 - NOTHING_LEARNED) * (1.0 - np.sqrt(prior.z_dim / len(z))) ** 2
+    # half a posterior sd along each eigen-direction: within the posterior, and large against noise
     steps = (0.5 * np.sqrt(np.minimum(values, 1.0)) * vectors).T
     found = local_information(prior, fwd, z.mean(axis=0), steps, key=key, num_repeats=repeats)
     labels = feature_names(fwd, len(found.noise))
@@ -159,7 +161,7 @@ def sensitivity(posterior: Posterior, fwd: SimulatorLike, *, key: PRNGKey, num_r
     return Sensitivity(status, tuple(said), names, values, vectors, determined, scaled, likely, labels, found)
 
 
-def _about_directions(values: np.ndarray, directions: np.ndarray, names: tuple[str, ...], determined: int) -> list[str]:
+def _about_directions(values: np.ndarray, directions: np.ndarray, names: Names, determined: int) -> list[str]:
     if determined == 0:
         return [
             "nothing learned: along no combination of parameters is the posterior narrower than the prior "
@@ -177,7 +179,7 @@ def _about_directions(values: np.ndarray, directions: np.ndarray, names: tuple[s
     ]
 
 
-def _about_features(nats: Information, names: tuple[str, ...]) -> list[str]:
+def _about_features(nats: Information, names: Names) -> list[str]:
     order = np.argsort(-nats.loss)
     if nats.total < 0.1:
         return [f"At the posterior mean the features say little: {nats.total:.2g} nats together."]
@@ -206,7 +208,7 @@ def _about_prior(prior: dict[str, float], with_likelihood: bool, conflict: list[
     return said
 
 
-def combination(direction: np.ndarray, names: tuple[str, ...], most: int = 4) -> str:
+def combination(direction: np.ndarray, names: Names, most: int = 4) -> str:
     """A direction in words, largest coefficient first and positive.
 
     Small ones are left out.
@@ -247,6 +249,7 @@ def power_sensitivity(rows: np.ndarray, log_component: np.ndarray) -> np.ndarray
     if np.ptp(log_component) < 1e-9:  # a flat prior stays flat
         return total
     for alpha in _ALPHAS:
+        # p^alpha is p times p^(alpha - 1): reweighing stands in for a new fit
         weights = np.exp(pareto_smoothed((alpha - 1.0) * log_component).log_weights)
         total += [cjs_distance(column, weights) for column in rows.T]
     return total / (np.log2(_ALPHAS[1]) - np.log2(_ALPHAS[0]))
@@ -281,9 +284,5 @@ def _one_side(x: np.ndarray, weights: np.ndarray) -> float:
     if bound <= 0.0:
         return 0.0
     # the correction terms (Q - P) and (P - Q) cancel in the sum of both directions
-    both = np.sum(width * (_times_log(p, middle) + _times_log(q, middle)))
+    both = np.sum(width * (rel_entr(p, middle) + rel_entr(q, middle))) / np.log(2.0)
     return float(np.sqrt(max(both, 0.0) / bound))
-
-
-def _times_log(p: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    return np.where(p > 0.0, p * np.log2(np.where(p > 0.0, p, 1.0) / middle), 0.0)

@@ -58,6 +58,7 @@ def local_information(
     ends = max(16, num_repeats // 4)
     k_centre, k_steps = jax.random.split(key)
     centre = _simulate(prior, fwd, np.repeat(z[None], num_repeats, axis=0), jax.random.split(k_centre, num_repeats))
+    # the same noise on both sides of a step cancels in the difference, and a quarter of the repeats is enough
     same = jax.random.split(k_steps, ends)
     points = np.concatenate([np.repeat((z + sign * u)[None], ends, axis=0) for u in steps for sign in (1.0, -1.0)])
     moved = _simulate(prior, fwd, points, jnp.tile(same, 2 * len(steps))).reshape(len(steps), 2, ends, -1)
@@ -73,7 +74,9 @@ def local_information(
             "and look at why simulations fail there"
         )
     change = 0.5 * (moved[:, 0] - moved[:, 1])
+    # a pair counts where both of its ends are valid; steps u_k may differ in how many
     difference = np.stack([change[k][both[k]].mean(axis=0) for k in range(len(steps))])
+    # differences along u_k are J u_k: solve for J
     jacobian = np.linalg.solve(steps, difference).T
     noise = np.atleast_2d(np.cov(centre[fine].T))
     r = int(fine.sum())
@@ -91,6 +94,7 @@ def _summed(jacobian: np.ndarray, noise: np.ndarray, scale: float, failed: int, 
     told = sd > _PRESENT * max(float(sd.max()), 1e-300)
     unit = np.where(told, sd, 1.0)
     slopes, correlation = (jacobian / unit[:, None])[told], (noise / np.outer(unit, unit))[np.ix_(told, told)]
+    # with a floor under the noise the diagonal is below 1: set it, and keep the matrix invertible
     np.fill_diagonal(correlation, 1.0)
     correlation += 1e-9 * np.eye(len(correlation))
 
@@ -104,6 +108,7 @@ def _summed(jacobian: np.ndarray, noise: np.ndarray, scale: float, failed: int, 
     every = np.arange(len(slopes))
     total = nats(every)
     loss, alone = np.zeros(len(sd)), np.zeros(len(sd))
+    # leave one feature out, and take one feature alone: what others carry too is not lost
     loss[told] = [total - nats(np.delete(every, i)) for i in every]
     alone[told] = [nats(every[i : i + 1]) for i in every]
     return Information(jacobian, noise, fisher(every), loss, alone, total, failed, simulated)

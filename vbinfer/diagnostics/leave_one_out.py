@@ -118,9 +118,11 @@ def loo(
             f"the pointwise log likelihood is not finite at {bad} of {total} draws; these draws are not of this "
             "likelihood's posterior, or it needs a guard against underflow"
         )
+    # p(theta | y_-i) is the posterior divided by p(y_i | theta): weights 1 / likelihood
     smoothed = [pareto_smoothed(-row) for row in log_lik.T]
     log_weights, pareto_k = (np.stack([getattr(one, part) for one in smoothed]) for part in ("log_weights", "pareto_k"))
     pointwise = logsumexp(log_weights + log_lik.T, axis=1)
+    # mean over draws of the likelihood of each observation, in logs
     in_sample = logsumexp(log_lik.T, axis=1) - np.log(total)
     n = len(pointwise)
     pit = None

@@ -16,7 +16,7 @@ from vbinfer.diagnostics.calibration.posterior_draws import chunk_size, sample_p
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Rule
 from vbinfer.diagnostics.permutation_classifier import fit_labellings
 from vbinfer.diagnostics.recovery import in_z
-from vbinfer.diagnostics.result import AbstractResult, Status, json_able, listed, observation, status_of, worst
+from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, listed, observation, status_of, worst
 from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
@@ -54,7 +54,7 @@ class LC2ST(AbstractResult):
         f"Fail: p < {P_FAIL:g}. Warn: p < {P_WARN:g}, or the recording lies outside the simulations."
     )
     verdict: Status
-    findings: tuple[str, ...]
+    findings: Names
     p_value: float
     p_classifier: float
     p_local: float
@@ -63,7 +63,7 @@ class LC2ST(AbstractResult):
     gain: float
     probability: np.ndarray
     tilt: np.ndarray
-    names: tuple[str, ...]
+    names: Names
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -154,12 +154,15 @@ def lc2st(
     z = [rows if prior is None else in_z(prior, rows) for rows in (true, np.concatenate(drawn)[:, 0], here)]
     first, second, at = _residuals(z[0], z[1], z[2], h, h_o)
     rng = np.random.default_rng(key_ints(k_null))
+    # column 0 is the observed labelling; in the others theta* and its draw change places at random
     labels = np.concatenate([np.ones((len(x), 1)), rng.choice([-1.0, 1.0], (len(x), count))], axis=1)
     fitted = fit_labellings(first, second, at, labels, _weights(h, h_o), rng)
+    # d - 1/2 = f / 2
     statistics = np.mean(fitted.at**2, axis=0) / 4.0
     p_classifier, p_local = _p(statistics), _p(fitted.gain)
     tilt = _correlations(here, fitted.at[:, 0])
     outside = [name for name, flag in zip(draws.names, fit.outside(observed).tolist(), strict=True) if flag]
+    # an intersection of two tests: both must reject, so the level is at most that of one
     p_value = max(p_classifier, p_local)
     said = _about_classifier(p_value, p_classifier, len(x), tilt, names)
     if outside:
@@ -181,9 +184,7 @@ def lc2st(
     )
 
 
-def _about_classifier(
-    p_value: float, p_classifier: float, n: int, tilt: np.ndarray, names: tuple[str, ...]
-) -> list[str]:
+def _about_classifier(p_value: float, p_classifier: float, n: int, tilt: np.ndarray, names: Names) -> list[str]:
     if p_value >= P_WARN:
         elsewhere = ["It finds mistakes for other observations, not around this one."] if p_classifier < P_WARN else []
         return [
@@ -216,6 +217,7 @@ def _residuals(
     slope = np.linalg.lstsq(designs, both, rcond=None)[0]
     left = both - designs @ slope
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(left.T)))
+    # a direction without spread is left as it is instead of being blown up
     whiten = vectors / np.sqrt(np.maximum(values, 1e-12 * max(values.max(), 1e-300)))
     u = left @ whiten
     u_here = (here - np.concatenate([[1.0], h_o]) @ slope) @ whiten
@@ -229,6 +231,7 @@ def _weights(h: np.ndarray, h_o: np.ndarray) -> np.ndarray:
     As narrow as leaves the worth of 8 % of the draws, at least 60.
     """
     squared = np.sum((h - h_o) ** 2, axis=1)
+    # weights are relative: without this an x_o far from all draws would underflow to none
     squared -= squared.min()
     wanted = min(max(_NEIGHBOURS, _SHARE * len(h)), 0.9 * len(h))
     low, high = -20.0, 20.0

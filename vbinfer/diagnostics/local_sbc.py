@@ -7,7 +7,7 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike
-from vbinfer.diagnostics.calibration.band import RANKS, rank_panel
+from vbinfer.diagnostics.calibration.band import rank_figure
 from vbinfer.diagnostics.calibration.held_out import check_ranked
 from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests
 from vbinfer.diagnostics.calibration.marginal import (
@@ -26,10 +26,10 @@ from vbinfer.diagnostics.calibration.tests import (
     summary,
     verdict_of,
 )
-from vbinfer.diagnostics.figure import MOST_PANELS, Figure
+from vbinfer.diagnostics.figure import Figure
 from vbinfer.diagnostics.recovery import in_z, like_prior
 from vbinfer.diagnostics.replicates import Question, Replicates, by_chains, by_importance, likelihood_of
-from vbinfer.diagnostics.result import Status, observation, percent
+from vbinfer.diagnostics.result import Names, Status, observation, percent
 from vbinfer.diagnostics.thresholds import (
     EFFECTIVE_SHARE,
     FEW_DATA_SETS,
@@ -64,7 +64,7 @@ class PosteriorSbc(AbstractTested):
         f"{RULE} Warn, too: more than {percent(UNEVEN_SHARE)} of the replicates with uneven weights (Pareto k above "
         f"{PARETO_K:g}), or nothing learned."
     )
-    names: tuple[str, ...]
+    names: Names
     ranks: np.ndarray
     u: np.ndarray
     num_posterior_samples: int
@@ -74,7 +74,7 @@ class PosteriorSbc(AbstractTested):
     left_out: int
     failed: int
     verdict: Status
-    findings: tuple[str, ...]
+    findings: Names
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -91,8 +91,7 @@ class PosteriorSbc(AbstractTested):
 
     def figure(self) -> Figure:
         """Ranks of each parameter."""
-        panels = tuple(rank_panel(u, name) for u, name in zip(self.u.T, self.names[:MOST_PANELS], strict=False))
-        return Figure(panels, f"Ranks in the posteriors given recording and replicate, n = {len(self.ranks)}: {RANKS}")
+        return rank_figure(self.u, self.names, "Ranks in the posteriors given recording and replicate")
 
 
 def posterior_sbc(

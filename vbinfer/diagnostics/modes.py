@@ -68,6 +68,7 @@ def find_modes(posterior: Posterior, prior: Prior | None = None) -> Modes | None
     lines = [
         (posterior.names[i] if prior is None else prior.names[i], rows[:, k]) for k, i in enumerate(moving) if same
     ]
+    # a direction that was chosen to separate draws separates them: it is judged on others
     half = n // 2
     direction = _between_clusters(rows[:half], rng) if rows.shape[1] > 1 else None
     if direction is not None:
@@ -98,6 +99,7 @@ def _two_modes(line: np.ndarray, size: int, rng: np.random.Generator) -> tuple[f
     kept = line[(line >= low) & (line <= high)]
     if len(np.unique(kept)) < _FEWEST // 2:
         return 1.0, float(low), 1.0
+    # densities live on a grid of cells, so that one matrix product gives all samples their density
     margin = 0.25 * (high - low)
     edges = np.linspace(low - margin, high + margin, _CELLS + 1)
     counts = np.histogram(kept, edges)[0].astype(float)
@@ -113,6 +115,7 @@ def _two_modes(line: np.ndarray, size: int, rng: np.random.Generator) -> tuple[f
         samples = _smoothed(kept, wide * step, count, rng)
         binned = np.stack([np.histogram(one, edges)[0] for one in samples], axis=1).astype(float)
         several, seen = several + int(np.sum(_count(binned, wide) > 1)), seen + count
+    # (1 + count) / (1 + samples) is exact at any number of samples
     p = (1 + several) / (seen + 1)
     cell, depth = _valley(counts, 0.5 * wide)
     return float(p), float(edges[0] + step * (cell + 0.5)), depth
@@ -136,6 +139,7 @@ def _densities(counts: np.ndarray, h: float) -> np.ndarray:
 
 def _count(counts: np.ndarray, h: float) -> np.ndarray:
     """Number of modes of each kernel density `[sample]`."""
+    # a mode is where the density stops rising; the ends count if it falls from or rises to them
     rising = np.diff(_densities(counts, h), axis=0) > 0.0
     return np.sum(rising[:-1] & ~rising[1:], axis=0) + ~rising[0] + rising[-1]
 
@@ -148,6 +152,7 @@ def _valley(counts: np.ndarray, h: float) -> tuple[int, float]:
     A valley leaves enough draws on either side.
     """
     density = _densities(counts[:, None], h)[:, 0]
+    # highest density to the left and to the right of each cell: the lower of both is the lower peak
     left, right = np.maximum.accumulate(density), np.maximum.accumulate(density[::-1])[::-1]
     share = np.cumsum(counts) / counts.sum()
     depth = density / np.minimum(left, right)
@@ -164,6 +169,7 @@ def _between_clusters(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray 
 
     values, vectors = np.linalg.eigh(np.cov(rows.T))
     whiten = vectors / np.sqrt(np.maximum(values, 1e-6))
+    # k-means finds local optima: the best of four starts
     best, least = None, np.inf
     for _ in range(4):
         centres, labels = kmeans2(rows @ whiten, 2, minit="++", rng=rng)

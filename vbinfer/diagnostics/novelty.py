@@ -35,6 +35,7 @@ class Tails(NamedTuple):
         """
         ordered = np.sort(x, axis=0)
         n = len(x)
+        # at least five rows make a tail
         m = min(max(int(_TAIL * n), 5), n - 1)
         threshold = ordered[n - m - 1]
         excess = ordered[n - m :] - threshold
@@ -42,6 +43,7 @@ class Tails(NamedTuple):
         b0, b1 = excess.mean(axis=0), (larger[:, None] * excess).mean(axis=0)
         gap = np.where(b0 - 2.0 * b1 > 0.0, b0 - 2.0 * b1, np.inf)
         shape = np.clip(np.where(np.isfinite(gap), 2.0 - b0 / gap, 0.0), 0.0, _HEAVIEST)
+        # matching the mean excess keeps the body of the tail right when the shape was clipped
         scale = b0 * (1.0 - shape)  # the mean of a generalised Pareto is scale / (1 - shape)
         heavy = shape > 0.5  # whose mean excess says little: the median excess does
         median = np.median(excess, axis=0)
@@ -79,6 +81,7 @@ class Marginals(NamedTuple):
         sd, size = x.std(axis=0), np.abs(x).max(axis=0)
         constant = sd <= 1e-6 * np.maximum(size, 1e-30)
         unit = np.where(constant, 1e-6 * np.maximum(size, 1e-6), sd)
+        # the unit of a feature is its sd, or its interquartile range where heavy tails make the sd larger
         iqr = np.subtract(*np.percentile(x, [75.0, 25.0], axis=0))
         unit = np.where(iqr > 0.0, np.minimum(unit, iqr), unit)
         return cls(np.sort(x, axis=0), Tails.fit(x, unit), Tails.fit(-x, unit), constant)
@@ -88,6 +91,7 @@ class Marginals(NamedTuple):
         n, share = len(self.ordered), self.upper.share
         middle = (0.5 * (_count(self.ordered, x, "left") + _count(self.ordered, x, "right")) + 0.5) / (n + 1)
         middle = np.clip(middle, share, 1.0 - share)
+        # beyond the thresholds P(X > x) = share * P(X > x | X > threshold)
         above, under = x > self.upper.threshold, -x > self.lower.threshold
         high = np.where(above, np.log(share) + self.upper.log_survival(x), np.log1p(-middle))
         low = np.where(under, np.log(share) + self.lower.log_survival(-x), np.log(middle))
@@ -126,6 +130,7 @@ class ReferenceSet(NamedTuple):
         marginals = Marginals.fit(x)
         scores = marginals.scores(x)
         values, vectors = np.linalg.eigh(_shrunk(scores))
+        # features that are functions of others have no variance of their own: bound what they may claim
         values = np.maximum(values, _SMALLEST_EIGENVALUE)
         whiten = vectors / np.sqrt(values)
         return cls(marginals, (vectors / values) @ vectors.T, whiten, KDTree(scores @ whiten))
@@ -168,6 +173,7 @@ def min_p(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     costs nothing in false alarms: P(p <= a) <= a again.
     """
     each = rank_p(scores)
+    # looking at the smallest of K p-values is paid for by ranking it among those of the other rows
     return rank_p(-each.min(axis=1, keepdims=True))[:, 0], each
 
 

@@ -48,11 +48,14 @@ def fit_labellings(
     n = len(first)
     fold = rng.permutation(n) % _FOLDS
     everything = np.concatenate([first, second])
+    # the median distance of rows sets the unit of length scales (2,000 pairs estimate it)
     pairs = rng.integers(0, 2 * n, (2, 2_000))
     median = np.median(np.linalg.norm(everything[pairs[0]] - everything[pairs[1]], axis=1))
     loss = np.full(labels.shape[1], np.inf)
     best = np.zeros((len(at), labels.shape[1]))
     gain = np.zeros(labels.shape[1])
+    # labels enter the right-hand side only, so everything of size features x features is made once per length,
+    # and all L labellings are columns of one product
     for length in _LENGTHS:
         frequency = rng.normal(size=(first.shape[1], _FEATURES)) / (length * median)
         phase = rng.uniform(0.0, 2.0 * np.pi, _FEATURES)
@@ -60,6 +63,7 @@ def fit_labellings(
         losses, gains = _cross_validate(one, two, labels, weights, fold)
         chosen = losses.argmin(axis=0)
         lowest = losses.min(axis=0)
+        # each labelling keeps the length scale that its own cross-validation likes best
         better = lowest < loss
         loss = np.where(better, lowest, loss)
         gain = np.where(better, np.take_along_axis(gains, chosen[None], axis=0)[0], gain)
@@ -77,6 +81,7 @@ def _normal_equations(
     one: np.ndarray, two: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Eigen-decomposed Gram matrix, and right-hand sides in its coordinates."""
+    # swapping the rows of a pair leaves the Gram matrix as it is and turns the sign of its target
     values, vectors = np.linalg.eigh(one.T @ one + two.T @ two)
     return np.maximum(values, 0.0), vectors, vectors.T @ ((one - two).T @ labels)
 

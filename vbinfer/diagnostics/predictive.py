@@ -9,6 +9,7 @@ from vbinfer.diagnostics.figure import Axis, Figure, Points, Rule, by_name
 from vbinfer.diagnostics.novelty import min_p
 from vbinfer.diagnostics.result import (
     AbstractResult,
+    Names,
     Status,
     json_able,
     listed,
@@ -55,12 +56,12 @@ class PredictiveCheck(AbstractResult):
         f"{P_FAIL:g}. The data are used twice: passing is weak evidence."
     )
     verdict: Status
-    findings: tuple[str, ...]
+    findings: Names
     p_value: float
-    names: tuple[str, ...]
+    names: Names
     p_features: np.ndarray
     p_adjusted: np.ndarray
-    off: tuple[str, ...]
+    off: Names
     p_series: dict[str, float]
     num_valid: int
     num_failed: int
@@ -162,7 +163,7 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
     )
 
 
-def _about_features(p_value: float, off: tuple[str, ...], n: int) -> list[str]:
+def _about_features(p_value: float, off: Names, n: int) -> list[str]:
     if p_value >= P_WARN:
         return [f"The observed features are like those the fitted model makes (p = {p_value:.2g}, {n} replicates)."]
     which = f"Features that it does not make: {listed(off)}." if off else ""
@@ -180,6 +181,7 @@ def pooled_p(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     first, rest = rows[0], rows[1:]
     n = len(rest)
     p = 2.0 * np.minimum(1 + np.sum(rest <= first, axis=0), 1 + np.sum(rest >= first, axis=0)) / (n + 1)
+    # centre and spread over all rows, the first among them: that keeps rows exchangeable and ranks exact
     low, centre, high = np.percentile(rows, [25.0, 50.0, 75.0], axis=0)
     spread = np.where(high > low, high - low, rows.std(axis=0))
     constant = spread <= 1e-6 * np.maximum(np.abs(centre), 1e-30)
@@ -187,6 +189,7 @@ def pooled_p(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     far = np.abs(rows - centre) / np.where(constant, 1e-6 * np.maximum(np.abs(centre), 1e-6), spread)
     largest = far.max(axis=1)
     adjusted = (1 + np.sum(largest[1:, None] >= far[0], axis=0)) / (n + 1)
+    # 1.349 interquartile ranges make one sd; clipped, one wild replicate does not set the covariance
     h = np.clip((rows - centre) / np.where(constant, 1.0, spread) * 1.349, -_FARTHEST, _FARTHEST)
     cov = h.T @ h / len(h)
     share = min(1.0, len(cov) / len(h))  # towards the diagonal, more so with more features than rows
@@ -217,7 +220,7 @@ def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
     return np.concatenate([recording[None, :length], series[:, :length]])
 
 
-def test_quantities(recordings: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+def test_quantities(recordings: np.ndarray) -> tuple[Names, np.ndarray]:
     """Names and values `[n, S]` of statistics of recordings.
 
     Recordings are `[n, T, N]`.
@@ -284,5 +287,6 @@ def _log_spectrum(scaled: np.ndarray) -> np.ndarray:
 
 
 def _from_others(rows: np.ndarray) -> np.ndarray:
+    # mean of the other rows, by subtraction: no row is compared with itself
     others = (rows.sum(axis=0) - rows) / max(len(rows) - 1, 1)
     return np.sqrt(np.mean((rows - others) ** 2, axis=1))

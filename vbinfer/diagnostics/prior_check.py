@@ -15,7 +15,7 @@ from vbinfer._names import PRNGKey
 from vbinfer._param import did_you_mean
 from vbinfer.diagnostics.figure import Axis, Figure, Points, Rule, by_name
 from vbinfer.diagnostics.novelty import ReferenceSet, min_p, two_sided
-from vbinfer.diagnostics.result import AbstractResult, Status, json_able, listed, percent, status_of, worst
+from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, listed, percent, status_of, worst
 from vbinfer.diagnostics.thresholds import FAILED_FAIL, OUTSIDE_POSTERIOR, P_FAIL, P_WARN
 from vbinfer.diagnostics.twosample import MMD, mmd
 from vbinfer.draws.draws import Draws
@@ -57,14 +57,14 @@ class Misspecification(AbstractResult):
         f"model, or more than {percent(FAILED_FAIL)} of the simulations failed. Fail: p < {P_FAIL:g}."
     )
     verdict: Status
-    findings: tuple[str, ...]
+    findings: Names
     p_value: float
     p_tests: dict[str, float]
-    names: tuple[str, ...]
+    names: Names
     percentile: np.ndarray
     p_features: np.ndarray
     p_adjusted: np.ndarray
-    off: tuple[str, ...]
+    off: Names
     leverage: np.ndarray
     num_valid: int
     num_failed: int
@@ -143,6 +143,7 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     valid, failed = _prior_rows(draws, columns)
     k_split, k_mmd = jax.random.split(_check.key(key))
     order = np.asarray(jax.random.permutation(k_split, len(valid)))[:_MOST]
+    # one half says what is typical, the other is ranked with x_o: they never mix
     reference, held = np.array_split(valid[order], 2)
     known = ReferenceSet.fit(reference)
     held_scores = known.novelty(held)
@@ -152,6 +153,7 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     if not one:
         kernel = mmd(known.marginals.scores(rows), known.marginals.scores(held), key=k_mmd)
         tests["set"] = kernel.p_value
+        # two questions, each observation and the set: Bonferroni
         alone = min(1.0, 2.0 * alone)
         p_value = min(alone, 2.0 * kernel.p_value)
     percentile, p_features = two_sided(rows, valid)
@@ -223,12 +225,12 @@ def _about_each(alone: float, count: int, draws: int) -> list[str]:
 
 
 def _culprits(
-    names: tuple[str, ...],
+    names: Names,
     rows: np.ndarray,
     percentile: np.ndarray,
     adjusted: np.ndarray,
     leverage: np.ndarray,
-    off: tuple[str, ...],
+    off: Names,
     tests: dict[str, float],
 ) -> list[str]:
     """Which features make the observations `[m, F]` odd."""
@@ -282,7 +284,7 @@ def _columns(draws: Any, names: Sequence[str] | None) -> list[int]:
     return [draws.names.index(name) for name in names] if names is not None else list(range(len(draws.names)))
 
 
-def _observed(x_o: Any, width: int, columns: list[int], labels: tuple[str, ...]) -> tuple[np.ndarray, bool]:
+def _observed(x_o: Any, width: int, columns: list[int], labels: Names) -> tuple[np.ndarray, bool]:
     array = np.asarray(x_o, dtype=np.float64)
     if array.ndim not in (1, 2) or array.shape[-1] != width or len(array) == 0:
         raise ValueError(

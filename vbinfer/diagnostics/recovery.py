@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats as st
 
+from vbinfer import _check
 from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Band, Figure, Line, Note, Panel, Points, Rule
 from vbinfer.diagnostics.result import AbstractResult, ByLeaf, Status, json_able, percent, status_of
 from vbinfer.diagnostics.thresholds import FAMILY_FAIL, FAMILY_WARN, FAR, INTERVAL, NOTHING_LEARNED, WELL_DETERMINED
@@ -46,8 +47,7 @@ def shrinkage(prior: Prior, posterior: Posterior, kind: str = "variance") -> ByL
         >>> round(float(vb.shrinkage(prior, posterior)["coupling.G"]), 6)
         0.99
     """
-    if kind not in ("variance", "sd"):
-        raise ValueError(f"kind={kind!r} was given; expected kind='variance' (1 - var/var) or kind='sd' (1 - sd/sd)")
+    kind = _check.one_of(kind, "kind", ("variance", "sd"))
     _same_names(posterior, prior.shapes, "the prior")
     before, result = prior.variance(), {}
     for name, (_, after) in _moments(posterior).items():
@@ -255,6 +255,7 @@ def recover(
         _row(name, truth[:, d], mean[:, d], var[:, d], float(variance[d]), int(covered[d]), draws.shape[1])
         for d, name in enumerate(names)
     )
+    # two tests for each parameter (Bonferroni)
     smallest = min(min(row.p_within, row.p_covered) for row in rows) * 2 * len(rows)
     words = [
         f"{row.name} {row.within} and {row.covered} (median shrinkage {row.shrinkage:.2f})"
@@ -271,6 +272,7 @@ def recover(
 def _row(name: str, t: np.ndarray, m: np.ndarray, v: np.ndarray, prior: float, covered: int, draws: int) -> RecoveryRow:
     n, v = len(t), np.maximum(v, 1e-300)
     z, spread = (m - t) / np.sqrt(v), m.std() * t.std()
+    # the variance of means of L draws holds v / L of Monte-Carlo error: take it off
     moved = max(0.0, m.var(ddof=1) - v.mean() / draws)
     within = int((np.abs(z) < FAR).sum())
     low, high = share_limits(covered, n)

@@ -16,6 +16,7 @@ from vbinfer._names import PRNGKey, SimulatorLike, flat_names, unravel
 from vbinfer.approximate.importance import pareto_smoothed
 from vbinfer.diagnostics.calibration.held_out import HeldOut
 from vbinfer.diagnostics.calibration.posterior_draws import check_names, log_density, sample_posteriors
+from vbinfer.diagnostics.result import Shapes
 from vbinfer.diagnostics.thresholds import PARETO_K
 from vbinfer.draws.predictive import posterior_predictive
 from vbinfer.execute.batches import key_ints
@@ -78,6 +79,7 @@ def by_chains(source: Any, question: Question, key: PRNGKey) -> Replicates:
     both = dataclasses.replace(sampler, log_likelihood=_Both(sampler.log_likelihood))
     pairs = np.stack([np.broadcast_to(question.x_o, x.shape), x], axis=1)
     run = both.run_batch(jnp.asarray(pairs), n=question.per, key=k_both)
+    # ranks are worth no more than the chains at x_o, which all replicates share, and those of each replicate
     worth = float(min(np.min(run.ess), question.per, question.per * np.min(first.ess) / question.n))
     held = HeldOut(
         flat_names(shapes), truth, _rows(run.theta, shapes), x, names, None, None, None, failed, worth, k_test
@@ -103,18 +105,21 @@ def by_importance(source: Any, question: Question, key: PRNGKey) -> Replicates:
     rng = np.random.default_rng(key_ints(k_pick))
     rows = rng.permutation(rows)  # neighbours in a chain are alike; equals they must be
     truth, x, names, failed = _simulated(question, rows[: question.n], k_sim)
+    # each replicate has a pool of its own, in which the draw that made it comes first: [n, M + 1, D]
     pool = rows[question.n :].reshape(question.n, size, -1)[: len(truth)]
     sets = np.concatenate([truth[:, None], pool], axis=1)
     at_x_o = log_density(source, sets.reshape(1, -1, sets.shape[2]), question.x_o[None], shapes).reshape(sets.shape[:2])
     prior = np.asarray(question.prior.log_prob(unravel(jnp.asarray(sets), shapes)), np.float64)
     with np.errstate(invalid="ignore"):
         ratio = log_density(source, sets, x, shapes) - prior
+    # -inf minus -inf, outside both supports, has no weight
     ratio = np.where(np.isnan(ratio), -np.inf, ratio)
     possible = np.asarray(np.isfinite(ratio).any(axis=1))
     k = np.array([pareto_smoothed(row).pareto_k if some else np.inf for row, some in zip(ratio, possible, strict=True)])
     kept = np.flatnonzero(k <= PARETO_K)
     chosen = _weighted(ratio[kept], question.per, rng)
     draws = np.take_along_axis(sets[kept], chosen[:, :, None], axis=1)
+    # log q(theta | x_o) + log q(theta | x_i) - log p(theta), up to a constant of the replicate
     log_q = (at_x_o + ratio)[kept]
     log_q = np.concatenate([log_q[:, :1], np.take_along_axis(log_q, chosen, axis=1)], axis=1)
     held = HeldOut(
@@ -156,7 +161,7 @@ def _simulated(
     return truth[found.valid], found.x[found.valid], found.names, int((~found.valid).sum())
 
 
-def _rows(theta: Any, shapes: dict[str, tuple[int, ...]], lead: int = 2) -> np.ndarray:
+def _rows(theta: Any, shapes: Shapes, lead: int = 2) -> np.ndarray:
     """Leaves `[..., *shape]` with `lead` leading axes as `[..., D]`."""
     parts = [np.asarray(theta[name]) for name in shapes]
     return np.concatenate([part.reshape(*part.shape[:lead], -1) for part in parts], axis=-1)
@@ -170,6 +175,7 @@ def _weighted(log_weights: np.ndarray, per: int, rng: np.random.Generator) -> np
     if not len(log_weights):
         return np.zeros((0, per), int)
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+    # inverse of the cumulated weights at uniform numbers
     edges = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
     at = rng.random((len(edges), per))
     found = np.stack([np.searchsorted(edge, one, side="right") for edge, one in zip(edges, at, strict=True)])

@@ -10,6 +10,9 @@ from vbinfer.diagnostics.figure import Figure
 from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
 
 Status = Literal["pass", "warn", "fail"]
+Names = tuple[str, ...]
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of parameters by path."""
 ByLeaf = dict[str, Any]
 """By path: a number for a scalar parameter, an array of the parameter's shape for any other."""
 STATUSES: tuple[Status, ...] = ("pass", "warn", "fail")

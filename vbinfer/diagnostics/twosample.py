@@ -130,6 +130,7 @@ def mmd(a: Any, b: Any, *, key: PRNGKey, bandwidth: float | None = None, num_per
     np.fill_diagonal(kernel, 0.0)
     members = np.zeros((n + m, count + 1))
     members[:n, 0] = 1.0
+    # each column is one relabelling: 1 for the rows of the first set
     for i in range(1, count + 1):
         members[rng.permutation(n + m)[:n], i] = 1.0
     parts = (members[:, i : i + _AT_ONCE] for i in range(0, count + 1, _AT_ONCE))
@@ -145,6 +146,7 @@ def _statistics(kernel: np.ndarray, members: np.ndarray, n: int, m: int) -> np.n
     # with 1' K 1 known, the one product K L gives all three sums
     product = kernel @ members
     within, all_of = np.sum(members * product, axis=0), product.sum(axis=0)
+    # m' K m, m' K 1 - m' K m and the rest of 1' K 1 are the three sums
     across = all_of - within
     others = kernel.sum() - within - 2.0 * across
     return within / (n * (n - 1)) + others / (m * (m - 1)) - 2.0 * across / (n * m)

@@ -5,13 +5,14 @@ Both are exact, by a recursion over counts.
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats as st
 
 from vbinfer import _check
-from vbinfer.diagnostics.figure import Axis, Band, Line, Mark, Panel, Points, Rule, share_axis
+from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Band, Figure, Line, Mark, Panel, Points, Rule, share_axis
 from vbinfer.diagnostics.result import percent
 from vbinfer.diagnostics.thresholds import BAND
 
@@ -71,6 +72,7 @@ def ecdf_band(n: int, prob: float = BAND, *, points: int | None = None) -> EcdfB
     points = None if points is None else _check.count(points, "points", "100")
     z = _grid(n, points)
     low, high = 0.0, 1.0  # bisection: coverage falls as gamma grows
+    # the coverage is a step function of gamma (counts are whole): bisection ends below a step
     for _ in range(_ROUNDS):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if _inside(n, *_limits(n, z, middle)) >= prob else (low, middle)
@@ -88,6 +90,7 @@ def shape_test(u: np.ndarray) -> tuple[float, float]:
     n = len(u)
     z = _grid(n, None)
     counts = np.searchsorted(np.sort(u), z, side="right")
+    # the narrowest band that this ECDF touches is the one whose gamma is its own smallest pointwise p
     gamma = float(_pointwise(n, z, counts).min())
     p = 1.0 - _inside(n, *_limits(n, z, gamma))
     # Below 1e-12 the difference is rounding; the smallest pointwise p is a lower bound, its union over points an upper
@@ -117,7 +120,14 @@ def rank_panel(u: np.ndarray, name: str) -> Panel:
     return Panel(tuple(marks), share_axis(f"rank of the true {name}"), Axis("ECDF difference"), alt)
 
 
+def rank_figure(u: np.ndarray, names: Sequence[str], what: str) -> Figure:
+    """Panels of the ranks u `[n, D]` of the first parameters."""
+    panels = tuple(rank_panel(column, name) for column, name in zip(u.T, names[:MOST_PANELS], strict=False))
+    return Figure(panels, f"{what}, n = {len(u)}: {RANKS}")
+
+
 def _grid(n: int, points: int | None) -> np.ndarray:
+    # k equally spaced points inside (0, 1): the ends are 0 and 1 for every ECDF
     k = min(n, _MOST_POINTS) if points is None else points
     return np.arange(1, k + 1) / (k + 1)
 
@@ -155,12 +165,15 @@ def _inside(n: int, lower: np.ndarray, upper: np.ndarray) -> float:
     """
     if (lower > upper).any():
         return 0.0
+    # counts of n uniform numbers in K + 1 equal cells are K + 1 Poisson counts given that they sum to n:
+    #   carry P(count so far, inside so far) from point to point, cut it at the limits, and condition at the end
     rate = n / (len(lower) + 1)
     kernel = _poisson(n, rate)
     mass, start = np.ones(1), 0  # mass[j] = P(count = start + j, inside so far), of the Poisson process
     for low, high in zip(lower, upper, strict=True):
         moved = np.convolve(mass, kernel[: high - start + 1])
         mass, start = moved[low - start : high - start + 1], int(low)
+    # the last cell has no limit: it takes what is missing to n
     counts = start + np.arange(len(mass))
     last = st.poisson.pmf(n - counts, rate)
     return float(min(1.0, mass @ last / math.exp(st.poisson.logpmf(n, n))))

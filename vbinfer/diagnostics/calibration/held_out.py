@@ -18,6 +18,7 @@ from vbinfer.diagnostics.calibration.posterior_draws import (
     sample_posteriors,
 )
 from vbinfer.diagnostics.calibration.store import StudyStore
+from vbinfer.diagnostics.result import Names, Shapes
 from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS, FEWEST_RANKED, WANTED_DATA_SETS
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
@@ -48,11 +49,11 @@ class HeldOut:
         key: of the ties and the reference points.
     """
 
-    names: tuple[str, ...]
+    names: Names
     truth: np.ndarray
     draws: np.ndarray
     x: np.ndarray
-    features: tuple[str, ...]
+    features: Names
     log_q: np.ndarray | None
     log_prior: np.ndarray | None
     moments: np.ndarray | None
@@ -157,7 +158,7 @@ def _in_chunks(
     source: Any,
     truth: np.ndarray,
     x: np.ndarray,
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Shapes,
     per: int,
     key: PRNGKey,
     density: bool,
@@ -194,6 +195,7 @@ def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
             f"draws is a {type(draws).__name__}; expected held-out vb.Draws: "
             "write vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
         )
+    # draws of later rounds, or with a proposal density, are not the prior's
     proposed = draws.valid & (draws.round != 0)
     if draws.log_q is not None:
         proposed |= draws.valid & ~np.isnan(draws.log_q)
@@ -252,7 +254,7 @@ def _check_features(source: Any, draws: Draws) -> None:
         )
 
 
-def _flat(leaves: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+def _flat(leaves: Mapping[str, Any], shapes: Shapes) -> np.ndarray:
     return np.concatenate([np.asarray(leaves[name], float).reshape(-1) for name in shapes])
 
 

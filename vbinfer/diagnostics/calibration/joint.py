@@ -37,6 +37,7 @@ def pair_tests(held: HeldOut) -> list[RawTest]:
     (theta_i - m_i)(theta_j - m_j), with m the mean over truth and draws.
     All pairs up to 45; beyond, the 45 pairs whose posterior correlation is largest on average.
     """
+    # deviations from a mean that includes the truth treat truth and draws alike
     pooled, rng = held.pooled, held.rng("pairs")
     centred = pooled - pooled.mean(axis=1, keepdims=True)
     rows = []
@@ -56,6 +57,7 @@ def tarp_uniforms(held: HeldOut) -> np.ndarray:
     prior is and knows nothing of this data set.
     """
     rng, (mean, sd) = held.rng("tarp"), held.scale()
+    # a cycle: no data set is its own reference, and each is one once
     order = rng.permutation(len(held))
     reference = np.empty_like(order)
     reference[order] = np.roll(order, 1)

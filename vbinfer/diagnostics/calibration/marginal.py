@@ -17,6 +17,7 @@ from vbinfer._names import unravel
 from vbinfer.diagnostics.calibration.band import shape_test
 from vbinfer.diagnostics.calibration.held_out import HeldOut
 from vbinfer.diagnostics.calibration.tests import RawTest
+from vbinfer.diagnostics.result import Shapes
 
 Quantity = Callable[[dict[str, Any], Any], Any]
 """A test quantity of the user's: `f(theta, x) -> number`, of one theta and one x `[F]`."""
@@ -49,6 +50,7 @@ def uniforms(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     True
     """
     below, equal = _counts(values)
+    # a random place within the rank turns a uniform grid into a uniform distribution
     v = np.clip(rng.random(len(values)), 1e-12, 1.0 - 1e-12)
     return (below + v * (equal + 1)) / values.shape[1]
 
@@ -80,9 +82,7 @@ def all_ranks(held: HeldOut) -> np.ndarray:
     return np.stack([ranks(held.pooled[:, :, d]) for d in range(len(held.names))], axis=1)
 
 
-def quantity_tests(
-    held: HeldOut, quantities: Mapping[str, Quantity] | None, shapes: Mapping[str, tuple[int, ...]]
-) -> list[RawTest]:
+def quantity_tests(held: HeldOut, quantities: Mapping[str, Quantity] | None, shapes: Shapes) -> list[RawTest]:
     """Tests of the user's own quantities.
 
     Location, width and shape of their ranks.
@@ -173,6 +173,7 @@ def regression(s: np.ndarray, basis: np.ndarray, parameter: str, quantity: str) 
     """
     n, k = basis.shape
     centred = s - s.mean()
+    # the basis is orthonormal: explained sums of squares are squared coordinates
     told, total = float(((basis.T @ centred) ** 2).sum()), float((centred**2).sum())
     rest = max(total - told, 1e-300)
     p = float(st.f.sf((told / k) / (rest / (n - 1 - k)), k, n - 1 - k))
@@ -226,6 +227,7 @@ def components(x: np.ndarray) -> np.ndarray:
     score = _standard(x)
     if not score.shape[1]:
         return score
+    # n / 10 regressors at most leave the F-test power against each
     left, size, _ = np.linalg.svd(score, full_matrices=False)
     return left[:, : min(len(x) // 10 - 2, int((size > 1e-6 * size[0]).sum()))]
 
@@ -242,5 +244,6 @@ def _standard(x: np.ndarray) -> np.ndarray:
     varied = x[:, (x.min(axis=0) < x.max(axis=0))]
     if not varied.shape[1]:
         return varied.astype(float)
+    # ranks make the regression robust to any scale; the null needs no distribution of x
     score = st.norm.ppf((st.rankdata(varied, axis=0) - 0.5) / len(x))
     return score - score.mean(axis=0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from vbinfer._names import PRNGKey, unravel
 from vbinfer.diagnostics.chain_measures import ess
+from vbinfer.diagnostics.result import Shapes
 from vbinfer.posterior import Posterior
 
 CHUNK = 64
@@ -34,7 +35,7 @@ def chunk_size(source: Any, count: int) -> int:
 
 
 def sample_posteriors(
-    source: Any, x: np.ndarray, shapes: Mapping[str, tuple[int, ...]], *, n: int, key: PRNGKey, start: int, width: int
+    source: Any, x: np.ndarray, shapes: Shapes, *, n: int, key: PRNGKey, start: int, width: int
 ) -> tuple[np.ndarray, float]:
     """Posterior draws of one chunk, and their smallest ESS.
 
@@ -87,7 +88,7 @@ def sample_posteriors(
     return rows, independent
 
 
-def log_density(source: Any, rows: np.ndarray, x: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+def log_density(source: Any, rows: np.ndarray, x: np.ndarray, shapes: Shapes) -> np.ndarray:
     """Log density of each draw at its own x.
 
     log q(theta | x) `[B, L]` of theta `[B, L, D]` and x `[B, F]`.
@@ -98,7 +99,7 @@ def log_density(source: Any, rows: np.ndarray, x: np.ndarray, shapes: Mapping[st
     return np.stack(values)
 
 
-def check_names(theta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_names(theta: Mapping[str, Any], shapes: Shapes) -> None:
     """Refuse a posterior over other parameters than the draws."""
     if set(theta) != set(shapes):
         raise ValueError(
@@ -126,6 +127,7 @@ def _thin(posterior: Posterior, name: str, n: int, number: int) -> np.ndarray:
             f"num_posterior_samples={n} were asked for; draw more, or write num_posterior_samples={max(10, total)}"
         )
     value = posterior.theta[name].reshape(total, *posterior.shapes[name])
+    # evenly over all chains: chain-major order, so that each chain gives its share
     return value[(np.arange(n) * total) // n]
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vbinfer._show import aligned
-from vbinfer.diagnostics.calibration.band import RANKS, rank_panel
+from vbinfer.diagnostics.calibration.band import rank_figure
 from vbinfer.diagnostics.calibration.coverage import Coverage, CoverageRow, coverage_table
 from vbinfer.diagnostics.calibration.held_out import HeldOut
 from vbinfer.diagnostics.calibration.marginal import normal
@@ -138,15 +138,16 @@ class Calibration(AbstractTested):
 
     def figure(self) -> Figure:
         """Ranks, coverage, TARP, and bias over parameter space."""
-        shown = self.names[:MOST_PANELS]
-        panels = [rank_panel(u, name) for u, name in zip(self.u.T, shown, strict=False)]
-        panels += [*self.coverage.figure().panels, *self.tarp.figure().panels]
-        panels += [_bias_panel(self.local, name) for name in shown]
-        caption = (
-            f"Ranks of the truth among {self.num_posterior_samples} posterior draws, n = {len(self)} held-out data "
-            f"sets: {RANKS} Then: {self.coverage.figure().caption} {self.tarp.figure().caption} Last: how far truths "
-            "lie above their posteriors, in fifths of the posterior mean (two standard errors; flat at zero if all is "
-            "right). By the truth itself a right posterior is pulled towards the prior: that is no fault."
+        ranks = rank_figure(
+            self.u, self.names, f"Ranks of the truth among {self.num_posterior_samples} posterior draws"
+        )
+        parts = [ranks, self.coverage.figure(), self.tarp.figure()]
+        panels = [panel for part in parts for panel in part.panels]
+        panels += [_bias_panel(self.local, name) for name in self.names[:MOST_PANELS]]
+        caption = " ".join(part.caption for part in parts) + (
+            " Last: how far truths lie above their posteriors, in fifths of the posterior mean (two standard errors; "
+            "flat at zero if all is right). By the truth itself a right posterior is pulled towards the prior: that is "
+            "no fault."
         )
         return Figure(tuple(panels), caption)
 
@@ -215,6 +216,7 @@ def learned(held: HeldOut) -> Learned:
     possible = np.isfinite(held.log_q[:, 0])
     if held.log_prior is None or not possible.all():
         return Learned(rows, None, None, int((~possible).sum()))
+    # the expectation of log q(theta* | x) - log p(theta*) is at most the mutual information of theta and x
     gain = held.log_q[:, 0] - held.log_prior
     return Learned(rows, float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain))), 0)
 
@@ -224,6 +226,7 @@ def local_rows(held: HeldOut, u: np.ndarray) -> tuple[LocalRow, ...]:
     s, rows = normal(u), []
     for d, name in enumerate(held.names):
         for by, value in (("posterior mean", held.pooled[:, :, d].mean(axis=1)), ("truth", held.truth[:, d])):
+            # fifths hold equally many data sets, so that each mean has the same standard error
             for part in np.array_split(np.argsort(value, kind="stable"), BINS):
                 ends = float(value[part[0]]), float(value[part[-1]])
                 score = s[part, d]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vbinfer._names import PRNGKey
-from vbinfer.diagnostics.calibration.band import RANKS, rank_panel
+from vbinfer.diagnostics.calibration.band import rank_figure
 from vbinfer.diagnostics.calibration.held_out import held_out
 from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests
 from vbinfer.diagnostics.calibration.marginal import (
@@ -20,8 +20,8 @@ from vbinfer.diagnostics.calibration.marginal import (
     telling_features,
 )
 from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, adjust, judge
-from vbinfer.diagnostics.figure import MOST_PANELS, Figure
-from vbinfer.diagnostics.result import Status
+from vbinfer.diagnostics.figure import Figure
+from vbinfer.diagnostics.result import Names, Status
 from vbinfer.draws.draws import Draws
 
 
@@ -41,13 +41,13 @@ class Sbc(AbstractTested):
 
     question = "Are ranks of truths uniform, and independent of the data?"
     rule = RULE
-    names: tuple[str, ...]
+    names: Names
     ranks: np.ndarray
     u: np.ndarray
     num_posterior_samples: int
     tests: tuple[TestResult, ...]
     verdict: Status
-    findings: tuple[str, ...]
+    findings: Names
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -56,9 +56,7 @@ class Sbc(AbstractTested):
 
     def figure(self) -> Figure:
         """Ranks of the truth of each parameter."""
-        panels = tuple(rank_panel(u, name) for u, name in zip(self.u.T, self.names[:MOST_PANELS], strict=False))
-        n, per = self.ranks.shape[0], self.num_posterior_samples
-        return Figure(panels, f"Ranks of the truth among {per} posterior draws, n = {n} held-out data sets: {RANKS}")
+        return rank_figure(self.u, self.names, f"Ranks of the truth among {self.num_posterior_samples} posterior draws")
 
 
 def sbc(

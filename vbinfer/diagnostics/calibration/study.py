@@ -85,6 +85,7 @@ def calibrate(
         calibration = vb.calibrate(amortized, (prior, fwd, 300), key=jax.random.key(3))
         print(calibration)
     """
+    # two keys: the same key with draws given draws the same posteriors as with draws made here
     k_simulate, k_study = jax.random.split(_check.key(key))
     began = time.perf_counter()
     prior = None

@@ -118,6 +118,7 @@ def build(held: HeldOut, f: np.ndarray, tests: tuple[TestResult, ...]) -> Tarp:
     ecp = ecdf(f, alpha)
     rng = held.rng("bootstrap")
     resampled = np.stack([ecdf(rng.choice(f, len(f)), alpha) for _ in range(_RESAMPLED)])
+    # an overconfident curve is above the diagonal at the left and below it at the right: one half tells the sign
     upper = alpha >= 0.5
     atc = float(np.trapezoid((ecp - alpha)[upper], alpha[upper]))
     return Tarp(f, alpha, ecp, np.percentile(resampled, _BAND, axis=0), atc, own, *judge(held, own))

@@ -11,7 +11,7 @@ import scipy.stats as st
 
 from vbinfer._show import aligned
 from vbinfer.diagnostics.calibration.held_out import HeldOut
-from vbinfer.diagnostics.result import AbstractResult, Status, json_able, percent, status_of, worst
+from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, percent, status_of, worst
 from vbinfer.diagnostics.thresholds import (
     EFFECTIVE_SHARE,
     FAMILY_FAIL,
@@ -69,7 +69,7 @@ class AbstractTested(AbstractResult):
 
     tests: tuple[TestResult, ...]
     verdict: Status
-    findings: tuple[str, ...]
+    findings: Names
 
     @property
     @abc.abstractmethod
@@ -104,9 +104,11 @@ def adjust(raw: Sequence[RawTest]) -> tuple[TestResult, ...]:
     if np.isnan(p).any():
         row = raw[int(np.flatnonzero(np.isnan(p))[0])]
         raise ValueError(f"the test of {row.quantity} of {row.parameter} has no p-value; its numbers are not finite")
+    # the k-th smallest p is multiplied by the number of tests not smaller, and never falls below one before it
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    # power is told for the strictest step, at which a lone fault must be seen
     level = FAMILY_WARN / len(p)
     known = {shape: detects(*shape, level) for shape in {(row.kind, row.n, row.dof) for row in raw}}
     return tuple(
@@ -117,7 +119,7 @@ def adjust(raw: Sequence[RawTest]) -> tuple[TestResult, ...]:
 
 def judge(
     held: HeldOut, tests: Sequence[TestResult], hints: Mapping[str, str] = MappingProxyType({})
-) -> tuple[Status, tuple[str, ...]]:
+) -> tuple[Status, Names]:
     """Verdict and findings of adjusted tests."""
     return verdict_of(held, tests), (*faults(tests, hints), *caveats(held), summary(tests, len(held)))
 
