@@ -94,7 +94,7 @@ class Convergence(AbstractResult):
             return None
         return Figure(
             tuple(_rank_panel(name, rows) for name, rows in self.ranks.items()),
-            "Ranks of each chain's draws among all: flat where chains have mixed.",
+            f"Ranks of the draws of n = {len(next(iter(self.ranks.values())))} chains: flat where they have mixed.",
         )
 
 

@@ -321,7 +321,7 @@ def eye(names: Sequence[str], shrinkage: np.ndarray, z: np.ndarray, what: str) -
     little. Left and high: prior and data disagree (Betancourt 2018, arXiv:1803.08393).
     """
     height = np.minimum(np.abs(z), _HIGHEST)
-    top = max(3.5, min(_HIGHEST, 1.1 * float(np.nanmax(height))))
+    top = max(3.5, 1.1 * float(np.nanmax(height)))
     left = min(-0.05, float(np.nanmin(np.maximum(shrinkage, -1.0))) - 0.05)
     middle = (WELL_DETERMINED + 0.01 - left) / (1.04 - left)
     places = ((middle, 0.03), (0.99, 0.97), (0.01, 0.03), (0.01, 0.97))
