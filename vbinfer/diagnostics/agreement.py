@@ -10,7 +10,7 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
-from vbinfer.diagnostics.calibration.posterior_draws import effective_draws
+from vbinfer.diagnostics.calibration.posterior_draws import as_rows, effective_draws
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Rule, by_name
 from vbinfer.diagnostics.recovery import in_z, like_prior
 from vbinfer.diagnostics.result import STATUSES, AbstractResult, Names, Status, json_able, listed, worst
@@ -244,8 +244,8 @@ def _coordinates(known: Mapping[str, Posterior], prior: Prior | None) -> tuple[N
     lead = next(iter(known.values()))
     if prior is not None and prior.shapes != lead.shapes:
         raise ValueError(f"prior is over {prior.shapes} and the posteriors over {lead.shapes}; give their prior")
-    paths, names = lead.theta if prior is None else prior.shapes, lead.names
-    rows = {name: Posterior({path: p.theta[path] for path in paths}).ravel().astype(float) for name, p in known.items()}
+    names, shapes = lead.names, lead.shapes if prior is None else prior.shapes
+    rows = {name: np.concatenate(as_rows(one.theta, shapes)).astype(float) for name, one in known.items()}
     if prior is not None:
         names = flat_names(prior.z_shapes)
         rows = {name: in_z(prior, row) for name, row in rows.items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from vbinfer.diagnostics.calibration.posterior_draws import as_rows
 from vbinfer.diagnostics.chain_measures import Located, ebfmi, ess, locate_divergences, mcse, rhat
 from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Bars, Figure, Panel, Rule, share_axis
 from vbinfer.diagnostics.result import (
@@ -126,8 +127,7 @@ def convergence(posterior: Posterior) -> Convergence:
     """
     _check(posterior)
     several, names = posterior.num_chains > 1, posterior.names
-    leaves = [value.reshape(*value.shape[:2], -1) for value in posterior.theta.values()]
-    rows = np.concatenate(leaves, axis=2)  # [chain, draw, D]
+    rows = as_rows(posterior.theta, posterior.shapes)  # [chain, draw, D]
     by_leaf = {
         "rhat": rhat(posterior) if several else {},
         "ess_bulk": ess(posterior, "bulk"),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vbinfer.diagnostics.calibration.posterior_draws import effective_draws
+from vbinfer.diagnostics.calibration.posterior_draws import as_rows, effective_draws
 from vbinfer.diagnostics.recovery import in_z
 from vbinfer.diagnostics.thresholds import MODE_DEPTH, MODE_P, MODE_SHARE
 from vbinfer.posterior import Posterior
@@ -53,8 +53,7 @@ def find_modes(posterior: Posterior, prior: Prior | None = None) -> Modes | None
     >>> found.where, [round(share, 1) for share in found.shares]
     ('a', [0.7, 0.3])
     """
-    paths = posterior.theta if prior is None else prior.shapes
-    theta = Posterior({path: posterior.theta[path] for path in paths}).ravel().astype(float)
+    theta = np.concatenate(as_rows(posterior.theta, posterior.shapes if prior is None else prior.shapes)).astype(float)
     rng = np.random.default_rng(0)  # the same draws have the same modes
     n = min(_MOST, len(theta), int(effective_draws(posterior, len(theta)))) if posterior.num_samples > 3 else 0
     theta = theta[rng.permutation(len(theta))[:n]]

@@ -15,8 +15,7 @@ import numpy as np
 from vbinfer._names import PRNGKey, SimulatorLike, flat_names, unravel
 from vbinfer.approximate.importance import pareto_smoothed
 from vbinfer.diagnostics.calibration.held_out import HeldOut
-from vbinfer.diagnostics.calibration.posterior_draws import check_names, log_density, sample_posteriors
-from vbinfer.diagnostics.result import Shapes
+from vbinfer.diagnostics.calibration.posterior_draws import as_rows, check_names, log_density, sample_posteriors
 from vbinfer.diagnostics.thresholds import PARETO_K
 from vbinfer.draws.predictive import posterior_predictive
 from vbinfer.execute.batches import key_ints
@@ -74,7 +73,7 @@ def by_chains(source: Any, question: Question, key: PRNGKey) -> Replicates:
     shapes = question.prior.shapes
     first = sampler.run_batch(question.x_o[None], n=question.n, key=k_draw)
     check_names(first.theta, shapes)
-    at_x_o = _rows(first.theta, shapes)[0]
+    at_x_o = as_rows(first.theta, shapes)[0]
     truth, x, names, failed = _simulated(question, at_x_o, k_sim)
     both = dataclasses.replace(sampler, log_likelihood=_Both(sampler.log_likelihood))
     pairs = np.stack([np.broadcast_to(question.x_o, x.shape), x], axis=1)
@@ -82,7 +81,7 @@ def by_chains(source: Any, question: Question, key: PRNGKey) -> Replicates:
     # ranks are worth no more than the chains at x_o, which all replicates share, and those of each replicate
     worth = float(min(np.min(run.ess), question.per, question.per * np.min(first.ess) / question.n))
     held = HeldOut(
-        flat_names(shapes), truth, _rows(run.theta, shapes), x, names, None, None, None, failed, worth, k_test
+        flat_names(shapes), truth, as_rows(run.theta, shapes), x, names, None, None, None, failed, worth, k_test
     )
     return Replicates(held, "chains", np.zeros(0), 0, at_x_o)
 
@@ -157,14 +156,8 @@ def _simulated(
             f"the simulator returned {found.x.shape[1]} features and x_o has {len(question.x_o)}; give the simulator "
             "and the recording the same Summary"
         )
-    truth = _rows(found.theta, question.prior.shapes, lead=1)
+    truth = as_rows(found.theta, question.prior.shapes, lead=1)
     return truth[found.valid], found.x[found.valid], found.names, int((~found.valid).sum())
-
-
-def _rows(theta: Any, shapes: Shapes, lead: int = 2) -> np.ndarray:
-    """Leaves `[..., *shape]` with `lead` leading axes as `[..., D]`."""
-    parts = [np.asarray(theta[name]) for name in shapes]
-    return np.concatenate([part.reshape(*part.shape[:lead], -1) for part in parts], axis=-1)
 
 
 def _weighted(log_weights: np.ndarray, per: int, rng: np.random.Generator) -> np.ndarray:

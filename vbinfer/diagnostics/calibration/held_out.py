@@ -12,6 +12,7 @@ import numpy as np
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.posterior_draws import (
+    as_rows,
     check_names,
     chunk_size,
     log_density,
@@ -117,7 +118,7 @@ def held_out(
     if isinstance(prior, Prior):
         check_names(prior.shapes, draws.shapes)
         log_prior = _log_prior(prior, theta, np.flatnonzero(draws.valid))
-        moments = np.stack([_flat(values, draws.shapes) for values in (prior.mean(), prior.variance())])
+        moments = np.stack([as_rows(one, draws.shapes, 0) for one in (prior.mean(), prior.variance())]).astype(float)
     density = density and callable(getattr(source, "log_prob", None))
     k_posteriors, k_test = jax.random.split(key)
     folder = None
@@ -214,7 +215,7 @@ def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
             f"and {WANTED_DATA_SETS} or more are wanted: write "
             "vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
         )
-    truth = np.concatenate([value.reshape(n, -1) for value in theta.values()], axis=1)
+    truth = as_rows(theta, draws.shapes, 1)
     for name, column in zip(flat_names(draws.shapes), truth.T, strict=True):
         if column.min() == column.max():
             raise ValueError(
@@ -252,10 +253,6 @@ def _check_features(source: Any, draws: Draws) -> None:
             f"the draws have {len(draws.names)} features and the source was trained on {len(names)}; they {which}: "
             "these draws are of another study; use the Summary that the source was trained with"
         )
-
-
-def _flat(leaves: Mapping[str, Any], shapes: Shapes) -> np.ndarray:
-    return np.concatenate([np.asarray(leaves[name], float).reshape(-1) for name in shapes])
 
 
 def _checked_density(log_q: np.ndarray, start: int) -> np.ndarray:

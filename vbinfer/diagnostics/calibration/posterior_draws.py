@@ -63,21 +63,19 @@ def sample_posteriors(
         else:
             theta = source.sample_batch(filled, n=n, key=k)
         check_names(theta, shapes)
-        flat = [np.asarray(theta[name]) for name in shapes]
-        for name, value in zip(shapes, flat, strict=True):
-            if value.shape != (width, n, *shapes[name]):
-                wanted = ", ".join(map(str, (width, n, *shapes[name])))
+        for name, shape in shapes.items():
+            if np.shape(theta[name]) != (width, n, *shape):
+                wanted = ", ".join(map(str, (width, n, *shape)))
                 raise ValueError(
                     f"source.sample_batch gave {name!r} of shape {list(np.shape(theta[name]))}; expected [{wanted}]"
                 )
-        flat = [value[: len(x)] for value in flat]
     else:
         posteriors = [_one(source, row, n, k, start + i) for i, row in enumerate(x)]
         for posterior in posteriors:
             check_names(posterior.theta, shapes)
-        flat = [np.stack([_thin(p, name, n, start + i) for i, p in enumerate(posteriors)]) for name in shapes]
+        theta = {name: np.stack([_thin(p, name, n, start + i) for i, p in enumerate(posteriors)]) for name in shapes}
         independent = min(effective_draws(posterior, n) for posterior in posteriors)
-    rows = np.concatenate([value.reshape(len(x), n, -1) for value in flat], axis=2)
+    rows = as_rows(theta, shapes)[: len(x)]
     finite = np.isfinite(rows).all(axis=(1, 2))
     if not finite.all():
         bad = start + int(np.flatnonzero(~finite)[0])
@@ -86,6 +84,15 @@ def sample_posteriors(
             f"source.sample(x_o, n={n}, key=key) before anything is said of calibration"
         )
     return rows, independent
+
+
+def as_rows(leaves: Mapping[str, Any], shapes: Shapes, lead: int = 2) -> np.ndarray:
+    """Leaves `[..., *shape]` with `lead` leading axes as `[..., D]`.
+
+    In NumPy, which keeps float64, in the order of `shapes`.
+    """
+    parts = [np.asarray(leaves[name]) for name in shapes]
+    return np.concatenate([part.reshape(*part.shape[:lead], -1) for part in parts], axis=-1)
 
 
 def log_density(source: Any, rows: np.ndarray, x: np.ndarray, shapes: Shapes) -> np.ndarray:
