@@ -170,7 +170,7 @@ def test_flags_count_constant_and_nan_nodes():
 
 Y = recording()
 MISTAKES = [
-    (lambda: Summary(period=0.0, fc=features.fc_stat), ValueError, "period is 0; give .* in ms"),
+    (lambda: Summary(period=0.0, fc=features.fc_stat), ValueError, "period=0.0 .* of ms, such as period=720.0"),
     (lambda: Summary(), ValueError, "no feature; name at least one"),
     (lambda: Summary(fc="fc_stat"), TypeError, "'fc' is 'fc_stat'; give a feature such as vb.features.fc_stat"),
     (lambda: Summary(f=features.bandpass(0.01, 0.1)), TypeError, "pass it as preprocess="),
@@ -198,12 +198,12 @@ MISTAKES = [
         ValueError,
         "step is 5000 ms, less than one sample of 60000",
     ),
-    (lambda: features.fcd_stat(window=-1.0), ValueError, "window is -1; give a duration in ms"),
-    (lambda: features.autocorrelation(lag=0.0), ValueError, "lag is 0; give a duration in ms"),
+    (lambda: features.fcd_stat(window=-1.0), ValueError, "window=-1.0 .* of ms, such as window="),
+    (lambda: features.autocorrelation(lag=0.0), ValueError, "lag=0.0 .* of ms, such as lag=720.0"),
     (lambda: features.bandpass(0.1, 0.01), ValueError, "low must be below high"),
     (lambda: features.bandpass(None, None), ValueError, "give at least one"),
     (lambda: features.bandpass(0.01, 0.4)(jnp.asarray(Y), PERIOD), ValueError, "high is 0.4 Hz.* below 0.25"),
-    (lambda: features.fc_stat(pairs="lr"), ValueError, "pairs is 'lr'; write 'interleaved'"),
+    (lambda: features.fc_stat(pairs="lr"), ValueError, "pairs='lr' .* one of 'interleaved', 'blocks'"),
     (
         lambda: Summary(f=features.fc_stat(pairs="blocks"))(Y[:, :5]),
         ValueError,

@@ -1,4 +1,4 @@
-"""Features: named numbers that describe a recording, and the `Summary` that puts them in a row."""
+"""Features of recordings, and the `Summary` that joins them."""
 
 from .base import Feature as Feature
 from .base import Preprocess as Preprocess
@@ -7,25 +7,25 @@ from .connectivity import fc_stat as fc_stat
 from .dynamics import fcd_stat as fcd_stat
 from .connectivity import fc as fc
 from .connectivity import fc_match as fc_match
-from .networks import fc_networks as fc_networks
-from .networks import global_connectivity as global_connectivity
-from .networks import fc_eigenvalues as fc_eigenvalues
-from .networks import fc_lagged as fc_lagged
+from .connectivity import fc_networks as fc_networks
+from .connectivity import global_connectivity as global_connectivity
+from .connectivity import fc_eigenvalues as fc_eigenvalues
+from .connectivity import fc_lagged as fc_lagged
 from .dynamics import fcd_histogram as fcd_histogram
 from .temporal import moments as moments
 from .temporal import amplitude as amplitude
 from .temporal import autocorrelation as autocorrelation
-from .temporal import bandpass as bandpass
+from .spectral import bandpass as bandpass
 from .temporal import skewness as skewness
 from .statistical import statistics as statistics
 from .statistical import area as area
-from .memory import timescales as timescales
-from .memory import acf as acf
+from .temporal import timescales as timescales
+from .temporal import acf as acf
 from .spectral import spectrum as spectrum
-from .bands import band_power as band_power
-from .bands import psd as psd
-from .bands import coherence as coherence
-from .bands import wavelet as wavelet
+from .spectral import band_power as band_power
+from .spectral import psd as psd
+from .spectral import coherence as coherence
+from .spectral import wavelet as wavelet
 from .phase import envelope as envelope
 from .phase import kuramoto_order as kuramoto_order
 from .phase import coactivation as coactivation
@@ -46,11 +46,11 @@ from .spectra import coherence_matrix as coherence_matrix
 from .information import binned_information as binned_information
 from .information import transfer_entropy_matrix as transfer_entropy_matrix
 from .dynamics import fcd_matrix as fcd_matrix
-from .masks import hemispheres as hemispheres
-from .masks import homotopic as homotopic
-from .masks import homotopic_mask as homotopic_mask
-from .masks import within_mask as within_mask
-from .masks import between_mask as between_mask
+from .matrices import hemispheres as hemispheres
+from .matrices import homotopic as homotopic
+from .matrices import homotopic_mask as homotopic_mask
+from .matrices import within_mask as within_mask
+from .matrices import between_mask as between_mask
 from .spectra import welch as welch
 from .phase import analytic_signal as analytic_signal
 from .phase import order_parameter as order_parameter

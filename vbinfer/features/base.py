@@ -1,17 +1,34 @@
-"""The interface of a feature: one recording in, a few named numbers out."""
+"""Interface of a feature, and its options."""
 
 import abc
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, dataclass_transform
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._param import did_you_mean
 
+from .numeric import QUANTILE_NAMES, quantiles, shape_moments
 
+Given = TypeVar("Given")
+Kept = TypeVar("Kept")
+
+
+def option(*, default: Any, converter: Callable[[Given], Kept], kw_only: bool = False) -> Kept:
+    """A static field of a feature, checked and converted when the feature is made."""
+    return eqx.field(default=default, static=True, converter=converter, kw_only=kw_only)
+
+
+@dataclass_transform(field_specifiers=(option, eqx.field))  # type checkers read `option` as they read `eqx.field`
 class Feature(eqx.Module):
-    """A few numbers that describe a recording: `(y[T, N], period) -> [F]`, with a name for each.
+    """Named numbers of a recording: `(y[T, N], period) -> [F]`.
 
     A feature never raises on values (it runs inside `jit`, `vmap` and `grad`), gives NaN only where the data are NaN,
     and has a finite value and gradient at a constant node. A *shape* it cannot work with is an error.
@@ -23,15 +40,111 @@ class Feature(eqx.Module):
 
     @abc.abstractmethod
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        """One name per number. A feature whose width follows the number of nodes `n` raises ValueError without it."""
+        """One name per number.
+
+        A feature whose width follows the number of nodes `n` raises ValueError without it.
+        """
 
 
 class Preprocess(eqx.Module):
-    """A recording made from a recording before any feature sees it: `(y[T, N], period) -> [T, N]`."""
+    """Recording to recording, before any feature: `(y[T, N], period) -> [T, N]`."""
 
     @abc.abstractmethod
     def __call__(self, y: Array, period: float) -> Array:
         """The new recording."""
+
+
+_ENDS = {"mean": ("",), "spread": ("", "_spread"), "quantiles": tuple(f"_{q}" for q in QUANTILE_NAMES), "nodes": ("",)}
+
+
+pool_of = functools.partial(_check.one_of, what="pool", choices=_ENDS)
+
+
+class NodeFeature(Feature):
+    """Numbers `[K, N]`, K for each node, pooled over nodes.
+
+    `pool="mean"` (the default of nearly all): the mean over nodes, K numbers under their own names. `"spread"`: mean
+    and standard deviation (ddof 0) over nodes, `rms` and `rms_spread`. `"quantiles"`: `rms_q05` to `rms_q95`.
+    `"nodes"`: each node's own, `rms[0]`, `rms[1]`, ...; the only one whose width follows the number of nodes, and the
+    only one in which a node with a NaN leaves the numbers of the others alone.
+    """
+
+    pool: str = option(default="mean", converter=pool_of, kw_only=True)
+
+    @abc.abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """The K names."""
+
+    @abc.abstractmethod
+    def per_node(self, y: Array, period: float) -> Array:
+        """The numbers, `[K, N]`, of a recording `y`, `[T, N]`."""
+
+    def __call__(self, y: Array, period: float) -> Array:
+        values = self.per_node(y, period)
+        if self.pool == "nodes":
+            return values.ravel()
+        if self.pool == "quantiles":
+            return jax.vmap(quantiles)(values).ravel()
+        mean = values.mean(axis=1)
+        if self.pool == "mean":
+            return mean
+        return jnp.stack([mean, jax.vmap(lambda v: shape_moments(v)[1])(values)], axis=1).ravel()
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        ends = _ENDS[self.pool]
+        if self.pool == "nodes":
+            if n is None:
+                raise ValueError(
+                    f"the names of {type(self).__name__}(pool='nodes') depend on the number of nodes; "
+                    "give it, as in names(80)"
+                )
+            ends = tuple(f"[{i}]" for i in range(n))
+        return tuple(label + end for label in self.labels() for end in ends)
+
+
+def chosen(feature: str, *every: str, usual: Iterable[str] = ()) -> Callable[[Sequence[str] | None], tuple[str, ...]]:
+    """Converter of `only=`: the names that are kept, in that order; for None the usual ones, or every one."""
+    default = tuple(usual) or every
+
+    def names(only: Sequence[str] | None) -> tuple[str, ...]:
+        if only is None:
+            return default
+        if isinstance(only, str):
+            raise TypeError(f"{feature}(only={only!r}) was given a word; write a tuple, only=({only!r},)")
+        for name in only:
+            if name not in every:
+                raise ValueError(f"{feature} has no number {name!r}. {did_you_mean(name, every)}")
+        if not only:
+            raise ValueError(f"{feature}(only=()) keeps nothing; name some of {', '.join(every)}")
+        return tuple(only)
+
+    return names
+
+
+def positive(what: str, example: object, unit: str = "ms") -> Callable[[float], float]:
+    """Converter: a finite number above 0."""
+    return lambda value: _check.positive(value, what, example, unit)
+
+
+def positive_or_none(what: str, example: object, unit: str = "ms") -> Callable[[float | None], float | None]:
+    """Converter: a finite number above 0, or None."""
+    return lambda value: None if value is None else _check.positive(value, what, example, unit)
+
+
+def intervals(
+    what: str, unit: str
+) -> Callable[[Sequence[Sequence[float]] | np.ndarray], tuple[tuple[float, ...], ...]]:
+    """Converter: at least one pair (low, high) with 0 <= low < high."""
+
+    def pairs(given: Sequence[Sequence[float]] | np.ndarray) -> tuple[tuple[float, ...], ...]:
+        found = tuple(tuple(float(edge) for edge in pair) for pair in given)
+        if not found or any(len(pair) != 2 or not 0.0 <= pair[0] < pair[1] < math.inf for pair in found):
+            raise ValueError(
+                f"{what} is {given!r}; give pairs of {unit} with 0 <= low < high, such as {what}=((0, 4),)"
+            )
+        return found
+
+    return pairs
 
 
 def samples(duration: float, period: float, what: str) -> int:
@@ -42,65 +155,15 @@ def samples(duration: float, period: float, what: str) -> int:
     return count
 
 
-def lag_ms(lag: float | None) -> float | None:
-    """A lag in ms, or None for one sample; anything not positive and finite is an error."""
-    if lag is not None and not 0.0 < lag < float("inf"):
-        raise ValueError(f"lag is {lag:g}; give a duration in ms, such as lag=720.0")
-    return lag
+def pick(numbers: Mapping[str, Array], only: tuple[str, ...]) -> Array:
+    """The numbers that `only` names, in its order, stacked; what is left out costs nothing once compiled."""
+    return jnp.stack([numbers[name] for name in only])
 
 
-def rough_zero(y: Array) -> Array:
-    """The sum of squares, per node, below which the spread of `y[T, N]` is rounding of its level: `[1, N]`."""
-    level = 8.0 * jnp.finfo(y.dtype).eps * jnp.abs(y[:1])
-    return y.shape[0] * level**2
-
-
-def centred(y: Array) -> tuple[Array, Array, Array]:
-    """Deviations from the mean over time, their sums of squares, and which nodes are constant.
-
-    Args:
-        y: `[T, N]`.
-
-    Returns:
-        `d[T, N]`; `ss[1, N]`, replaced by one where the node is constant, so that a division or a root and their
-        gradients stay finite; `constant[1, N]`. A node is constant when its spread is within the rounding of its level.
-    """
-    d = y - y[:1]  # exactly zero for a constant node, whatever its level
-    d = d - d.mean(axis=0, keepdims=True)
-    ss = jnp.sum(d * d, axis=0, keepdims=True)
-    constant = ss <= rough_zero(y)
-    return d, jnp.where(constant, 1.0, ss), constant
-
-
-def shape_moments(v: Array) -> tuple[Array, Array, Array, Array]:
-    """Mean, standard deviation (ddof 0), skewness, excess kurtosis of a vector; the last three 0 if it is constant."""
-    d, ss, constant = centred(v[:, None])
-    size = v.shape[0]
-    u = d / jnp.sqrt(ss / size)
-    std = jnp.where(constant, 0.0, jnp.sqrt(ss / size))[0, 0]
-    skew = jnp.where(constant[0, 0], 0.0, jnp.mean(u**3))
-    kurtosis = jnp.where(constant[0, 0], 0.0, jnp.mean(u**4) - 3.0)
-    return v.mean(), std, skew, kurtosis
-
-
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-QUANTILE_NAMES = ("q05", "q25", "q50", "q75", "q95")
-
-
-def quantiles(v: Array) -> Array:
-    """The five `QUANTILES` of a vector, linear between order statistics (NumPy's default); NaN if any entry is NaN."""
-    return jnp.quantile(v, jnp.asarray(QUANTILES, v.dtype))
-
-
-def positions(names: tuple[str, ...], only: Sequence[str] | None, feature: str) -> tuple[int, ...]:
-    """Where the numbers that `only` names stand among `names`, in the order of `only`; all of them for None."""
-    if only is None:
-        return tuple(range(len(names)))
-    if isinstance(only, str):
-        raise TypeError(f"{feature}(only={only!r}) was given a word; write a tuple, only=({only!r},)")
-    for name in only:
-        if name not in names:
-            raise ValueError(f"{feature} has no number {name!r}. {did_you_mean(name, names)}")
-    if not only:
-        raise ValueError(f"{feature}(only=()) keeps nothing; name some of {', '.join(names)}")
-    return tuple(names.index(name) for name in only)
+def gather(groups: dict[tuple[str, ...], Callable[[], Array]], only: tuple[str, ...]) -> Array:
+    """The numbers that `only` names, computing no group it leaves out."""
+    found: dict[str, Array] = {}
+    for names, numbers in groups.items():
+        if set(names) & set(only):
+            found.update(zip(names, numbers(), strict=True))
+    return pick(found, only)

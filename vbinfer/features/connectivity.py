@@ -1,26 +1,33 @@
-"""Functional connectivity: who goes with whom, as every pair and as a few numbers."""
+"""Functional connectivity: every pair, networks, nodes, and a few numbers."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from vbinfer._param import did_you_mean
+from vbinfer import _check
 
-from .base import QUANTILE_NAMES, Feature, positions, quantiles, shape_moments
-from .masks import Mask, homotopic, ordering_of, take_pairs
+from .base import Feature, NodeFeature, chosen, gather, option, pick, pool_of, positive_or_none
 from .matrices import (
+    ArrayLeaf,
+    Mask,
     covariance_matrix,
     eigenvalues,
     fc_matrix,
+    homotopic,
+    lagged_matrix,
+    mask_of,
+    matmul,
+    ordering,
     partial_matrix,
     spearman_matrix,
+    take_pairs,
     upper_triangle,
 )
-from .nodes import ratio, root
+from .numeric import QUANTILE_NAMES, quantiles, ratio, root, shape_moments
 from .phase import plv_matrix
 
 KINDS: dict[str, Callable[[ArrayLike], Array]] = {
@@ -30,48 +37,51 @@ KINDS: dict[str, Callable[[ArrayLike], Array]] = {
     "covariance": covariance_matrix,
     "plv": plv_matrix,
 }
-
-
-def kind_of(kind: str) -> str:
-    """`kind`, if it is one of `KINDS`."""
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; write one of {', '.join(map(repr, KINDS))}. {did_you_mean(kind, KINDS)}")
-    return kind
-
+_kind = functools.partial(_check.one_of, what="kind", choices=KINDS)
 
 EIGEN_NAMES = ("eig_sum", "eig_max", "eig_min", "eig_mean", "eig_std", "eig_skew", "eig_kurtosis")
 SHARE_NAMES = ("pca1", "pca2", "pca3", "pca_std")
 EXTREME_NAMES = ("min", "max", "sum", "abs_sum")
-EXTRA_NAMES = (*EXTREME_NAMES, *EIGEN_NAMES, *SHARE_NAMES)
+_SHAPE = ("mean", "std", "skew", "kurtosis", *QUANTILE_NAMES)
+_WHOLE = ("norm3", "norm4", "strength_std")
+_HOMOTOPIC = ("homotopic", "homotopic_positive")
 
 
 def extreme_numbers(v: Array) -> Array:
-    """Of the entries above the diagonal: `EXTREME_NAMES`; `abs_sum` counts both triangles."""
+    """`EXTREME_NAMES` of the entries above the diagonal.
+
+    `abs_sum` counts both triangles.
+    """
     numbers = jnp.stack([v.min(), v.max(), v.sum(), 2.0 * jnp.abs(v).sum()])
     return jnp.where(jnp.isnan(v).any(), jnp.nan, numbers)  # compiled, a maximum may lose a NaN
 
 
 def eigen_numbers(matrix: Array) -> Array:
-    """Of all the eigenvalues of a symmetric matrix: `EIGEN_NAMES`, the last four as `shape_moments` has them."""
+    """`EIGEN_NAMES` of a symmetric matrix, the last four as in `shape_moments`."""
     found = eigenvalues(matrix)
     return jnp.concatenate([jnp.stack([found.sum(), found[0], found[-1]]), jnp.stack(shape_moments(found))])
 
 
 def share_numbers(matrix: Array) -> Array:
-    """Of the principal components of the rows of a matrix: `SHARE_NAMES`.
+    """`SHARE_NAMES` of the principal components of a matrix's rows.
 
     The share of the variance of the first three (0 where there are fewer), and the standard deviation of all entries of
     their scores. Scores have mean 0, and their sign is arbitrary: no more of them is a number of the matrix.
     """
     n = matrix.shape[0]
     rows = matrix - matrix.mean(axis=0, keepdims=True)
-    found = eigenvalues(jnp.matmul(rows.T, rows, precision=jax.lax.Precision.HIGHEST))
+    found = eigenvalues(matmul(rows.T, rows))
     three = jnp.pad(found[:3], (0, max(0, 3 - n)))
     return jnp.concatenate([ratio(three, found.sum() + 0.0 * three), root(three.sum() / (3 * n))[None]])
 
 
+def strengths(matrix: Array) -> Array:
+    """The mean of each row without the diagonal, `[N]`."""
+    return (matrix.sum(axis=0) - jnp.diagonal(matrix)) / (matrix.shape[0] - 1)
+
+
 class fc(Feature):
-    """Every correlation above the diagonal of the functional connectivity, row by row: N (N - 1) / 2 numbers.
+    """Every correlation above the diagonal, row by row: N (N - 1) / 2.
 
     For embeddings and small networks; `fc_stat` has a width that does not follow the number of nodes.
 
@@ -82,14 +92,12 @@ class fc(Feature):
         fisher: give atanh(r), whose error does not depend on r; |r| is held below 1 by the machine epsilon.
     """
 
-    mask: Mask | None
-    kind: str = eqx.field(static=True)
-    fisher: bool = eqx.field(static=True)
+    mask: Mask | None = eqx.field(default=None, converter=mask_of)
+    kind: str = option(default="pearson", converter=_kind)
+    fisher: bool = option(default=False, converter=bool)
 
-    def __init__(self, mask: ArrayLike | None = None, kind: str = "pearson", fisher: bool = False):
-        self.mask = None if mask is None else Mask(mask)
-        self.kind, self.fisher = kind_of(kind), fisher
-        if fisher and kind == "covariance":
+    def __check_init__(self) -> None:
+        if self.fisher and self.kind == "covariance":
             raise ValueError("fisher=True is for correlations; covariances are not bounded by 1: leave it out")
 
     def __call__(self, y: Array, period: float) -> Array:
@@ -102,18 +110,19 @@ class fc(Feature):
     def names(self, n: int | None = None) -> tuple[str, ...]:
         if self.mask is None and n is None:
             raise ValueError("the names of fc depend on the number of nodes; give it, as in names(80)")
-        rows, cols = upper_triangle(n or 0) if self.mask is None else (self.mask.rows, self.mask.cols)
+        rows, cols = upper_triangle(n or 0) if self.mask is None else self.mask.pairs.value
         return tuple(f"[{i},{j}]" for i, j in zip(rows, cols, strict=True))
 
 
 class fc_stat(Feature):
-    """Functional connectivity in twelve numbers that do not depend on the number of nodes, and more by name.
+    """Functional connectivity in twelve numbers, and more by name.
 
-    Of the correlations above the diagonal: `mean`, `std` (ddof 0), `skew`, `kurtosis` (excess), `q05 q25 q50 q75 q95`;
-    of the matrix: `norm3` and `norm4`, with norm_k = (sum_i lambda_i^k)^(1/k) / N over its eigenvalues lambda (when one
-    pattern prevails, both are close to lambda_1 / N, the share of the variance of the standardised signals that it
-    carries; 0 where the sum is negative); `strength_std`, the standard deviation over nodes of the mean correlation
-    with the other nodes. With `pairs`, also `homotopic`, the mean correlation of mirrored regions.
+    None depends on the number of nodes. Of the correlations above the diagonal: `mean`, `std` (ddof 0), `skew`,
+    `kurtosis` (excess), `q05 q25 q50 q75 q95`; of the matrix: `norm3` and `norm4`, with
+    norm_k = (sum_i lambda_i^k)^(1/k) / N over its eigenvalues lambda (when one pattern prevails, both are close to
+    lambda_1 / N, the share of the variance of the standardised signals that it carries; 0 where the sum is negative);
+    `strength_std`, the standard deviation over nodes of the mean correlation with the other nodes. With `pairs`, also
+    `homotopic`, the mean correlation of mirrored regions.
 
     Only when named in `only`: `min`, `max`, `sum` of the correlations above the diagonal, and `abs_sum` of their
     absolute values on both sides of it; `eig_sum eig_max eig_min eig_mean eig_std eig_skew eig_kurtosis` over the
@@ -146,12 +155,11 @@ class fc_stat(Feature):
         only: Sequence[str] | None = None,
         kind: str = "pearson",
     ):
-        self.mask = None if mask is None else Mask(mask)
-        self.pairs = None if pairs is None else ordering_of(pairs)
-        self.kind = kind_of(kind)
-        usual = (*_SHAPE, *_WHOLE, *(() if pairs is None else ("homotopic",)))
-        every = (*usual, *EXTRA_NAMES, *(() if pairs is None else ("homotopic_positive",)))
-        self.only = usual if only is None else tuple(every[i] for i in positions(every, only, "fc_stat"))
+        self.mask, self.kind = mask_of(mask), _kind(kind)
+        self.pairs = None if pairs is None else ordering(pairs)
+        of_pairs = () if pairs is None else _HOMOTOPIC
+        usual, extra = (*_SHAPE, *_WHOLE, *of_pairs[:1]), (*EXTREME_NAMES, *EIGEN_NAMES, *SHARE_NAMES, *of_pairs[1:])
+        self.only = chosen("fc_stat", *usual, *extra, usual=usual)(only)
 
     def __call__(self, y: Array, period: float) -> Array:
         matrix = KINDS[self.kind](y)
@@ -159,7 +167,7 @@ class fc_stat(Feature):
         groups: dict[tuple[str, ...], Callable[[], Array]] = {
             _SHAPE: lambda: jnp.concatenate([jnp.stack(shape_moments(v)), quantiles(v)]),
             _WHOLE: lambda: _whole_numbers(matrix),
-            ("homotopic", "homotopic_positive"): lambda: _homotopic_numbers(matrix, self.pairs or ""),
+            _HOMOTOPIC: lambda: _homotopic_numbers(matrix, self.pairs or ""),
             EXTREME_NAMES: lambda: extreme_numbers(v),
             EIGEN_NAMES: lambda: eigen_numbers(matrix),
             SHARE_NAMES: lambda: share_numbers(matrix),
@@ -170,47 +178,30 @@ class fc_stat(Feature):
         return self.only
 
 
-def gather(groups: dict[tuple[str, ...], Callable[[], Array]], only: tuple[str, ...]) -> Array:
-    """The numbers that `only` names, in its order, computing no group of which none is asked for."""
-    found: dict[str, Array] = {}
-    for names, numbers in groups.items():
-        if set(names) & set(only):
-            found.update(zip(names, numbers(), strict=True))
-    return jnp.stack([found[name] for name in only])
-
-
-_SHAPE = ("mean", "std", "skew", "kurtosis", *QUANTILE_NAMES)
-_WHOLE = ("norm3", "norm4", "strength_std")
-
-
-def strengths(matrix: Array) -> Array:
-    """The mean of each row without the diagonal, `[N]`."""
-    return (matrix.sum(axis=0) - jnp.diagonal(matrix)) / (matrix.shape[0] - 1)
-
-
 def _whole_numbers(matrix: Array) -> Array:
     # Traces of powers, no eigenvalue solver: on a busy machine LAPACK's threads stall (2 ms became 99, measured).
-    square = jnp.matmul(matrix, matrix, precision=jax.lax.Precision.HIGHEST)
+    square = matmul(matrix, matrix)
     norms = jnp.stack([root(jnp.sum(matrix * square), 3), root(jnp.sum(square * square), 4)]) / matrix.shape[0]
     return jnp.concatenate([norms, shape_moments(strengths(matrix))[1][None]])
 
 
 def _homotopic_numbers(matrix: Array, pairs: str) -> Array:
-    mirrored = homotopic(matrix, pairs)
-    return jnp.stack([mirrored.mean(), jnp.where(mirrored < 0.0, 0.0, mirrored).mean()])
+    v = homotopic(matrix, pairs)
+    return jnp.stack([v.mean(), jnp.where(v < 0.0, 0.0, v).mean()])
 
 
 class fc_match(Feature):
-    """Pearson correlation, above the diagonal, of the functional connectivity with a given matrix (`r`).
+    """Correlation of the functional connectivity with a given matrix (`r`).
 
-    With the structural connectome as reference it says how much of the anatomy shows in the activity; with an empirical
-    functional connectivity it is the usual goodness of fit. 0 when either side is constant.
+    Pearson's, over the entries above the diagonal. With the structural connectome as reference it says how much of the
+    anatomy shows in the activity; with an empirical functional connectivity it is the usual goodness of fit. 0 when
+    either side is constant.
 
     Args:
         reference: `[node, node]`; only what is above the diagonal is read.
     """
 
-    above: tuple[float, ...] = eqx.field(static=True)
+    above: ArrayLeaf  # [N (N - 1) / 2]
     n: int = eqx.field(static=True)
 
     def __init__(self, reference: ArrayLike):
@@ -220,7 +211,7 @@ class fc_match(Feature):
         above = given[upper_triangle(given.shape[0])]
         if not np.isfinite(above).all():
             raise ValueError("reference holds NaN or infinite numbers above the diagonal; give finite ones")
-        self.above, self.n = tuple(above.tolist()), given.shape[0]
+        self.above, self.n = ArrayLeaf(above), given.shape[0]
 
     def __call__(self, y: Array, period: float) -> Array:
         if y.shape[1] != self.n:
@@ -228,8 +219,127 @@ class fc_match(Feature):
                 f"the recording has {y.shape[1]} nodes but the reference of fc_match is {[self.n, self.n]}; "
                 "both must have the same nodes"
             )
-        both = jnp.stack([take_pairs(fc_matrix(y), None), jnp.asarray(self.above, y.dtype)], axis=1)
+        both = jnp.stack([take_pairs(fc_matrix(y), None), jnp.asarray(self.above.value, y.dtype)], axis=1)
         return fc_matrix(both)[0, 1][None]
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
         return ("r",)
+
+
+def _labels(labels: Sequence[object] | np.ndarray) -> tuple[str, ...]:
+    found = tuple(map(str, labels))
+    if len(found) < 2:
+        raise ValueError(f"labels hold {len(found)} nodes; give one label for each of at least 2 nodes")
+    return found
+
+
+class fc_networks(Feature):
+    """Mean functional connectivity within and between networks.
+
+    A network of one node has no number within. Names are `visual-visual`, `visual-motor`, networks in the order in
+    which they first appear.
+
+    Args:
+        labels: the network of each node (or hemisphere, as `hemispheres(80, "blocks")` has it), `[N]`.
+        kind: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"` or `"plv"`.
+
+    >>> fc_networks(labels=["a", "b", "a", "b", "c"]).names()
+    ('a-a', 'a-b', 'a-c', 'b-b', 'b-c')
+    """
+
+    labels: tuple[str, ...] = eqx.field(static=True, converter=_labels)
+    kind: str = option(default="pearson", converter=_kind)
+
+    def __call__(self, y: Array, period: float) -> Array:
+        n = len(self.labels)
+        if y.shape[1] != n:
+            raise ValueError(f"the recording has {y.shape[1]} nodes but labels has {n}; give one label per node")
+        v = take_pairs(KINDS[self.kind](y), None)
+        return jnp.stack([v[places].mean() for places in self._blocks().values()])
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        return tuple(self._blocks())
+
+    def _blocks(self) -> dict[str, np.ndarray]:
+        """Places, among the pairs above the diagonal, of each name."""
+        networks = list(dict.fromkeys(self.labels))
+        code = np.array([networks.index(label) for label in self.labels])
+        pairs = np.sort(code[np.stack(upper_triangle(len(code)))], axis=0)  # [2, P], the lower network first
+        found = {
+            f"{networks[a]}-{networks[b]}": np.flatnonzero((pairs[0] == a) & (pairs[1] == b))
+            for a in range(len(networks))
+            for b in range(a, len(networks))
+        }
+        return {name: places for name, places in found.items() if places.size}
+
+
+class global_connectivity(NodeFeature):
+    """Global brain connectivity (`gbc`): each node's mean correlation with the others.
+
+    0 if it is constant.
+
+    Args:
+        kind: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"` or `"plv"`.
+        pool: `"mean"` over nodes, `"spread"` (mean and standard deviation), `"quantiles"`, or each of the `"nodes"`.
+
+    Cole, Yarkoni, Repovs, Anticevic & Braver 2012, doi:10.1523/JNEUROSCI.0536-12.2012.
+    """
+
+    kind: str = option(default="pearson", converter=_kind)
+    pool: str = option(default="spread", converter=pool_of, kw_only=True)
+
+    def per_node(self, y: Array, period: float) -> Array:
+        upper_triangle(y.shape[1])
+        return strengths(KINDS[self.kind](y))[None]
+
+    def labels(self) -> tuple[str, ...]:
+        return ("gbc",)
+
+
+class fc_eigenvalues(Feature):
+    """Largest eigenvalues of the functional connectivity, descending, `[0]`, `[1]`, ...
+
+    Divided by N they are shares of the variance of the standardised signals.
+
+    Args:
+        count: how many; no more than there are nodes.
+    """
+
+    count: int = option(default=3, converter=functools.partial(_check.count, what="count"))
+
+    def __call__(self, y: Array, period: float) -> Array:
+        if y.shape[1] < self.count:
+            raise ValueError(
+                f"the recording has {y.shape[1]} nodes and so no {self.count} eigenvalues; give count= less"
+            )
+        return eigenvalues(fc_matrix(y))[: self.count]
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        return tuple(f"[{i}]" for i in range(self.count))
+
+
+class fc_lagged(Feature):
+    """Correlation of the nodes with one another some time later.
+
+    L_ij = corr(y_i(t), y_j(t + lag)) in four numbers: `mean` and `std` (ddof 0) over ordered pairs i != j; `own`, the
+    mean of L_ii; `asymmetry`, the root mean square of L_ij - L_ji over pairs, which is 0 on average in equilibrium and
+    not where nodes drive one another one way.
+
+    Args:
+        lag: ms, rounded to samples; one sample without.
+        only: names of the numbers to keep, in this order; all of them without.
+    """
+
+    lag: float | None = option(default=None, converter=positive_or_none("lag", 720.0))
+    only: tuple[str, ...] = option(default=None, converter=chosen("fc_lagged", "mean", "std", "own", "asymmetry"))
+
+    def __call__(self, y: Array, period: float) -> Array:
+        matrix = lagged_matrix(y, lag=self.lag or period, period=period)
+        rows, cols = upper_triangle(matrix.shape[0])
+        up, down = matrix[rows, cols], matrix[cols, rows]
+        mean, std, _, _ = shape_moments(jnp.concatenate([up, down]))
+        asymmetry = root(jnp.mean((up - down) ** 2))
+        return pick({"mean": mean, "std": std, "own": jnp.diagonal(matrix).mean(), "asymmetry": asymmetry}, self.only)
+
+    def names(self, n: int | None = None) -> tuple[str, ...]:
+        return self.only

@@ -1,7 +1,7 @@
-"""Functional connectivity dynamics: how the connectivity of one window resembles that of another."""
+"""Functional connectivity dynamics: how windows' connectivities resemble each other."""
 
-import math
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -9,18 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from .base import QUANTILE_NAMES, Feature, positions, quantiles, samples, shape_moments
+from vbinfer import _check
+
+from .base import Feature, chosen, gather, option, positive, samples
 from .connectivity import (
     EIGEN_NAMES,
     EXTREME_NAMES,
     SHARE_NAMES,
     eigen_numbers,
     extreme_numbers,
-    gather,
     share_numbers,
 )
-from .masks import Mask, take_pairs
-from .matrices import fc_matrix
+from .matrices import Mask, fc_matrix, mask_of, take_pairs
+from .numeric import QUANTILE_NAMES, quantiles, shape_moments
+
+_windows = functools.partial(_check.one_of, what="windows", choices=("all", "skiplast"))
 
 
 def fcd_matrix(
@@ -32,7 +35,7 @@ def fcd_matrix(
     windows: str = "all",
     mask: Mask | ArrayLike | None = None,
 ) -> Array:
-    """Functional connectivity dynamics: the correlation between the connectivities of every two windows.
+    """Functional connectivity dynamics: correlation between the connectivities of every two windows.
 
     fcd[a, b] = corr over i < j of fc^a[i, j] and fc^b[i, j], where fc^a is `fc_matrix` of samples
     [a s, a s + w). Window and step are rounded to samples, w and s.
@@ -71,24 +74,18 @@ def fcd_matrix(
         )
     if n < 3:
         raise ValueError(f"functional connectivity dynamics needs at least 3 nodes; the recording has {n}")
-    starts = jnp.arange(count) * s
-    chosen = mask if mask is None or isinstance(mask, Mask) else Mask(mask)
+    kept = mask_of(mask)
 
     def window_fc(start: Array) -> Array:  # one window at a time: memory stays that of the result
-        return take_pairs(fc_matrix(jax.lax.dynamic_slice_in_dim(y, start, w)), chosen)
+        return take_pairs(fc_matrix(jax.lax.dynamic_slice_in_dim(y, start, w)), kept)
 
-    return fc_matrix(jax.lax.map(window_fc, starts).T)
+    # [W, pairs] turned over: windows are the "nodes" of a second correlation, pairs of nodes its "times"
+    return fc_matrix(jax.lax.map(window_fc, jnp.arange(count) * s).T)
 
 
 def _count(length: int, w: int, s: int, windows: str) -> int:
     """How many windows of w samples, s apart, there are."""
     return max(0, (length - w) // s + 1 if windows == "all" else -((w - length) // s))
-
-
-def _windows(windows: str) -> str:
-    if windows not in ("all", "skiplast"):
-        raise ValueError(f"windows is {windows!r}; write 'all' (every full window) or 'skiplast' (without the last)")
-    return windows
 
 
 def _window(window: float, step: float, period: float) -> tuple[int, int]:
@@ -102,14 +99,15 @@ _USUAL = ("mean", "std", "var", *QUANTILE_NAMES)
 _SHAPE = ("skew", "kurtosis")
 _OVERLAPPING = ("var_overlapping",)
 _WITH_ZEROS = ("var_with_zeros",)
+_EVERY = (*_USUAL, *_SHAPE, *EXTREME_NAMES, *_OVERLAPPING, *_WITH_ZEROS, *EIGEN_NAMES, *SHARE_NAMES)
 
 
 class fcd_stat(Feature):
-    """Functional connectivity dynamics in eight numbers, from pairs of windows that share no sample, and more by name.
+    """Functional connectivity dynamics in eight numbers, and more by name.
 
-    Of the entries `fcd[a, b]` with b - a >= ceil(w / s): `mean`, `std`, `var` (ddof 0; the variance is the usual
-    measure of switching) and `q05 q25 q50 q75 q95`. Overlapping windows are alike because they overlap and are left
-    out.
+    Of the entries `fcd[a, b]` with b - a >= ceil(w / s), pairs of windows that share no sample: `mean`, `std`, `var`
+    (ddof 0; the variance is the usual measure of switching) and `q05 q25 q50 q75 q95`. Overlapping windows are alike
+    because they overlap and are left out.
 
     Only when named in `only`: of the same entries `skew`, `kurtosis` (excess), `min`, `max`, `sum`, and `abs_sum` of
     their absolute values on both sides of the diagonal; `var_overlapping`, the variance of all entries above the
@@ -128,25 +126,11 @@ class fcd_stat(Feature):
         mask: `[node, node]`, true for the pairs of nodes whose correlations are compared; all of them without.
     """
 
-    window: float = eqx.field(static=True)
-    step: float = eqx.field(static=True)
-    only: tuple[str, ...] = eqx.field(static=True)
-    windows: str = eqx.field(static=True)
-    mask: Mask | None
-
-    def __init__(
-        self,
-        window: float = 60e3,
-        step: float = 5e3,
-        only: Sequence[str] | None = None,
-        windows: str = "all",
-        mask: ArrayLike | None = None,
-    ):
-        self.window, self.step = _durations(window, step)
-        every = (*_USUAL, *_SHAPE, *EXTREME_NAMES, *_OVERLAPPING, *_WITH_ZEROS, *EIGEN_NAMES, *SHARE_NAMES)
-        self.only = _USUAL if only is None else tuple(every[i] for i in positions(every, only, "fcd_stat"))
-        self.windows = _windows(windows)
-        self.mask = None if mask is None else Mask(mask)
+    window: float = option(default=60e3, converter=positive("window", 60e3))
+    step: float = option(default=5e3, converter=positive("step", 5e3))
+    only: tuple[str, ...] = option(default=None, converter=chosen("fcd_stat", *_EVERY, usual=_USUAL))
+    windows: str = option(default="all", converter=_windows)
+    mask: Mask | None = eqx.field(default=None, converter=mask_of)
 
     def __call__(self, y: Array, period: float) -> Array:
         w, s = _window(self.window, self.step, period)
@@ -176,18 +160,11 @@ class fcd_stat(Feature):
         return self.only
 
 
-def _durations(window: float, step: float) -> tuple[float, float]:
-    for name, value in {"window": window, "step": step}.items():
-        if not (math.isfinite(value) and value > 0.0):
-            raise ValueError(f"{name} is {value:g}; give a duration in ms, such as {name}=5000.0")
-    return float(window), float(step)
-
-
 class fcd_histogram(Feature):
-    """The distribution of functional connectivity dynamics: the share of pairs of windows in bins of equal width over
-    [-1, 1], named by their edges, `[-1,-0.9)` and so on; the last one holds 1.
+    """Distribution of functional connectivity dynamics over bins of [-1, 1].
 
-    For comparing recordings by the distance between such distributions. Counts: the gradient is 0.
+    The share of pairs of windows in bins of equal width, named by their edges, `[-1,-0.9)` and so on; the last one
+    holds 1. For comparing recordings by the distance between such distributions. Counts: the gradient is 0.
 
     Args:
         window: length of a window, ms.
@@ -198,27 +175,12 @@ class fcd_histogram(Feature):
         mask: `[node, node]`, true for the pairs of nodes whose correlations are compared; all of them without.
     """
 
-    window: float = eqx.field(static=True)
-    step: float = eqx.field(static=True)
-    bins: int = eqx.field(static=True)
-    overlapping: bool = eqx.field(static=True)
-    windows: str = eqx.field(static=True)
-    mask: Mask | None
-
-    def __init__(
-        self,
-        window: float = 60e3,
-        step: float = 5e3,
-        bins: int = 20,
-        overlapping: bool = True,
-        windows: str = "all",
-        mask: ArrayLike | None = None,
-    ):
-        if bins < 2:
-            raise ValueError(f"bins is {bins}; give 2 or more")
-        self.window, self.step = _durations(window, step)
-        self.bins, self.overlapping, self.windows = bins, overlapping, _windows(windows)
-        self.mask = None if mask is None else Mask(mask)
+    window: float = option(default=60e3, converter=positive("window", 60e3))
+    step: float = option(default=5e3, converter=positive("step", 5e3))
+    bins: int = option(default=20, converter=functools.partial(_check.count, what="bins", example=20, least=2))
+    overlapping: bool = option(default=True, converter=bool)
+    windows: str = option(default="all", converter=_windows)
+    mask: Mask | None = eqx.field(default=None, converter=mask_of)
 
     def __call__(self, y: Array, period: float) -> Array:
         w, s = _window(self.window, self.step, period)

@@ -1,29 +1,22 @@
-"""Onsets, bursts and avalanches: what happens when a signal crosses a threshold."""
+"""Threshold crossings: onsets, bursts and avalanches."""
 
-import math
-from collections.abc import Sequence
-
-import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
-from .base import Feature, positions
-from .nodes import NodeFeature, keep_nan, pool_of, ratio, time_centre
+from vbinfer import _check
 
-_ONSET = ("time", "recruited", "above", "jump_time")
+from .base import Feature, NodeFeature, chosen, option, pick
+from .numeric import keep_nan, ratio, standardised
 
 
-def _threshold(threshold: float) -> float:
-    if not math.isfinite(threshold):
-        raise ValueError(f"threshold is {threshold:g}; give a finite number in the unit that the docstring names")
-    return float(threshold)
+def _threshold(value: float) -> float:
+    return _check.number(value, "threshold", 1.0)
 
 
 class onset(NodeFeature):
-    """When each node first rises above a threshold: the onset of a seizure, the recruitment of a region.
+    """When each node first rises above a threshold.
 
-    Times in ms after the first sample, T samples:
+    The onset of a seizure, the recruitment of a region. Times in ms after the first sample, T samples:
 
     - `time`: where the straight line between two samples first crosses the threshold upwards; 0 if the first sample is
       above it; T period if it never is. Its gradient is that of the crossing, and 0 where there is none;
@@ -45,14 +38,8 @@ class onset(NodeFeature):
     [12.5, 1.0]
     """
 
-    threshold: float = eqx.field(static=True)
-    only: tuple[int, ...] = eqx.field(static=True)
-    pool: str = eqx.field(static=True)
-
-    def __init__(self, threshold: float = 0.0, only: Sequence[str] | None = None, pool: str = "mean"):
-        self.threshold = _threshold(threshold)
-        self.only = positions(_ONSET, only, "onset")
-        self.pool = pool_of(pool)
+    threshold: float = option(default=0.0, converter=_threshold)
+    only: tuple[str, ...] = option(default=None, converter=chosen("onset", "time", "recruited", "above", "jump_time"))
 
     def per_node(self, y: Array, period: float) -> Array:
         length = y.shape[0]
@@ -69,29 +56,25 @@ class onset(NodeFeature):
         rises = y[1:] - y[:-1]
         jump = jnp.where(rises.max(axis=0) > self.threshold, jnp.argmax(rises, axis=0).astype(y.dtype), never)
         above = high.sum(axis=0).astype(y.dtype)
-        numbers = jnp.stack([period * time, reached.astype(y.dtype), period * above, period * jump])
-        return keep_nan(numbers, y)[np.array(self.only)]
+        numbers = {
+            "time": period * time,
+            "recruited": reached.astype(y.dtype),
+            "above": period * above,
+            "jump_time": period * jump,
+        }
+        return keep_nan(pick(numbers, self.only), y)
 
     def labels(self) -> tuple[str, ...]:
-        return tuple(_ONSET[i] for i in self.only)
-
-
-def _above(y: Array, threshold: float, absolute: bool = False) -> Array:
-    """Where the standardised signal exceeds the threshold, `[T, N]`; nowhere for a constant node."""
-    d, sd, constant = time_centre(y)
-    z = jnp.where(constant[None], 0.0, d / sd[None])
-    return (jnp.abs(z) if absolute else z) > threshold
-
-
-_BURSTS = ("rate", "share", "duration", "gap")
+        return self.only
 
 
 class bursts(NodeFeature):
-    """How often and for how long each node is in its high state: z = (y - mean_t y) / s above a threshold.
+    """How often and for how long each node is in its high state.
 
-    `rate`: how many runs of samples above the threshold, per s; `share` of the samples above it; `duration` and `gap`:
-    the mean length in ms of a run above and of one not above, runs cut by the ends of the recording included; 0 if
-    there is none. All 0 for a constant node but `gap`, which is then the whole recording. Counts: the gradient is 0.
+    With z = (y - mean_t y) / s above a threshold, `rate`: how many runs of samples above the threshold, per s; `share`
+    of the samples above it; `duration` and `gap`: the mean length in ms of a run above and of one not above, runs cut
+    by the ends of the recording included; 0 if there is none. All 0 for a constant node but `gap`, which is then the
+    whole recording. Counts: the gradient is 0.
 
     Free of the unit of the recording.
 
@@ -101,30 +84,24 @@ class bursts(NodeFeature):
         pool: `"mean"` over nodes, `"spread"` (mean and standard deviation), `"quantiles"`, or each of the `"nodes"`.
     """
 
-    threshold: float = eqx.field(static=True)
-    only: tuple[int, ...] = eqx.field(static=True)
-    pool: str = eqx.field(static=True)
-
-    def __init__(self, threshold: float = 1.0, only: Sequence[str] | None = None, pool: str = "mean"):
-        self.threshold = _threshold(threshold)
-        self.only = positions(_BURSTS, only, "bursts")
-        self.pool = pool_of(pool)
+    threshold: float = option(default=1.0, converter=_threshold)
+    only: tuple[str, ...] = option(default=None, converter=chosen("bursts", "rate", "share", "duration", "gap"))
 
     def per_node(self, y: Array, period: float) -> Array:
-        high = _above(y, self.threshold)
+        high = standardised(y) > self.threshold
         length = y.shape[0]
         on, off = _runs(high).astype(y.dtype), _runs(~high).astype(y.dtype)
         total = high.sum(axis=0).astype(y.dtype)
-        numbers = [
-            on * (1000.0 / (length * period)),
-            total / length,
-            period * ratio(total, on),
-            period * ratio(length - total, off),
-        ]
-        return keep_nan(jnp.stack(numbers), y)[np.array(self.only)]
+        numbers = {
+            "rate": on * (1000.0 / (length * period)),
+            "share": total / length,
+            "duration": period * ratio(total, on),
+            "gap": period * ratio(length - total, off),
+        }
+        return keep_nan(pick(numbers, self.only), y)
 
     def labels(self) -> tuple[str, ...]:
-        return tuple(_BURSTS[i] for i in self.only)
+        return self.only
 
 
 def _runs(inside: Array) -> Array:
@@ -132,11 +109,8 @@ def _runs(inside: Array) -> Array:
     return inside[0].astype(int) + (inside[1:] & ~inside[:-1]).sum(axis=0)
 
 
-_AVALANCHES = ("rate", "size", "duration", "share")
-
-
 class avalanches(Feature):
-    """Neuronal avalanches: runs of samples in which at least one node is beyond a threshold.
+    """Neuronal avalanches: runs with some node beyond a threshold.
 
     With z = (y - mean_t y) / s and a node active where |z| exceeds the threshold: `rate`, avalanches per s; `size`, the
     mean number of active (node, sample) pairs in one; `duration`, its mean length in ms; `share` of the samples that
@@ -150,26 +124,22 @@ class avalanches(Feature):
     Beggs & Plenz 2003, doi:10.1523/JNEUROSCI.23-35-11167.2003.
     """
 
-    threshold: float = eqx.field(static=True)
-    only: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, threshold: float = 3.0, only: Sequence[str] | None = None):
-        self.threshold = _threshold(threshold)
-        self.only = positions(_AVALANCHES, only, "avalanches")
+    threshold: float = option(default=3.0, converter=_threshold)
+    only: tuple[str, ...] = option(default=None, converter=chosen("avalanches", "rate", "size", "duration", "share"))
 
     def __call__(self, y: Array, period: float) -> Array:
-        active = _above(y, self.threshold, absolute=True)
+        active = jnp.abs(standardised(y)) > self.threshold
         going = active.any(axis=1)
         length = y.shape[0]
         count = _runs(going).astype(y.dtype)
         frames, events = going.sum().astype(y.dtype), active.sum().astype(y.dtype)
-        numbers = [
-            count * (1000.0 / (length * period)),
-            ratio(events, count),
-            period * ratio(frames, count),
-            frames / length,
-        ]
-        return jnp.where(jnp.isnan(y).any(), jnp.nan, jnp.stack(numbers))[np.array(self.only)]
+        numbers = {
+            "rate": count * (1000.0 / (length * period)),
+            "size": ratio(events, count),
+            "duration": period * ratio(frames, count),
+            "share": frames / length,
+        }
+        return jnp.where(jnp.isnan(y).any(), jnp.nan, pick(numbers, self.only))
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        return tuple(_AVALANCHES[i] for i in self.only)
+        return self.only

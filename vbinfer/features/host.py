@@ -1,17 +1,15 @@
-"""The twenty-two time-series characteristics of catch22, computed on the host by pycatch22 where that is installed."""
+"""The catch22 characteristics, computed on the host by pycatch22."""
 
 import importlib
-from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .base import positions
-from .nodes import NodeFeature, keep_nan, pool_of, time_centre
+from .base import NodeFeature, chosen, option, pick
+from .numeric import keep_nan, time_centre
 
 CATCH22 = (
     "DN_HistogramMode_5",
@@ -51,7 +49,7 @@ RENAMED = {  # names of the paper and of pycatch22 before 1.0: names since then
 
 
 class catch22(NodeFeature):
-    """The catch22 characteristics of each node, under the names of the paper whatever the version of the package.
+    """The catch22 characteristics of each node, named as in the paper.
 
     An optional extra: the numbers come from the package pycatch22, which is not a dependency, is under the GPL (install
     it yourself: `pip install pycatch22`) and runs on the host, one node after the other, also inside `jit` and `vmap`.
@@ -68,10 +66,9 @@ class catch22(NodeFeature):
     Lubba et al. 2019, doi:10.1007/s10618-019-00647-x.
     """
 
-    only: tuple[int, ...] = eqx.field(static=True)
-    pool: str = eqx.field(static=True)
+    only: tuple[str, ...] = option(default=None, converter=chosen("catch22", *CATCH22))
 
-    def __init__(self, only: Sequence[str] | None = None, pool: str = "mean"):
+    def __check_init__(self) -> None:
         try:
             package = importlib.import_module("pycatch22")
         except ImportError as error:
@@ -85,18 +82,16 @@ class catch22(NodeFeature):
             raise ImportError(
                 f"the installed pycatch22 does not give {', '.join(missing)}; pip install pycatch22==1.0.2"
             )
-        self.only = positions(CATCH22, only, "catch22")
-        self.pool = pool_of(pool)
 
     def per_node(self, y: Array, period: float) -> Array:
         y = jax.lax.stop_gradient(y)
         shape = jax.ShapeDtypeStruct((len(CATCH22), y.shape[1]), y.dtype)
         numbers = jax.pure_callback(_on_host, shape, y, vmap_method="sequential")
         numbers = jnp.where(time_centre(y)[2][None] | ~jnp.isfinite(numbers), 0.0, numbers)
-        return keep_nan(numbers, y)[np.array(self.only)]
+        return keep_nan(pick(dict(zip(CATCH22, numbers, strict=True)), self.only), y)
 
     def labels(self) -> tuple[str, ...]:
-        return tuple(CATCH22[i] for i in self.only)
+        return self.only
 
 
 def _on_host(y: Array) -> np.ndarray:
@@ -111,7 +106,7 @@ def _on_host(y: Array) -> np.ndarray:
 
 
 def _by_name(package: Any, signal: np.ndarray) -> dict[str, float]:
-    """What the package finds in one signal, by the names of the paper."""
+    """Numbers of one signal, by the names of the paper."""
     found = package.catch22_all(signal.tolist())
     former = {new: old for old, new in RENAMED.items()}
     named = zip(map(str, found["names"]), found["values"], strict=True)

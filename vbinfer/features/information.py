@@ -1,29 +1,26 @@
 """Entropy, mutual information and transfer entropy, in nats."""
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from .base import Feature, centred, lag_ms, positions, samples, shape_moments
-from .matrices import fc_matrix, lagged_matrix, upper_triangle
-from .nodes import NodeFeature, keep_nan, pool_of, time_centre
+from vbinfer import _check
 
+from .base import Feature, NodeFeature, chosen, gather, option, pick, positive_or_none, samples
+from .matrices import fc_matrix, lagged_matrix, matmul, upper_triangle
+from .numeric import centred, keep_nan, shape_moments, time_centre
 
-def _bins(bins: int) -> int:
-    if bins < 2:
-        raise ValueError(f"bins is {bins}; give 2 or more")
-    return bins
+_bins = functools.partial(_check.count, what="bins", example=8, least=2)
 
 
 def _occupied(y: Array, bins: int) -> Array:
-    """Which of `bins` equal bins from its least to its greatest value each sample lies in, `[T, bins, N]`, as 0 or 1.
+    """Which equal bin each sample lies in, `[T, bins, N]`, as 0 or 1.
 
-    A constant node stays in the first bin.
+    From the node's least to its greatest value. A constant node stays in the first bin.
     """
     y = jax.lax.stop_gradient(y)
     low, high = y.min(axis=0, keepdims=True), y.max(axis=0, keepdims=True)
@@ -36,11 +33,8 @@ def _plogp(p: Array) -> Array:
     return p * jnp.log(jnp.where(p > 0.0, p, 1.0))
 
 
-_ENTROPY = ("gaussian", "histogram")
-
-
 class entropy(NodeFeature):
-    """The entropy of each node's values, in nats.
+    """Entropy of each node's values, in nats.
 
     - `gaussian` = log(2 pi e s^2) / 2, the differential entropy of a normal distribution with the node's variance s^2
       (ddof 0); the greatest that any signal of this variance can have. It moves with the unit of the recording, and is
@@ -56,34 +50,32 @@ class entropy(NodeFeature):
         pool: `"mean"` over nodes, `"spread"` (mean and standard deviation), `"quantiles"`, or each of the `"nodes"`.
     """
 
-    bins: int = eqx.field(static=True)
-    only: tuple[int, ...] = eqx.field(static=True)
-    pool: str = eqx.field(static=True)
-
-    def __init__(self, bins: int = 10, only: Sequence[str] | None = None, pool: str = "mean"):
-        self.bins = _bins(bins)
-        self.only = positions(_ENTROPY, only, "entropy")
-        self.pool = pool_of(pool)
+    bins: int = option(default=10, converter=_bins)
+    only: tuple[str, ...] = option(default=None, converter=chosen("entropy", "gaussian", "histogram"))
 
     def per_node(self, y: Array, period: float) -> Array:
         _, sd, constant = time_centre(y)
         gaussian = jnp.where(constant, 0.0, jnp.log(sd) + 0.5 * math.log(2.0 * math.pi * math.e))
         shares = _occupied(y, self.bins).mean(axis=0)
-        return keep_nan(jnp.stack([gaussian, -_plogp(shares).sum(axis=0)]), y)[np.array(self.only)]
+        return keep_nan(pick({"gaussian": gaussian, "histogram": -_plogp(shares).sum(axis=0)}, self.only), y)
 
     def labels(self) -> tuple[str, ...]:
-        return tuple(_ENTROPY[i] for i in self.only)
+        return self.only
 
 
 def gaussian_information(r: Array) -> Array:
-    """-log(1 - r^2) / 2, the information in nats that two normal variables of correlation r share; r^2 is held below 1
-    by the machine epsilon."""
+    """-log(1 - r^2) / 2: nats shared by normal variables of correlation r.
+
+    r^2 is held below 1 by the machine epsilon.
+    """
     limit = 1.0 - float(jnp.finfo(r.dtype).eps)
     return -0.5 * jnp.log1p(-jnp.where(r**2 > limit, limit, r**2))  # a NaN stays one, as it does not in a minimum
 
 
 def binned_information(y: ArrayLike, bins: int = 8) -> Array:
-    """Mutual information of every pair of nodes from their joint histogram, `[N, N]`, nats; entropies on the diagonal.
+    """Mutual information of every pair from joint histograms, `[N, N]`, nats.
+
+    Entropies on the diagonal.
 
     I_ij = sum_ab p_ab log(p_ab / (p_a p_b)) over `bins` equal bins of each node from its least to its greatest value.
     Biased upwards by about (bins - 1)^2 / (2 T). Counts: the gradient is 0. NaN in the row and column of a node with a
@@ -91,54 +83,50 @@ def binned_information(y: ArrayLike, bins: int = 8) -> Array:
     """
     y = jnp.asarray(y, jnp.result_type(float))
     length, n = y.shape
+    # one column per (bin, node): a single product counts every pair of bins of every pair of nodes, [bins N, bins N]
     inside = _occupied(y, _bins(bins)).reshape(length, bins * n)
-    joint = jnp.matmul(inside.T, inside, precision=jax.lax.Precision.HIGHEST) / length
+    joint = matmul(inside.T, inside) / length
     together = _plogp(joint).reshape(bins, n, bins, n).sum(axis=(0, 2))
     alone = _plogp(inside.mean(axis=0)).reshape(bins, n).sum(axis=0)
     hidden = jnp.isnan(y).any(axis=0)
     return jnp.where(hidden[:, None] | hidden[None], jnp.nan, together - alone[:, None] - alone[None])
 
 
-_MUTUAL = ("gaussian", "gaussian_std", "binned", "binned_std")
-
-
 class mutual_information(Feature):
-    """Mutual information of pairs of nodes, in nats: mean and standard deviation (ddof 0) over pairs.
+    """Mutual information of pairs of nodes, in nats.
 
-    `gaussian`, `gaussian_std`: -log(1 - r^2) / 2 with r their correlation, exact for normal signals; `binned`,
-    `binned_std`: of `binned_information`, which also sees what correlation does not, and is biased upwards by about
-    (bins - 1)^2 / (2 T). Samples count as if independent. 0 with a constant node.
+    Mean and standard deviation (ddof 0) over pairs: `gaussian`, `gaussian_std`: -log(1 - r^2) / 2 with r their
+    correlation, exact for normal signals; `binned`, `binned_std`: of `binned_information`, which also sees what
+    correlation does not, and is biased upwards by about (bins - 1)^2 / (2 T). Samples count as if independent. 0 with a
+    constant node.
 
     Args:
         bins: of the histograms.
         only: names of the numbers to keep, in this order; all of them without.
     """
 
-    bins: int = eqx.field(static=True)
-    only: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, bins: int = 8, only: Sequence[str] | None = None):
-        self.bins = _bins(bins)
-        self.only = positions(_MUTUAL, only, "mutual_information")
+    bins: int = option(default=8, converter=_bins)
+    only: tuple[str, ...] = option(
+        default=None, converter=chosen("mutual_information", "gaussian", "gaussian_std", "binned", "binned_std")
+    )
 
     def __call__(self, y: Array, period: float) -> Array:
         pairs = upper_triangle(y.shape[1])
-        measures: tuple[Callable[[], Array], ...] = (
-            lambda: gaussian_information(fc_matrix(y)),
-            lambda: binned_information(y, self.bins),
-        )
-        found: dict[int, Array] = {}
-        for k, measure in enumerate(measures):
-            if {2 * k, 2 * k + 1} & set(self.only):
-                found[2 * k], found[2 * k + 1] = shape_moments(measure()[pairs])[:2]
-        return jnp.stack([found[i] for i in self.only])
+        over_pairs = lambda matrix: jnp.stack(shape_moments(matrix[pairs])[:2])  # noqa: E731
+        groups: dict[tuple[str, ...], Callable[[], Array]] = {
+            ("gaussian", "gaussian_std"): lambda: over_pairs(gaussian_information(fc_matrix(y))),
+            ("binned", "binned_std"): lambda: over_pairs(binned_information(y, self.bins)),
+        }
+        return gather(groups, self.only)
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        return tuple(_MUTUAL[i] for i in self.only)
+        return self.only
 
 
 def transfer_entropy_matrix(y: ArrayLike, *, lag: float, period: float) -> Array:
-    """Transfer entropy between every two nodes under a linear Gaussian model of order one, `[N, N]`, nats.
+    """Transfer entropy between every two nodes, `[N, N]`, nats.
+
+    Under a linear Gaussian model of order one,
 
     [i, j] = from j to i = log(var(y_i(t + lag) | y_i(t)) / var(y_i(t + lag) | y_i(t), y_j(t))) / 2
            = -log(1 - q^2) / 2,   q the partial correlation of y_i(t + lag) and y_j(t) given y_i(t)
@@ -170,11 +158,8 @@ def transfer_entropy_matrix(y: ArrayLike, *, lag: float, period: float) -> Array
     return gaussian_information(jnp.where(kept, above / jnp.sqrt(jnp.where(kept, free, 1.0)), 0.0))
 
 
-_TRANSFER = ("mean", "std", "max", "asymmetry")
-
-
 class transfer_entropy(Feature):
-    """Transfer entropy between nodes, linear Gaussian of order one (`transfer_entropy_matrix`), in nats.
+    """Transfer entropy between nodes (`transfer_entropy_matrix`), in nats.
 
     `mean`, `std` (ddof 0) and `max` over ordered pairs; `asymmetry`, the mean over pairs of the absolute difference
     between the two directions. Biased upwards by about 1 / (2 T). Exact for first-order vector autoregressions of two
@@ -185,12 +170,10 @@ class transfer_entropy(Feature):
         only: names of the numbers to keep, in this order; all of them without.
     """
 
-    lag: float | None = eqx.field(static=True)
-    only: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, lag: float | None = None, only: Sequence[str] | None = None):
-        self.lag = lag_ms(lag)
-        self.only = positions(_TRANSFER, only, "transfer_entropy")
+    lag: float | None = option(default=None, converter=positive_or_none("lag", 720.0))
+    only: tuple[str, ...] = option(
+        default=None, converter=chosen("transfer_entropy", "mean", "std", "max", "asymmetry")
+    )
 
     def __call__(self, y: Array, period: float) -> Array:
         matrix = transfer_entropy_matrix(y, lag=self.lag or period, period=period)
@@ -198,8 +181,8 @@ class transfer_entropy(Feature):
         up, down = matrix[rows, cols], matrix[cols, rows]
         both = jnp.concatenate([up, down])
         mean, std, _, _ = shape_moments(both)
-        numbers = jnp.stack([mean, std, both.max(), jnp.abs(up - down).mean()])
-        return jnp.where(jnp.isnan(both).any(), jnp.nan, numbers)[np.array(self.only)]
+        numbers = {"mean": mean, "std": std, "max": both.max(), "asymmetry": jnp.abs(up - down).mean()}
+        return jnp.where(jnp.isnan(both).any(), jnp.nan, pick(numbers, self.only))
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        return tuple(_TRANSFER[i] for i in self.only)
+        return self.only

@@ -1,31 +1,42 @@
-"""Matrices `[N, N]` of how every pair of nodes goes together."""
+"""Matrices `[N, N]` over pairs of nodes, and masks of pairs."""
 
+from collections.abc import Sequence
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import rankdata
 from jaxtyping import Array, ArrayLike
 
-from .base import centred, samples
+from vbinfer import _check
+
+from .base import samples
+from .numeric import centred
 
 STRETCH = 1024
 """Rows that are multiplied at once. XLA splits a longer sum over as many threads as there are cores, and the last bits
 of a draw would depend on them (measured: from about 4,000 rows)."""
 
 
+def matmul(a: Array, b: Array) -> Array:
+    """Matrix product in full precision, on every device."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
 def products(a: Array, b: Array) -> Array:
     """sum_t a_ti b_tj: `[T, N]` and `[T, M]` to `[N, M]`."""
-    multiply = lambda x, y: jnp.matmul(x.T, y, precision=jax.lax.Precision.HIGHEST)  # noqa: E731
     if len(a) <= STRETCH:
-        return multiply(a, b)
+        return matmul(a.T, b)
+    # the remainder first, then one stretch after the other: the order of the sum is that of the data, on any machine
     whole = len(a) // STRETCH * STRETCH
     pieces = (a[:whole].reshape(-1, STRETCH, a.shape[1]), b[:whole].reshape(-1, STRETCH, b.shape[1]))
-    rest = multiply(a[whole:], b[whole:])
-    return jax.lax.scan(lambda total, xy: (total + multiply(*xy), None), rest, pieces)[0]
+    rest = matmul(a[whole:].T, b[whole:])
+    return jax.lax.scan(lambda total, xy: (total + matmul(xy[0].T, xy[1]), None), rest, pieces)[0]
 
 
 def fc_matrix(y: ArrayLike) -> Array:
-    """Functional connectivity: the Pearson correlation of every pair of nodes over time.
+    """Functional connectivity: Pearson correlation of every pair of nodes.
 
     fc[i, j] = sum_t d_i d_j / sqrt(sum_t d_i^2 sum_t d_j^2),   d = y - mean_t y
 
@@ -58,7 +69,10 @@ def upper_triangle(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def covariance_matrix(y: ArrayLike) -> Array:
-    """The covariance of every pair of nodes over time (ddof 1), `[N, N]`, in squared units of the recording."""
+    """Covariance of every pair of nodes (ddof 1), `[N, N]`.
+
+    In squared units of the recording.
+    """
     y = jnp.asarray(y, jnp.result_type(float))
     d, _, constant = centred(y)
     d = jnp.where(constant, 0.0, d)
@@ -66,7 +80,7 @@ def covariance_matrix(y: ArrayLike) -> Array:
 
 
 def spearman_matrix(y: ArrayLike) -> Array:
-    """Spearman's rank correlation of every pair of nodes over time, `[N, N]`: `fc_matrix` of the ranks.
+    """Spearman's rank correlation, `[N, N]`: `fc_matrix` of the ranks.
 
     Equal values share the mean of their ranks. Unmoved by outliers and by any increasing distortion of a node's signal.
     Ranks are counts: the gradient is 0.
@@ -78,7 +92,7 @@ def spearman_matrix(y: ArrayLike) -> Array:
 
 
 def partial_matrix(y: ArrayLike) -> Array:
-    """Partial correlation of every pair of nodes, all the others given, `[N, N]`.
+    """Partial correlation of every pair, given all other nodes, `[N, N]`.
 
     p_ij = -P_ij / sqrt(P_ii P_jj) with P the inverse of `fc_matrix`; 1 on the diagonal. A constant node has 0 with all
     and on the diagonal. One NaN makes the whole matrix NaN, since every entry depends on all nodes. The matrix that is
@@ -98,6 +112,7 @@ def partial_matrix(y: ArrayLike) -> Array:
     moving = ~centred(y)[2][0]
     jitter = n * jnp.finfo(y.dtype).eps
     identity = jnp.eye(n, dtype=y.dtype)
+    # a constant node has a row of zeros: 1 on its diagonal keeps the matrix invertible and the other nodes as they are
     precision = jnp.linalg.inv(fc_matrix(y) + identity * jnp.where(moving, jitter, 1.0)[None])
     scale = 1.0 / jnp.sqrt(jnp.diagonal(precision))
     partial = jnp.where(identity > 0.0, 1.0, -precision * scale[:, None] * scale[None])
@@ -105,10 +120,10 @@ def partial_matrix(y: ArrayLike) -> Array:
 
 
 def lagged_matrix(y: ArrayLike, *, lag: float, period: float) -> Array:
-    """Correlation of each node with every other some time later, `[N, N]`, not symmetric.
+    """Correlation of each node with every other some time later, `[N, N]`.
 
-    [i, j] = corr_t(y_i(t), y_j(t + lag)): each side centred and scaled over its own part of the recording. 0 where
-    either part is constant.
+    [i, j] = corr_t(y_i(t), y_j(t + lag)): each side centred and scaled over its own part of the recording; not
+    symmetric. 0 where either part is constant.
 
     Args:
         y: recording, `[T, N]`.
@@ -126,8 +141,121 @@ def lagged_matrix(y: ArrayLike, *, lag: float, period: float) -> Array:
 
 
 def eigenvalues(matrix: Array) -> Array:
-    """Eigenvalues of a symmetric matrix, descending, `[N]`, with the gradient v v' of each, finite also where some
-    coincide. First derivatives only."""
+    """Eigenvalues of a symmetric matrix, descending, `[N]`.
+
+    With the gradient v v' of each, finite also where some coincide. First derivatives only.
+    """
+    # eigh's own derivative divides by differences of eigenvalues. Here v is held fixed and lambda = v' M v, whose
+    # derivative in M is v v': right to first order, since v' dM v is all that first-order perturbation theory has
     _, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix))
     vectors = jax.lax.stop_gradient(vectors)
-    return jnp.sum(vectors * jnp.matmul(matrix, vectors, precision=jax.lax.Precision.HIGHEST), axis=0)[::-1]
+    return jnp.sum(vectors * matmul(matrix, vectors), axis=0)[::-1]
+
+
+class ArrayLeaf(eqx.Module):
+    """An array of a feature: a traced leaf in `filter_jit`, hashed by content.
+
+    NumPy's, so that it keeps its precision whatever JAX's is when the feature is made.
+    """
+
+    value: np.ndarray
+
+    def __hash__(self) -> int:
+        # for jax.jit(summary), which asks for a hash once per program; equality compares the numbers
+        return hash((self.value.shape, self.value.tobytes()))
+
+
+class Mask(eqx.Module):
+    """Pairs of nodes that a `[node, node]` mask selects, each once."""
+
+    pairs: ArrayLeaf  # [2, P]
+    n: int = eqx.field(static=True)
+
+    def __init__(self, mask: ArrayLike):
+        keep = np.asarray(mask).astype(bool)
+        if keep.ndim != 2 or keep.shape[0] != keep.shape[1]:
+            raise ValueError(f"mask is {list(keep.shape)}; it must be [node, node], true for the pairs to keep")
+        pairs = np.stack(np.nonzero(np.triu(keep | keep.T, k=1)))
+        if pairs.shape[1] < 2:
+            raise ValueError(f"mask keeps {pairs.shape[1]} pairs of nodes; at least 2 are needed")
+        self.pairs, self.n = ArrayLeaf(pairs.astype(np.int32)), keep.shape[0]
+
+
+def mask_of(mask: "Mask | ArrayLike | None") -> Mask | None:
+    """Converter of `mask=`."""
+    return mask if mask is None or isinstance(mask, Mask) else Mask(mask)
+
+
+def take_pairs(matrix: Array, mask: Mask | None) -> Array:
+    """The entries above the diagonal, row by row, or those of the mask, `[P]`."""
+    if mask is None:
+        return matrix[upper_triangle(matrix.shape[0])]
+    if mask.n != matrix.shape[0]:
+        raise ValueError(f"the recording has {matrix.shape[0]} nodes but mask is {[mask.n, mask.n]}; both must agree")
+    return matrix[mask.pairs.value[0], mask.pairs.value[1]]
+
+
+def mirrored(n: int, pairs: str) -> tuple[np.ndarray, np.ndarray]:
+    """Left and right node of each mirrored pair of `n` nodes, both `[N // 2]`.
+
+    Args:
+        n: number of nodes, even.
+        pairs: `"interleaved"` for left, right, left, right, ... (AAL, AAL2); `"blocks"` for all left, then all right.
+    """
+    ordering(pairs)
+    if n % 2:
+        raise ValueError(f"homotopic pairs need an even number of nodes; the recording has {n}; leave out pairs=")
+    left = np.arange(0, n, 2) if pairs == "interleaved" else np.arange(n // 2)
+    return left, left + (1 if pairs == "interleaved" else n // 2)
+
+
+def ordering(pairs: str) -> str:
+    """`pairs`, if it is an ordering of the hemispheres."""
+    return _check.one_of(pairs, "pairs", ("interleaved", "blocks"))
+
+
+def homotopic(matrix: Array, pairs: str) -> Array:
+    """Entries between a node and its mirror image, `[N // 2]`, of a matrix `[N, N]`.
+
+    `pairs` as in `hemispheres`.
+    """
+    return matrix[mirrored(matrix.shape[0], pairs)]
+
+
+def hemispheres(n: int, pairs: str) -> tuple[str, ...]:
+    """Hemisphere of each of `n` nodes, `"left"` or `"right"`.
+
+    Labels for `within_mask` and `between_mask`.
+
+    Args:
+        n: number of nodes, even.
+        pairs: `"interleaved"` for left, right, left, right, ... (AAL, AAL2); `"blocks"` for all left, then all right.
+
+    >>> hemispheres(4, "blocks")
+    ('left', 'left', 'right', 'right')
+    """
+    left, _ = mirrored(n, pairs)
+    return tuple("left" if node in left else "right" for node in range(n))
+
+
+def homotopic_mask(n: int, pairs: str) -> np.ndarray:
+    """Mask `[N, N]` of the pairs of mirrored nodes."""
+    mask = np.zeros((n, n), dtype=bool)
+    mask[mirrored(n, pairs)] = True
+    return mask | mask.T
+
+
+def within_mask(labels: Sequence[object] | np.ndarray) -> np.ndarray:
+    """Mask `[N, N]` of pairs of nodes with one label (hemisphere, network).
+
+    Without the diagonal.
+
+    >>> int(within_mask(hemispheres(4, "blocks")).sum())
+    4
+    """
+    return ~between_mask(labels) & ~np.eye(len(labels), dtype=bool)
+
+
+def between_mask(labels: Sequence[object] | np.ndarray) -> np.ndarray:
+    """Mask `[N, N]` of pairs of nodes with different labels."""
+    return np.array([[a != b for b in labels] for a in labels])

@@ -1,19 +1,20 @@
-"""Amplitude and phase of the analytic signal: envelopes, synchrony, phase locking."""
+"""Analytic signal: envelopes, synchrony, phase locking."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from .base import Feature, positions, shape_moments
-from .nodes import NodeFeature, keep_nan, pool_of, ratio, root, time_centre, time_quantile
+from .base import Feature, NodeFeature, chosen, option, pick
+from .numeric import keep_nan, ratio, root, shape_moments, standardised, time_centre, time_quantile
 
 
 def analytic_signal(y: ArrayLike) -> Array:
-    """The analytic signal of each node, complex `[T, N]`: its modulus is the envelope, its angle the phase.
+    """Analytic signal of each node, complex `[T, N]`.
+
+    Its modulus is the envelope, its angle the phase.
 
     a = d + i H(d),   d = y - mean_t y,   H the Hilbert transform: the Fourier transform of d with the coefficients of
     negative frequencies set to 0 and those of positive ones doubled. The mean goes first, since the phase of a signal
@@ -32,6 +33,7 @@ def analytic_signal(y: ArrayLike) -> Array:
     y = jnp.asarray(y, jnp.result_type(float))
     d, _, constant = time_centre(y)
     length = y.shape[0]
+    # weights of the frequencies  0 | + + + | (Nyquist) | - - -:  1 | 2 2 2 | 1 | 0 0 0
     weight = np.zeros((length, 1))
     weight[0] = 1.0
     weight[1 : (length + 1) // 2] = 2.0
@@ -42,14 +44,17 @@ def analytic_signal(y: ArrayLike) -> Array:
 
 
 def phasors(y: ArrayLike) -> Array:
-    """exp(i phase), complex `[T, N]`; 0 where the analytic signal is 0, as it is for a constant node."""
+    """exp(i phase), complex `[T, N]`; 0 where the analytic signal is."""
     a = analytic_signal(y)
     modulus = root(a.real**2 + a.imag**2)
     return jax.lax.complex(ratio(a.real, modulus), ratio(a.imag, modulus))
 
 
 def order_parameter(y: ArrayLike) -> Array:
-    """Kuramoto's order parameter over time, `[T]`: R(t) = |mean_i exp(i phase_i(t))|, constant nodes left out."""
+    """Kuramoto's order parameter R(t) = |mean_i exp(i phase_i(t))|, `[T]`.
+
+    Constant nodes are left out.
+    """
     p = phasors(y)
     moving = (time_centre(jnp.asarray(y, p.real.dtype))[2] == 0).sum()
     mean = p.sum(axis=1) / jnp.maximum(moving, 1)
@@ -57,7 +62,9 @@ def order_parameter(y: ArrayLike) -> Array:
 
 
 def plv_matrix(y: ArrayLike) -> Array:
-    """Phase-locking values, `[N, N]`: |mean_t exp(i (phase_i - phase_j))|; 0 with a constant node.
+    """Phase-locking values |mean_t exp(i (phase_i - phase_j))|, `[N, N]`.
+
+    0 with a constant node.
 
     Lachaux, Rodriguez, Martinerie & Varela 1999, doi:10.1002/(SICI)1097-0193(1999)8:4<194::AID-HBM4>3.0.CO;2-C.
     """
@@ -70,10 +77,11 @@ def plv_matrix(y: ArrayLike) -> Array:
 
 
 class kuramoto_order(Feature):
-    """Synchrony of the whole network, from Kuramoto's order parameter R(t) = |mean_i exp(i phase_i(t))|.
+    """Synchrony and metastability of the network.
 
-    `mean` over time (synchrony) and `std` over time (ddof 0; metastability). The phase is that of the analytic signal
-    of the demeaned recording. Constant nodes are left out; 0 if all are constant.
+    Of Kuramoto's order parameter R(t) = |mean_i exp(i phase_i(t))|: `mean` over time (synchrony) and `std` over time
+    (ddof 0; metastability). The phase is that of the analytic signal of the demeaned recording. Constant nodes are left
+    out; 0 if all are constant.
 
     Near 1 / sqrt(N) for independent nodes, so compare networks of one size. Blind to clusters in antiphase.
 
@@ -83,16 +91,14 @@ class kuramoto_order(Feature):
     Shanahan 2010, doi:10.1063/1.3305451 (metastability).
     """
 
-    only: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, only: Sequence[str] | None = None):
-        self.only = positions(("mean", "std"), only, "kuramoto_order")
+    only: tuple[str, ...] = option(default=None, converter=chosen("kuramoto_order", "mean", "std"))
 
     def __call__(self, y: Array, period: float) -> Array:
-        return jnp.stack(shape_moments(order_parameter(y))[:2])[np.array(self.only)]
+        mean, std, _, _ = shape_moments(order_parameter(y))
+        return pick({"mean": mean, "std": std}, self.only)
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        return tuple(("mean", "std")[i] for i in self.only)
+        return self.only
 
 
 ENVELOPE: dict[str, Callable[[Array], Array]] = {
@@ -105,21 +111,16 @@ ENVELOPE: dict[str, Callable[[Array], Array]] = {
 
 
 class envelope(NodeFeature):
-    """The amplitude of each node over time, |analytic signal| of the demeaned recording: `mean`, `std` (ddof 0),
-    `median`, `max`, `min`, in the unit of the recording. 0 for a constant node.
+    """Amplitude of each node over time: |analytic signal|.
+
+    `mean`, `std` (ddof 0), `median`, `max`, `min`, of the demeaned recording and in its unit. 0 for a constant node.
 
     Args:
         only: names of the numbers to keep, in this order; all of them without.
         pool: `"mean"` over nodes, `"spread"` (mean and standard deviation), `"quantiles"`, or each of the `"nodes"`.
     """
 
-    only: tuple[str, ...] = eqx.field(static=True)
-    pool: str = eqx.field(static=True)
-
-    def __init__(self, only: Sequence[str] | None = None, pool: str = "mean"):
-        every = tuple(ENVELOPE)
-        self.only = tuple(every[i] for i in positions(every, only, "envelope"))
-        self.pool = pool_of(pool)
+    only: tuple[str, ...] = option(default=None, converter=chosen("envelope", *ENVELOPE))
 
     def per_node(self, y: Array, period: float) -> Array:
         a = analytic_signal(y)
@@ -131,7 +132,7 @@ class envelope(NodeFeature):
 
 
 class coactivation(NodeFeature):
-    """How each node goes along with the rest of the network, moment by moment.
+    """How each node follows the rest of the network, moment by moment.
 
     With z = (y - mean_t y) / s, 0 for a constant node, and g_i the mean of z over the other nodes:
     `degree` = mean_t (z_i g_i) and `degree_std`, the standard deviation of z_i g_i over time (ddof 0);
@@ -145,26 +146,20 @@ class coactivation(NodeFeature):
         pool: `"mean"` over nodes, `"spread"` (mean and standard deviation), `"quantiles"`, or each of the `"nodes"`.
     """
 
-    only: tuple[int, ...] = eqx.field(static=True)
-    pool: str = eqx.field(static=True)
-
-    def __init__(self, only: Sequence[str] | None = None, pool: str = "mean"):
-        self.only = positions(("degree", "degree_std", "phase"), only, "coactivation")
-        self.pool = pool_of(pool)
+    only: tuple[str, ...] = option(default=None, converter=chosen("coactivation", "degree", "degree_std", "phase"))
 
     def per_node(self, y: Array, period: float) -> Array:
         n = y.shape[1]
         if n < 2:
             raise ValueError(f"coactivation needs at least 2 nodes; the recording has {n}")
-        d, sd, constant = time_centre(y)
-        z = jnp.where(constant[None], 0.0, d / sd[None])
+        z, constant = standardised(y), time_centre(y)[2]
         product = z * (z.sum(axis=1, keepdims=True) - z) / (n - 1)
         degree = product.mean(axis=0)
         spread = root(jnp.mean((product - degree[None]) ** 2, axis=0))
         turn = (phasors(z.mean(axis=1, keepdims=True)) * jnp.conj(phasors(z))).sum(axis=0)
         silent = constant | (turn == 0.0)
         phase = jnp.where(silent, 0.0, jnp.arctan2(turn.imag, jnp.where(silent, 1.0, turn.real)))
-        return keep_nan(jnp.stack([degree, spread, phase]), y)[np.array(self.only)]
+        return keep_nan(pick({"degree": degree, "degree_std": spread, "phase": phase}, self.only), y)
 
     def labels(self) -> tuple[str, ...]:
-        return tuple(("degree", "degree_std", "phase")[i] for i in self.only)
+        return self.only

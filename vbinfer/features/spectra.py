@@ -1,6 +1,4 @@
-"""Welch's estimate of power spectra and coherences, and the frequencies and bands that features ask of it."""
-
-from collections.abc import Sequence
+"""Welch's estimate of power spectra and coherences."""
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +6,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from .base import samples
-from .nodes import time_centre
-
-BANDS = ((0.0, 4.0), (4.0, 8.0), (8.0, 12.0), (12.0, 30.0), (30.0, 70.0))
-"""Delta, theta, alpha, beta and gamma, Hz."""
+from .numeric import time_centre
 
 
 def segment_samples(segment: float | None, period: float, length: int) -> int:
@@ -26,17 +21,19 @@ def segment_samples(segment: float | None, period: float, length: int) -> int:
 
 
 def segment_transforms(y: Array, w: int) -> Array:
-    """The Fourier transforms of the windowed segments, complex `[S, w // 2 + 1, N]`."""
+    """Fourier transforms of the windowed segments, complex `[S, w // 2 + 1, N]`."""
+    # segments overlap by half:  |-- w --|
+    #                                |-- w --|      samples after the last whole segment are left out
     step = w - w // 2
     starts = np.arange((y.shape[0] - w) // step + 1) * step
-    pieces = y[starts[:, None] + np.arange(w)[None]]
+    pieces = y[starts[:, None] + np.arange(w)[None]]  # [S, w, N]
     pieces = pieces - pieces.mean(axis=1, keepdims=True)
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(w) / w)
     return jnp.fft.rfft(pieces * jnp.asarray(window, y.dtype)[None, :, None], axis=1)
 
 
 def welch(y: ArrayLike, *, period: float, segment: float | None = None) -> tuple[Array, Array]:
-    """The power spectral density of each node by Welch's method.
+    """Power spectral density of each node by Welch's method.
 
     The recording is cut into segments that overlap by half; each loses its mean and is multiplied by a (periodic) Hann
     window w; then, with |Y|^2 averaged over segments and dt the period in s,
@@ -68,11 +65,12 @@ def welch(y: ArrayLike, *, period: float, segment: float | None = None) -> tuple
 
 
 def welch_frequencies(w: int, period: float) -> np.ndarray:
+    """Frequencies of segments of `w` samples, Hz."""
     return np.fft.rfftfreq(w, period / 1000.0)
 
 
 def coherence_matrix(y: ArrayLike, *, period: float, segment: float | None = None) -> tuple[Array, Array]:
-    """Magnitude-squared coherence of every pair of nodes at every frequency.
+    """Magnitude-squared coherence of every pair at every frequency.
 
     C_ij(f) = |mean_s Y_i conj(Y_j)|^2 / (mean_s |Y_i|^2 mean_s |Y_j|^2), over the segments s of `welch`; 0 with a
     constant node. Biased upwards: near 1 / S for independent nodes and S segments without overlap.
@@ -94,8 +92,7 @@ def coherence_matrix(y: ArrayLike, *, period: float, segment: float | None = Non
         )
     _, sd, constant = time_centre(y)
     t = segment_transforms(y / sd[None], w)
-    highest = jax.lax.Precision.HIGHEST
-    cross = jnp.einsum("sfi,sfj->fij", t, jnp.conj(t), precision=highest)
+    cross = jnp.einsum("sfi,sfj->fij", t, jnp.conj(t), precision=jax.lax.Precision.HIGHEST)
     own = jnp.sum(t.real**2 + t.imag**2, axis=0)
     norm = own[:, :, None] * own[:, None, :]
     moving = ~(constant[None, :, None] | constant[None, None, :])
@@ -104,8 +101,8 @@ def coherence_matrix(y: ArrayLike, *, period: float, segment: float | None = Non
     return jnp.asarray(welch_frequencies(w, period), y.dtype), c
 
 
-def inside_band(band: tuple[float, float], f: np.ndarray) -> np.ndarray:
-    """Which frequencies lie in [low, high), at least two of them."""
+def inside_band(band: tuple[float, ...], f: np.ndarray) -> np.ndarray:
+    """Places of the frequencies in [low, high), at least two."""
     tolerance = 1e-9 * f[-1]  # an edge on the grid belongs to the band above it, whatever the rounding
     found = np.flatnonzero((f >= band[0] - tolerance) & (f < band[1] - tolerance))
     if found.size < 2:
@@ -114,25 +111,3 @@ def inside_band(band: tuple[float, float], f: np.ndarray) -> np.ndarray:
             "of the estimate; at least 2 are needed: give other bands= or a longer segment="
         )
     return found
-
-
-def band_labels(bands: tuple[tuple[float, float], ...]) -> tuple[str, ...]:
-    return tuple(f"{low:g}-{high:g}Hz" for low, high in bands)
-
-
-def frequencies_of(given: Sequence[float] | np.ndarray) -> tuple[float, ...]:
-    """Frequencies as floats, at least one, all >= 0."""
-    found = tuple(float(f) for f in given)
-    if not found or not all(0.0 <= f < np.inf for f in found):
-        raise ValueError(f"frequencies is {given!r}; give frequencies in Hz, such as frequencies=(0.02, 0.05)")
-    return found
-
-
-def below_nyquist(frequencies: tuple[float, ...], period: float) -> None:
-    """An error if samples `period` ms apart do not show the highest of the frequencies."""
-    nyquist = 500.0 / period
-    if max(frequencies) > nyquist * (1.0 + 1e-9):
-        raise ValueError(
-            f"frequencies hold {max(frequencies):g} Hz, but samples {period:g} ms apart show nothing above {nyquist:g} "
-            f"Hz; give frequencies= up to {nyquist:g}"
-        )

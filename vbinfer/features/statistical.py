@@ -1,15 +1,13 @@
-"""The distribution of each node's values, its energy, and where in time that energy lies."""
+"""Distribution of each node's values, its energy, and its crossings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
-from .base import QUANTILE_NAMES, QUANTILES, positions
-from .nodes import NodeFeature, intervals_of, keep_nan, pool_of, ratio, root, time_centre, time_quantile
+from .base import NodeFeature, chosen, intervals, option
+from .numeric import QUANTILE_NAMES, QUANTILES, keep_nan, ratio, root, time_centre, time_quantile
 
 
 class Signal(NamedTuple):
@@ -46,7 +44,10 @@ def _centroid(s: Signal) -> Array:
 
 
 def sign_changes(v: Array) -> Array:
-    """How many neighbours in time of `v[T, N]` have opposite signs, `[N]`; a zero in between hides the change."""
+    """How many neighbours in time of `v[T, N]` differ in sign, `[N]`.
+
+    A zero in between hides the change.
+    """
     up, down = v > 0.0, v < 0.0
     changes = (up[:-1] & down[1:]) | (down[:-1] & up[1:])
     return changes.sum(axis=0).astype(v.dtype)
@@ -88,7 +89,7 @@ STATISTICS: dict[str, Callable[[Signal], Array]] = {
 
 
 class statistics(NodeFeature):
-    """The distribution of each node's values over time, in as many numbers as are named.
+    """Distribution of each node's values over time, in named numbers.
 
     With d = y - mean_t y and s its standard deviation (ddof 0); unit u of the recording:
 
@@ -116,13 +117,7 @@ class statistics(NodeFeature):
     ('rms', 'rms_spread', 'iqr', 'iqr_spread')
     """
 
-    only: tuple[str, ...] = eqx.field(static=True)
-    pool: str = eqx.field(static=True)
-
-    def __init__(self, only: Sequence[str] | None = None, pool: str = "mean"):
-        every = tuple(STATISTICS)
-        self.only = tuple(every[i] for i in positions(every, only, "statistics"))
-        self.pool = pool_of(pool)
+    only: tuple[str, ...] = option(default=None, converter=chosen("statistics", *STATISTICS))
 
     def per_node(self, y: Array, period: float) -> Array:
         if y.shape[0] < 2:
@@ -135,10 +130,11 @@ class statistics(NodeFeature):
 
 
 class area(NodeFeature):
-    """The integral of each node's signal within given times, by the trapezoidal rule over the samples inside (u ms).
+    """Integral of each node's signal within given times (u ms).
 
-    The first sample is at time 0 and the last at (T - 1) period; both limits belong to the interval and are rounded to
-    samples. `statistics(only=("area",))` integrates over the whole recording.
+    By the trapezoidal rule over the samples inside. The first sample is at time 0 and the last at (T - 1) period; both
+    limits belong to the interval and are rounded to samples. `statistics(only=("area",))` integrates over the whole
+    recording.
 
     Args:
         intervals: pairs (begin, end) in ms after the first sample.
@@ -148,12 +144,7 @@ class area(NodeFeature):
     ('0-500ms', '500-2000ms')
     """
 
-    intervals: tuple[tuple[float, float], ...] = eqx.field(static=True)
-    pool: str = eqx.field(static=True)
-
-    def __init__(self, intervals: Sequence[Sequence[float]] | np.ndarray = ((0.0, 1000.0),), pool: str = "mean"):
-        self.intervals = intervals_of(intervals, "intervals", "ms")
-        self.pool = pool_of(pool)
+    intervals: tuple[tuple[float, ...], ...] = option(default=((0.0, 1000.0),), converter=intervals("intervals", "ms"))
 
     def per_node(self, y: Array, period: float) -> Array:
         last = (y.shape[0] - 1) * period

@@ -1,4 +1,4 @@
-"""Summary: the features of one recording, in order, as one named vector."""
+"""Summary: features of a recording as one named vector."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -8,11 +8,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
-from .base import Feature, Preprocess, centred
+from vbinfer import _check
+
+from .base import Feature, Preprocess
+from .numeric import centred
 
 
 class Custom(Feature):
-    """A callable `y[T, N] -> [F]` of the user's as a feature; its numbers are named `[0]`, `[1]`, ..."""
+    """A user's callable `y[T, N] -> [F]` as a feature.
+
+    Its numbers are named `[0]`, `[1]`, ...
+    """
 
     function: Callable[[Array], Array]
 
@@ -20,7 +26,7 @@ class Custom(Feature):
         return _as_vector(self.function(y))
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        """Names from the attribute `names` of the callable, if it has one, else from its width on 1,000 samples."""
+        """The callable's own `names`, else from its width on 1,000 samples."""
         given = getattr(self.function, "names", None)
         if given is not None and not callable(given):
             return tuple(given)
@@ -55,7 +61,7 @@ def _as_feature(name: str, given: object) -> Feature:
 
 
 class Summary(eqx.Module):
-    """The features of one recording, one after the other, as a vector `x` with a name for each number.
+    """Features of one recording, in order, as a named vector `x`.
 
     x = concatenate(f(preprocess(y), period) for f in features). Works under `jit`, `vmap` and `grad` and never raises
     on values: a recording with NaN gives NaN in the features that read it, one with constant nodes gives finite numbers
@@ -91,8 +97,6 @@ class Summary(eqx.Module):
         n_nodes: int | None = None,
         **features: Any,  # a Feature, its class, or a callable; anything else is answered with a remedy
     ):
-        if not period > 0.0:
-            raise ValueError(f"period is {period:g}; give the time between two samples in ms, such as period=720.0")
         if not features:
             raise ValueError("Summary was given no feature; name at least one, as in Summary(fc=vb.features.fc_stat)")
         if preprocess is not None and not callable(preprocess):
@@ -103,7 +107,7 @@ class Summary(eqx.Module):
             raise TypeError(
                 f"preprocess is the feature {preprocess!r}; pass it by a name of its own, as in f={preprocess!r}"
             )
-        self.period = float(period)
+        self.period = _check.positive(period, "period", 720.0, "ms")
         self.preprocess = preprocess
         self.n_nodes = n_nodes
         self.feature_names = tuple(features)
@@ -126,7 +130,10 @@ class Summary(eqx.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One name per number, `"fc.mean"`; where widths follow the number of nodes, `n_nodes` must have been given."""
+        """One name per number, such as `"fc.mean"`.
+
+        Where widths follow the number of nodes, `n_nodes` must have been given.
+        """
         return self.names_for(self.n_nodes)
 
     @property
@@ -151,7 +158,7 @@ class Summary(eqx.Module):
         return tuple(found)
 
     def flags(self, y: ArrayLike) -> dict[str, Array]:
-        """What a reader of `x` should know about `y[T, N]`: how many nodes are `constant`, and how many hold `nan`.
+        """How many nodes of `y[T, N]` are `constant`, and how many hold `nan`.
 
         Correlations with a constant node count as 0 in every feature. Counted before `preprocess`.
         """

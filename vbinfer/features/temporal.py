@@ -1,12 +1,15 @@
-"""Numbers from each node's own time course, averaged over nodes, and filters."""
+"""Level, spread and memory of each node's time course."""
 
 import math
+from collections.abc import Sequence
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
-from .base import QUANTILE_NAMES, Feature, Preprocess, centred, quantiles, samples, shape_moments
+from .base import Feature, NodeFeature, chosen, option, pick, positive_or_none, samples
+from .numeric import QUANTILE_NAMES, centred, keep_nan, quantiles, ratio, shape_moments, time_centre
 
 
 class moments(Feature):
@@ -20,12 +23,7 @@ class moments(Feature):
     """
 
     def __call__(self, y: Array, period: float) -> Array:
-        d, ss, constant = centred(y)
-        sd = jnp.sqrt(ss / y.shape[0])
-        u = d / sd
-        mean, std = y.mean(axis=0), jnp.where(constant, 0.0, sd)[0]
-        skew = jnp.where(constant[0], 0.0, jnp.mean(u**3, axis=0))
-        kurtosis = jnp.where(constant[0], 0.0, jnp.mean(u**4, axis=0) - 3.0)
+        mean, std, skew, kurtosis = jax.vmap(shape_moments, in_axes=1)(y)
         spread = [shape_moments(values)[1] for values in (mean, std)]
         return jnp.stack([mean.mean(), spread[0], std.mean(), spread[1], skew.mean(), kurtosis.mean()])
 
@@ -34,7 +32,7 @@ class moments(Feature):
 
 
 class amplitude(Feature):
-    """How unequally the nodes fluctuate, free of the unit of the recording.
+    """How unequally the nodes fluctuate, free of unit.
 
     With s_i the standard deviation of node i over time (ddof 0; 0 for a constant node) and a_i = s_i / mean_i(s_i):
     `cv`, the standard deviation of a over nodes, and its quantiles `q05 q25 q50 q75 q95`. All 0 if every node is
@@ -53,23 +51,23 @@ class amplitude(Feature):
 
 
 class skewness(Feature):
-    """Asymmetry of each node's fluctuations, free of unit: the quantiles `q05 q25 q50 q75 q95` over nodes of the
-    skewness over time, mean_t(d^3) / s^3 with d = y - mean_t y (0 for a constant node).
+    """Asymmetry of each node's fluctuations, free of unit.
+
+    The quantiles `q05 q25 q50 q75 q95` over nodes of the skewness over time, mean_t(d^3) / s^3 with d = y - mean_t y
+    (0 for a constant node).
 
     Positive where a node rests low with bursts upwards, as a population below its transition to high activity does.
     """
 
     def __call__(self, y: Array, period: float) -> Array:
-        d, ss, constant = centred(y)
-        skew = jnp.mean((d / jnp.sqrt(ss / y.shape[0])) ** 3, axis=0)
-        return quantiles(jnp.where(constant[0], 0.0, skew))
+        return quantiles(jax.vmap(shape_moments, in_axes=1)(y)[2])
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
         return QUANTILE_NAMES
 
 
 class autocorrelation(Feature):
-    """Autocorrelation of the signals at one lag: `mean` and `std` (ddof 0) over nodes.
+    """Autocorrelation at one lag: `mean` and `std` (ddof 0) over nodes.
 
     r_i = sum_t d_i(t) d_i(t + k) / sum_t d_i(t)^2,   d = y - mean_t y,   k = lag in samples;   0 for a constant node.
 
@@ -77,12 +75,7 @@ class autocorrelation(Feature):
         lag: ms, rounded to samples; one sample without.
     """
 
-    lag: float | None = eqx.field(static=True)
-
-    def __init__(self, lag: float | None = None):
-        if lag is not None and not (math.isfinite(lag) and lag > 0.0):
-            raise ValueError(f"lag is {lag:g}; give a duration in ms, such as lag=720.0")
-        self.lag = None if lag is None else float(lag)
+    lag: float | None = option(default=None, converter=positive_or_none("lag", 720.0))
 
     def __call__(self, y: Array, period: float) -> Array:
         k = 1 if self.lag is None else samples(self.lag, period, "lag")
@@ -96,67 +89,107 @@ class autocorrelation(Feature):
         return ("mean", "std")
 
 
-class bandpass(Preprocess):
-    """Zero-phase band-pass filter for `Summary(preprocess=...)`: damps what lies outside the band, delays nothing.
+def autocorrelations(y: Array, lags: int) -> Array:
+    """Autocorrelation function of each node, `[lags + 1, N]`.
 
-    Each node's mean is removed and its spectrum multiplied by
+    r(l) = sum_t d(t) d(t + l) / sum_t d(t)^2 for l = 0 ... lags samples,   d = y - mean_t y
 
-        H(f) = 1 / (1 + (low / f)^(2 order)) * 1 / (1 + (f / high)^(2 order))
+    The sum has T - l terms but the divisor is that of l = 0 (the biased estimate, which is a positive
+    definite function). 0 for a constant node. By the Fourier transform of the signal and as many zeros.
+    """
+    d, sd, constant = time_centre(y)
+    length = y.shape[0]
+    # the transform's convolution is circular: as many zeros as samples keep the end from meeting the beginning
+    spectrum = jnp.fft.rfft(d / sd[None], n=2 * length, axis=0)
+    power = (spectrum.real**2 + spectrum.imag**2) / length
+    r = jnp.fft.irfft(power, n=2 * length, axis=0)[: lags + 1].astype(y.dtype)
+    return jnp.where(constant[None], 0.0, r)
 
-    which is the squared gain of a Butterworth filter, as running one forwards and backwards gives: about one half at
-    `low` and at `high`. The recording is continued at both ends by its point reflection, for 1.5 periods of `low`
-    (3 of `high` where `low` is None) or as far as it reaches, so that the ends do not see each other.
+
+class timescales(NodeFeature):
+    """Times in ms read from each node's autocorrelation function r(l).
+
+    - `e_folding`: the first lag with r < 1/e, a multiple of the period (gradient 0), and `e_folding_interpolated`, the
+      crossing of 1/e on the line between that lag and the one before;
+    - `integrated` = period (1 + 2 sum_l r(l)) over l >= 1 up to, and without, the first negative r;
+    - `first_zero`: the first lag with r < 0, a multiple of the period (gradient 0).
+
+    A level that is not crossed up to `max_lag` counts as crossed there. 0 for a constant node. Estimates from one
+    recording are short when it spans few of these times: r is biased towards 0 and its mean is removed.
 
     Args:
-        low: Hz; None lets slow fluctuations through (the mean still goes).
-        high: Hz, below half the sampling rate; None lets fast fluctuations through.
-        order: of the Butterworth filter.
-
-    Butterworth 1930, Experimental Wireless 7:536-541.
+        max_lag: the longest lag, ms; all lags without.
+        only: names of the numbers to keep, in this order; all of them without.
+        pool: `"mean"` over nodes, `"spread"` (mean and standard deviation), `"quantiles"`, or each of the `"nodes"`.
     """
 
-    low: float | None = eqx.field(static=True)
-    high: float | None = eqx.field(static=True)
-    order: int = eqx.field(static=True)
+    max_lag: float | None = option(default=None, converter=positive_or_none("max_lag", 20000.0))
+    only: tuple[str, ...] = option(
+        default=None, converter=chosen("timescales", "e_folding", "e_folding_interpolated", "integrated", "first_zero")
+    )
 
-    def __init__(self, low: float | None, high: float | None, order: int = 2):
-        for name, value in {"low": low, "high": high}.items():
-            if value is not None and not (math.isfinite(value) and value > 0.0):
-                raise ValueError(f"{name} is {value:g}; give a frequency in Hz, such as 0.01, or None")
-        if low is None and high is None:
-            raise ValueError("bandpass was given neither low nor high; give at least one of them, in Hz")
-        if low is not None and high is not None and low >= high:
-            raise ValueError(f"the band is {low:g} to {high:g} Hz; low must be below high, as in bandpass(0.01, 0.1)")
-        if order < 1:
-            raise ValueError(f"order is {order}; give 1 or more")
-        self.low, self.high, self.order = low, high, order
+    def per_node(self, y: Array, period: float) -> Array:
+        longest = y.shape[0] - 1
+        lags = longest if self.max_lag is None else min(longest, max(1, round(self.max_lag / period)))
+        if longest < 1:
+            raise ValueError(f"the recording has {y.shape[0]} samples; an autocorrelation needs at least 2")
+        r = autocorrelations(y, lags)
+        level = 1.0 / math.e
+        low, negative = r < level, r < 0.0
+        fold = jnp.where(low.any(axis=0), jnp.argmax(low, axis=0), lags)
+        zero = jnp.where(negative.any(axis=0), jnp.argmax(negative, axis=0), lags)
+        after = jnp.take_along_axis(r, fold[None], axis=0)[0]
+        before = jnp.take_along_axis(r, jnp.maximum(fold - 1, 0)[None], axis=0)[0]
+        crossed = jnp.minimum(ratio(before - level, before - after), 1.0)
+        interpolated = jnp.where(r[0] == 0.0, 0.0, fold - 1 + jnp.where(low.any(axis=0), crossed, 1.0))
+        kept = jnp.where(jnp.cumsum(negative, axis=0) == 0, r, 0.0)
+        numbers = {
+            "e_folding": fold.astype(y.dtype),
+            "e_folding_interpolated": interpolated,
+            "integrated": 2.0 * kept.sum(axis=0) - r[0],
+            "first_zero": zero.astype(y.dtype),
+        }
+        # r(0) is 0 for a constant node only
+        return keep_nan(jnp.where(r[:1] == 0.0, 0.0, period * pick(numbers, self.only)), y)
 
-    def __call__(self, y: Array, period: float) -> Array:
-        nyquist = 500.0 / period
-        for name, value in {"low": self.low, "high": self.high}.items():
-            if value is not None and value >= nyquist:
-                raise ValueError(
-                    f"{name} is {value:g} Hz, but samples {period:g} ms apart show nothing from {nyquist:g} Hz on; "
-                    f"give a frequency below {nyquist:g} or None"
-                )
-        length = y.shape[0]
-        reach = 1.5 / self.low if self.low is not None else 3.0 / (self.high or nyquist)
-        pad = min(length - 1, math.ceil(reach * 1000.0 / period))
-        y = y - y.mean(axis=0, keepdims=True)
-        before = 2.0 * y[:1] - y[1 : pad + 1][::-1]
-        after = 2.0 * y[-1:] - y[length - 1 - pad : length - 1][::-1]
-        padded = jnp.concatenate([before, y, after])
-        gain = self.gain(jnp.fft.rfftfreq(padded.shape[0], period / 1000.0, dtype=y.dtype))
-        filtered = jnp.fft.irfft(jnp.fft.rfft(padded, axis=0) * gain[:, None], n=padded.shape[0], axis=0)
-        return filtered[pad : pad + length].astype(y.dtype)
+    def labels(self) -> tuple[str, ...]:
+        return self.only
 
-    def gain(self, frequency: Array) -> Array:
-        """H(f) for frequencies in Hz, all >= 0; 0 at 0."""
-        f = jnp.asarray(frequency)
-        positive = jnp.where(f > 0.0, f, 1.0)
-        gain = jnp.where(f > 0.0, 1.0, 0.0)
-        if self.low is not None:
-            gain = gain / (1.0 + (self.low / positive) ** (2 * self.order))
-        if self.high is not None:
-            gain = gain / (1.0 + (f / self.high) ** (2 * self.order))
-        return gain
+
+def _lags(lags: int | Sequence[float] | np.ndarray) -> int | tuple[float, ...]:
+    if isinstance(lags, int) and lags > 0:
+        return lags
+    given = () if isinstance(lags, int) else tuple(float(lag) for lag in lags)
+    if not given or not all(0.0 < lag < math.inf for lag in given):
+        raise ValueError(f"lags is {lags!r}; give how many samples, or durations in ms such as lags=(720.0, 3600.0)")
+    return given
+
+
+class acf(NodeFeature):
+    """Autocorrelation function of each node at several lags.
+
+    Args:
+        lags: how many lags from one sample on (`lag1`, `lag2`, ...), or durations in ms, rounded to samples (`720ms`).
+        pool: `"mean"` over nodes, `"spread"` (mean and standard deviation), `"quantiles"`, or each of the `"nodes"`.
+
+    >>> acf(lags=(1000, 5000)).names()
+    ('1000ms', '5000ms')
+    """
+
+    lags: int | tuple[float, ...] = option(default=5, converter=_lags)
+
+    def per_node(self, y: Array, period: float) -> Array:
+        if isinstance(self.lags, int):
+            steps = np.arange(1, self.lags + 1)
+        else:
+            steps = np.array([round(lag / period) for lag in self.lags])
+        if steps.max() >= y.shape[0]:
+            raise ValueError(
+                f"the recording has {y.shape[0]} samples; a lag of {steps.max()} samples needs more than that"
+            )
+        return autocorrelations(y, int(steps.max()))[steps]
+
+    def labels(self) -> tuple[str, ...]:
+        if isinstance(self.lags, int):
+            return tuple(f"lag{k}" for k in range(1, self.lags + 1))
+        return tuple(f"{lag:g}ms" for lag in self.lags)
