@@ -22,6 +22,7 @@ from feature_oracles import (
 
 from vbinfer import features
 from vbinfer.features import Summary
+from vbinfer.io.fingerprint import fingerprint
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "features.npz")
 X64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
@@ -220,3 +221,34 @@ MISTAKES = [
 def test_mistakes_are_answered_with_a_remedy(mistake, exception, message):
     with pytest.raises(exception, match=message):
         mistake()
+
+
+OF_ARRAYS = {
+    "fc_match": (features.fc_match, REFERENCE, REFERENCE.T + np.eye(6)[::-1]),
+    "fc": (lambda mask: features.fc(mask=mask, fisher=True), MASK, np.roll(MASK, 1, axis=(0, 1))),
+    "fcd_stat": (lambda mask: features.fcd_stat(mask=mask), MASK, np.roll(MASK, 1, axis=(0, 1))),
+}
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_features_with_arrays_share_a_program_and_never_their_numbers(name):
+    """Arrays are leaves: no program is compiled for another array of the same shape, nor any hash of it taken."""
+    make, array, another = OF_ARRAYS[name]
+    traced, y = [], jnp.asarray(recording())
+
+    @eqx.filter_jit
+    def compiled(summary, y):
+        traced.append(1)
+        return summary(y)
+
+    one, same, other = (Summary(period=PERIOD, f=make(a)) for a in (array, np.array(array), another))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    expected = [np.asarray(summary(y)) for summary in (one, same, other)]
+    for jitted in (lambda summary: compiled(summary, y), lambda summary: jax.jit(summary)(y)):
+        close([jitted(summary) for summary in (one, same, other)], expected)
+    np.testing.assert_array_equal(expected[0], expected[1])
+    assert not np.allclose(expected[0], expected[2], rtol=1e-3)
+    assert len(traced) == 1

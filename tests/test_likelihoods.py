@@ -343,7 +343,7 @@ MISTAKES = {
         ValueError,
         "y holds -2; counts are whole numbers",
     ),
-    "bin": (lambda: likelihoods.Poisson(predict, 0.0), ValueError, "bin=0.0 was given; expected the width"),
+    "bin": (lambda: likelihoods.Poisson(predict, 0.0), ValueError, "bin=0.0 was given; .* of ms, such as bin="),
     "event outside": (
         lambda: likelihoods.PointProcess(lambda theta: jnp.ones(2), [0.0, 10.0])({}, [3.0, 12.0]),
         ValueError,
@@ -376,7 +376,11 @@ MISTAKES = {
         ValueError,
         r"no frequency of 50 samples .* lies in \[2.0, 4.0\] Hz; they are 5 Hz apart",
     ),
-    "segments": (lambda: likelihoods.Whittle(FLAT, 4.0, 50, segments=40), ValueError, "segments=40 was given for 50"),
+    "segments": (
+        lambda: likelihoods.Whittle(FLAT, 4.0, 50, segments=40),
+        ValueError,
+        "segments=40 was given; .* at most 16",
+    ),
     "simulated band": (
         lambda: likelihoods.SimulatedSpectrum(lambda theta: Y, 4.0, 2)({}, jnp.array([1.0, 20.0])),
         ValueError,

@@ -189,6 +189,11 @@ HEAVY = {
     "pareto": (lambda: dist.Pareto(1.0, jnp.array([1.5, 4.0])), [np.nan, 4.0 / (9.0 * 2.0)]),
     "inverse gamma": (lambda: dist.InverseGamma(jnp.array([2.0, 3.0]), 2.0), [np.nan, 1.0]),
     "cauchy cut on one side": (lambda: dist.TruncatedCauchy(0.0, 1.0, low=0.0), [np.nan]),
+    "student cut on one side": (lambda: dist.TruncatedDistribution(dist.StudentT(1.5, 0.0, 1.0), low=0.0), [np.nan]),
+    "cauchy scaled": (
+        lambda: dist.TransformedDistribution(dist.Cauchy(0.0, 1.0), dist.transforms.AffineTransform(1.0, 2.0)),
+        [np.nan],
+    ),
 }
 
 

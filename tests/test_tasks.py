@@ -236,9 +236,9 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
         tasks.two_moons().sample(np.zeros(3), n=5, key=KEY)
     with pytest.raises(ValueError, match="0 of 5 draws were accepted in 1000 rounds; the prior excludes this x_o"):
         tasks.gaussian_mixture().sample(np.array([99.0, 0.0]), n=5, key=KEY)
-    with pytest.raises(ValueError, match=r"no published reference for 'two_moon'\. Did you mean 'two_moons'\?"):
+    with pytest.raises(ValueError, match=r"name='two_moon' .* one of 'two_moons'"):
         tasks.reference("two_moon", 1)
-    with pytest.raises(ValueError, match=r"observation=0 was asked of slcp; the benchmark has observations 1 to 10"):
+    with pytest.raises(ValueError, match=r"observation=0 .* at most 10"):
         tasks.reference("slcp", 0)
     monkeypatch.delenv("VBINFER_SBIBM", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

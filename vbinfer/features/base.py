@@ -22,7 +22,7 @@ Kept = TypeVar("Kept")
 
 
 def option(*, default: Any, converter: Callable[[Given], Kept], kw_only: bool = False) -> Kept:
-    """A static field of a feature, checked and converted when the feature is made."""
+    """A static field of a feature, checked and converted once."""
     return eqx.field(default=default, static=True, converter=converter, kw_only=kw_only)
 
 
@@ -36,7 +36,12 @@ class Feature(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, y: Array, period: float) -> Array:
-        """The numbers, `[F]`, of a recording `y`, `[T, N]`, sampled every `period` ms."""
+        """The numbers `[F]` of a recording.
+
+        Args:
+            y: `[T, N]`.
+            period: between two samples, ms.
+        """
 
     @abc.abstractmethod
     def names(self, n: int | None = None) -> tuple[str, ...]:
@@ -47,7 +52,10 @@ class Feature(eqx.Module):
 
 
 class Preprocess(eqx.Module):
-    """Recording to recording, before any feature: `(y[T, N], period) -> [T, N]`."""
+    """Recording to recording, before any feature.
+
+    `(y[T, N], period) -> [T, N]`.
+    """
 
     @abc.abstractmethod
     def __call__(self, y: Array, period: float) -> Array:
@@ -77,7 +85,7 @@ class NodeFeature(Feature):
 
     @abc.abstractmethod
     def per_node(self, y: Array, period: float) -> Array:
-        """The numbers, `[K, N]`, of a recording `y`, `[T, N]`."""
+        """The numbers `[K, N]` of a recording `[T, N]`."""
 
     def __call__(self, y: Array, period: float) -> Array:
         values = self.per_node(y, period)
@@ -103,7 +111,10 @@ class NodeFeature(Feature):
 
 
 def chosen(feature: str, *every: str, usual: Iterable[str] = ()) -> Callable[[Sequence[str] | None], tuple[str, ...]]:
-    """Converter of `only=`: the names that are kept, in that order; for None the usual ones, or every one."""
+    """Converter of `only=`: the names that are kept, in order.
+
+    None keeps the usual ones, or every one where no usual ones are given.
+    """
     default = tuple(usual) or every
 
     def names(only: Sequence[str] | None) -> tuple[str, ...]:
@@ -134,7 +145,7 @@ def positive_or_none(what: str, example: object, unit: str = "ms") -> Callable[[
 def intervals(
     what: str, unit: str
 ) -> Callable[[Sequence[Sequence[float]] | np.ndarray], tuple[tuple[float, ...], ...]]:
-    """Converter: at least one pair (low, high) with 0 <= low < high."""
+    """Converter: pairs (low, high) with 0 <= low < high."""
 
     def pairs(given: Sequence[Sequence[float]] | np.ndarray) -> tuple[tuple[float, ...], ...]:
         found = tuple(tuple(float(edge) for edge in pair) for pair in given)
@@ -148,7 +159,7 @@ def intervals(
 
 
 def samples(duration: float, period: float, what: str) -> int:
-    """A duration in ms as a whole number of samples, at least one."""
+    """A duration in ms as samples, at least one."""
     count = round(duration / period)
     if count < 1:
         raise ValueError(f"{what} is {duration:g} ms, less than one sample of {period:g} ms; give at least {period:g}")
@@ -156,12 +167,13 @@ def samples(duration: float, period: float, what: str) -> int:
 
 
 def pick(numbers: Mapping[str, Array], only: tuple[str, ...]) -> Array:
-    """The numbers that `only` names, in its order, stacked; what is left out costs nothing once compiled."""
+    """The numbers that `only` names, in its order, stacked."""
+    # what is left out costs nothing once compiled: XLA drops what is not used
     return jnp.stack([numbers[name] for name in only])
 
 
 def gather(groups: dict[tuple[str, ...], Callable[[], Array]], only: tuple[str, ...]) -> Array:
-    """The numbers that `only` names, computing no group it leaves out."""
+    """`pick` from groups, computing no group that is left out."""
     found: dict[str, Array] = {}
     for names, numbers in groups.items():
         if set(names) & set(only):

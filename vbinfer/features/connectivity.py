@@ -57,7 +57,7 @@ def extreme_numbers(v: Array) -> Array:
 
 
 def eigen_numbers(matrix: Array) -> Array:
-    """`EIGEN_NAMES` of a symmetric matrix, the last four as in `shape_moments`."""
+    """`EIGEN_NAMES` of a symmetric matrix."""
     found = eigenvalues(matrix)
     return jnp.concatenate([jnp.stack([found.sum(), found[0], found[-1]]), jnp.stack(shape_moments(found))])
 
@@ -81,7 +81,7 @@ def strengths(matrix: Array) -> Array:
 
 
 class fc(Feature):
-    """Every correlation above the diagonal, row by row: N (N - 1) / 2.
+    """Every correlation above the diagonal, row by row.
 
     For embeddings and small networks; `fc_stat` has a width that does not follow the number of nodes.
 
@@ -274,7 +274,7 @@ class fc_networks(Feature):
 
 
 class global_connectivity(NodeFeature):
-    """Global brain connectivity (`gbc`): each node's mean correlation with the others.
+    """Global connectivity (`gbc`): each node's mean correlation with the others.
 
     0 if it is constant.
 

@@ -1,4 +1,4 @@
-"""Functional connectivity dynamics: how windows' connectivities resemble each other."""
+"""Functional connectivity dynamics, over sliding windows."""
 
 import functools
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def fcd_matrix(
     windows: str = "all",
     mask: Mask | ArrayLike | None = None,
 ) -> Array:
-    """Functional connectivity dynamics: correlation between the connectivities of every two windows.
+    """Functional connectivity dynamics: correlations between windows' connectivities.
 
     fcd[a, b] = corr over i < j of fc^a[i, j] and fc^b[i, j], where fc^a is `fc_matrix` of samples
     [a s, a s + w). Window and step are rounded to samples, w and s.
@@ -84,7 +84,7 @@ def fcd_matrix(
 
 
 def _count(length: int, w: int, s: int, windows: str) -> int:
-    """How many windows of w samples, s apart, there are."""
+    """Number of windows of w samples, s apart."""
     return max(0, (length - w) // s + 1 if windows == "all" else -((w - length) // s))
 
 

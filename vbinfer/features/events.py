@@ -69,7 +69,7 @@ class onset(NodeFeature):
 
 
 class bursts(NodeFeature):
-    """How often and for how long each node is in its high state.
+    """How often and how long each node is high.
 
     With z = (y - mean_t y) / s above a threshold, `rate`: how many runs of samples above the threshold, per s; `share`
     of the samples above it; `duration` and `gap`: the mean length in ms of a run above and of one not above, runs cut
@@ -105,7 +105,7 @@ class bursts(NodeFeature):
 
 
 def _runs(inside: Array) -> Array:
-    """How many runs of true samples there are, along the first axis."""
+    """Number of runs of true samples, along the first axis."""
     return inside[0].astype(int) + (inside[1:] & ~inside[:-1]).sum(axis=0)
 
 

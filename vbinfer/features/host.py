@@ -49,7 +49,7 @@ RENAMED = {  # names of the paper and of pycatch22 before 1.0: names since then
 
 
 class catch22(NodeFeature):
-    """The catch22 characteristics of each node, named as in the paper.
+    """The catch22 characteristics of each node.
 
     An optional extra: the numbers come from the package pycatch22, which is not a dependency, is under the GPL (install
     it yourself: `pip install pycatch22`) and runs on the host, one node after the other, also inside `jit` and `vmap`.
@@ -95,7 +95,7 @@ class catch22(NodeFeature):
 
 
 def _on_host(y: Array) -> np.ndarray:
-    """`[22, N]` by name, whatever the order in which the package gives them."""
+    """`[22, N]`, in the order of `CATCH22`."""
     package = importlib.import_module("pycatch22")
     numbers = np.zeros((len(CATCH22), y.shape[1]), dtype=y.dtype)
     for node, signal in enumerate(np.asarray(y, dtype=float).T):

@@ -18,7 +18,7 @@ _bins = functools.partial(_check.count, what="bins", example=8, least=2)
 
 
 def _occupied(y: Array, bins: int) -> Array:
-    """Which equal bin each sample lies in, `[T, bins, N]`, as 0 or 1.
+    """Membership of samples in equal bins, `[T, bins, N]`, 0 or 1.
 
     From the node's least to its greatest value. A constant node stays in the first bin.
     """
@@ -64,7 +64,7 @@ class entropy(NodeFeature):
 
 
 def gaussian_information(r: Array) -> Array:
-    """-log(1 - r^2) / 2: nats shared by normal variables of correlation r.
+    """Nats shared by normal variables: -log(1 - r^2) / 2.
 
     r^2 is held below 1 by the machine epsilon.
     """
@@ -73,7 +73,7 @@ def gaussian_information(r: Array) -> Array:
 
 
 def binned_information(y: ArrayLike, bins: int = 8) -> Array:
-    """Mutual information of every pair from joint histograms, `[N, N]`, nats.
+    """Mutual information of pairs by joint histograms, `[N, N]`, nats.
 
     Entropies on the diagonal.
 

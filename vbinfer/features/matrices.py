@@ -1,4 +1,4 @@
-"""Matrices `[N, N]` over pairs of nodes, and masks of pairs."""
+"""Matrices over pairs of nodes, and masks of pairs."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 def products(a: Array, b: Array) -> Array:
-    """sum_t a_ti b_tj: `[T, N]` and `[T, M]` to `[N, M]`."""
+    """a' b for `[T, N]` and `[T, M]`: `[N, M]`."""
     if len(a) <= STRETCH:
         return matmul(a.T, b)
     # the remainder first, then one stretch after the other: the order of the sum is that of the data, on any machine
@@ -62,7 +62,7 @@ def fc_matrix(y: ArrayLike) -> Array:
 
 
 def upper_triangle(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pairs of `n` nodes, row by row."""
+    """Rows and columns of all pairs, row by row."""
     if n < 2:
         raise ValueError(f"functional connectivity needs at least 2 nodes; the recording has {n}")
     return np.triu_indices(n, k=1)
@@ -92,7 +92,7 @@ def spearman_matrix(y: ArrayLike) -> Array:
 
 
 def partial_matrix(y: ArrayLike) -> Array:
-    """Partial correlation of every pair, given all other nodes, `[N, N]`.
+    """Partial correlation of pairs, given all other nodes, `[N, N]`.
 
     p_ij = -P_ij / sqrt(P_ii P_jj) with P the inverse of `fc_matrix`; 1 on the diagonal. A constant node has 0 with all
     and on the diagonal. One NaN makes the whole matrix NaN, since every entry depends on all nodes. The matrix that is
@@ -120,7 +120,7 @@ def partial_matrix(y: ArrayLike) -> Array:
 
 
 def lagged_matrix(y: ArrayLike, *, lag: float, period: float) -> Array:
-    """Correlation of each node with every other some time later, `[N, N]`.
+    """Correlation of nodes with one another some time later, `[N, N]`.
 
     [i, j] = corr_t(y_i(t), y_j(t + lag)): each side centred and scaled over its own part of the recording; not
     symmetric. 0 where either part is constant.
@@ -153,7 +153,7 @@ def eigenvalues(matrix: Array) -> Array:
 
 
 class ArrayLeaf(eqx.Module):
-    """An array of a feature: a traced leaf in `filter_jit`, hashed by content.
+    """An array of a feature: a traced leaf, hashed by content.
 
     NumPy's, so that it keeps its precision whatever JAX's is when the feature is made.
     """
@@ -166,7 +166,7 @@ class ArrayLeaf(eqx.Module):
 
 
 class Mask(eqx.Module):
-    """Pairs of nodes that a `[node, node]` mask selects, each once."""
+    """Pairs of nodes that a mask selects, each once."""
 
     pairs: ArrayLeaf  # [2, P]
     n: int = eqx.field(static=True)
@@ -187,7 +187,7 @@ def mask_of(mask: "Mask | ArrayLike | None") -> Mask | None:
 
 
 def take_pairs(matrix: Array, mask: Mask | None) -> Array:
-    """The entries above the diagonal, row by row, or those of the mask, `[P]`."""
+    """Entries above the diagonal, row by row, or of the mask."""
     if mask is None:
         return matrix[upper_triangle(matrix.shape[0])]
     if mask.n != matrix.shape[0]:
@@ -196,7 +196,7 @@ def take_pairs(matrix: Array, mask: Mask | None) -> Array:
 
 
 def mirrored(n: int, pairs: str) -> tuple[np.ndarray, np.ndarray]:
-    """Left and right node of each mirrored pair of `n` nodes, both `[N // 2]`.
+    """Left and right node of each mirrored pair, both `[N // 2]`.
 
     Args:
         n: number of nodes, even.
@@ -215,10 +215,7 @@ def ordering(pairs: str) -> str:
 
 
 def homotopic(matrix: Array, pairs: str) -> Array:
-    """Entries between a node and its mirror image, `[N // 2]`, of a matrix `[N, N]`.
-
-    `pairs` as in `hemispheres`.
-    """
+    """Entries between a node and its mirror image, `[N // 2]`."""
     return matrix[mirrored(matrix.shape[0], pairs)]
 
 
@@ -246,9 +243,9 @@ def homotopic_mask(n: int, pairs: str) -> np.ndarray:
 
 
 def within_mask(labels: Sequence[object] | np.ndarray) -> np.ndarray:
-    """Mask `[N, N]` of pairs of nodes with one label (hemisphere, network).
+    """Mask `[N, N]` of pairs of nodes with the same label.
 
-    Without the diagonal.
+    Labels of hemispheres or networks; the diagonal is left out.
 
     >>> int(within_mask(hemispheres(4, "blocks")).sum())
     4

@@ -10,7 +10,7 @@ QUANTILE_NAMES = ("q05", "q25", "q50", "q75", "q95")
 
 
 def centred(y: Array) -> tuple[Array, Array, Array]:
-    """Deviations from the mean over time, sums of squares, constant nodes.
+    """Deviations from the mean over time, and constant nodes.
 
     Args:
         y: `[T, N]`.
@@ -29,19 +29,26 @@ def centred(y: Array) -> tuple[Array, Array, Array]:
 
 
 def time_centre(y: Array) -> tuple[Array, Array, Array]:
-    """`centred` as rows: deviations `[T, N]`, sd `[N]` (1 if constant), constant `[N]`."""
+    """`centred` as rows.
+
+    Returns:
+        Deviations `[T, N]`, standard deviation `[N]` (1 if constant), constant `[N]`.
+    """
     d, ss, constant = centred(y)
     return d, jnp.sqrt(ss / y.shape[0])[0], constant[0]
 
 
 def standardised(y: Array) -> Array:
-    """z = (y - mean_t y) / sd_t y, `[T, N]`; 0 for a constant node."""
+    """Standardised signals `[T, N]`; 0 for a constant node."""
     d, sd, constant = time_centre(y)
     return jnp.where(constant[None], 0.0, d / sd[None])
 
 
 def shape_moments(v: Array) -> tuple[Array, Array, Array, Array]:
-    """Mean, sd (ddof 0), skewness, excess kurtosis of a vector; the last three 0 if it is constant."""
+    """Mean, sd (ddof 0), skewness, excess kurtosis of a vector.
+
+    The last three are 0 if it is constant.
+    """
     d, ss, constant = centred(v[:, None])
     size = v.shape[0]
     u = d / jnp.sqrt(ss / size)
@@ -52,15 +59,18 @@ def shape_moments(v: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def quantiles(v: Array) -> Array:
-    """The five `QUANTILES` of a vector; NaN if any entry is.
+    """The five `QUANTILES` of a vector.
 
-    Linear between order statistics, NumPy's default.
+    NaN if any entry is. Linear between order statistics, NumPy's default.
     """
     return jnp.quantile(v, jnp.asarray(QUANTILES, v.dtype))
 
 
 def time_quantile(y: Array, q: float) -> Array:
-    """Quantile over time of each node, `[N]`; NaN for a node with a NaN."""
+    """Quantile over time of each node, `[N]`.
+
+    NaN for a node with a NaN.
+    """
     ordered = jnp.sort(y, axis=0)
     place = q * (y.shape[0] - 1)
     below = math.floor(place)
@@ -70,17 +80,18 @@ def time_quantile(y: Array, q: float) -> Array:
 
 
 def keep_nan(numbers: Array, y: Array) -> Array:
-    """`numbers[K, N]` with NaN where a node's samples hold one: comparisons would hide it."""
+    """Numbers `[K, N]`, NaN where a node's samples hold one."""
+    # comparisons and counts would hide it
     return jnp.where(jnp.isnan(y).any(axis=0, keepdims=True), jnp.nan, numbers)
 
 
 def root(value: Array, k: int = 2) -> Array:
-    """The k-th root of a number >= 0, with gradient 0 at 0."""
+    """The k-th root, with value and gradient 0 at 0."""
     zero = value <= 0.0
     return jnp.where(zero, 0.0, jnp.where(zero, 1.0, value) ** (1.0 / k))
 
 
 def ratio(above: Array, below: Array) -> Array:
-    """above / below, with value and gradient 0 where below is 0."""
+    """Quotient, with value and gradient 0 over 0."""
     zero = below == 0.0
     return jnp.where(zero, 0.0, above / jnp.where(zero, 1.0, below))

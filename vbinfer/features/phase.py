@@ -44,7 +44,7 @@ def analytic_signal(y: ArrayLike) -> Array:
 
 
 def phasors(y: ArrayLike) -> Array:
-    """exp(i phase), complex `[T, N]`; 0 where the analytic signal is."""
+    """exp(i phase), `[T, N]`; 0 where the analytic signal is."""
     a = analytic_signal(y)
     modulus = root(a.real**2 + a.imag**2)
     return jax.lax.complex(ratio(a.real, modulus), ratio(a.imag, modulus))
@@ -132,7 +132,7 @@ class envelope(NodeFeature):
 
 
 class coactivation(NodeFeature):
-    """How each node follows the rest of the network, moment by moment.
+    """How each node follows the rest, moment by moment.
 
     With z = (y - mean_t y) / s, 0 for a constant node, and g_i the mean of z over the other nodes:
     `degree` = mean_t (z_i g_i) and `degree_std`, the standard deviation of z_i g_i over time (ddof 0);

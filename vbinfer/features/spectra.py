@@ -21,7 +21,7 @@ def segment_samples(segment: float | None, period: float, length: int) -> int:
 
 
 def segment_transforms(y: Array, w: int) -> Array:
-    """Fourier transforms of the windowed segments, complex `[S, w // 2 + 1, N]`."""
+    """Fourier transforms of windowed segments, `[S, F, N]`."""
     # segments overlap by half:  |-- w --|
     #                                |-- w --|      samples after the last whole segment are left out
     step = w - w // 2

@@ -39,7 +39,7 @@ def _spectral_moment(s: Spectrum, k: int) -> Array:
 
 
 def _edge(s: Spectrum, share: float) -> Array:
-    """The first frequency below and at which lies more than `share` of the power."""
+    """First frequency with more than `share` of the power below."""
     passed = jnp.cumsum(s.p, axis=0) > share * s.total
     return jnp.where(passed.any(axis=0), s.f[jnp.argmax(passed, axis=0), 0], 0.0)
 
@@ -51,7 +51,7 @@ def _entropy(s: Spectrum) -> Array:
 
 
 def _fundamental(s: Spectrum) -> Array:
-    """The lowest local maximum of |Fourier transform| above 30 % of its greatest."""
+    """Lowest local maximum of |Fourier transform| above 30 %."""
     spectrum = jnp.fft.rfft(s.d, axis=0)
     a = spectrum.real**2 + spectrum.imag**2
     peak = (a[1:-1] > a[:-2]) & (a[1:-1] > a[2:]) & (a[1:-1] > 0.09 * a.max(axis=0, keepdims=True))
@@ -137,7 +137,10 @@ class spectrum(NodeFeature):
 
 
 def _densities(y: Array, period: float, segment: float | None) -> tuple[np.ndarray, Array]:
-    """Frequencies as numbers, `[F]`, Hz, and `welch` densities `[F, N]`, 0 for a constant node."""
+    """Frequencies `[F]` and `welch` densities `[F, N]`.
+
+    Densities of a constant node are 0; frequencies are NumPy's, so that bands are chosen before tracing.
+    """
     f = welch_frequencies(segment_samples(segment, period, y.shape[0]), period)
     _, p = welch(y, period=period, segment=segment)
     return f, jnp.where(time_centre(y)[2][None], 0.0, p)
@@ -194,7 +197,7 @@ def _frequencies(given: Sequence[float] | np.ndarray) -> tuple[float, ...]:
 
 
 def _below_nyquist(frequencies: tuple[float, ...], period: float) -> None:
-    """An error if samples `period` ms apart do not show the highest of the frequencies."""
+    """Refuse frequencies above half the sampling rate."""
     nyquist = 500.0 / period
     if max(frequencies) > nyquist * (1.0 + 1e-9):
         raise ValueError(
@@ -370,7 +373,7 @@ class bandpass(Preprocess):
         return filtered[pad : pad + length].astype(y.dtype)
 
     def gain(self, frequency: Array) -> Array:
-        """H(f) for frequencies in Hz, all >= 0; 0 at 0."""
+        """Gain H(f) at frequencies >= 0 in Hz."""
         f = jnp.asarray(frequency)
         above_zero = jnp.where(f > 0.0, f, 1.0)
         gain = jnp.where(f > 0.0, 1.0, 0.0)

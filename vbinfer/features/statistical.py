@@ -44,7 +44,7 @@ def _centroid(s: Signal) -> Array:
 
 
 def sign_changes(v: Array) -> Array:
-    """How many neighbours in time of `v[T, N]` differ in sign, `[N]`.
+    """Number of sign changes over time of `[T, N]`, `[N]`.
 
     A zero in between hides the change.
     """

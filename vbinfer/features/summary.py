@@ -26,7 +26,7 @@ class Custom(Feature):
         return _as_vector(self.function(y))
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
-        """The callable's own `names`, else from its width on 1,000 samples."""
+        """The callable's own `names`, else by its width."""
         given = getattr(self.function, "names", None)
         if given is not None and not callable(given):
             return tuple(given)
@@ -61,7 +61,7 @@ def _as_feature(name: str, given: object) -> Feature:
 
 
 class Summary(eqx.Module):
-    """Features of one recording, in order, as a named vector `x`.
+    """Features of a recording, in order, as a named vector.
 
     x = concatenate(f(preprocess(y), period) for f in features). Works under `jit`, `vmap` and `grad` and never raises
     on values: a recording with NaN gives NaN in the features that read it, one with constant nodes gives finite numbers
@@ -158,7 +158,7 @@ class Summary(eqx.Module):
         return tuple(found)
 
     def flags(self, y: ArrayLike) -> dict[str, Array]:
-        """How many nodes of `y[T, N]` are `constant`, and how many hold `nan`.
+        """Number of `constant` nodes and of nodes with `nan`.
 
         Correlations with a constant node count as 0 in every feature. Counted before `preprocess`.
         """

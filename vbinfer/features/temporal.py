@@ -67,7 +67,7 @@ class skewness(Feature):
 
 
 class autocorrelation(Feature):
-    """Autocorrelation at one lag: `mean` and `std` (ddof 0) over nodes.
+    """Autocorrelation at one lag: `mean` and `std` over nodes.
 
     r_i = sum_t d_i(t) d_i(t + k) / sum_t d_i(t)^2,   d = y - mean_t y,   k = lag in samples;   0 for a constant node.
 
@@ -107,7 +107,7 @@ def autocorrelations(y: Array, lags: int) -> Array:
 
 
 class timescales(NodeFeature):
-    """Times in ms read from each node's autocorrelation function r(l).
+    """Times read from each node's autocorrelation function, ms.
 
     - `e_folding`: the first lag with r < 1/e, a multiple of the period (gradient 0), and `e_folding_interpolated`, the
       crossing of 1/e on the line between that lag and the one before;

@@ -1,4 +1,4 @@
-"""Likelihoods of recordings given parameters, and the densities of stochastic paths."""
+"""Likelihoods of recordings, and densities of stochastic paths."""
 
 from .base import AbstractLikelihood as AbstractLikelihood
 from .gaussian import Gaussian as Gaussian

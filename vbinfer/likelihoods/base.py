@@ -1,4 +1,4 @@
-"""What the likelihoods share: a density of an observation given named parameters, and where its numbers come from."""
+"""Interface of a likelihood, and the checks that all share."""
 
 import abc
 import math
@@ -29,7 +29,10 @@ class AbstractLikelihood(abc.ABC):
 
     @abc.abstractmethod
     def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
-        """The log-density of each observation, 0 where one is missing; for leave-one-out comparisons."""
+        """Log-density of each observation, 0 where one is missing.
+
+        For leave-one-out comparisons.
+        """
 
     @abc.abstractmethod
     def sample(self, theta: Mapping[str, Any], key: Array) -> Any:
@@ -37,7 +40,7 @@ class AbstractLikelihood(abc.ABC):
 
 
 def given(value: Any, name: str, low: float = 0.0, high: float = math.inf) -> Any:
-    """A noise parameter at construction: a name stays, numbers become an array with entries in (low, high)."""
+    """A noise parameter at construction: a name, or numbers in (low, high)."""
     if isinstance(value, str):
         return value
     array = jnp.asarray(value, jnp.result_type(float))
@@ -50,7 +53,7 @@ def given(value: Any, name: str, low: float = 0.0, high: float = math.inf) -> An
 
 
 def level(theta: Mapping[str, Any], value: Any, name: str, shape: tuple[int, ...]) -> Array:
-    """A noise parameter, from theta if it is a name, spread over `shape`."""
+    """A noise parameter, from theta if named, spread over `shape`."""
     if isinstance(value, str):
         if value not in theta:
             raise ValueError(f"{name}={value!r} names no parameter of theta. {did_you_mean(value, theta)}")
@@ -64,7 +67,7 @@ def level(theta: Mapping[str, Any], value: Any, name: str, shape: tuple[int, ...
 
 
 def predicted(predict: Predict, theta: Mapping[str, Any], name: str = "predict") -> Array:
-    """What is expected of the recording, checked to be one array."""
+    """What is expected of the recording: one array."""
     mean = predict(theta)
     if isinstance(mean, Mapping):
         names = ", ".join(map(str, mean))
@@ -74,7 +77,7 @@ def predicted(predict: Predict, theta: Mapping[str, Any], name: str = "predict")
 
 
 def compared(y: Any, shape: tuple[int, ...], name: str = "predict") -> tuple[Array, Array]:
-    """The observation with 0 for missing entries (NaN), and which are there."""
+    """The observation with 0 for NaN, and which entries are there."""
     y = jnp.asarray(y, jnp.result_type(float))
     if y.shape != shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Likelihoods of spikes and other events: counts in bins, and moments of time."""
+"""Likelihoods of events: counts in bins, and event times."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer.likelihoods.base import AbstractLikelihood, Predict, callable_or_raise, compared, predicted
 
 
@@ -30,8 +31,7 @@ class Poisson(AbstractLikelihood):
 
     def __post_init__(self) -> None:
         callable_or_raise(self.rate, "rate", 'lambda theta: 1e-3 * theta["hertz"] * jnp.ones(len(counts))')
-        if not self.bin > 0.0:
-            raise ValueError(f"bin={self.bin} was given; expected the width of a bin, ms, above 0")
+        _check.positive(self.bin, "bin", 10.0, "ms")
 
     def _expected(self, theta: Mapping[str, Any]) -> Array:
         return predicted(self.rate, theta, "rate") * self.bin
@@ -54,7 +54,9 @@ class Poisson(AbstractLikelihood):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PointProcess(AbstractLikelihood):
-    """Moments of events, an inhomogeneous Poisson process with intensity lambda(t), given on a grid and linear between.
+    """Event times as an inhomogeneous Poisson process.
+
+    The intensity lambda(t) is given on a grid and linear between.
 
     log p(y | theta) = sum_events log lambda(t_e) - integral of lambda over the grid
 
@@ -85,7 +87,7 @@ class PointProcess(AbstractLikelihood):
         object.__setattr__(self, "times", times)
 
     def _intensity(self, theta: Mapping[str, Any]) -> tuple[Array, bool]:
-        """`[T, N]`, and whether it was given for one node without an axis."""
+        """`[T, N]`, and whether one node came without an axis."""
         lam = predicted(self.intensity, theta, "intensity")
         if lam.ndim not in (1, 2) or len(lam) != len(self.times):
             raise ValueError(
@@ -109,6 +111,8 @@ class PointProcess(AbstractLikelihood):
                     f"y has an event at {np.asarray(events)[off][0]:g} ms; the intensity is given from {first:g} to "
                     f"{last:g} ms"
                 )
+        # an event in interval k of the grid, at the share s of its width:  log lambda = log[(1 - s) lam_k + s lam_k+1];
+        # missing events (NaN) stand at the first grid point with log 1, so that neither value nor gradient sees them
         times = jnp.asarray(self.times, lam.dtype)
         width = jnp.diff(times)
         integral = 0.5 * width[:, None] * (lam[1:] + lam[:-1])
@@ -122,7 +126,10 @@ class PointProcess(AbstractLikelihood):
         return terms[:, 0] if single else terms
 
     def sample(self, theta: Mapping[str, Any], key: Array) -> np.ndarray:
-        """Moments of events, ms, sorted, `[event]` or `[node, event]` with NaN at the end; not inside `jit`."""
+        """Sorted event times, ms; not inside `jit`.
+
+        `[event]`, or `[node, event]` with NaN at the end.
+        """
         lam, single = self._intensity(theta)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
         grid, nodes = np.asarray(lam, float), []

@@ -1,4 +1,4 @@
-"""Measurement noise around a prediction: independent, heavy-tailed, or correlated in time."""
+"""Measurement noise: independent, heavy-tailed, or correlated in time."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,8 +24,9 @@ _EXAMPLE = 'lambda theta: vb.simulate(vb.bind(sim, theta), t1=500.0, key=None).y
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gaussian(AbstractLikelihood):
-    """Independent normal measurement noise: y = m(theta) + sigma e, e ~ N(0, 1).
+    """Independent normal measurement noise.
 
+    y = m(theta) + sigma e, e ~ N(0, 1)
     log p(y | theta) = sum [-(y - m)^2 / (2 sigma^2) - log sigma - log(2 pi)/2] over the entries of y that are not NaN
 
     `predict` has to be a function of theta alone. If it simulates noise from a fixed key, the posterior is conditional
@@ -62,7 +63,9 @@ class Gaussian(AbstractLikelihood):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StudentT(AbstractLikelihood):
-    """Independent measurement noise with heavy tails, for recordings with artefacts: y = m(theta) + sigma t_nu.
+    """Independent measurement noise with heavy tails.
+
+    For recordings with artefacts: y = m(theta) + sigma t_nu,
 
     log p(y | theta) = sum [log G((nu+1)/2) - log G(nu/2) - log(nu pi sigma^2)/2
                             - (nu+1)/2 log(1 + (y - m)^2 / (nu sigma^2))]
@@ -102,7 +105,9 @@ class StudentT(AbstractLikelihood):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Autoregressive(AbstractLikelihood):
-    """Measurement noise that is correlated in time, a stationary AR(1) process in each channel: y = m(theta) + e.
+    """Measurement noise correlated in time: AR(1) in each channel.
+
+    y = m(theta) + e, stationary,
 
     e_1 ~ N(0, sigma^2 / (1 - rho^2));   e_t ~ N(rho e_{t-1}, sigma^2)
 
@@ -139,6 +144,8 @@ class Autoregressive(AbstractLikelihood):
         sigma, rho = (a[None] for a in self._levels(theta, mean))
         y, there = compared(y, mean.shape)
         e = jnp.where(there, y - mean, 0.0)
+        # k = now - last samples since the last one that was seen; a channel's first sample has last = -1, decay 0 and
+        # with it the stationary density. cummax carries the number of that sample across gaps without a loop
         now = jnp.broadcast_to(jnp.arange(len(e)).reshape((-1,) + (1,) * (e.ndim - 1)), e.shape)
         seen = jax.lax.cummax(jnp.where(there, now, -1), axis=0)
         last = jnp.concatenate([jnp.full_like(seen[:1], -1), seen[:-1]])  # of the last sample before, -1 for none

@@ -1,4 +1,4 @@
-"""Hidden paths as parameters: the noise that drove a simulator, or the states that it went through."""
+"""Hidden paths as parameters: of noise, or of states."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ NOISE, STATE = "noise_path.", "state_path."
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NoisePath:
-    """The noise of a stochastic simulator as parameters, the non-centred form of state-space inference.
+    """Noise of a simulator as parameters: the non-centred state-space form.
 
     z_ki ~ N(0, 1) for step k, node i and state variable, named `"noise_path.<variable>"`, `[T, N]`;
     x = simulate(theta, noise_path=z);   y ~ observation(x)
@@ -71,7 +71,7 @@ class NoisePath:
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Names of the parameters of the path, and their shape `[T, N]`."""
+        """Names of the path's parameters, and their shape `[T, N]`."""
         assert self.sim.noise is not None
         shape = (_steps(self.sim, self.t1), self.sim.n_nodes)
         return {NOISE + name: shape for name in self.sim.noise.noisy(self.sim.state_shapes())}
@@ -87,7 +87,7 @@ class NoisePath:
         return simulate(sim, t1=self.t1, key=self.key, init=self.init, noise_path=path, checkpoint=self.checkpoint)
 
     def __call__(self, theta: Mapping[str, Any]) -> Array:
-        """The samples of the monitor, `[samples, N]`: the `predict` of a likelihood."""
+        """Samples of the monitor, `[samples, N]`: a likelihood's `predict`."""
         name = self.monitor or next(iter(self.sim.monitors))
         y = self.simulate(theta).ys[name]
         only = next(iter(y.values())) if isinstance(y, Mapping) and len(y) == 1 else y
@@ -96,7 +96,7 @@ class NoisePath:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StatePath:
-    """The states of a stochastic simulator as parameters, the centred form of state-space inference.
+    """States of a simulator as parameters: the centred state-space form.
 
     x_k are parameters named `"state_path.<variable>"`, `[T + 1, N]`, and
     log p(x_1 ... x_T | x_0, theta) = `transition_log_prob` joins the likelihood, evaluated at all steps side by side:
@@ -157,7 +157,7 @@ class StatePath:
         return {STATE + name: (rows, self.sim.n_nodes) for name in self.sim.model.variables()}
 
     def extend(self, prior: Prior) -> Prior:
-        """The prior of theta together with the reference of the path."""
+        """The prior of theta with the reference of the path."""
         d = self._references()
         return _extended(prior, {name: d[name.removeprefix(STATE)].expand(s) for name, s in self.shapes.items()})
 
@@ -166,7 +166,10 @@ class StatePath:
         return {name.removeprefix(STATE): _leaf(theta, name, shape) for name, shape in self.shapes.items()}
 
     def log_prob(self, theta: Mapping[str, Any]) -> Array:
-        """log p(path | theta) less the log-density of the reference, x_0 excepted: a term of the log-likelihood."""
+        """log p(path | theta) less the reference's, a term of the log-likelihood.
+
+        The density of x_0 under the reference is its prior, and stays.
+        """
         path, d = self(theta), self._references()
         first = 1 if self.init is None else 0
         total = transition_log_prob(_bound(self.sim, theta), path, init=self.init, slack=self.slack)
@@ -197,7 +200,7 @@ def _leaf(theta: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Array:
 
 
 def _bound(sim: Simulator, theta: Mapping[str, Any]) -> Simulator:
-    """The simulator with the parameters whose names begin with one of its parts; others belong to the observation."""
+    """The simulator with its own parameters; others belong to the observation."""
     own = {name: value for name, value in theta.items() if name.split(".")[0] in _PARTS and "." in name}
     return bind(sim, own)
 

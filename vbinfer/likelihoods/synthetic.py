@@ -1,4 +1,4 @@
-"""Normal likelihoods of summary statistics: of given moments, or of moments estimated from simulations."""
+"""Normal likelihoods of summaries, with given or simulated moments."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer.likelihoods.base import HALF_LOG_2PI, AbstractLikelihood, callable_or_raise
 
 Moments = Callable[[Mapping[str, Any]], tuple[Any, Any]]
@@ -58,15 +59,22 @@ def _summaries(y: Any, width: int) -> Array:
     return x
 
 
+def _distance2(x: Array, mean: Array, root: Array) -> Array:
+    """Squared Mahalanobis distance of x `[..., F]` under the covariance root root^T."""
+    z = jax.scipy.linalg.solve_triangular(root, jnp.moveaxis(x - jnp.broadcast_to(mean, x.shape), -1, 0), lower=True)
+    return (z**2).sum(axis=0)
+
+
 def _normal(x: Array, mean: Array, root: Array) -> Array:
     """Log-density of x `[..., F]` under N(mean, root root^T)."""
-    z = jax.scipy.linalg.solve_triangular(root, jnp.moveaxis(x - jnp.broadcast_to(mean, x.shape), -1, 0), lower=True)
-    return -0.5 * (z**2).sum(axis=0) - jnp.log(jnp.diagonal(root)).sum() - len(mean) * HALF_LOG_2PI
+    return -0.5 * _distance2(x, mean, root) - jnp.log(jnp.diagonal(root)).sum() - len(mean) * HALF_LOG_2PI
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SyntheticLikelihood(AbstractLikelihood):
-    """Summary statistics as a normal vector whose moments come from n simulations (Wood 2010, doi:10.1038/nature09319).
+    """Summaries as a normal vector with moments from n simulations.
+
+    Wood 2010, doi:10.1038/nature09319.
 
     x_i = simulator(theta, fold_in(key, i));   m = mean of x_i,   C = sum (x_i - m)(x_i - m)^T / (n - 1)
     log p(x | theta) = log N(x; m, C)                                    (unbiased=False)
@@ -96,8 +104,7 @@ class SyntheticLikelihood(AbstractLikelihood):
 
     def __post_init__(self) -> None:
         callable_or_raise(self.simulator, "simulator", "vb.ForwardModel(sim, t1=..., summary=...)")
-        if isinstance(self.n, bool) or not isinstance(self.n, int | np.integer) or self.n < 2:
-            raise ValueError(f"n={self.n!r} was given; expected a whole number of simulations, ten for each summary")
+        _check.count(self.n, "n", "100, ten for each summary", least=2)
 
     def simulations(self, theta: Mapping[str, Any]) -> Array:
         """The n summaries, `[n, F]`."""
@@ -111,14 +118,14 @@ class SyntheticLikelihood(AbstractLikelihood):
     def moments(self, theta: Mapping[str, Any]) -> tuple[Array, Array]:
         """Mean `[F]` and covariance `[F, F]` of the simulations."""
         x = self.simulations(theta)
-        width = x.shape[-1] if x.ndim == 2 else 0
-        if x.ndim != 2 or self.n < width + 4:
-            if x.ndim == 2:
-                raise ValueError(
-                    f"n={self.n} simulations of {width} summaries were asked for; a covariance needs at least "
-                    f"{width + 4}, and {10 * width} for a small bias"
-                )
+        if x.ndim != 2:
             raise ValueError(f"the simulator gives {list(x.shape[1:])} a draw; expected a row of summaries, [F]")
+        width = x.shape[1]
+        if self.n < width + 4:
+            raise ValueError(
+                f"n={self.n} simulations of {width} summaries were asked for; a covariance needs at least "
+                f"{width + 4}, and {10 * width} for a small bias"
+            )
         mean = x.mean(axis=0)
         off = x - mean[None]
         return mean, off.T @ off / (self.n - 1)
@@ -135,9 +142,9 @@ class SyntheticLikelihood(AbstractLikelihood):
 
 
 def _ghurye_olkin(x: Array, mean: Array, root: Array, n: int) -> Array:
-    """Logarithm of the unbiased estimate of a normal density from n draws (Price et al. 2018, equation 5).
+    """Log of the unbiased estimate of a normal density.
 
-    With M = (n - 1) C and v = x - m:
+    From n draws (Price et al. 2018, equation 5). With M = (n - 1) C and v = x - m:
     log p = -F/2 log(2 pi) + log c(F, n-2) - log c(F, n-1) - F/2 log(1 - 1/n) - (n-F-2)/2 log |M|
             + (n-F-3)/2 log |M - v v^T / (1 - 1/n)|,     c(F, k) = 2^(-F k/2) pi^(-F(F-1)/4) / prod_i G((k - i + 1)/2)
     """
@@ -145,8 +152,8 @@ def _ghurye_olkin(x: Array, mean: Array, root: Array, n: int) -> Array:
     i = np.arange(1, F + 1)
     gamma = jax.scipy.special.gammaln
     log_c = [-0.5 * F * k * np.log(2.0) - gamma(0.5 * (k - i + 1.0)).sum() for k in (n - 2, n - 1)]
-    z = jax.scipy.linalg.solve_triangular(root, jnp.moveaxis(x - jnp.broadcast_to(mean, x.shape), -1, 0), lower=True)
-    left = 1.0 - (z**2).sum(axis=0) / ((n - 1) * (1.0 - 1.0 / n))  # |M - v v^T/(1-1/n)| = |M| left
+    # |M - v v^T/(1-1/n)| = |M| left; where left <= 0, x is farther out than the mean of n simulations can be
+    left = 1.0 - _distance2(x, mean, root) / ((n - 1) * (1.0 - 1.0 / n))
     log_M = F * np.log(n - 1.0) + 2.0 * jnp.log(jnp.diagonal(root)).sum()
     constant = -F * HALF_LOG_2PI + log_c[0] - log_c[1] - 0.5 * F * np.log1p(-1.0 / n) - 0.5 * log_M
     reached = left > 0.0

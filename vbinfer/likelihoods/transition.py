@@ -1,4 +1,4 @@
-"""The density of a path of states under a stochastic simulator, all of its steps at once."""
+"""Density of a path of states, all steps at once."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,9 @@ LOG_2PI = 1.8378770664093453
 def transition_log_prob(
     sim: Simulator, path: Any, *, init: Any = None, slack: Any = None, t0: float = 0.0, pointwise: bool = False
 ) -> Array:
-    """Log-density of a path of states: log p(x_1, ..., x_T | x_0), the centred form of state-space inference.
+    """Log-density of a path of states: log p(x_1, ..., x_T | x_0).
+
+    The centred form of state-space inference:
 
     log p = sum_k [sum_i log N(z_ki; 0, 1) + log |dz_k / dx_{k+1}|]
 
@@ -72,10 +74,10 @@ def transition_log_prob(
 
 
 def innovations(sim: Simulator, path: Any, *, init: Any = None, t0: float = 0.0) -> dict[str, Array]:
-    """The standard normals that take a simulator along a path: the inverse of `vb.simulate(..., noise_path=)`.
+    """Standard normals that take a simulator along a path.
 
-    Under the right model they are independent N(0, 1), so what is left in them (a mean, a correlation in time or
-    between nodes, heavy tails) says what the model lacks.
+    The inverse of `vb.simulate(..., noise_path=)`. Under the right model they are independent N(0, 1), so what is left
+    in them (a mean, a correlation in time or between nodes, heavy tails) says what the model lacks.
 
     Args:
         sim, path, init, t0: as for `transition_log_prob`.
@@ -119,8 +121,9 @@ def _log_prob(sim: Simulator, history: Any, path: Any, slack: dict[str, Array], 
 
 
 def _sum(a: Array) -> Array:
-    """The sum over all entries, as a product with ones: XLA on CPU fuses a reduction with what makes its argument, and
-    such a loop is 100 times slower than the two apart (measured: 28 ms against 0.2 ms for 524,288 steps of a node)."""
+    """The sum over all entries, as a product with ones."""
+    # XLA on CPU fuses a reduction with what makes its argument, and such a loop is 100 times slower than the two apart
+    # (measured: 28 ms against 0.2 ms for 524,288 steps of a node)
     flat, width = a.reshape(-1), 512
     whole = flat.size // width * width
     if not whole:
@@ -131,7 +134,7 @@ def _sum(a: Array) -> Array:
 
 
 def _prepared(sim: Simulator, path: Any, init: Any, slack: Any, t0: float) -> tuple[Any, Any, dict[str, Array], Array]:
-    """History `[H, N]`, path `[T + 1, N]` from its last row on, slack by variable, number of the first step."""
+    """History `[H, N]`, path `[T + 1, N]`, slack, number of the first step."""
     check_invertible(sim)
     assert sim.noise is not None
     rows = _rows(sim, path)
@@ -177,7 +180,7 @@ def _rows(sim: Simulator, path: Any) -> Any:
 
 
 def _slack(sim: Simulator, slack: Any, quiet: tuple[str, ...]) -> dict[str, Array]:
-    """Standard deviations of the residuals of the variables `quiet`, which get no noise."""
+    """Residual sd of the variables `quiet`, which get no noise."""
     given = dict(slack) if isinstance(slack, Mapping) else {} if slack is None else dict.fromkeys(quiet, slack)
     for name in given:
         if name not in quiet:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer.likelihoods.base import AbstractLikelihood, Predict, callable_or_raise, predicted
 
 MS_PER_S = 1e3
@@ -18,7 +19,7 @@ Spectrum = Callable[[Mapping[str, Any], Array], Any]
 
 
 def periodogram(y: Any, period: float, segments: int = 1) -> tuple[Array, Array]:
-    """The periodogram of a recording, or the mean of those of `segments` pieces that follow each other (Bartlett).
+    """Periodogram of a recording, or mean over `segments` pieces (Bartlett).
 
     I(f_k) = 2 dt / M |sum_t (y_t - mean) exp(-2 pi i k t / M)|^2,   f_k = k / (M dt),   0 < k < M/2
 
@@ -47,17 +48,13 @@ def periodogram(y: Any, period: float, segments: int = 1) -> tuple[Array, Array]
 
 
 def _length(n: int, segments: int) -> int:
-    if isinstance(segments, bool) or not isinstance(segments, int | np.integer) or not 1 <= segments <= n // 3:
-        raise ValueError(
-            f"segments={segments!r} was given for {n} samples; expected a whole number from 1 to {n // 3}, a piece "
-            "needs 3 samples"
-        )
-    return n // int(segments)
+    """Samples in a piece of n, at least 3."""
+    return n // _check.count(segments, "segments", most=n // 3)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Whittle(AbstractLikelihood):
-    """Spectral likelihood of a stationary recording with power density S(f; theta) (Whittle 1953).
+    """Spectral likelihood of a stationary recording (Whittle 1953).
 
     Ordinates of the periodogram are taken as independent exponential variables of mean S; the mean of K of them
     (`segments=K`) as a gamma variable of shape K:
@@ -94,12 +91,8 @@ class Whittle(AbstractLikelihood):
 
     def __post_init__(self) -> None:
         callable_or_raise(self.spectrum, "spectrum", "lambda theta, frequencies: ...")
-        if not self.period > 0.0:
-            raise ValueError(f"period={self.period} was given; expected a number of ms above 0")
-        if isinstance(self.num_samples, bool) or not isinstance(self.num_samples, int) or self.num_samples < 3:
-            raise ValueError(
-                f"num_samples={self.num_samples!r} was given; expected the length of the recording, len(y)"
-            )
+        _check.positive(self.period, "period", 4.0, "ms")
+        _check.count(self.num_samples, "num_samples", "len(y)", least=3)
         if not len(self._band()):
             highest = 0.5 * MS_PER_S / self.period
             raise ValueError(
@@ -116,8 +109,7 @@ class Whittle(AbstractLikelihood):
         m = self._piece()
         k = np.arange(1, (m + 1) // 2)
         f = k * MS_PER_S / (m * self.period)
-        low, high = -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high
-        return k[(f >= low * (1.0 - 1e-9)) & (f <= high * (1.0 + 1e-9))]
+        return k[_inside(f, -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high)]
 
     @property
     def frequencies(self) -> Array:
@@ -150,12 +142,15 @@ class Whittle(AbstractLikelihood):
         return shape + of_data - K * jnp.log(S) - K * power / S
 
     def sample(self, theta: Mapping[str, Any], key: Array) -> Array:
-        """A Gaussian recording `[T]` or `[T, N]` with this spectrum within the band, and no power outside."""
+        """A Gaussian recording `[T]` or `[T, N]` with this spectrum.
+
+        No power lies outside the band.
+        """
         S = self._expected(theta)
         T, dt = self.num_samples, self.period / MS_PER_S
         f = np.fft.rfftfreq(T, dt)
         first, last = self._band()[[0, -1]] * MS_PER_S / (self._piece() * self.period)
-        inside = np.flatnonzero((f >= first * (1.0 - 1e-9)) & (f <= last * (1.0 + 1e-9)))
+        inside = np.flatnonzero(_inside(f, first, last))
         S = _interpolated(jnp.asarray(f[inside], S.dtype), self.frequencies, S)
         a, b = jax.random.normal(key, (2, *S.shape), S.dtype)
         size = jnp.sqrt(S * T / (4.0 * dt))  # E |Y|^2 = S T / (2 dt), half of it in either part
@@ -163,18 +158,24 @@ class Whittle(AbstractLikelihood):
         return jnp.fft.irfft(Y, n=T, axis=0)
 
 
+def _inside(f: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Which frequencies lie in [low, high], rounding of the ends forgiven."""
+    return (f >= low * (1.0 - 1e-9)) & (f <= high * (1.0 + 1e-9))
+
+
 def _interpolated(f: Array, at: Array, S: Array) -> Array:
-    """Spectra `[freq, ...]` known at `at`, at the frequencies f, linear in log S."""
+    """Spectra `[freq, ...]` at the frequencies f, log-linear between `at`."""
     line = lambda values: jnp.exp(jnp.interp(f, at, jnp.log(values)))  # noqa: E731
     return line(S) if S.ndim == 1 else jax.vmap(line, in_axes=1, out_axes=1)(S)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SimulatedSpectrum:
-    """The spectrum of a simulated series, for `Whittle`: periodograms of pieces averaged, log-linear in between.
+    """Spectrum of a simulated series, for `Whittle`.
 
-    Its own error is a gamma variable of shape `segments`: simulate for much longer than was recorded. With a fixed key
-    in `predict` the posterior is conditional on that noise.
+    Periodograms of pieces are averaged, log-linear in between. Its own error is a gamma variable of shape `segments`:
+    simulate for much longer than was recorded. With a fixed key in `predict` the posterior is conditional on that
+    noise.
 
     Args:
         predict: theta to a series `[T]` or `[T, N]`.

@@ -1,4 +1,4 @@
-"""A prior as a torch distribution over flat theta: what the sbi package needs of a prior."""
+"""A prior as a torch distribution over flat theta."""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,10 +14,11 @@ _DRAWS = 10_000
 
 
 def torch_prior(prior: "Prior") -> Any:
-    """The torch view of a prior: `sample(shape) -> [*shape, D]`, `log_prob([..., D]) -> [...]`, float32.
+    """Torch view of a prior, float32.
 
-    Keys and compiled functions are made inside the methods: sbi copies and walks what a distribution holds. The key
-    comes from torch's generator, so `torch.manual_seed` decides the draws. Not differentiable by torch.
+    `sample(shape) -> [*shape, D]`, `log_prob([..., D]) -> [...]`: what the sbi package needs. Keys and compiled
+    functions are made inside the methods: sbi copies and walks what a distribution holds. The key comes from torch's
+    generator, so `torch.manual_seed` decides the draws. Not differentiable by torch.
     """
     import torch
     from torch.distributions import constraints as constraint
@@ -72,13 +73,16 @@ def _flat(prior: "Prior", theta: Any) -> np.ndarray:
 
 
 def _middle_spread(prior: "Prior") -> np.ndarray:
-    """Half the distance of the quantiles one sd from the median would be: a scale for priors without a variance."""
+    """A scale for priors without a variance, from quantiles.
+
+    Half the distance of those that a normal has one sd from its median.
+    """
     draws = np.asarray(prior.ravel(prior.sample(key=jax.random.key(0), n=_DRAWS)))
     return 0.5 * np.subtract(*np.percentile(draws, [84.13, 15.87], axis=0))
 
 
 def _bounds(prior: "Prior", constraint: Any) -> list[Any]:
-    """One torch constraint per element of theta, from the bounds that numpyro's supports state."""
+    """One torch constraint per element of theta, from numpyro's supports."""
     found = []
     for name, d in prior.dists.items():
         support: Any = d.support

@@ -1,4 +1,4 @@
-"""The distributions that a prior can be made of, by the name numpyro gives them."""
+"""Distributions that a prior can be made of, by name."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ _FUNCTIONS = ("TruncatedNormal", "TruncatedCauchy", "TruncatedDistribution")  # 
 
 
 def families() -> dict[str, Callable[..., dist.Distribution]]:
-    """Name to constructor of every public numpyro distribution, `"Uniform"` to `dist.Uniform`."""
+    """Name to constructor of every public numpyro distribution."""
     classes = {
         name: item
         for name, item in vars(dist).items()

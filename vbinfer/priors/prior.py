@@ -1,4 +1,4 @@
-"""The prior: named numpyro distributions, and the space in which they are standard normal."""
+"""The prior: named numpyro distributions, and their standard-normal space."""
 
 import dataclasses
 import functools
@@ -12,6 +12,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array
+from numpyro.distributions.transforms import AffineTransform
 
 from vbinfer._names import PRNGKey, Theta, flat_names, ravel, unravel
 from vbinfer._param import did_you_mean
@@ -108,18 +109,23 @@ class Prior:
         return f"Prior({{{inside}}})"
 
     def sample(self, *, key: PRNGKey, n: int | None = None) -> Theta:
-        """Draws: leaves `[n, ...]`, or without the leading axis when `n` is None."""
+        """Draws: leaves `[n, ...]`; without the axis when `n` is None."""
         keys = jax.random.split(key, len(self.dists))
         shape = () if n is None else (n,)
         return {name: _draw(leaf, k, shape) for (name, leaf), k in zip(self._leaves.items(), keys, strict=True)}
 
     def log_prob(self, theta: Mapping[str, Any]) -> Array:
-        """Log-density `[...]` of theta with leaves `[..., *shape]`; -inf outside the support, never NaN."""
+        """Log-density `[...]` of theta, leaves `[..., *shape]`.
+
+        -inf outside the support, never NaN.
+        """
         values = self._take(theta, self.shapes)
         return _log_prob(self, values)
 
     def constrain(self, z: Mapping[str, Any]) -> tuple[Theta, Array]:
-        """theta and `log |d theta / d z|` `[...]` from z, leaves `[..., *z_shape]`.
+        """theta and `log |d theta / d z|` from z.
+
+        z has leaves `[..., *z_shape]`, the log-determinant is `[...]`.
 
         `log_prob(theta) + logdet` is the density of z: standard normal, except for whitened leaves.
         """
@@ -127,12 +133,12 @@ class Prior:
         return _constrain(self, values)
 
     def unconstrain(self, theta: Mapping[str, Any]) -> Theta:
-        """z of a theta inside the support; the inverse of `constrain`."""
+        """z of a theta inside the support; inverts `constrain`."""
         values = self._take(theta, self.shapes)
         return _unconstrain(self, values)
 
     def ravel(self, theta: Mapping[str, Any]) -> Array:
-        """Named leaves `[..., *shape]` to `[..., D]`, in the order of `names`."""
+        """Named leaves `[..., *shape]` to `[..., D]`, ordered as `names`."""
         return ravel(self._take(theta, self.shapes), self.shapes)
 
     def unravel(self, flat: Any) -> Theta:
@@ -148,33 +154,40 @@ class Prior:
         return unravel(jnp.asarray(flat), self.z_shapes)
 
     def numpyro(self) -> Theta:
-        """Inside a numpyro model: sample every parameter, at a site named by its path, and return theta."""
+        """Sample every parameter inside a numpyro model; returns theta.
+
+        Sites are named by path.
+        """
         return {
             name: jnp.asarray(numpyro.sample(name, d.to_event(len(d.batch_shape)))) for name, d in self.dists.items()
         }
 
     def to_torch(self) -> Any:
-        """This prior as a `torch.distributions.Distribution` over flat float32 theta `[..., D]`, as sbi needs it."""
+        """A `torch.distributions.Distribution` over flat float32 theta `[..., D]`."""
         from vbinfer.priors._torch import torch_prior
 
         return torch_prior(self)
 
     def mean(self) -> dict[str, np.ndarray]:
-        """Prior means: analytic, or from 100,000 seeded draws where numpyro has no finite formula."""
+        """Prior means.
+
+        Analytic, or from 100,000 seeded draws where numpyro has no finite formula.
+        """
         return {name: _moment(leaf, "mean") for name, leaf in self._leaves.items()}
 
     def variance(self) -> dict[str, np.ndarray]:
-        """Prior variances: analytic, or from 100,000 seeded draws where numpyro has no formula.
+        """Prior variances; NaN where none is finite.
 
-        NaN where there is none that is finite (Cauchy, StudentT with df <= 2, Pareto and InverseGamma with a shape up
-        to 2): draws would give some number, another for each seed.
+        Analytic, or from 100,000 seeded draws where numpyro has no formula. Those of a Cauchy, a StudentT with df <= 2,
+        a Pareto or InverseGamma with a shape up to 2, also shifted, scaled or cut on one side, are not finite: draws
+        would give some number, another for each seed.
         """
         return {name: _moment(leaf, "variance") for name, leaf in self._leaves.items()}
 
     def mass_outside(self, low: Mapping[str, float], high: Mapping[str, float]) -> dict[str, float]:
-        """Probability, per parameter, of any element outside its range `[low, high]`; a missing bound is infinite.
+        """Probability, per parameter, of any element outside `[low, high]`.
 
-        By the CDF for scalar families, from 100,000 seeded draws for joint ones.
+        A missing bound is infinite. By the CDF for scalar families, from 100,000 seeded draws for joint ones.
         """
         for name in {*low, *high}:
             if name not in self.dists:
@@ -186,7 +199,11 @@ class Prior:
         }
 
     def to_spec(self) -> dict[str, Any]:
-        """A JSON-able description; TypeError for a distribution that is not one of numpyro's named families."""
+        """A JSON-able description.
+
+        Raises:
+            TypeError: a distribution that is not one of numpyro's named families.
+        """
         spec = {}
         for name, d in self.dists.items():
             try:
@@ -264,7 +281,7 @@ def _describe(d: dist.Distribution) -> str:
 
 
 def _draw(leaf: LeafMap, key: PRNGKey, shape: tuple[int, ...]) -> Array:
-    """Draws of a leaf by numpyro, or through z where numpyro has no sampler of its own for it."""
+    """Draws of a leaf by numpyro, or through z."""
     try:
         return jnp.asarray(leaf.d.sample(key, shape))
     except (ImportError, NotImplementedError):
@@ -274,24 +291,40 @@ def _draw(leaf: LeafMap, key: PRNGKey, shape: tuple[int, ...]) -> Array:
 
 
 def _moment(leaf: LeafMap, which: str) -> np.ndarray:
-    d = leaf.d
-    shape = tuple(d.batch_shape + d.event_shape)
+    own = _formula(leaf.d, which)
+    value = np.full(leaf.shape, np.nan) if own is None else np.broadcast_to(own, leaf.shape)
+    infinite = np.zeros(leaf.shape, bool)
+    if which == "variance" and not _is_bounded(leaf.d):
+        known = _formula(_unscaled(leaf.d), which) if own is None else own
+        infinite = np.broadcast_to(False if known is None else ~np.isfinite(known), leaf.shape)
+    if np.isnan(value[~infinite]).any():
+        draws = np.asarray(_draw(leaf, jax.random.key(0), (_MOMENT_DRAWS,)), dtype=np.float64)
+        estimate = draws.mean(axis=0) if which == "mean" else draws.var(axis=0, ddof=1)
+        value = np.where(np.isnan(value), estimate, value).astype(value.dtype)
+    return np.where(infinite, np.nan, value)
+
+
+def _formula(d: Any, which: str) -> np.ndarray | None:
+    """numpyro's mean or variance, None where it has none."""
     try:
-        value = np.broadcast_to(np.asarray(getattr(d, which)), shape)
+        return np.asarray(getattr(d, which))
     except (ImportError, NotImplementedError):
-        value = np.full(shape, np.nan)
-    else:
-        if which == "variance" and not _is_bounded(d):
-            return np.where(np.isfinite(value), value, np.nan)  # the formula says that it is infinite or undefined
-    if not np.isnan(value).any():
-        return value
-    draws = np.asarray(_draw(leaf, jax.random.key(0), (_MOMENT_DRAWS,)), dtype=np.float64)
-    estimate = draws.mean(axis=0) if which == "mean" else draws.var(axis=0, ddof=1)
-    return np.where(np.isnan(value), estimate, value).astype(value.dtype)
+        return None
+
+
+def _unscaled(d: Any) -> Any:
+    """The distribution under shifts, scales and cuts on one side."""
+    # these have a finite variance exactly where it has: a tail stays as heavy as it was
+    cut = (dist.LeftTruncatedDistribution, dist.RightTruncatedDistribution)
+    while isinstance(d, (*cut, dist.Independent, dist.ExpandedDistribution)) or (
+        type(d) is dist.TransformedDistribution and all(isinstance(t, AffineTransform) for t in d.transforms)
+    ):
+        d = d.base_dist
+    return d
 
 
 def _is_bounded(d: Any) -> bool:
-    """Whether the support is an interval with two ends: then there is a variance, whatever the formula says."""
+    """Whether the support has two ends, hence a variance."""
     support = d.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint

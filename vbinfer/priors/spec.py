@@ -1,4 +1,4 @@
-"""Distributions as JSON: the family's name and its arguments, nested for wrapped distributions. Nothing is executed."""
+"""Distributions as JSON: family and arguments, nothing executed."""
 
 import inspect
 from typing import Any

@@ -1,4 +1,4 @@
-"""Distribution functions of continuous families, each side of the median with its own formula.
+"""Distribution functions of continuous families, one per tail.
 
 `1 - cdf` loses every digit where the CDF is near one, so a family is written with four functions: the CDF and its
 complement, and their inverses. Families without a closed inverse are inverted by bisection.
@@ -29,7 +29,7 @@ class Tails(NamedTuple):
 
 
 def tails(d: Any) -> Tails | None:
-    """The four functions of a scalar distribution, or None where it has no CDF."""
+    """The four functions of a scalar distribution; None without a CDF."""
     for family, make in _FAMILIES.items():
         if isinstance(d, family):
             made = make(d)
@@ -86,7 +86,9 @@ def _half_cauchy(d: Any) -> Tails:
 
 
 def _truncated_normal(d: Any) -> Tails | None:
-    """A normal cut at either side. Left of its mean the CDF keeps its digits, right of it the complement does."""
+    """A normal cut at either side."""
+    # left of the mean the CDF keeps its digits, right of it the complement does: an interval wholly above the mean
+    # (`upper`) is computed from complements, one wholly below (`lower`) from CDFs
     base = d.base_dist
     if type(base) is not dist.Normal:
         return None
@@ -156,7 +158,7 @@ def _cauchy(d: Any) -> Tails:
 
 
 def _generic(d: Any) -> Tails | None:
-    """Whatever numpyro knows: its CDF with its inverse, or with bisection; None without a CDF."""
+    """numpyro's own CDF, inverted by numpyro or by bisection."""
     median = jnp.broadcast_to(jnp.asarray(0.5), d.batch_shape)
     try:
         inside = d.support.feasible_like(median)
@@ -172,7 +174,9 @@ def _generic(d: Any) -> Tails | None:
 
 
 def _bisected(cdf: Callable[[Array], Array], sf: Callable[[Array], Array], support: Any) -> Tails:
-    """Inverses by bisection in a coordinate that gives the support an even relative resolution."""
+    """Inverses by bisection."""
+    # in a coordinate u that gives the support an even relative resolution: x = sinh(u) on the line, exp(u) above 0,
+    # sigmoid(u) in between. [-80, 80] in u holds every float, and 64 halvings resolve it below rounding
     at = jnp.sinh if support is constraints.real else biject_to(support)
 
     def solve(is_left: Callable[[Array], Array], like: Array) -> Array:

@@ -1,4 +1,8 @@
-"""Maps between a distribution and independent standard normals: `z ~ N(0, I)` is the same as `theta ~ d`.
+"""Maps from standard normals z to the distributions of theta.
+
+    z ~ N(0, I)  --Phi-->  q in (0, 1)  --F^-1-->  theta          scalars, by the nearer tail
+    z ~ N(0, I)  --loc + L z-->  theta                            multivariate normals, L L' the covariance
+    z            --m + C z-->  free  --g-->  theta                the rest: g numpyro's bijection, z only whitened
 
 Scalar families go through their CDF, theta = F^-1(Phi(z)); multivariate normals through their Cholesky factor. Other
 families go through numpyro's bijection onto their support, then a whitening with moments estimated from draws: there z
@@ -35,7 +39,7 @@ def normal_log_prob(z: Array) -> Array:
 
 
 class ScalarMap(abc.ABC):
-    """An increasing map from z to theta, elementwise over the batch of a scalar distribution."""
+    """An increasing map from z to theta, elementwise."""
 
     @abc.abstractmethod
     def constrain(self, z: Array) -> tuple[Array, Array]:
@@ -55,6 +59,8 @@ class ScalarMap(abc.ABC):
 
     def log_prob(self, theta: Array) -> Array:
         """Log-density, -inf outside the support, with finite gradients everywhere."""
+        # outside the support the density is taken at the median, and its value dropped: theta itself would give NaN in
+        # the gradient, which `where` does not stop
         inside = self.inside(theta)
         median = self.constrain(jnp.zeros_like(theta))[0]
         value = self.log_prob_inside(jnp.where(inside, theta, median))
@@ -81,12 +87,14 @@ class NormalMap(ScalarMap):
 
 
 class TailMap(ScalarMap):
-    """theta = F^-1(Phi(z)), from the nearer tail; derivatives are implicit: d theta / d z = phi(z) / p(theta)."""
+    """theta = F^-1(Phi(z)), from the nearer tail."""
 
     def __init__(self, d: Any, tail: Tails) -> None:
         self.d, self.tail = d, tail
 
     def constrain(self, z: Array) -> tuple[Array, Array]:
+        # F^-1 is often a bisection, whose derivative is none; that of its solution F(theta) = Phi(z) is
+        # d theta / d z = phi(z) / p(theta). Phi(-|z|) and the tail that it belongs to keep their digits on both sides
         @jax.custom_jvp
         def forward(z: Array) -> Array:
             q = jnp.clip(special.ndtr(-jnp.abs(z)), CLIP, 0.5)
@@ -102,6 +110,7 @@ class TailMap(ScalarMap):
         return theta, normal_log_prob(z) - self.d.log_prob(theta)
 
     def unconstrain(self, theta: Array) -> Array:
+        # the same the other way round: d z / d theta = p(theta) / phi(z)
         @jax.custom_jvp
         def backward(theta: Array) -> Array:
             left, right = self.tail.cdf(theta), self.tail.sf(theta)
@@ -124,10 +133,11 @@ class TailMap(ScalarMap):
 
 
 class TransformedMap(ScalarMap):
-    """theta = f(base(z)) with f elementwise, and z's sign turned where f decreases."""
+    """theta = f(base(z)), z's sign turned where f decreases."""
 
     def __init__(self, base: ScalarMap, transform: Any, batch_shape: tuple[int, ...]) -> None:
         self.base, self.transform = base, transform
+        # z -> theta must increase: f is tried at z = -0.5 and 0.5, and where it decreases, base gets -z instead
         probe = jnp.ones(batch_shape)
         low, high = (transform(base.constrain(sign * 0.5 * probe)[0]) for sign in (-1.0, 1.0))
         self.sign = jnp.where(high >= low, 1.0, -1.0)
@@ -151,7 +161,10 @@ class TransformedMap(ScalarMap):
 
 
 def scalar_map(d: Any) -> ScalarMap | None:
-    """The map of a distribution over scalars (expanded and independent ones included), None for a joint one."""
+    """The map of a distribution over scalars; None for a joint one.
+
+    Expanded and independent ones are over scalars.
+    """
     while isinstance(d, (dist.Independent, dist.ExpandedDistribution)):
         d = d.base_dist
     if isinstance(d, dist.TransformedDistribution):
@@ -194,7 +207,7 @@ class LeafMap(abc.ABC):
 
     @abc.abstractmethod
     def constrain(self, z: Array) -> tuple[Array, Array]:
-        """theta `[..., *shape]` and the log-determinant `[...]`, from z `[..., *z_shape]`."""
+        """theta `[..., *shape]` and log-determinant `[...]`, from z `[..., *z_shape]`."""
 
     @abc.abstractmethod
     def unconstrain(self, theta: Array) -> Array:
@@ -223,7 +236,8 @@ class ElementwiseLeaf(LeafMap):
         return _sum_trailing(self.scalar.log_prob(theta), len(self.shape))
 
     def mass_outside(self, low: float, high: float) -> float:
-        """Probability that at least one element is below `low` or above `high`."""
+        """Probability that any element is below `low` or above `high`."""
+        # in z every element is standard normal: P(theta < low) = Phi(z(low)); 1 - prod_i (1 - p_i), by logs for tiny p
         outside = jnp.zeros(self.shape)
         for bound, side in ((low, 1.0), (high, -1.0)):
             if math.isfinite(bound):
@@ -238,7 +252,7 @@ class ElementwiseLeaf(LeafMap):
 
 
 class JointNormalLeaf(LeafMap):
-    """theta = loc + L z with L the Cholesky factor of the covariance."""
+    """theta = loc + L z, L the covariance's Cholesky factor."""
 
     def __init__(self, d: Any, loc: Array, factor: Array) -> None:
         self.d = d
@@ -262,7 +276,10 @@ class JointNormalLeaf(LeafMap):
 
 
 class WhitenedLeaf(LeafMap):
-    """theta = g(m + C z): numpyro's bijection g onto the support, m and C C' the moments of g^-1(theta)."""
+    """theta = g(m + C z), g numpyro's bijection onto the support.
+
+    m and C C' are the moments of g^-1(theta), from draws.
+    """
 
     def __init__(self, d: Any) -> None:
         self.d = d
@@ -271,6 +288,7 @@ class WhitenedLeaf(LeafMap):
         draws = d.sample(jax.random.key(0), (_WHITENING_DRAWS,))
         free = self.bijection.inv(draws)
         self.free_shape = tuple(free.shape[1:])
+        # moments in float64; draws on the edge of the support, infinite when free, are left out
         flat = np.asarray(free, dtype=np.float64).reshape(_WHITENING_DRAWS, -1)
         flat = flat[np.isfinite(flat).all(axis=1)]
         self.z_shape = (flat.shape[1],)
@@ -281,6 +299,7 @@ class WhitenedLeaf(LeafMap):
         free = (self.mean + z @ self.factor.T).reshape((*z.shape[:-1], *self.free_shape))
         theta = self.bijection(free)
         log_det = self.bijection.log_abs_det_jacobian(free, theta)
+        # log |d theta / d z| = log |d theta / d free| + log |C|; g's part may come per element of a batch of simplices
         whole = jnp.sum(jnp.log(jnp.diagonal(self.factor)))
         return theta, _sum_trailing(log_det, log_det.ndim - (z.ndim - 1)) + whole
 

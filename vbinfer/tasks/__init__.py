@@ -1,4 +1,4 @@
-"""Problems with known posteriors: prior, simulator, likelihood and, where there is one, the exact answer."""
+"""Problems with known posteriors, for measuring methods."""
 
 from vbinfer.tasks.base import Task as Task
 from vbinfer.tasks.gaussians import linear_gaussian as linear_gaussian

@@ -1,4 +1,4 @@
-"""A task: an inference problem whose answer is known, to measure estimators and samplers by."""
+"""A task: an inference problem whose answer is known."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _MOST_ROUNDS = 1_000
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A prior, a simulator, its likelihood, and where there is one the exact posterior.
+    """Prior, simulator, likelihood and, where known, exact posterior.
 
     Attributes:
         name: name in the literature.
@@ -46,7 +46,9 @@ class Task:
     exact: Callable[[Array, int, PRNGKey], Any] | None = None
 
     def sample(self, x_o: Any, *, n: int, key: PRNGKey) -> Posterior:
-        """Independent draws from the exact posterior of x_o `[F]`: one chain, leaves `[1, n, D]`.
+        """Independent draws from the exact posterior of x_o `[F]`.
+
+        One chain, leaves `[1, n, D]`.
 
         Raises:
             ValueError: a task without an exact sampler, an observation of another width, or one of no probability.
@@ -64,7 +66,10 @@ class Task:
 
 
 def rejection(propose: Callable[[PRNGKey], tuple[Array, Array]], n: int, key: PRNGKey) -> np.ndarray:
-    """n accepted rows of as many proposals as it takes; `propose(key)` gives rows `[m, D]` and who is kept `[m]`."""
+    """n accepted rows, of as many proposals as it takes.
+
+    `propose(key)` gives rows `[m, D]` and who is kept `[m]`.
+    """
     kept, count = [], 0
     for i in range(_MOST_ROUNDS):
         rows, inside = map(np.asarray, propose(jax.random.fold_in(key, i)))

@@ -1,4 +1,4 @@
-"""Gaussian tasks: a linear one with everything unequal, and three of the sbibm benchmark.
+"""Gaussian tasks: an asymmetric linear one, and three of sbibm.
 
 Lueckmann, Boelts, Greenberg, Goncalves & Macke 2021, AISTATS, doi:10.48550/arXiv.2101.04653, appendix T.
 """
@@ -39,7 +39,9 @@ _NOISE_COV += 0.2 * (np.eye(10, k=1) + np.eye(10, k=-1))
 
 
 def linear_gaussian() -> Task:
-    """Five correlated parameters of unequal scale, ten correlated features, the last noise alone; nothing symmetric.
+    """Five correlated parameters, ten correlated features, nothing symmetric.
+
+    Scales are unequal, and the last feature is noise alone.
 
     theta ~ N(m, P), x = A theta + b + e, e ~ N(0, S). Posterior: N(m + K (x - A m - b), P - K A P) with the gain
     K = P A' (A P A' + S)^-1.
@@ -56,9 +58,8 @@ def linear_gaussian() -> Task:
         return predict(theta) + jnp.asarray(noise) @ jax.random.normal(key, (len(_OFFSET),))
 
     def log_likelihood(theta: Theta, x: Any) -> Array:
-        return _normal(jnp.linalg.solve(jnp.asarray(noise), jnp.asarray(x) - predict(theta)), 1.0) - jnp.sum(
-            jnp.log(jnp.diagonal(jnp.asarray(noise)))
-        )
+        z = jnp.linalg.solve(jnp.asarray(noise), jnp.asarray(x) - predict(theta))
+        return _normal(z, 1.0) - jnp.sum(jnp.log(jnp.diagonal(jnp.asarray(noise))))
 
     def exact(x: Array, n: int, key: PRNGKey) -> Array:
         mean = _MEAN + gain @ (np.asarray(x, float) - _GAIN @ _MEAN - _OFFSET)
@@ -72,7 +73,10 @@ _VARIANCE = 0.1
 
 
 def gaussian_linear(dim: int = 10) -> Task:
-    """sbibm's Gaussian linear: theta ~ N(0, 0.1 I), x ~ N(theta, 0.1 I). Posterior: N(x / 2, 0.05 I)."""
+    """sbibm's Gaussian linear.
+
+    theta ~ N(0, 0.1 I), x ~ N(theta, 0.1 I). Posterior: N(x / 2, 0.05 I).
+    """
     sd = float(np.sqrt(_VARIANCE))
 
     def exact(x: Array, n: int, key: PRNGKey) -> Array:
@@ -83,7 +87,10 @@ def gaussian_linear(dim: int = 10) -> Task:
 
 
 def gaussian_linear_uniform(dim: int = 10) -> Task:
-    """sbibm's Gaussian linear uniform: theta ~ U(-1, 1), x ~ N(theta, 0.1 I). Posterior: N(x, 0.1 I) within the box."""
+    """sbibm's Gaussian linear uniform.
+
+    theta ~ U(-1, 1), x ~ N(theta, 0.1 I). Posterior: N(x, 0.1 I) within the box.
+    """
     sd = float(np.sqrt(_VARIANCE))
 
     def exact(x: Array, n: int, key: PRNGKey) -> Array:
@@ -97,9 +104,10 @@ _WIDE, _NARROW, _BOX = 1.0, 0.1, 10.0
 
 
 def gaussian_mixture(dim: int = 2) -> Task:
-    """sbibm's Gaussian mixture: theta ~ U(-10, 10), x ~ N(theta, I) / 2 + N(theta, 0.01 I) / 2.
+    """sbibm's Gaussian mixture.
 
-    The posterior is the same mixture around x, within the box.
+    theta ~ U(-10, 10), x ~ N(theta, I) / 2 + N(theta, 0.01 I) / 2. The posterior is the same mixture around x, within
+    the box.
     """
     scales = np.array([_WIDE, _NARROW])
 

@@ -1,4 +1,4 @@
-"""Bernoulli GLM: a neuron that spikes with a probability filtered from white noise."""
+"""Bernoulli GLM: a neuron driven by filtered white noise."""
 
 from typing import Any
 
@@ -16,7 +16,9 @@ _BINS, _FILTER, _SEED = 100, 9, 42
 
 
 def bernoulli_glm() -> Task:
-    """sbibm's Bernoulli GLM with sufficient statistics: an offset, a filter of 9 taps and 10 features.
+    """sbibm's Bernoulli GLM with sufficient statistics.
+
+    An offset, a filter of 9 taps and 10 features:
 
     y_t ~ Bernoulli(sigmoid(V theta)_t) in 100 bins, V = [1, I_t, I_(t-1), ..., I_(t-8)] with a frozen standard normal
     stimulus I that is 0 before its start; x = V' y: the number of spikes and the spike-triggered sums of the stimulus.
@@ -47,7 +49,8 @@ def bernoulli_glm() -> Task:
 
 
 def design_matrix() -> np.ndarray:
-    """V `[100, 10]`: ones, and the stimulus delayed by 0 to 8 bins; NumPy's old generator freezes the stimulus."""
+    """V `[100, 10]`: ones, and the stimulus delayed by 0 to 8 bins."""
+    # NumPy's old generator is frozen, and with it the stimulus
     stimulus = np.random.RandomState(_SEED).randn(_BINS).astype(np.float32)
     delayed = [np.concatenate([np.zeros(lag, np.float32), stimulus[: _BINS - lag]]) for lag in range(_FILTER)]
     return np.stack([np.ones(_BINS, np.float32), *delayed], axis=1)

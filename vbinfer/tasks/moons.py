@@ -1,4 +1,4 @@
-"""Two moons: a crescent seen through an absolute value, hence two of them in the posterior."""
+"""Two moons: a crescent seen through an absolute value."""
 
 from typing import Any
 
@@ -16,7 +16,9 @@ _CENTRE, _RADIUS, _THICKNESS = 0.25, 0.1, 0.01
 
 
 def two_moons() -> Task:
-    """sbibm's two moons: sharp, curved and bimodal, two parameters and two features.
+    """sbibm's two moons: sharp, curved and bimodal.
+
+    Two parameters, two features:
 
     theta ~ U(-1, 1)^2; a ~ U(-pi/2, pi/2), r ~ N(0.1, 0.01^2);
     x = (r cos a + 0.25 - |theta_1 + theta_2| / sqrt 2, r sin a + (theta_2 - theta_1) / sqrt 2).
@@ -60,6 +62,7 @@ def _exact(x: Array, n: int, key: PRNGKey) -> np.ndarray:
     def propose(key: PRNGKey) -> tuple[Array, Array]:
         k_crescent, k_sign = jax.random.split(key)
         across, along = _crescent(k_crescent, (2 * n + 100,))
+        # solved for theta: in the rotated (s, d) each crescent point has two preimages, s = +-size
         size, d = across - x[0], x[1] - along
         s = jnp.where(jax.random.bernoulli(k_sign, 0.5, size.shape), size, -size)
         theta = jnp.stack([s - d, s + d], axis=1) / jnp.sqrt(2.0)

@@ -1,4 +1,4 @@
-"""Ornstein-Uhlenbeck process: drift parameters of a path, whose posterior is Gaussian."""
+"""Ornstein-Uhlenbeck process: drift with a Gaussian posterior."""
 
 from typing import Any
 
@@ -17,7 +17,9 @@ _MEAN, _SD = np.array([1.0, 1.5]), np.array([0.6, 0.5])
 
 
 def ou() -> Task:
-    """Drift of an Ornstein-Uhlenbeck process: dy = (a - g y) dt + 0.8 dW from y_0 = 3, 200 Euler-Maruyama steps of 0.1.
+    """Drift of an Ornstein-Uhlenbeck process.
+
+    dy = (a - g y) dt + 0.8 dW from y_0 = 3, 200 Euler-Maruyama steps of 0.1.
 
     theta = (a, g), a ~ N(1, 0.6^2), g ~ N(1.5, 0.5^2). With d_k = y_(k+1) - y_k the features are the sufficient
     statistics x = (sum y_k, sum y_k^2, sum d_k, sum y_k d_k) / 200, and the posterior is Gaussian: with R = [1, -y_k],
@@ -33,6 +35,7 @@ def _simulator(theta: Theta, key: PRNGKey) -> Array:
     noise = _SIGMA * jnp.sqrt(_DT) * jax.random.normal(key, (_STEPS,), dtype=a.dtype)
 
     def step(y: Array, e: Array) -> tuple[Array, Array]:
+        # the path is not kept: only the four sums that are sufficient for (a, g)
         d = (a - g * y) * _DT + e
         return y + d, jnp.stack([y, y**2, d, y * d])
 

@@ -1,4 +1,4 @@
-"""Observations and reference posteriors of the sbibm benchmark, read from its wheel, which is never unpacked."""
+"""Observations and reference posteriors of the sbibm benchmark."""
 
 import bz2
 import hashlib
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vbinfer._param import did_you_mean
+from vbinfer import _check
 from vbinfer.posterior import Posterior
 
 PUBLISHED = (
@@ -27,7 +27,6 @@ PUBLISHED = (
 
 _WHEEL = "sbibm-1.1.0-py2.py3-none-any.whl"
 _SHA256 = "12ecc6b4d327b92f9225f08faa6405e4274fb8e75943d86a53157d1b1bcfaf74"
-_OBSERVATIONS = range(1, 11)
 
 
 class Reference(NamedTuple):
@@ -42,10 +41,11 @@ class Reference(NamedTuple):
 
 
 def reference(name: str, observation: int, *, wheel: str | Path | None = None, download: bool = False) -> Reference:
-    """One observation of sbibm (Lueckmann et al. 2021; MIT licence): true parameters, 10,000 draws from its posterior.
+    """One observation of sbibm, its parameters and posterior draws.
 
-    The data are not part of vbinfer: they are read from sbibm's wheel, where it is given or was put by an earlier
-    download, after its SHA-256 has been checked. Nothing of sbibm is run.
+    10,000 draws (Lueckmann et al. 2021; MIT licence). The data are not part of vbinfer: they are read from sbibm's
+    wheel, where it is given or was put by an earlier download, after its SHA-256 has been checked. Nothing of sbibm is
+    run.
 
     Args:
         name: `"two_moons"`, `"gaussian_linear"`, `"gaussian_linear_uniform"`, `"gaussian_mixture"`, `"slcp"` or
@@ -60,11 +60,9 @@ def reference(name: str, observation: int, *, wheel: str | Path | None = None, d
 
     Lueckmann, Boelts, Greenberg, Goncalves & Macke 2021, AISTATS, doi:10.48550/arXiv.2101.04653.
     """
-    if name not in PUBLISHED:
-        raise ValueError(f"there is no published reference for {name!r}. {did_you_mean(name, PUBLISHED)}")
-    if observation not in _OBSERVATIONS:
-        raise ValueError(f"observation={observation!r} was asked of {name}; the benchmark has observations 1 to 10")
-    folder = f"sbibm/tasks/{name}/files/num_observation_{int(observation)}"
+    _check.one_of(name, "name", PUBLISHED)
+    observation = _check.count(observation, "observation", most=10)
+    folder = f"sbibm/tasks/{name}/files/num_observation_{observation}"
     with zipfile.ZipFile(_find(wheel, download)) as archive:
         x_o = _table(archive.read(f"{folder}/observation.csv"))[0]
         true = _table(archive.read(f"{folder}/true_parameters.csv"))[0]

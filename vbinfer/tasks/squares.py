@@ -1,4 +1,4 @@
-"""Simple likelihood, complex posterior (SLCP): four points of a normal whose scales are squared parameters."""
+"""Simple likelihood, complex posterior (SLCP)."""
 
 from typing import Any
 
@@ -15,7 +15,9 @@ _POINTS, _JITTER = 4, 1e-6
 
 
 def slcp() -> Task:
-    """sbibm's SLCP: five parameters, eight features, four symmetric modes (the signs of theta_3 and theta_4).
+    """sbibm's SLCP: five parameters, eight features, four symmetric modes.
+
+    The modes are the signs of theta_3 and theta_4:
 
     theta ~ U(-3, 3)^5; four points y ~ N((theta_1, theta_2), S) with standard deviations s_1 = theta_3^2,
     s_2 = theta_4^2, correlation tanh theta_5, and 10^-6 added to both variances; x = (y_11, y_12, y_21, ..., y_42).
