@@ -11,11 +11,11 @@ import paramax
 import pytest
 import scipy.stats as st
 
+from vbinfer.neural.densities import DENSITIES, density_from_spec
 from vbinfer.neural.densities.base import draw as conditional_draw
 from vbinfer.neural.densities.base import mixture, stack
 from vbinfer.neural.densities.flows import MAF, NSF
 from vbinfer.neural.densities.mixture import MDN
-from vbinfer.neural.densities.registry import DENSITIES, density_from_spec
 
 OPTIONS = {
     "mdn": MDN(components=3, width=8, depth=1),

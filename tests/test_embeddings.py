@@ -19,7 +19,7 @@ from vbinfer.neural.densities.mixture import MDN
 from vbinfer.neural.embeddings import EMBEDDINGS, check_embedding, describe, embed, embedding_from_spec
 from vbinfer.neural.npe import NPE
 from vbinfer.neural.nre import NRE
-from vbinfer.neural.standardise import Standardise
+from vbinfer.neural.scaler import Standardise
 from vbinfer.neural.training import Training
 from vbinfer.priors import Prior
 

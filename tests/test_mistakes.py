@@ -62,7 +62,7 @@ MISTAKES = [
     ("vb.NPE(training={'max_epochs': 50})", "TypeError", "vb.Training(max_epochs="),
     ("vb.Training(batch_size=2.5)", "ValueError", "expected a whole number of at least 1"),
     ("vb.NLE(density=vb.MAF)", "TypeError", "was given the class MAF; expected vb.MAF(...)"),
-    ("vb.NRE(classifier='mlp')", "TypeError", "vb.Classifier(width=..., depth=...)"),
+    ("vb.NRE(classifier='mlp')", "TypeError", "vb.RatioClassifier(width=..., depth=...)"),
     ("vb.embeddings.Conv(shape=(10, 2), kernel=2.5)", "ValueError", "expected a whole number of at least 1"),
     ("vb.embeddings.Conv(shape=20)", "ValueError", "expected two whole numbers (rows, columns)"),
     ("vb.NPE(embedding=vb.embeddings.Conv)", "TypeError", "vb.embeddings.Conv(shape=(time, channel))"),

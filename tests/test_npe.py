@@ -19,7 +19,7 @@ from vbinfer.neural import estimator as fitting
 from vbinfer.neural.densities.flows import MAF, NSF
 from vbinfer.neural.densities.mixture import MDN
 from vbinfer.neural.npe import NPE, AmortizedPosterior
-from vbinfer.neural.standardise import Standardise
+from vbinfer.neural.scaler import Standardise
 from vbinfer.neural.training import Training
 from vbinfer.priors import Prior
 
@@ -188,7 +188,7 @@ def test_an_ensemble_is_better_than_its_members():
     each = []
     for i in range(3):
         member = eqx.combine(jax.tree_util.tree_map(lambda leaf, i=i: leaf[i], arrays), static)
-        alone = AmortizedPosterior(prior, NPE(DENSITIES["mdn"]), member, amortized.space, {})
+        alone = AmortizedPosterior(prior, NPE(DENSITIES["mdn"]), member, amortized.scaler, {})
         each.append(np.asarray(alone.log_prob(theta, x)))
     np.testing.assert_allclose(joint, np.log(np.mean(np.exp(each), axis=0)), atol=2e-4)
     assert joint.mean() > np.mean(each) + 0.01

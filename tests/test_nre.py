@@ -11,8 +11,8 @@ import pytest
 import scipy.stats as st
 
 from vbinfer.io import npz
-from vbinfer.neural.nre import NRE, AmortizedRatio, Classifier, _Loss
-from vbinfer.neural.training import Data, Training
+from vbinfer.neural.nre import NRE, AmortizedRatio, ContrastiveLoss, RatioClassifier
+from vbinfer.neural.training import Training
 
 KEY = jax.random.key(1)
 X_O = np.array([3.1, -31.4, conjugate.CONSTANT])
@@ -21,7 +21,7 @@ QUICK = Training(max_epochs=25, batch_size=50, learning_rate=3e-3, patience=25)
 
 @functools.cache
 def fitted():
-    estimator = NRE(Classifier(width=32, depth=2), num_candidates=8, training=QUICK)
+    estimator = NRE(RatioClassifier(width=32, depth=2), num_candidates=8, training=QUICK)
     return estimator.fit(conjugate.make_draws(3000), conjugate.make_prior(), key=KEY)
 
 
@@ -62,7 +62,7 @@ def test_nuts_draws_from_prior_times_ratio():
 def test_the_loss_is_least_at_the_exact_ratio():
     """Miller et al. 2022: shifted or scaled ratios lose, a constant shift included; and at r = 1 it is known."""
     mu, x = conjugate.simulate(4000, 9)
-    batch = Data(jnp.asarray(x), jnp.asarray(mu)[:, None])
+    batch = jnp.asarray(x), jnp.asarray(mu)[:, None]
 
     def network(shift, scale):
         residual = lambda h, c: (h[:2] - conjugate.OFFSET - conjugate.GAIN * c) / conjugate.NOISE  # noqa: E731
@@ -75,7 +75,7 @@ def test_the_loss_is_least_at_the_exact_ratio():
 
         return log_r
 
-    loss = lambda *how: float(_Loss(6)(network(*how), batch, KEY))  # noqa: E731
+    loss = lambda *how: float(ContrastiveLoss(6)(network(*how), batch, KEY))  # noqa: E731
     best = loss(0.0, 1.0)
     for other in ((0.4, 1.0), (-0.4, 1.0), (0.0, 0.7), (0.0, 1.4)):
         assert loss(*other) > best + 0.004
@@ -90,7 +90,7 @@ def test_draws_of_later_rounds_are_refused():
 
 
 def test_saved_and_loaded_ratios_are_equal_bit_for_bit(tmp_path):
-    estimator = NRE(Classifier(width=5, depth=1), ensemble=2, training=Training(max_epochs=2))
+    estimator = NRE(RatioClassifier(width=5, depth=1), ensemble=2, training=Training(max_epochs=2))
     amortized, info = estimator.fit(conjugate.make_draws(100), conjugate.make_prior(), key=KEY)
     assert len(info.members) == 2
     amortized.save(tmp_path / "nre.npz")
@@ -106,6 +106,6 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"observation has 2 features; this posterior was trained on 3"):
         amortized.log_ratio({"mu": 0.3}, X_O[:2])
     with pytest.raises(ValueError, match=r"Classifier\(width=0\) was given; expected a number above 0"):
-        Classifier(width=0)
+        RatioClassifier(width=0)
     with pytest.raises(ValueError, match=r"num_candidates=0 was given; expected a whole number, such as 10"):
         NRE(num_candidates=0)

@@ -21,7 +21,7 @@ from vbinfer.neural.nre import NRE
 from vbinfer.neural.rounds import fit_rounds
 from vbinfer.neural.sbi import SbiEstimator
 from vbinfer.neural.training import Training
-from vbinfer.neural.truncated import Truncated
+from vbinfer.neural.truncated import TruncatedPrior
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
@@ -54,7 +54,7 @@ def radius(theta):
 
 
 def ellipsoid(epsilon=0.05):
-    return Truncated(BOX, Gaussian(BOX, CENTRE, COV), np.zeros(1), key=KEY, epsilon=epsilon)
+    return TruncatedPrior(BOX, Gaussian(BOX, CENTRE, COV), np.zeros(1), key=KEY, epsilon=epsilon)
 
 
 def test_under_a_uniform_prior_the_region_is_the_ellipsoid_of_highest_density():
@@ -76,7 +76,7 @@ def test_under_a_uniform_prior_the_region_is_the_ellipsoid_of_highest_density():
 
 def test_draws_are_proportional_to_a_prior_that_is_not_uniform():
     prior = Prior({"g": dist.Normal(0.5, 2.0)})
-    region = Truncated(prior, Gaussian(prior, np.array([3.0]), 0.36), np.zeros(1), key=KEY, epsilon=0.02)
+    region = TruncatedPrior(prior, Gaussian(prior, np.array([3.0]), 0.36), np.zeros(1), key=KEY, epsilon=0.02)
     # log q - log p = c is a quadratic; its roots bound the region
     grid = np.linspace(-2.0, 8.0, 200_001)
     inside = grid[st.norm(3.0, 0.6).logpdf(grid) - st.norm(0.5, 2.0).logpdf(grid) >= region.threshold]
@@ -116,7 +116,7 @@ def test_a_prior_of_dependent_elements_is_resampled():
         def log_prob(self, theta, x):
             return self.q.log_prob(theta["p"])
 
-    region = Truncated(prior, Narrow(), np.zeros(1), key=KEY, epsilon=0.02)
+    region = TruncatedPrior(prior, Narrow(), np.zeros(1), key=KEY, epsilon=0.02)
     inside = region.contains(posterior)
     assert region.method == "resampling"
     assert region.mass == pytest.approx(inside.mean(), rel=0.15)
@@ -361,8 +361,8 @@ def test_mistakes_of_rounds(options, error, message):
 def test_mistakes_of_a_truncation():
     exact = Gaussian(BOX, CENTRE, COV)
     with pytest.raises(ValueError, match=r"epsilon=0\.0 was given"):
-        Truncated(BOX, exact, np.zeros(1), key=KEY, epsilon=0.0)
+        TruncatedPrior(BOX, exact, np.zeros(1), key=KEY, epsilon=0.0)
     with pytest.raises(ValueError, match="give the prior of the study"):
-        Truncated(WIDE, exact, np.zeros(1), key=KEY)
+        TruncatedPrior(WIDE, exact, np.zeros(1), key=KEY)
     with pytest.raises(TypeError, match=r"expected a posterior with \.sample and \.log_prob"):
-        Truncated(BOX, object(), np.zeros(1), key=KEY)
+        TruncatedPrior(BOX, object(), np.zeros(1), key=KEY)

@@ -86,6 +86,7 @@ from .neural.npe import AmortizedPosterior as AmortizedPosterior
 from .neural.nre import NRE as NRE
 from .neural.nre import AmortizedRatio as AmortizedRatio
 from .neural.nre import Classifier as Classifier
+from .neural.nre import RatioClassifier as RatioClassifier
 from .neural.restriction import RestrictedPrior as RestrictedPrior
 from .neural.restriction import restrict as restrict
 from .neural.rounds import RoundsFit as RoundsFit
@@ -93,6 +94,7 @@ from .neural.rounds import fit_rounds as fit_rounds
 from .neural.sbi import SbiEstimator as SbiEstimator
 from .neural.training import Training as Training
 from .neural.truncated import Truncated as Truncated
+from .neural.truncated import TruncatedPrior as TruncatedPrior
 from .posterior import Posterior as Posterior
 from .priors.prior import Prior as Prior
 from .reporting.evidence import Extras as Extras

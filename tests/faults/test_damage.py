@@ -52,7 +52,7 @@ def fitted(kind):
     estimator = {
         "npe": vb.NPE(vb.MDN(components=2, width=8, depth=1), training=ONE_EPOCH),
         "nle": vb.NLE(vb.MDN(components=2, width=8, depth=1), training=ONE_EPOCH),
-        "nre": vb.NRE(vb.Classifier(width=5, depth=1), training=ONE_EPOCH),
+        "nre": vb.NRE(vb.RatioClassifier(width=5, depth=1), training=ONE_EPOCH),
     }[kind]
     return estimator.fit(draws(), PRIOR, key=KEY)
 

@@ -16,7 +16,7 @@ from vbinfer.draws.draws import finite_rows
 from vbinfer.draws.runner import check_simulator
 from vbinfer.execute.batches import WIDTH, batched, checked, feature_names, key_ints
 from vbinfer.io import npz
-from vbinfer.neural.standardise import check_observation
+from vbinfer.neural.scaler import check_observation
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 

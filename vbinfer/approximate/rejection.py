@@ -9,7 +9,7 @@ import numpy as np
 
 from vbinfer.draws.draws import Draws
 from vbinfer.io import npz
-from vbinfer.neural.standardise import check_observation
+from vbinfer.neural.scaler import check_observation
 from vbinfer.neural.training_data import training_pairs
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior

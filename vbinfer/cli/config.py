@@ -22,7 +22,7 @@ from vbinfer.monitors.base import steps_in
 from vbinfer.network import coupling
 from vbinfer.network.connectome import Connectome
 from vbinfer.network.delays import Delays
-from vbinfer.neural.densities.registry import DENSITIES
+from vbinfer.neural.densities import DENSITIES
 from vbinfer.neural.embeddings import EMBEDDINGS
 from vbinfer.neural.npe import NPE
 from vbinfer.neural.sbi import SbiEstimator

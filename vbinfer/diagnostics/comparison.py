@@ -18,7 +18,7 @@ from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able,
 from vbinfer.diagnostics.thresholds import ALIKE_ELPD
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
-from vbinfer.neural.standardise import Standardise
+from vbinfer.neural.scaler import Standardise
 from vbinfer.posterior import Posterior
 
 _HELD = 0.25

@@ -20,7 +20,7 @@ from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able,
 from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
-from vbinfer.neural.standardise import Standardise
+from vbinfer.neural.scaler import Standardise
 
 _FEWEST = 100
 _NEIGHBOURS = 60

@@ -23,7 +23,7 @@ _APART = np.uint32(2**32 - 1)
 
 @runtime_checkable
 class Proposal(Protocol):
-    """A distribution that parameters can be drawn from: `vb.Prior`, `vb.Truncated`, what `vb.restrict` returns.
+    """A distribution that parameters can be drawn from: `vb.Prior`, `vb.TruncatedPrior`, what `vb.restrict` returns.
 
     One of your own needs the two methods; `.round`, a number, is kept with its draws (1 where there is none).
     """
@@ -58,7 +58,7 @@ class Proposed:
         if not callable(getattr(proposal, "sample", None)):
             raise TypeError(
                 f"the proposal is a {type(proposal).__name__}; expected an object with .sample(key=, n=) -> theta and "
-                ".log_prob(theta), such as vb.Truncated(prior, amortized, x_o, key=key)"
+                ".log_prob(theta), such as vb.TruncatedPrior(prior, amortized, x_o, key=key)"
             )
         root = jax.random.fold_in(key, _APART)
         blocks = [_block(prior, proposal, jax.random.fold_in(root, b)) for b in range(-(-n // BLOCK))]

@@ -1,9 +1,15 @@
-"""What the JAX estimators share: draws made ready, the members of an ensemble trained, the record of the fit."""
+"""Common ground of NPE, NLE and NRE: options, `fit`, and files.
 
+An estimator is a frozen dataclass of options. `fit` is the same for all of them; a member of the family says what its
+network is over and what it is given (`_pairs`), how it is built, trained, joined and judged.
+"""
+
+import abc
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -17,123 +23,265 @@ from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
 from vbinfer.neural.checkpoint import Checkpoint
-from vbinfer.neural.densities.base import AbstractConditional, stack
-from vbinfer.neural.embeddings import AbstractEmbedding
-from vbinfer.neural.fit_info import FitInfo
-from vbinfer.neural.scaler import SummarySpace
-from vbinfer.neural.standardise import Standardise
-from vbinfer.neural.training import Data, LossFn, Trained, Training, train
-from vbinfer.neural.training_data import reporter, split_rows, training_pairs
+from vbinfer.neural.densities.base import AbstractConditional, mixture, stack
+from vbinfer.neural.embeddings import AbstractEmbedding, check_embedding, check_saved
+from vbinfer.neural.fit_info import FitInfo, contrastive_gain
+from vbinfer.neural.scaler import FeatureScaler, Standardise
+from vbinfer.neural.training import LossFn, Pairs, Trained, Training, TrainingTask, progress_bar, split_rows, train
+from vbinfer.neural.training_data import training_pairs
 from vbinfer.priors.prior import Prior
 
 
-class Ready(NamedTuple):
-    """Draws as a network sees them: z `[n, D]`, standardised summaries h `[n, F]`, rows to fit and to hold out."""
+class ThetaContext(eqx.Module):
+    """theta as a network sees it: z, and theta itself, standardised.
 
-    prior: Prior
-    space: SummarySpace
-    z: Array
-    h: Array
-    fitting: np.ndarray
-    held: np.ndarray
-    num_failed: int
-    key: PRNGKey
-    started: float
+    A simulator is often smooth in theta where z, in which the prior is standard normal, has long tails (a uniform
+    prior), and in z where theta has (a log-normal one), so the network is given both.
+    """
 
+    prior: Prior = eqx.field(static=True)
+    scale: Standardise
 
-def ready(draws: Draws, prior: Prior, training: Training, key: PRNGKey, embedding: Any = None) -> Ready:
-    """Check and standardise the valid draws, and split them."""
-    started, key = time.perf_counter(), _check.key(key)
-    z, x = training_pairs(draws, prior)
-    k_split, k_fit = jax.random.split(key)
-    fitting, held = split_rows(len(z), training.validation_fraction, k_split)
-    columns = embedding.columns(x.shape[1]) if isinstance(embedding, AbstractEmbedding) else None
-    standardise = Standardise.fit(x[fitting], columns)
-    h = standardise(jnp.asarray(x, jnp.result_type(float)))
-    space = SummarySpace(draws.names, standardise)
-    return Ready(prior, space, z, h, fitting, held, len(draws) - len(z), k_fit, started)
+    @classmethod
+    def fit(cls, prior: Prior, z: Array) -> "ThetaContext":
+        """Fit to training rows z `[n, Dz]`."""
+        return cls(prior, Standardise.fit(np.asarray(prior.ravel(prior.constrain(prior.unravel_z(z))[0]))))
 
+    @classmethod
+    def from_arrays(cls, prior: Prior, arrays: Mapping[str, np.ndarray]) -> "ThetaContext":
+        """Invert `to_arrays`."""
+        mine = {name.removeprefix("theta/"): value for name, value in arrays.items() if name.startswith("theta/")}
+        return cls(prior, Standardise.from_arrays(mine))
 
-def check_options(estimator: Any, **kinds: tuple[type, str]) -> None:
-    """Refuse options of the wrong kind when an estimator is made."""
-    name = type(estimator).__name__
-    for option, (kind, wanted) in kinds.items():
-        value = getattr(estimator, option)
-        if not isinstance(value, kind):
-            given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
-            raise TypeError(f"{name}({option}=...) was given {given}; expected {wanted}")
-    if estimator.ensemble is not None:
-        _check.count(estimator.ensemble, "ensemble")
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Numbers by name, as files hold them."""
+        return {f"theta/{name}": value for name, value in self.scale.to_arrays().items()}
+
+    def __call__(self, z: Array) -> Array:
+        """`[..., Dz + D]` of z `[..., Dz]`."""
+        theta = self.prior.ravel(self.prior.constrain(self.prior.unravel_z(z))[0])
+        return jnp.concatenate([z, self.scale(theta)], axis=-1)
 
 
-class Job(NamedTuple):
-    """What an estimator trains: how a member is made, its loss, and the pairs."""
+class AbstractAmortized(abc.ABC):
+    """A trained network, for any x of its simulator.
 
-    build: Callable[[PRNGKey], Any]
-    loss: LossFn
-    y: Array
-    c: Array
-    study: Mapping[str, Any]
+    Attributes:
+        prior: the prior of the draws.
+        estimator: the options of the fit.
+        scaler: names and scale of the F features of x.
+        info: JSON-able notes of the fit: `sentence`, `info_gain`, `converged`.
+    """
+
+    method: ClassVar[str]
+    options: ClassVar[type["AbstractEstimator[Any]"]]
+
+    def __init__(
+        self,
+        prior: Prior,
+        estimator: Any,
+        network: Any,
+        scaler: FeatureScaler,
+        info: Mapping[str, Any],
+        context: ThetaContext | None = None,
+    ) -> None:
+        self.prior, self.estimator, self.scaler, self.info = prior, estimator, scaler, dict(info)
+        self._network, self._context = network, context
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the F features of x."""
+        return self.scaler.names
+
+    def outside(self, x_o: Any) -> tuple[str, ...]:
+        """Name the features of x_o outside the training draws."""
+        return self.scaler.outside(x_o)
+
+    def save(self, path: str | Path) -> None:
+        """Write to one `.npz` of arrays and JSON.
+
+        `vb.load(path)` rebuilds the same network, bit for bit.
+
+        Raises:
+            TypeError: an embedding of your own, whose code a file cannot hold.
+        """
+        check_saved(self.estimator.embedding)
+        header = {
+            **self.estimator.to_spec(),
+            "prior": self.prior.to_spec(),
+            "names": list(self.names),
+            "info": self.info,
+            "versions": npz.versions("flowjax", "equinox"),
+        }
+        leaves = jax.tree_util.tree_leaves(eqx.filter(self._network, eqx.is_array))
+        arrays = {f"network/{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+        arrays |= self.scaler.standardise.to_arrays()
+        if self._context is not None:
+            arrays |= self._context.to_arrays()
+        npz.write(path, self.method.lower(), header, arrays)
+
+    @classmethod
+    def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
+        """Rebuild from what `save` wrote; called by `vb.load`."""
+        prior, scaler = Prior.from_spec(header["prior"]), FeatureScaler.from_saved(header["names"], arrays)
+        own = cls.options.from_spec(header)
+        context = ThetaContext.from_arrays(prior, arrays) if own.sees_theta else None
+        y, c = own._pairs(scaler, context, jnp.zeros((1, prior.z_dim)), jnp.zeros((1, len(scaler.names))))
+        empty = own._join(own._members(jax.random.key(0), y, c))
+        network = _filled(empty, arrays, header["versions"])
+        return cls(prior, own, network, scaler, header["info"], context)
 
 
-def likelihood_loss(network: AbstractConditional, batch: Data, _: PRNGKey) -> Array:
+Fitted = TypeVar("Fitted", bound=AbstractAmortized)
+
+
+class AbstractEstimator(abc.ABC, Generic[Fitted]):
+    """Options of a neural estimator; `fit` trains it on draws."""
+
+    fitted: ClassVar[Any]
+    """The class that `fit` returns."""
+    sees_theta: ClassVar[bool] = False
+    """Whether its network is given theta."""
+    embedding: Any = None
+    ensemble: Any
+    training: Any
+
+    def fit(
+        self, draws: Draws, prior: Prior, *, key: PRNGKey, progress: bool = False, checkpoint: str | Path | None = None
+    ) -> tuple[Fitted, FitInfo]:
+        """Train on the valid draws.
+
+        Args:
+            draws: from `sample_prior_predictive`; rows with `valid=False` are left out and counted. NRE takes draws of
+                the prior only, NPE of the prior and of truncated priors, NLE of any proposal.
+            prior: the prior that they came from.
+            key: decides initial weights, the held-out rows and the minibatches.
+            progress: show a progress bar.
+            checkpoint: a file that holds the state of training; the same call again goes on from it, and gives what
+                an uninterrupted one would have given.
+
+        Raises:
+            ValueError: too few valid draws, draws of other parameters than the prior's, or a draw outside it; a
+                proposal that this estimator cannot be trained on; a checkpoint of another fit; nothing but constant
+                features, of NLE.
+        """
+        started = time.perf_counter()
+        z, x = training_pairs(draws, prior)
+        self._check_draws(draws, prior)
+        k_split, k_fit = jax.random.split(_check.key(key))
+        rows, held = split_rows(len(z), self.training.validation_fraction, k_split)
+        own, (k_init, k_train) = self._sized(len(rows)), jax.random.split(k_fit)
+        columns = own.embedding.columns(x.shape[1]) if isinstance(own.embedding, AbstractEmbedding) else None
+        scaler = FeatureScaler(draws.names, Standardise.fit(x[rows], columns))
+        context = ThetaContext.fit(prior, z[rows]) if own.sees_theta else None
+        y, c = own._pairs(scaler, context, z, scaler.standardise(jnp.asarray(x, jnp.result_type(float))))
+        fitting, stopping = ((y[part], c[part]) for part in (rows, held))
+        task = TrainingTask(own._members(k_init, y, c), own.loss, fitting, stopping, own.training)
+        kept = None if checkpoint is None else own._checkpoint(checkpoint, k_fit, (y, c))
+        with progress_bar(progress, own.training.epochs(len(rows)), type(self).__name__) as report:
+            trained = train(task, k_train, report, kept)
+        network = own._join(trained.members)
+        gain = own._gain(network, prior, context, (z[held], *stopping), jax.random.fold_in(k_fit, 1))
+        info = _fit_info(trained, own.fitted.method, gain, (len(rows), len(held), len(draws) - len(z)), started)
+        return own.fitted(prior, own, network, scaler, info.notes, context), info
+
+    @abc.abstractmethod
+    def to_spec(self) -> dict[str, Any]:
+        """JSON-able options of the network."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Any:
+        """Invert `to_spec`; other entries are left alone."""
+
+    @property
+    @abc.abstractmethod
+    def loss(self) -> LossFn:
+        """Loss of one network; equal for equal options, as it decides the program."""
+
+    @abc.abstractmethod
+    def _pairs(self, scaler: FeatureScaler, context: Any, z: Array, h: Array) -> Pairs:
+        """Rows that the network is over, and rows it is given."""
+
+    @abc.abstractmethod
+    def _build(self, key: PRNGKey, dim: int, width: int) -> Any:
+        """One untrained network over `[dim]` given `[width]`."""
+
+    def _gain(self, network: Any, prior: Prior, context: Any, held: tuple[Array, Array, Array], key: PRNGKey) -> float:
+        """Nats over the prior, from held-out rows (z, y, c)."""
+        return contrastive_gain(lambda z, y: _scores(network, context, z, y), prior, held[0], held[1], key)
+
+    def _check_draws(self, draws: Draws, prior: Prior) -> None:
+        """Refuse draws that this estimator cannot be trained on."""
+
+    def _sized(self, n: int) -> Any:
+        """These options with an ensemble size, for n draws."""
+        return self
+
+    def _join(self, members: Any) -> Any:
+        """The network of a stack of trained members."""
+        return mixture(members, self.size)
+
+    @property
+    def size(self) -> int:
+        """Number of networks; 1 while it is left open."""
+        return self.ensemble or 1
+
+    def _members(self, key: PRNGKey, y: Array, c: Array) -> Any:
+        return stack([self._build(k, y.shape[-1], c.shape[-1]) for k in jax.random.split(key, self.size)])
+
+    def _checkpoint(self, path: str | Path, key: PRNGKey, data: Pairs) -> Checkpoint:
+        method, options = type(self).__name__, self.training.to_spec()
+        return Checkpoint(path, {**self.to_spec(), "method": method, "training": options, "key": key_ints(key)}, data)
+
+    def _check_options(self, **kinds: tuple[type, str]) -> None:
+        """Refuse options of the wrong kind when an estimator is made."""
+        kinds["training"] = (Training, "vb.Training(max_epochs=..., batch_size=...)")
+        for option, (kind, wanted) in kinds.items():
+            value = getattr(self, option)
+            if not isinstance(value, kind):
+                given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+                raise TypeError(f"{type(self).__name__}({option}=...) was given {given}; expected {wanted}")
+        if self.ensemble is not None:
+            _check.count(self.ensemble, "ensemble", 2)
+        check_embedding(self.embedding)
+
+
+def likelihood_loss(network: AbstractConditional, batch: Pairs, _: PRNGKey) -> Array:
     """Mean negative log q(y | c)."""
-    return -jnp.mean(jax.vmap(network.log_prob)(batch.y, batch.c))
+    return -jnp.mean(jax.vmap(network.log_prob)(*batch))
 
 
-def fit_members(
-    made: Ready, job: Job, estimator: Any, progress: bool, checkpoint: str | Path | None
-) -> tuple[Any, Trained]:
-    """The trained members, stacked, and the record of training."""
-    k_init, k_train = jax.random.split(made.key)
-    members = stack([job.build(k) for k in jax.random.split(k_init, estimator.ensemble)])
-    data, held = (Data(job.y[rows], job.c[rows]) for rows in (made.fitting, made.held))
-    label, options = type(estimator).__name__, estimator.training
-    kept = None
-    if checkpoint is not None:
-        study = {**job.study, "method": label, "training": repr(options), "key": key_ints(made.key)}
-        kept = Checkpoint(checkpoint, study, (job.y, job.c))
-    with reporter(progress, options.epochs(len(data.y)), label) as report:
-        trained = train(members, job.loss, data, held, k_train, options, report, kept)
-    return trained.members, trained
+@eqx.filter_jit
+def _scores(network: Any, context: Any, z: Any, y: Any) -> Array:
+    return jax.vmap(network.log_prob)(y, context(z))
 
 
-def record(made: Ready, trained: Trained, method: str, gain: float) -> FitInfo:
-    """The record of a fit; curves are means over the members that were still training."""
+def _fit_info(trained: Trained, method: str, gain: float, numbers: tuple[int, int, int], started: float) -> FitInfo:
+    """The record of a fit; curves are means over members still training."""
     best = [row[epoch - 1] if epoch else np.nan for row, epoch in zip(trained.val, trained.best_epoch, strict=True)]
     first = int(np.nanargmin(best)) if np.isfinite(best).any() else 0
-    with np.errstate(all="ignore"):
-        curves = [np.array([np.mean(v[~np.isnan(v)]) if (~np.isnan(v)).any() else np.nan for v in table.T])
-                  for table in (trained.train, trained.val)]  # fmt: skip
+    with warnings.catch_warnings():  # of an epoch in which no loss was a number
+        warnings.simplefilter("ignore", RuntimeWarning)
+        train_curve, val_curve = (np.nanmean(table, axis=0) for table in (trained.train, trained.val))
     return FitInfo(
         method=method,
         backend="flowjax",
-        train=curves[0],
-        val=curves[1],
+        train=train_curve,
+        val=val_curve,
         best_epoch=int(trained.best_epoch[first]),
         info_gain=gain,
         converged=trained.converged,
-        num_train=len(made.fitting),
-        num_val=len(made.held),
-        seconds=time.perf_counter() - made.started,
+        num_train=numbers[0],
+        num_val=numbers[1],
+        seconds=time.perf_counter() - started,
         versions=npz.versions("flowjax", "equinox", "optax"),
-        num_failed=made.num_failed,
+        num_failed=numbers[2],
         members=tuple(float(value) for value in best),
     )
 
 
-def notes(info: FitInfo) -> dict[str, Any]:
-    """What a fitted estimator remembers of its fit, JSON-able."""
-    return {"sentence": info.sentence, "info_gain": info.info_gain, "converged": info.converged}
-
-
-def network_arrays(network: Any) -> dict[str, np.ndarray]:
-    """The numbers of a network by position, as a saved estimator holds them."""
-    leaves = jax.tree_util.tree_leaves(eqx.filter(network, eqx.is_array))
-    return {f"network/{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-
-
-def network_from_arrays(empty: Any, arrays: Mapping[str, np.ndarray], versions: Mapping[str, str]) -> Any:
+def _filled(empty: Any, arrays: Mapping[str, np.ndarray], versions: Mapping[str, str]) -> Any:
     """The network of a file, on the structure of one just built.
 
     Raises:
@@ -149,9 +297,3 @@ def network_from_arrays(empty: Any, arrays: Mapping[str, np.ndarray], versions: 
         )
     leaves = [jnp.asarray(value) for value in stored]
     return eqx.combine(jax.tree_util.tree_unflatten(structure, leaves), static)
-
-
-def build_members(build: Callable[[PRNGKey], Any], size: int) -> Any:
-    """Untrained members, stacked, for their structure only."""
-    members: Sequence[Any] = [build(jax.random.key(0)) for _ in range(size)]
-    return stack(members)

@@ -13,8 +13,8 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.draws.draws import Draws, finite_rows
 from vbinfer.neural.densities.base import stack
-from vbinfer.neural.surrogate import ThetaContext
-from vbinfer.neural.training import Data, Training, train
+from vbinfer.neural.estimator import ThetaContext
+from vbinfer.neural.training import Pairs, Training, TrainingTask, train
 from vbinfer.priors.prior import Prior
 
 _CALIBRATION = 0.3
@@ -143,10 +143,9 @@ def restrict(draws: Draws, prior: Prior, *, key: PRNGKey, lost: float = 0.01) ->
     c, y = context(jnp.asarray(z)), jnp.asarray(valid[:, None], jnp.result_type(float))
     stop = max(2, len(rest) // 8)
     pick = np.asarray(jax.random.permutation(k_stop, rest))
-    fitting, stopping = (Data(y[rows], c[rows]) for rows in (pick[stop:], pick[:stop]))
-    width = context.width
-    members = stack([_network(k, width) for k in jax.random.split(k_init, _MEMBERS)])
-    network = train(members, _loss, fitting, stopping, k_train, _TRAINING).members
+    fitting, stopping = ((y[rows], c[rows]) for rows in (pick[stop:], pick[:stop]))
+    members = stack([_network(k, c.shape[-1]) for k in jax.random.split(k_init, _MEMBERS)])
+    network = train(TrainingTask(members, _loss, fitting, stopping, _TRAINING), k_train).members
     score = np.asarray(_ensemble(network, c[held]))
     threshold = np.sort(score[valid[held]])[index - 1]
     inside = score >= threshold
@@ -189,9 +188,10 @@ def _network(key: PRNGKey, width: int) -> eqx.nn.MLP:
     return eqx.nn.MLP(width, "scalar", _WIDTH, _DEPTH, activation=jnp.tanh, key=key)
 
 
-def _loss(network: eqx.nn.MLP, batch: Data, _: PRNGKey) -> Array:
+def _loss(network: eqx.nn.MLP, batch: Pairs, _: PRNGKey) -> Array:
     """Cross-entropy of validity."""
-    logit, valid = jax.vmap(network)(batch.c), batch.y[:, 0]
+    (y, c) = batch
+    logit, valid = jax.vmap(network)(c), y[:, 0]
     return jnp.mean(jax.nn.softplus(logit) - valid * logit)
 
 

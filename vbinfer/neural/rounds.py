@@ -23,8 +23,8 @@ from vbinfer.neural.npe import NPE
 from vbinfer.neural.nre import NRE
 from vbinfer.neural.sbi.estimator import SbiEstimator
 from vbinfer.neural.sbi.methods import find_method
-from vbinfer.neural.standardise import check_observation
-from vbinfer.neural.truncated import Truncated
+from vbinfer.neural.scaler import check_observation
+from vbinfer.neural.truncated import TruncatedPrior
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
@@ -63,7 +63,7 @@ class RoundsFit:
         """
         posterior = self.amortized.sample(self.x_o if x_o is None else x_o, n=n, key=key)
         region = self.proposals[-1] if self.proposals else None
-        if x_o is not None and isinstance(region, Truncated) and not np.array_equal(posterior.x_o, self.x_o):
+        if x_o is not None and isinstance(region, TruncatedPrior) and not np.array_equal(posterior.x_o, self.x_o):
             theta = {name: value.reshape(-1, *value.shape[2:]) for name, value in posterior.theta.items()}
             outside = 1.0 - float(region.contains(theta).mean())
             if outside > _FAR:
@@ -96,8 +96,8 @@ def fit_rounds(
     and the estimator is trained anew on the draws of all rounds.
 
     `vb.NPE`, and `vb.SbiEstimator` with NPE, NPE_A, FMPE, NPSE: the proposal is the prior truncated to the region that
-    holds all but epsilon of the posterior (`vb.Truncated`). All proposals are proportional to the prior there, so the
-    plain loss is right, and nothing leaks. Too small a region in an early round, from an overconfident network, is
+    holds all but epsilon of the posterior (`vb.TruncatedPrior`). All proposals are proportional to the prior there, so
+    the plain loss is right, and nothing leaks. Too small a region in an early round, from an overconfident network, is
     never made up for: give the first round enough draws, or use an ensemble.
 
     `vb.NLE`, and `SbiEstimator` with NLE, MNLE: the proposal is the current posterior; a likelihood may be learned from
@@ -198,7 +198,7 @@ def _propose(
 ) -> Proposal:
     if family == "likelihood":
         return PosteriorProposal(fitted, x_o, number)
-    return Truncated(prior, fitted, x_o, key=key, epsilon=epsilon, round=number)
+    return TruncatedPrior(prior, fitted, x_o, key=key, epsilon=epsilon, round=number)
 
 
 def _family(estimator: Any) -> str:

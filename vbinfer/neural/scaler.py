@@ -1,54 +1,178 @@
-"""The summaries that an estimator was trained on: their names, their scale, and what to say of an x_o unlike them."""
+"""Standardisation of summaries, and checks of observations against training."""
 
 import dataclasses
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer.neural.standardise import Standardise, check_observation
+_LINEAR = 4.0
+_MARGIN = 0.25
+_NORMAL_IQR = 1.349
+_FIELDS = ("median", "spread", "mean", "sd", "varies", "low", "high")
+
+
+class Standardise(eqx.Module):
+    """Robust standardisation of features, fitted to training rows.
+
+    h = (squash((x - median) / spread) - mean) / sd; constant features become 0. `squash` is the identity within 4
+    spreads and logarithmic beyond, so one runaway simulation neither sets the scale of a feature nor saturates the
+    network. It is increasing: nothing is lost.
+    """
+
+    median: Array
+    spread: Array
+    mean: Array
+    sd: Array
+    varies: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def fit(cls, x: np.ndarray, columns: np.ndarray | None = None) -> "Standardise":
+        """Fit to training rows `[n, F]`.
+
+        Features with one number in `columns` `[F]` share their centre and scale.
+        """
+        x = np.asarray(x, dtype=np.float64)
+        if columns is not None and len(np.unique(columns)) < x.shape[1]:
+            return cls._pooled(x, np.unique(columns, return_inverse=True)[1])
+        median = np.median(x, axis=0)
+        iqr, sd = np.subtract(*np.percentile(x, [75.0, 25.0], axis=0)) / _NORMAL_IQR, x.std(axis=0)
+        rounding = 1e-6 * np.maximum(np.abs(median), 1e-30)
+        varies = sd > rounding
+        # a feature that is mostly one value has an interquartile range of 0, and its sd instead
+        spread = np.where(varies, np.where(iqr > rounding, iqr, sd), 1.0)
+        squashed = np.asarray(_squash(jnp.asarray((x - median) / spread)), dtype=np.float64) * varies
+        mean, scale = squashed.mean(axis=0), np.where(varies, squashed.std(axis=0), 1.0)
+        h = (squashed - mean) / scale
+        values = (median, spread, mean, scale, varies, h.min(axis=0), h.max(axis=0))
+        return cls(*(jnp.asarray(value, dtype=jnp.result_type(float)) for value in values))
+
+    @classmethod
+    def _pooled(cls, x: np.ndarray, group: np.ndarray) -> "Standardise":
+        parts = [cls.fit(x[:, group == i].reshape(-1, 1)) for i in range(group.max() + 1)]
+        return cls(*(jnp.concatenate([getattr(part, name) for part in parts])[group] for name in _FIELDS))
+
+    def log_slope(self, x: Array) -> Array:
+        """log |d h_i / d x_i| `[..., F]`, 0 for constant features.
+
+        Summed over the features of a density of h it turns it into one of x: log p(x) = log p(h) + sum_i log_slope_i.
+        """
+        size = jnp.abs((x - self.median) / self.spread)
+        slope = jnp.where(size <= _LINEAR, 0.0, -jnp.log1p(jnp.maximum(size - _LINEAR, 0.0)))
+        return self.varies * (slope - jnp.log(self.spread * self.sd))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Numbers by name, `x/median`, ..., as files hold them."""
+        return {f"x/{name}": np.asarray(getattr(self, name)) for name in _FIELDS}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Standardise":
+        """Invert `to_arrays`; other entries are left alone."""
+        return cls(**{name: jnp.asarray(arrays[f"x/{name}"]) for name in _FIELDS})
+
+    def __call__(self, x: Array) -> Array:
+        """h `[..., F]` of x `[..., F]`."""
+        return (_squash((x - self.median) / self.spread) * self.varies - self.mean) / self.sd
+
+    def outside(self, x: np.ndarray) -> np.ndarray:
+        """Mask `[..., F]` of values far beyond the training range.
+
+        Far is a quarter of the range in h; of a constant feature, any change above rounding.
+        """
+        h = np.asarray(self(jnp.asarray(x)))
+        margin = _MARGIN * np.asarray(self.high - self.low)
+        moved = np.abs(np.asarray(x) - np.asarray(self.median)) > 1e-4 * np.maximum(np.abs(self.median), 1e-30)
+        constant = (np.asarray(self.varies) == 0.0) & moved
+        return (h < np.asarray(self.low) - margin) | (h > np.asarray(self.high) + margin) | constant
 
 
 @dataclasses.dataclass(frozen=True)
-class SummarySpace:
-    """Names of the F features of x and the standardisation fitted to the training draws."""
+class FeatureScaler:
+    """Names of the F features of x, with their standardisation."""
 
     names: tuple[str, ...]
     standardise: Standardise
 
     @classmethod
-    def from_saved(cls, names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> "SummarySpace":
-        """From the names in a header and the arrays of `standardise.to_arrays`."""
+    def from_saved(cls, names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> "FeatureScaler":
+        """Rebuild from saved names and `standardise.to_arrays`."""
         return cls(tuple(names), Standardise.from_arrays(arrays))
 
     def check(self, x: Any, ndim: int) -> np.ndarray:
-        """x as a finite array with F columns and `ndim` axes, or an error that names what is wrong."""
+        """Return x as finite rows of F features with `ndim` axes.
+
+        Raises:
+            ValueError: naming what is wrong.
+        """
         return check_observation(x, self.names, ndim=ndim)
 
     def outside(self, x_o: Any) -> tuple[str, ...]:
-        """Names of the features in which an observation lies beyond the range of the training draws."""
-        return self._outside(self.check(x_o, ndim=1))
-
-    def _outside(self, x: np.ndarray) -> tuple[str, ...]:
-        far = self.standardise.outside(x)
+        """Name the features of x_o outside the training draws."""
+        far = self.standardise.outside(self.check(x_o, ndim=1))
         return tuple(name for name, flag in zip(self.names, far, strict=True) if flag)
 
     def rows(self, x: Any) -> Array:
-        """One observation `[F]` or rows `[..., F]`, checked unless JAX is tracing them."""
+        """One observation `[F]` or rows, checked unless traced."""
         return jnp.asarray(x if isinstance(x, Tracer) else self.check(x, ndim=max(1, np.ndim(x))))
 
-    def observe(self, x_o: Any, what: str = "posterior", stacklevel: int = 3) -> tuple[np.ndarray, tuple[str, ...]]:
-        """x_o `[F]` checked, and the features in which it lies outside the training draws, with a warning if any."""
-        x = self.check(x_o, ndim=1)
-        outside = self._outside(x)
+    def observe(self, x_o: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Check x_o `[F]`; name, with a warning, features outside training."""
+        x, outside = self.check(x_o, ndim=1), self.outside(x_o)
         if outside:
             warnings.warn(
-                f"x_o lies outside the training draws in {', '.join(outside)}: this {what} is an extrapolation. "
+                f"x_o lies outside the training draws in {', '.join(outside)}: this posterior is an extrapolation. "
                 "Compare these features with the prior predictive, and widen the prior or change the model",
-                stacklevel=stacklevel,
+                stacklevel=_user_level(),
             )
         return x, outside
+
+
+def check_observation(x: object, names: Sequence[str], ndim: int) -> np.ndarray:
+    """Return an observation `[F]` (or `[B, F]`) as a finite array.
+
+    Raises:
+        ValueError: another shape, or NaN and infinite values; the features are named.
+    """
+    array = np.asarray(x, dtype=np.result_type(np.asarray(x).dtype, np.float32))
+    want = "[F]" if ndim == 1 else "[B, F]"
+    if array.ndim != ndim:
+        raise ValueError(f"the observation has shape {list(array.shape)}; expected {want} with F = {len(names)}")
+    if array.shape[-1] != len(names):
+        raise ValueError(
+            f"the observation has {array.shape[-1]} features; this posterior was trained on {len(names)}: "
+            f"{_listed(names)}. Make x_o with the same Summary"
+        )
+    bad = np.asarray(~np.isfinite(array).reshape(-1, len(names)).all(axis=0))
+    if bad.any():
+        culprits = [name for name, flag in zip(names, bad.tolist(), strict=True) if flag]
+        raise ValueError(
+            f"the observation has NaN or infinite values in {_listed(culprits)}; "
+            "clean the recording, or leave these features out of the Summary and train again"
+        )
+    return array
+
+
+def _user_level() -> int:
+    """Stack level of the first caller outside vbinfer."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("vbinfer."):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _squash(u: Array) -> Array:
+    size = jnp.abs(u)
+    return jnp.sign(u) * jnp.where(size <= _LINEAR, size, _LINEAR + jnp.log1p(jnp.maximum(size - _LINEAR, 0.0)))
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,7 +1,16 @@
-"""Maximum likelihood by minibatches: whole epochs compiled, members of an ensemble side by side, early stopping."""
+"""Training by minibatches: compiled epochs, parallel ensembles, early stopping.
 
+The members of an ensemble are one module whose arrays carry a leading axis; an epoch is one compiled program that
+trains all of them:
+
+    epoch          vmap over members
+      steps        scan over minibatches   (params, moments) -> one optimiser step
+      held-out     loss after the epoch    -> best parameters so far, and their epoch
+"""
+
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -11,21 +20,29 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._names import PRNGKey
+from vbinfer.execute.batches import trace
 from vbinfer.neural.checkpoint import Checkpoint
+from vbinfer.neural.fit_info import has_converged
 
-_STILL_IMPROVING = 0.02
-_BY_HEART = 0.05
 _EPOCHS_AT_1000, _EPOCHS_FALL, _EPOCHS = 94, 0.6, (25, 120)
+_OF_THE_DEFAULT = ("learning_rate", "weight_decay", "clip_norm")
+
+Pairs = tuple[Array, Array]
+"""What a density is over `[n, D]`, and what it is given `[n, C]`."""
+LossFn = Callable[[Any, Pairs, PRNGKey], Array]
+"""`(member, batch, key)` to the mean loss of the batch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How a network is trained: Adam with decoupled weight decay, clipped gradients, a falling step size.
+    """How a network is trained.
 
-    The step size falls to 0 along a cosine over `max_epochs`. Few epochs with a large first step generalise better than
-    many with a small one: the network is done before it learns the draws by heart. Training stops after `patience`
-    epochs without a better held-out loss; the parameters of the best epoch are kept.
+    By default Adam with decoupled weight decay, clipped gradients and a step size that falls to 0 along a cosine over
+    `max_epochs`. Few epochs with a large first step generalise better than many with a small one: the network is done
+    before it overfits. Training stops after `patience` epochs without a better held-out loss; the parameters of the
+    best epoch are kept.
 
     Args:
         max_epochs: passes over the n draws at most; None: 94 (1,000 / n)^0.6, within 25 to 120.
@@ -35,6 +52,10 @@ class Training:
         validation_fraction: share of the draws held out.
         weight_decay: decoupled decay of the weights, per unit of step size.
         clip_norm: largest norm of a gradient.
+        optimizer: any optax optimiser, `optax.adam(1e-3)`, in place of the default; it brings its own step size, decay
+            and clipping. Make it once and pass the same object to fits that are to share a compiled program. A
+            checkpoint knows it by its arithmetic: the update is traced on a small tree of a matrix and a vector, so
+            rules that tell leaves apart by name are one optimiser to it.
 
     Loshchilov & Hutter 2019, ICLR, doi:10.48550/arXiv.1711.05101.
     """
@@ -46,24 +67,31 @@ class Training:
     validation_fraction: float = 0.1
     weight_decay: float = 0.1
     clip_norm: float = 5.0
+    optimizer: optax.GradientTransformation | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if name == "max_epochs" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"Training({name}={value!r}) was given; expected a whole number of at least 1")
-        for name in ("learning_rate", "clip_norm", "weight_decay"):
-            value, may_be_zero = getattr(self, name), name == "weight_decay"
-            if not (np.isfinite(value) and (value > 0.0 or (may_be_zero and value == 0.0))):
-                wanted = "of at least 0" if may_be_zero else "above 0"
-                raise ValueError(f"Training({name}={value!r}) was given; expected a finite number {wanted}")
-        if not 0.0 < self.validation_fraction < 1.0:
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction:g} was given; expected a share between 0 and 1, such "
-                "as 0.1"
-            )
+        if self.max_epochs is not None:
+            _check.count(self.max_epochs, "max_epochs", 50)
+        _check.count(self.batch_size, "batch_size", 200)
+        _check.count(self.patience, "patience", 20)
+        _check.positive(self.learning_rate, "learning_rate", 5e-3)
+        _check.positive(self.clip_norm, "clip_norm", 5.0)
+        _check.fraction(self.validation_fraction, "validation_fraction", 0.1)
+        if _check.number(self.weight_decay, "weight_decay", 0.1) < 0.0:
+            raise ValueError(f"weight_decay={self.weight_decay!r} was given; expected at least 0, such as 0.1")
+        if self.optimizer is not None:
+            self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        if not isinstance(self.optimizer, optax.GradientTransformation):
+            given = getattr(self.optimizer, "__name__", repr(self.optimizer))
+            raise TypeError(f"optimizer={given} was given; expected an optax optimiser, such as optax.adam(1e-3)")
+        for name in _OF_THE_DEFAULT:
+            if getattr(self, name) != getattr(Training, name):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} was given beside optimizer=, which has its own; write it there: "
+                    "optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(1e-3, weight_decay=0.1))"
+                )
 
     def epochs(self, n: int) -> int:
         """Passes over n draws at most."""
@@ -71,16 +99,36 @@ class Training:
             return self.max_epochs
         return int(np.clip(round(_EPOCHS_AT_1000 * (n / 1_000) ** -_EPOCHS_FALL), *_EPOCHS))
 
+    def steps(self, n: int) -> int:
+        """Gradient steps of an epoch over n draws."""
+        return max(1, -(-n // self.batch_size))
 
-class Data(NamedTuple):
-    """Pairs to train on: what the density is over `[n, D]`, and what it is given `[n, C]`."""
+    def to_spec(self) -> dict[str, Any]:
+        """JSON-able options, the optimiser by the hash of its traced update."""
+        spec = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if (optimizer := self.optimizer) is not None:
+            tree = {"weight": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+            first = lambda grads, params: optimizer.update(grads, optimizer.init(params), params)  # noqa: E731
+            spec["optimizer"] = trace(first, tree, tree)[0]  # type: ignore[arg-type]  # any function of two trees
+        return spec
 
-    y: Array
-    c: Array
+
+class TrainingTask(NamedTuple):
+    """What is trained, on what and how.
+
+    `members` are modules of one structure, their arrays stacked along a leading axis; floating arrays are trained, the
+    others (orders of coordinates, masks) stay. What is no array here decides the compiled program.
+    """
+
+    members: Any
+    loss: LossFn
+    data: Pairs
+    held: Pairs
+    options: Training
 
 
 class Trained(NamedTuple):
-    """The members at their best epochs, stacked, and what happened on the way."""
+    """Members at their best epochs, stacked, with their losses."""
 
     members: Any
     train: np.ndarray
@@ -90,60 +138,42 @@ class Trained(NamedTuple):
     converged: bool
 
 
-LossFn = Callable[[Any, Data, PRNGKey], Array]
-"""`(member, batch, key)` to the mean loss of the batch."""
-
-
 class _State(NamedTuple):
-    """What a member carries from epoch to epoch."""
+    """Carry of a member from epoch to epoch."""
 
     params: Any
-    optimiser: Any
+    moments: Any
     best: Any
     lowest: Array
     best_epoch: Array
 
 
-class _Problem(NamedTuple):
-    """What stays the same in every epoch; `static` and what is below it decide the compiled program."""
-
-    data: Data
-    held: Data
-    keys: Array
-    fixed: Any
-    """Arrays of the members that are not trained, stacked: orders of coordinates, masks."""
-    static: Any
-    loss_fn: LossFn
-    options: Training
-
-
-def train(members: Any, loss_fn: LossFn, data: Data, held: Data, key: PRNGKey, options: Training,
-          report: Callable[[int, float, float], None] | None = None,
-          checkpoint: Checkpoint | None = None) -> Trained:  # fmt: skip
-    """Fit every member of a stack; each has its own minibatches and its own best epoch.
+def train(
+    task: TrainingTask,
+    key: PRNGKey,
+    report: Callable[[int, float, float], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Trained:
+    """Fit every member; each has its own minibatches and best epoch.
 
     Args:
-        members: modules of one structure, their arrays stacked along a leading axis; floating arrays are trained.
-        loss_fn: mean loss of one member on a batch.
-        data, held: pairs to train on and to stop by.
+        task: members, loss, pairs to train on and to stop by, options.
         key: order of the minibatches. Epoch e uses `fold_in(key, e)`, so a resumed run equals an uninterrupted one.
-        options: epochs, batch size, step size, patience.
         report: called after each epoch with its number and both losses, means over the members.
         checkpoint: keeps the state every few seconds and when interrupted; a run goes on from what it holds.
     """
-    arrays, static = eqx.partition(members, eqx.is_array)
-    params, fixed = eqx.partition(arrays, eqx.is_inexact_array)
-    size = jax.tree_util.tree_leaves(params)[0].shape[0]
-    problem = _Problem(data, held, jax.random.split(key, size), fixed, static, loss_fn, options)
-    state, curves, cap = _start(params, problem), np.zeros((0, 2, size)), options.epochs(len(data.y))
+    params, fixed, static = _parts(task.members)
+    size, cap = len(jax.tree_util.tree_leaves(params)[0]), task.options.epochs(len(task.data[0]))
+    keys = jax.random.split(key, size)
+    state, curves = _start(keys, task), np.zeros((0, 2, size))
     if checkpoint is not None:
         state, curves = checkpoint.restore(state, curves)
     try:
         while len(curves) < cap:
-            running = len(curves) - np.asarray(state.best_epoch) < options.patience
+            running = len(curves) - np.asarray(state.best_epoch) < task.options.patience
             if not running.any():
                 break
-            after, losses = _epoch(state, jnp.asarray(len(curves)), jnp.asarray(running), problem)
+            after, losses = _epoch(state, jnp.asarray(len(curves)), jnp.asarray(running), keys, task)
             row = np.where(running, np.asarray(losses, float), np.nan)
             state, curves = after, np.concatenate([curves, row[None]])  # together: an interrupt may fall anywhere
             if report is not None:
@@ -154,75 +184,90 @@ def train(members: Any, loss_fn: LossFn, data: Data, held: Data, key: PRNGKey, o
         if checkpoint is not None:
             checkpoint.write(state, curves)
     fitted, val = curves.transpose(1, 2, 0)
-    converged = all(_converged(*rows, cap) for rows in zip(fitted, val, strict=True))
+    converged = all(has_converged(*rows, cap) for rows in zip(fitted, val, strict=True))
     return Trained(eqx.combine(state.best, fixed, static), fitted, val, np.asarray(state.best_epoch), converged)
 
 
-def _optimiser(n: int, options: Training) -> tuple[Any, int]:
-    """The optimiser, and the gradient steps in an epoch over n draws."""
-    steps = max(1, -(-n // options.batch_size))
-    schedule = optax.cosine_decay_schedule(options.learning_rate, options.epochs(n) * steps)
+def _parts(members: Any) -> tuple[Any, Any, Any]:
+    """Trained arrays, other arrays, and what is no array."""
+    arrays, static = eqx.partition(members, eqx.is_array)
+    return *eqx.partition(arrays, eqx.is_inexact_array), static
+
+
+def _optimizer(options: Training, n: int) -> optax.GradientTransformation:
+    if options.optimizer is not None:
+        return options.optimizer
+    schedule = optax.cosine_decay_schedule(options.learning_rate, options.epochs(n) * options.steps(n))
     decay = optax.adamw(schedule, weight_decay=options.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(options.clip_norm), decay), steps
+    return optax.chain(optax.clip_by_global_norm(options.clip_norm), decay)
 
 
 @eqx.filter_jit
-def _start(params: Any, problem: _Problem) -> _State:
-    optimiser, _ = _optimiser(len(problem.data.y), problem.options)
+def _start(keys: Array, task: TrainingTask) -> _State:
+    params, fixed, static = _parts(task.members)
+    optimizer = _optimizer(task.options, len(task.data[0]))
 
     def one(params: Any, fixed: Any, key: PRNGKey) -> _State:
-        lowest = problem.loss_fn(eqx.combine(params, fixed, problem.static), problem.held, key)
-        return _State(params, optimiser.init(params), params, lowest, jnp.asarray(0))
+        lowest = task.loss(eqx.combine(params, fixed, static), task.held, key)
+        return _State(params, optimizer.init(params), params, lowest, jnp.asarray(0))
 
-    return jax.vmap(one)(params, problem.fixed, problem.keys)
+    return jax.vmap(one)(params, fixed, keys)
 
 
 @eqx.filter_jit
-def _epoch(state: _State, number: Array, running: Array, problem: _Problem) -> tuple[_State, tuple[Array, Array]]:
-    data, n = problem.data, len(problem.data.y)
-    optimiser, steps = _optimiser(n, problem.options)
-    rows = n // steps
+def _epoch(
+    state: _State, number: Array, running: Array, keys: Array, task: TrainingTask
+) -> tuple[_State, tuple[Array, Array]]:
+    _, fixed, static = _parts(task.members)
+    (y, c), n = task.data, len(task.data[0])
+    optimizer, steps = _optimizer(task.options, n), task.options.steps(n)
+    rows = n // steps  # equal batches: the last n - steps * rows of an epoch's order wait for another epoch
 
     def one(state: _State, fixed: Any, running: Array, key: PRNGKey) -> tuple[_State, tuple[Array, Array]]:
-        def loss(params: Any, batch: Data, key: PRNGKey) -> Array:
-            return problem.loss_fn(eqx.combine(params, fixed, problem.static), batch, key)
+        def loss(params: Any, batch: Pairs, key: PRNGKey) -> Array:
+            return task.loss(eqx.combine(params, fixed, static), batch, key)
 
         k_order, k_loss = jax.random.split(jax.random.fold_in(key, number))
         order = jax.random.permutation(k_order, n)[: steps * rows].reshape(steps, rows)
 
         def step(carry: Any, at: tuple[Array, PRNGKey]) -> Any:
-            batch = Data(data.y[at[0]], data.c[at[0]])
-            value, grads = jax.value_and_grad(loss)(carry[0], batch, at[1])
-            updates, moments = optimiser.update(grads, carry[1], carry[0])
-            return (optax.apply_updates(carry[0], updates), moments), value
+            (params, moments), (batch, k_step) = carry, at
+            value, grads = jax.value_and_grad(loss)(params, (y[batch], c[batch]), k_step)
+            updates, moments = optimizer.update(grads, moments, params)
+            return (optax.apply_updates(params, updates), moments), value
 
-        carry = (state.params, state.optimiser)
+        carry = (state.params, state.moments)
         (params, moments), losses = jax.lax.scan(step, carry, (order, jax.random.split(k_loss, steps)))
-        val = loss(params, problem.held, key)
+        val = loss(params, task.held, key)
+        # a member that has stopped is computed along with the others, and never chosen again; NaN is no better
         better = running & (val < state.lowest)
         pick = lambda new, old: jnp.where(better, new, old)  # noqa: E731
         best = jax.tree_util.tree_map(pick, params, state.best)
         after = _State(params, moments, best, pick(val, state.lowest), pick(number + 1, state.best_epoch))
         return after, (jnp.mean(losses), val)
 
-    return jax.vmap(one)(state, problem.fixed, running, problem.keys)
+    return jax.vmap(one)(state, fixed, running, keys)
 
 
-def _converged(fitted: np.ndarray, val: np.ndarray, cap: int) -> bool:
-    """False when the cap on epochs ended a fit that more epochs would have bettered.
+def split_rows(n: int, fraction: float, key: PRNGKey) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to train on and to hold out."""
+    order = np.asarray(jax.random.permutation(key, n))
+    held = min(max(2, round(fraction * n)), n - 2)
+    return order[held:], order[:held]
 
-    That is one whose held-out loss still fell over its last third, by 0.02 nats or by a twentieth of all that it fell
-    where that is less, and was not yet above the training loss by 0.05 nats: from there on draws are what is missing,
-    and a network trained for longer learns them by heart. A loss that was never a number is not converged either.
-    """
-    val = val[: np.flatnonzero(~np.isnan(val))[-1] + 1] if np.isfinite(val).any() else val[:0]
-    if len(val) == 0:
-        return False
-    best = int(np.nanargmin(val))
-    if len(val) < cap or val[best] - fitted[best] > _BY_HEART:
-        return True
-    before, last = np.split(val, [len(val) - -(-len(val) // 3)])
-    if len(before) == 0:
-        return False
-    still = np.nanmin(before) - np.nanmin(last)
-    return bool(still <= min(_STILL_IMPROVING, 0.05 * (val[0] - val[best])))
+
+@contextlib.contextmanager
+def progress_bar(shown: bool, epochs: int, label: str) -> Iterator[Callable[[int, float, float], None] | None]:
+    """Yield a `report` that shows epochs on stderr, or None."""
+    if not shown:
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=epochs, desc=f"training {label}", unit="epoch") as bar:
+
+        def report(epoch: int, train: float, val: float) -> None:
+            bar.set_postfix_str(f"held-out loss {val:.3f}", refresh=False)
+            bar.update(epoch - bar.n)
+
+        yield report

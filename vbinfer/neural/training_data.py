@@ -1,14 +1,9 @@
-"""Pairs of parameters and summaries to train on, checked against the prior that they came from."""
+"""Checked training pairs of parameters and summaries."""
 
-import contextlib
-from collections.abc import Callable, Iterator
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vbinfer._names import PRNGKey
 from vbinfer.draws.draws import Draws
 from vbinfer.priors.prior import Prior
 
@@ -18,7 +13,7 @@ _TRUNCATED = 0.1
 
 
 def training_pairs(draws: Draws, prior: Prior) -> tuple[Array, np.ndarray]:
-    """`(z [n, D], x [n, F])` of the valid draws, checked against the prior.
+    """`(z [n, D], x [n, F])` of the valid draws.
 
     Raises:
         ValueError: fewer valid draws than 20 or than parameters, draws of other parameters than the prior's, or a draw
@@ -29,9 +24,10 @@ def training_pairs(draws: Draws, prior: Prior) -> tuple[Array, np.ndarray]:
         raise ValueError(
             f"the draws have {sorted(theta)}, the prior has {sorted(prior.shapes)}; fit with the prior they came from"
         )
-    if len(x) < max(_FEWEST, prior.z_dim + 1):
+    needed = max(_FEWEST, prior.z_dim + 1)
+    if len(x) < needed:
         raise ValueError(
-            f"{len(x)} of {len(draws)} draws are valid; at least {max(_FEWEST, prior.z_dim + 1)} are needed to fit "
+            f"{len(x)} of {len(draws)} draws are valid; at least {needed} are needed to fit "
             f"{prior.z_dim} parameters, and 1,000 to learn much. draws.failures(prior) says where they fail"
         )
     for name, shape in prior.shapes.items():
@@ -51,7 +47,10 @@ def training_pairs(draws: Draws, prior: Prior) -> tuple[Array, np.ndarray]:
 
 
 def check_proposal(draws: Draws, prior: Prior) -> None:
-    """Refuse draws of a proposal that is no truncated prior: their network learns the proposal's posterior."""
+    """Refuse draws of a proposal that is no truncated prior.
+
+    A posterior network trained on them would learn the proposal's posterior.
+    """
     if draws.log_q is None:
         return
     theta = {name: jnp.asarray(value) for name, value in draws.theta.items()}
@@ -64,27 +63,3 @@ def check_proposal(draws: Draws, prior: Prior) -> None:
                 f"varies by {np.ptp(known):.2g} nats. A posterior network would learn that of the proposal; use an NLE "
                 "method, which any proposal may feed"
             )
-
-
-def split_rows(n: int, fraction: float, key: PRNGKey) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers to train on and to hold out."""
-    order = np.asarray(jax.random.permutation(key, n))
-    held = min(max(2, round(fraction * n)), n - 2)
-    return order[held:], order[:held]
-
-
-@contextlib.contextmanager
-def reporter(shown: bool, epochs: int, label: str) -> Iterator[Callable[[int, float, float], None] | None]:
-    """A function that shows each epoch on stderr, or None when nothing is to be shown."""
-    if not shown:
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=epochs, desc=f"training {label}", unit="epoch") as bar:
-
-        def report(epoch: int, train: float, val: float) -> None:
-            bar.set_postfix_str(f"held-out loss {val:.3f}", refresh=False)
-            bar.update(epoch - bar.n)
-
-        yield report

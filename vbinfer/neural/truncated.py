@@ -22,7 +22,7 @@ _PATIENCE = 20
 """Blocks looked at, as a multiple of those expected, before sampling gives up."""
 
 
-class Truncated:
+class TruncatedPrior:
     """The prior restricted to the region that holds all but epsilon of a posterior: p(theta) 1[theta in R] / mass.
 
     R = {theta: log q(theta | x_o) - log p(theta) >= c, and z(theta) in the box}
@@ -64,7 +64,7 @@ class Truncated:
     Deistler, Goncalves & Macke 2022, NeurIPS, doi:10.48550/arXiv.2210.04815.
 
     Example:
-        region = vb.Truncated(prior, amortized, x_o, key=jax.random.key(3))
+        region = vb.TruncatedPrior(prior, amortized, x_o, key=jax.random.key(3))
         more = vb.sample_prior_predictive(prior, simulator, n=1_000, key=jax.random.key(4), proposal=region)
         amortized, info = vb.NPE().fit(draws + more, prior, key=jax.random.key(5))
     """
@@ -216,8 +216,8 @@ class _Box(NamedTuple):
 def _check_proposal(prior: Prior, amortized: Any, epsilon: float) -> None:
     if not (callable(getattr(amortized, "log_prob", None)) and callable(getattr(amortized, "sample", None))):
         raise TypeError(
-            f"Truncated was given a {type(amortized).__name__}; expected a posterior with .sample and .log_prob, as "
-            "vb.NPE().fit returns. A learned likelihood proposes by its own posterior, in vb.fit_rounds"
+            f"TruncatedPrior was given a {type(amortized).__name__}; expected a posterior with .sample and .log_prob, "
+            "as vb.NPE().fit returns. A learned likelihood proposes by its own posterior, in vb.fit_rounds"
         )
     if not 0.0 < epsilon < 0.5:
         raise ValueError(f"epsilon={epsilon!r} was given; expected a small share of the posterior, such as 1e-4")
@@ -226,3 +226,6 @@ def _check_proposal(prior: Prior, amortized: Any, epsilon: float) -> None:
             f"the posterior was fitted with a prior over {amortized.prior.shapes}, this prior has {prior.shapes}; "
             "give the prior of the study"
         )
+
+
+Truncated = TruncatedPrior  # the name of version 0.1

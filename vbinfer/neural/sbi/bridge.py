@@ -29,7 +29,7 @@ def traced_score(core: Core, theta: Mapping[str, Any], x: Any) -> Array:
     """
     if isinstance(x, Tracer):
         raise TypeError("x is traced by JAX; a network of sbi takes a concrete x: close over it, as sample_mcmc does")
-    row = core.inputs.space.check(x, ndim=1)
+    row = core.inputs.scaler.check(x, ndim=1)
     with jax.ensure_compile_time_eval():
         h = core.inputs(row[None])
         shift = float(core.inputs.log_det(row)) if core.method.family == "likelihood" else 0.0

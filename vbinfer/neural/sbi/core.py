@@ -55,7 +55,7 @@ class Core:
 
     def pair(self, theta: Mapping[str, Any], x: Any) -> tuple[np.ndarray, ...]:
         """`(z, x, log_det, inside)` with rows of theta and x paired and flattened, and their leading shape last."""
-        rows = self.inputs.space.check(x, ndim=max(1, np.ndim(x)))
+        rows = self.inputs.scaler.check(x, ndim=max(1, np.ndim(x)))
         flat, log_det, inside = self.to_z(theta)
         lead = np.broadcast_shapes(flat.shape[:-1], rows.shape[:-1])
         flat, rows = (np.broadcast_to(a, (*lead, a.shape[-1])).reshape(-1, a.shape[-1]) for a in (flat, rows))
@@ -72,7 +72,7 @@ class Core:
         """Write names and numbers, no code."""
         check_saveable(self.spec)
         arrays = {f"net/{name}": value.cpu().numpy() for name, value in self.net.state_dict().items()}
-        arrays |= self.inputs.space.standardise.to_arrays()
+        arrays |= self.inputs.scaler.standardise.to_arrays()
         header = {
             "method": self.name,
             "prior": self.prior.to_spec(),

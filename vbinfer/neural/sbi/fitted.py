@@ -66,11 +66,11 @@ class AbstractFitted(abc.ABC):
 
     def outside(self, x_o: Any) -> tuple[str, ...]:
         """Names of the features in which an observation lies beyond the range of the training draws."""
-        return self._core.inputs.space.outside(x_o)
+        return self._core.inputs.scaler.outside(x_o)
 
     def to_h(self, x: Any) -> np.ndarray:
         """What the network sees of x `[..., F]`: standardised features, then codes of discrete ones."""
-        return self._core.inputs(self._core.inputs.space.check(x, ndim=max(1, np.ndim(x))))
+        return self._core.inputs(self._core.inputs.scaler.check(x, ndim=max(1, np.ndim(x))))
 
     def to_theta(self, z: Any) -> Theta:
         """theta, leaves `[..., *shape]`, of the network's z `[..., D]`."""
@@ -104,7 +104,7 @@ class SbiPosterior(AbstractFitted):
 
     def sample_batch(self, x: Any, *, n: int, key: PRNGKey) -> Theta:
         """Draws for many observations: leaves `[B, n, ...]` for x `[B, F]`."""
-        rows, n, key = self._core.inputs.space.check(x, ndim=2), _check.count(n, "n"), _check.key(key)
+        rows, n, key = self._core.inputs.scaler.check(x, ndim=2), _check.count(n, "n"), _check.key(key)
         engine = Field(self.net) if self._core.method.family == "field" else Density(self.net)
         with quiet_torch(key):
             z = engine.sample(self._core.inputs(rows), n)

@@ -4,13 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vbinfer._param import did_you_mean
-from vbinfer.neural.scaler import SummarySpace
-from vbinfer.neural.standardise import Standardise
+from vbinfer.neural.scaler import FeatureScaler, Standardise
 
 _MOST_CATEGORIES = 20
 
@@ -20,13 +18,13 @@ class Inputs:
     """h `[..., H]` of x `[..., F]`: standardised continuous features first, then the codes of discrete ones.
 
     Attributes:
-        space: names of all F features and their standardisation.
+        scaler: names of all F features and their standardisation.
         continuous: numbers of the features that enter standardised.
         discrete: numbers of the features that enter as category codes 0, 1, ....
         categories: the values of each discrete feature in the training draws, ascending.
     """
 
-    space: SummarySpace
+    scaler: FeatureScaler
     continuous: tuple[int, ...]
     discrete: tuple[int, ...] = ()
     categories: tuple[tuple[float, ...], ...] = ()
@@ -34,7 +32,7 @@ class Inputs:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the F features."""
-        return self.space.names
+        return self.scaler.names
 
     @property
     def width(self) -> int:
@@ -43,30 +41,29 @@ class Inputs:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """h `[..., H]` in float32."""
-        h = np.asarray(self.space.standardise(jnp.asarray(x)), np.float32)[..., list(self.continuous)]
+        h = np.asarray(self.scaler.standardise(jnp.asarray(x)), np.float32)[..., list(self.continuous)]
         codes = [self._codes(x[..., i], i, known) for i, known in zip(self.discrete, self.categories, strict=True)]
         return np.concatenate([h, *(code[..., None] for code in codes)], axis=-1, dtype=np.float32)
 
     def log_det(self, x: np.ndarray) -> np.ndarray:
-        """log |d h / d x| `[...]` over the continuous features: log p(x) = log p(h) + log_det(x)."""
-        values = jnp.asarray(x, jnp.result_type(float))
-        slopes = jax.jvp(self.space.standardise, (values,), (jnp.ones_like(values),))[1]
-        return np.asarray(np.log(np.asarray(slopes)[..., list(self.continuous)]).sum(-1))
+        """log |d h / d x| `[...]` over the continuous features."""
+        slopes = self.scaler.standardise.log_slope(jnp.asarray(x, jnp.result_type(float)))
+        return np.asarray(slopes)[..., list(self.continuous)].sum(-1)
 
-    def observe(self, x_o: Any, trials: bool = False, stacklevel: int = 4) -> tuple[np.ndarray, tuple[str, ...]]:
+    def observe(self, x_o: Any, trials: bool = False) -> tuple[np.ndarray, tuple[str, ...]]:
         """x_o checked, and the names of the features in which it lies outside the training draws, after a warning.
 
         With `trials`, x_o may be `[T, F]`; one warning covers all rows.
         """
         if not (trials and np.ndim(x_o) == 2):
-            return self.space.observe(x_o, stacklevel=stacklevel)
-        rows = self.space.check(x_o, ndim=2)
-        far = self.space.standardise.outside(rows)
+            return self.scaler.observe(x_o)
+        rows = self.scaler.check(x_o, ndim=2)
+        far = self.scaler.standardise.outside(rows)
         strange = np.where(far.any(0), rows[far.argmax(0), np.arange(rows.shape[1])], rows[0])
-        return rows, self.space.observe(strange, stacklevel=stacklevel)[1]
+        return rows, self.scaler.observe(strange)[1]
 
     def to_header(self) -> dict[str, Any]:
-        """Its JSON-able part; the numbers are in `space.standardise.to_arrays()`."""
+        """Its JSON-able part; the numbers are in `scaler.standardise.to_arrays()`."""
         return {
             "names": list(self.names),
             "continuous": list(self.continuous),
@@ -77,9 +74,9 @@ class Inputs:
     @classmethod
     def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Inputs":
         """The inverse of `to_header` and `to_arrays`."""
-        space = SummarySpace.from_saved(header["names"], arrays)
+        scaler = FeatureScaler.from_saved(header["names"], arrays)
         categories = tuple(tuple(values) for values in header["categories"])
-        return cls(space, tuple(header["continuous"]), tuple(header["discrete"]), categories)
+        return cls(scaler, tuple(header["continuous"]), tuple(header["discrete"]), categories)
 
     def _codes(self, values: np.ndarray, column: int, known: Sequence[float]) -> np.ndarray:
         codes = np.asarray(np.searchsorted(known, values).clip(0, len(known) - 1))
@@ -106,15 +103,15 @@ def fit_inputs(x: np.ndarray, names: tuple[str, ...], family: str, discrete: Seq
     Raises:
         ValueError: names that are not there, or no feature left to fit.
     """
-    space = SummarySpace(names, Standardise.fit(x))
-    varies = np.asarray(space.standardise.varies).astype(bool)
+    scaler = FeatureScaler(names, Standardise.fit(x))
+    varies = np.asarray(scaler.standardise.varies).astype(bool)
     kept = range(len(names)) if family != "likelihood" else np.flatnonzero(varies).tolist()
     picked = [_position(name, names) for name in discrete or ()]
     picked = [i for i in picked if varies[i]]
     continuous = tuple(i for i in kept if i not in picked)
     if not continuous and not picked:
         raise ValueError(f"all {len(names)} features are constant; a likelihood needs one that varies with each draw")
-    return Inputs(space, continuous, tuple(picked), tuple(tuple(np.unique(x[:, i]).tolist()) for i in picked))
+    return Inputs(scaler, continuous, tuple(picked), tuple(tuple(np.unique(x[:, i]).tolist()) for i in picked))
 
 
 def find_discrete(x: np.ndarray, names: tuple[str, ...], asked: Any) -> tuple[str, ...]:

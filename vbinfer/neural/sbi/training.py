@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vbinfer._param import did_you_mean
+from vbinfer.neural.fit_info import has_converged
 from vbinfer.neural.sbi.inputs import Inputs
 from vbinfer.neural.sbi.methods import METHODS
 from vbinfer.neural.sbi.network import builder
@@ -15,7 +16,6 @@ from vbinfer.neural.sbi.quiet import NullTracker, to_torch
 DEFAULTS = {"training_batch_size": 200, "learning_rate": 1e-3, "max_num_epochs": 500}
 _SET_HERE = {"resume_training", "force_first_round_loss", "discard_prior_samples", "retrain_from_scratch",
              "show_train_summary", "calibration_kernel", "use_combined_loss", "loss_kwargs"}  # fmt: skip
-_STILL_IMPROVING = 0.05
 
 
 class Fit(NamedTuple):
@@ -56,19 +56,8 @@ def fit_network(
     if method.family == "field":  # summed over the times at which the held-out loss is taken
         times = options.get("validation_times", 10)
         val = val / (times if isinstance(times, int) else len(times))
-    return Fit(net, train, val, np.asarray(trainer.val_indices), converged(val, int(options["max_num_epochs"])))
-
-
-def converged(val: np.ndarray, most: int) -> bool:
-    """False when the cap on epochs ended a fit whose held-out loss still fell by a twentieth in its last third."""
-    if not np.isfinite(val).all():
-        return False
-    if len(val) <= most:  # sbi runs one epoch more than its cap
-        return True
-    before, last = np.split(val, [len(val) - -(-len(val) // 3)])
-    if len(before) == 0:
-        return False
-    return bool(before.min() - last.min() <= _STILL_IMPROVING * (val[0] - val.min()))
+    cap = int(options["max_num_epochs"]) + 1  # sbi runs one epoch more than its cap
+    return Fit(net, train, val, np.asarray(trainer.val_indices), has_converged(train, val, cap))
 
 
 def _check_options(name: str, trainer_class: Any, training: Mapping[str, Any]) -> None:

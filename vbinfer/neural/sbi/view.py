@@ -81,7 +81,7 @@ class SbiView:
 
     def _h(self, x_o: Any, stacklevel: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         trials = self._core.method.family in ("likelihood", "ratio")
-        x, outside = self._core.inputs.observe(x_o, trials, stacklevel)
+        x, outside = self._core.inputs.observe(x_o, trials)
         return x, self._core.inputs(x), outside
 
     def _split(self) -> tuple[dict[str, Any], dict[str, Any]]:
