@@ -13,10 +13,10 @@ import scipy.stats as st
 
 from vbinfer.draws.draws import Draws
 from vbinfer.io import npz
+from vbinfer.neural.fit_info import CONTRASTS
 from vbinfer.neural.sbi import SbiEstimator, SbiLikelihood, SbiPosterior, SbiRatio
-from vbinfer.neural.sbi.gain import _CONTRASTS
-from vbinfer.neural.sbi.methods import check_network, check_training
-from vbinfer.neural.sbi.view import default_chains
+from vbinfer.neural.sbi.networks import check_network
+from vbinfer.neural.sbi.posteriors import default_chains
 from vbinfer.priors import Prior
 
 KEY = jax.random.key(1)
@@ -104,7 +104,7 @@ def test_a_score_has_the_exact_posterior_and_bounds_the_information(method):
     assert_moments(posterior, mean=0.65, sd=0.55 if method == "BNRE" else 0.35)
     # a lower bound in expectation, of 250 pairs of sd 1.3; capped far above what there is to learn
     assert 0.75 * GAIN < info.info_gain < GAIN + 3 * 1.3 / np.sqrt(250)
-    assert np.log(_CONTRASTS + 1) > 2 * GAIN
+    assert np.log(CONTRASTS + 1) > 2 * GAIN
 
 
 def test_the_learned_likelihood_is_a_density_over_x():
@@ -421,7 +421,7 @@ def _fit(method, **options):
 MISTAKES = {
     "network": (TypeError, r"network='mdn'\) was given; expected a dictionary",
                 lambda: check_network("NPE", "mdn")),
-    "training": (TypeError, r"training=3\) was given; expected a dict", lambda: check_training(3)),
+    "training": (TypeError, r"training=3\) was given; expected a dict", lambda: SbiEstimator(training=3)),
     "model": (ValueError, r"NLE was given network=\{'model': 'zuko_mf'\}.*Did you mean 'zuko_maf'",
               lambda: SbiEstimator("NLE", network={"model": "zuko_mf"})),
     "model of another": (ValueError, r"NRE was given .*'maf'.* there are resnet, mlp, linear",

@@ -254,11 +254,10 @@ def test_options_that_cannot_be_are_named(options, error, remedy):
 
 
 def test_both_backends_have_one_rule_of_convergence_and_gain():
-    from vbinfer.neural.sbi import gain
-    from vbinfer.neural.sbi import training as theirs
+    from vbinfer.neural.sbi import estimator as theirs
 
     assert theirs.has_converged is training.has_converged is has_converged
-    assert gain.contrastive_gain is ours.contrastive_gain is contrastive_gain
+    assert theirs.contrastive_gain is ours.contrastive_gain is contrastive_gain
 
 
 def test_the_contrastive_gain_is_the_information_up_to_its_cap():

@@ -22,7 +22,7 @@ from vbinfer.neural.nle import NLE
 from vbinfer.neural.npe import NPE
 from vbinfer.neural.nre import NRE
 from vbinfer.neural.sbi.estimator import SbiEstimator
-from vbinfer.neural.sbi.methods import find_method
+from vbinfer.neural.sbi.networks import find_method
 from vbinfer.neural.scaler import check_observation
 from vbinfer.neural.truncated import TruncatedPrior
 from vbinfer.posterior import Posterior

@@ -108,8 +108,8 @@ class Training:
         spec = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if (optimizer := self.optimizer) is not None:
             tree = {"weight": jnp.ones((2, 3)), "bias": jnp.ones(3)}
-            first = lambda grads, params: optimizer.update(grads, optimizer.init(params), params)  # noqa: E731
-            spec["optimizer"] = trace(first, tree, tree)[0]  # type: ignore[arg-type]  # any function of two trees
+            first = lambda grads, _: optimizer.update(grads, optimizer.init(tree), tree)  # noqa: E731
+            spec["optimizer"] = trace(first, tree, jax.random.key(0))[0]  # type: ignore[arg-type]  # a tree, not x
         return spec
 
 

@@ -1,25 +1,38 @@
-"""What every fitted estimator of the sbi package holds: the network, and the meaning of what goes in and out."""
+"""A trained network of sbi over z and h, in terms of theta and x.
+
+Networks are trained on z, in which the prior is standard normal, and on h, standardised summaries:
+
+    density, field   q(z | h)          log q(theta | x) = log q(z | h) - log |d theta / d z|
+    likelihood       p(h | z)          log p(x | theta) = log p(h | z) + log |d h / d x|
+    ratio            p(h | z) / p(h)   log r(theta, x)
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
 
-from vbinfer._names import Theta
+from vbinfer._names import PRNGKey, Theta
 from vbinfer.io import npz
-from vbinfer.neural.sbi.inputs import Inputs
-from vbinfer.neural.sbi.methods import METHODS, Method
-from vbinfer.neural.sbi.network import check_saveable, rebuild
+from vbinfer.neural.sbi.inputs import DiscreteZ, Inputs
+from vbinfer.neural.sbi.networks import METHODS, Method, check_saveable, rebuild
+from vbinfer.neural.sbi.quiet import quiet_torch, to_torch
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
+
+_ROWS = 20_000
+"""Rows that go through a network together."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Core:
-    """A trained network: of which method and options, over which prior, fed how.
+    """A trained network: its method, options, prior and inputs.
 
     Attributes:
         name: the method.
@@ -27,6 +40,7 @@ class Core:
         net: the network of sbi, from z and h.
         prior, inputs: what z and h are.
         info: JSON-able notes of the fit.
+        discrete: coordinates of z that the network sees as categories, of MNPE.
     """
 
     name: str
@@ -35,32 +49,118 @@ class Core:
     prior: Prior
     inputs: Inputs
     info: dict[str, Any]
+    discrete: DiscreteZ
 
     @property
     def method(self) -> Method:
         """The method's row in the table."""
         return METHODS[self.name]
 
+    @property
+    def is_posterior(self) -> bool:
+        """Whether the network is over z, not over h."""
+        return self.method.family in ("density", "field")
+
     def to_theta(self, z: Any) -> Theta:
         """Leaves `[..., *shape]` of flat z `[..., D]`."""
         return self.prior.constrain(self.prior.unravel_z(jnp.asarray(z)))[0]
 
-    def to_z(self, theta: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Flat z `[..., D]` (0 where theta is outside the prior), log |d theta / d z|, and whether theta is inside."""
+    def value(self, z: Any, h: Any) -> Any:
+        """Log density or ratio `[N]` of tensors z `[N, D]`, h `[N, H]`, with gradient."""
+        if self.method.family == "density":
+            return self.net.log_prob(z[None], condition=h)[0]
+        if self.method.family == "field":
+            return self._flow(h).log_prob(z)
+        if self.method.family == "likelihood":
+            return self.net.log_prob(h[None], condition=z)[0]
+        return self.net.unnormalized_log_ratio(z, h)
+
+    def score(self, z: np.ndarray, h: np.ndarray) -> np.ndarray:
+        """`value` of arrays, in parts, without gradient."""
+        import torch
+
+        seen = self.discrete.encode(z)
+        with torch.no_grad():
+            parts = [
+                self.value(to_torch(seen[i : i + _ROWS]), to_torch(h[i : i + _ROWS])).numpy()
+                for i in range(0, len(z), _ROWS)
+            ]
+        return (np.concatenate(parts) if parts else np.zeros(0, np.float32)) + self.discrete.log_within(z)
+
+    def draw(self, h: np.ndarray, n: int, key: PRNGKey) -> np.ndarray:
+        """n draws of z for each row of h: `[B, n, D]`."""
+        import torch
+
+        with quiet_torch(key), torch.no_grad():
+            if self.method.family == "field":
+                rows = to_torch(np.repeat(h, n, axis=0))
+                parts = [self._flow(part).sample().reshape(len(part), -1) for part in rows.split(_ROWS)]
+                return torch.cat(parts).reshape(len(h), n, -1).numpy()
+            rows = to_torch(h).split(max(1, _ROWS // n))
+            parts = [self.net.sample(torch.Size((n,)), condition=part) for part in rows]
+        return self.discrete.decode(torch.cat(parts, dim=1).swapaxes(0, 1).numpy(), key)
+
+    def _flow(self, h: Any) -> Any:
+        """z of a velocity or score field, by an ODE from noise.
+
+        log q(z) = log N(noise) + integral of tr(d f / d z) of d z / d t = f(z, h, t), with the exact trace; both to the
+        tolerance of an adaptive Runge-Kutta solver (relative 1e-5). For a score it is the probability-flow ODE, so the
+        density is that of the draws.
+        """
+        from sbi.inference.potentials.vector_field_potential import VectorFieldBasedPotential
+
+        return VectorFieldBasedPotential(self.net, None).neural_ode(h)
+
+    def log_density(self, theta: Mapping[str, Any], x: Any) -> Array:
+        """What the network says of each pair `[...]`; -inf outside the prior."""
+        rows = self.inputs.scaler.check(x, ndim=max(1, np.ndim(x)))
         inside = np.asarray(jnp.isfinite(self.prior.log_prob(theta)))
         z = self.prior.unconstrain(theta)
-        log_det = np.asarray(self.prior.constrain(z)[1])
-        flat = np.asarray(self.prior.ravel_z(z), np.float32)
-        return np.nan_to_num(np.where(inside[..., None], flat, 0.0)), log_det, inside
-
-    def pair(self, theta: Mapping[str, Any], x: Any) -> tuple[np.ndarray, ...]:
-        """`(z, x, log_det, inside)` with rows of theta and x paired and flattened, and their leading shape last."""
-        rows = self.inputs.scaler.check(x, ndim=max(1, np.ndim(x)))
-        flat, log_det, inside = self.to_z(theta)
+        flat, log_det = np.asarray(self.prior.ravel_z(z), np.float32), np.asarray(self.prior.constrain(z)[1])
+        flat = np.nan_to_num(np.where(inside[..., None], flat, 0.0))
         lead = np.broadcast_shapes(flat.shape[:-1], rows.shape[:-1])
         flat, rows = (np.broadcast_to(a, (*lead, a.shape[-1])).reshape(-1, a.shape[-1]) for a in (flat, rows))
-        log_det, inside = (np.broadcast_to(a, lead) for a in (log_det, inside))
-        return flat, rows, log_det, inside
+        with quiet_torch(None):
+            value = self.score(flat, self.inputs(rows))
+        if self.method.family == "likelihood":
+            value = value + self.inputs.log_det(rows)
+        value = value.reshape(lead) - (log_det if self.is_posterior else 0.0)
+        return jnp.where(inside & ~np.isnan(value), value, -jnp.inf)
+
+    def log_posterior(self, theta: Mapping[str, Any], x: np.ndarray) -> Array:
+        """Log posterior `[...]` over theta, of x `[F]` or T trials `[T, F]`.
+
+        Normalised for posterior networks; prior plus score, summed over trials, for the others.
+        """
+        if self.is_posterior:
+            return self.log_density(theta, x)
+        return self.prior.log_prob(theta) + sum(self.log_density(theta, row) for row in np.atleast_2d(x))
+
+    def traced_score(self, theta: Mapping[str, Any], x: Any) -> Array:
+        """log p(x | theta) or log r of traced theta and one concrete x `[F]`.
+
+        Differentiable once, in theta. Each evaluation calls torch on the host, so that NUTS can run on it.
+
+        Raises:
+            TypeError: x is traced too.
+        """
+        if isinstance(x, Tracer):
+            raise TypeError(
+                "x is traced by JAX; a network of sbi takes a concrete x: close over it, as sample_mcmc does"
+            )
+        row = self.inputs.scaler.check(x, ndim=1)
+        with jax.ensure_compile_time_eval():
+            h = self.inputs(row[None])
+            shift = float(self.inputs.log_det(row)) if self.method.family == "likelihood" else 0.0
+        inside = jnp.isfinite(self.prior.log_prob(theta))
+        # a gradient through `where` is NaN if either side is: outside the prior the middle of it stands for theta
+        middle = self.to_theta(jnp.zeros(self.prior.z_dim))
+        safe = {
+            name: jnp.where(inside.reshape(inside.shape + (1,) * (jnp.ndim(value) - inside.ndim)), value, middle[name])
+            for name, value in theta.items()
+        }
+        z = self.prior.ravel_z(self.prior.unconstrain(safe))
+        return jnp.where(inside, _on_host(self.value, h)(z) + shift, -jnp.inf)
 
     def result(self, theta: Theta, log_prob: Any, x: np.ndarray, outside: tuple[str, ...], kind: str) -> Posterior:
         """The posterior of leaves `[chain, draw, ...]`."""
@@ -70,7 +170,7 @@ class Core:
 
     def save(self, path: str | Path) -> None:
         """Write names and numbers, no code."""
-        check_saveable(self.spec)
+        check_saveable(self.name, self.spec)
         arrays = {f"net/{name}": value.cpu().numpy() for name, value in self.net.state_dict().items()}
         arrays |= self.inputs.scaler.standardise.to_arrays()
         header = {
@@ -78,6 +178,7 @@ class Core:
             "prior": self.prior.to_spec(),
             "network": self.spec,
             "inputs": self.inputs.to_header(),
+            "discrete": [[column, list(edges)] for column, edges in self.discrete.edges],
             "info": self.info,
             "versions": npz.versions("sbi", "torch"),
         }
@@ -85,7 +186,44 @@ class Core:
 
     @classmethod
     def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Core":
-        """The inverse of `save`."""
+        """Invert `save`."""
         prior, inputs = Prior.from_spec(header["prior"]), Inputs.from_saved(header["inputs"], arrays)
-        net = rebuild(header["method"], header, arrays, inputs, prior.z_dim)
-        return cls(header["method"], dict(header["network"]), net, prior, inputs, dict(header["info"]))
+        discrete = DiscreteZ(tuple((column, tuple(edges)) for column, edges in header["discrete"]))
+        net = rebuild(header["method"], header, arrays, (inputs, discrete), prior.z_dim)
+        return cls(header["method"], dict(header["network"]), net, prior, inputs, dict(header["info"]), discrete)
+
+
+def _on_host(network: Callable[[Any, Any], Any], h: np.ndarray) -> Any:
+    """z `[..., D]` to the network's value `[...]`, for JAX.
+
+    value(z)   callback: torch's value and its slope, together
+    forward    the same callback, the slope is kept
+    backward   outer * slope
+    """
+
+    def both(z: Any) -> tuple[np.ndarray, np.ndarray]:
+        import torch
+
+        z = np.asarray(z)
+        flat = to_torch(z.reshape(-1, z.shape[-1])).requires_grad_()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.enable_grad():
+                value = network(flat, to_torch(np.broadcast_to(h, (len(flat), h.shape[-1]))))
+                (slope,) = torch.autograd.grad(value.sum(), flat)
+        finally:
+            torch.set_num_threads(threads)
+        value = value.detach().numpy().reshape(z.shape[:-1]).astype(z.dtype)
+        return value, slope.numpy().reshape(z.shape).astype(z.dtype)
+
+    def call(z: Array) -> tuple[Array, Array]:
+        out = (jax.ShapeDtypeStruct(z.shape[:-1], z.dtype), jax.ShapeDtypeStruct(z.shape, z.dtype))
+        return jax.pure_callback(both, out, z, vmap_method="expand_dims")
+
+    @jax.custom_vjp
+    def value(z: Array) -> Array:
+        return call(z)[0]
+
+    value.defvjp(call, lambda slope, outer: (outer[..., None] * slope,))
+    return value
