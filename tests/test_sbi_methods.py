@@ -25,17 +25,23 @@ SD = np.sqrt(np.diag(lg.COV))
 GAIN = 0.5 * (np.linalg.slogdet(lg.PRIOR_COV)[1] - np.linalg.slogdet(lg.COV)[1])  # mutual information of theta and x
 TOLD = lg.NOISE > 0
 QUICK = {"max_num_epochs": 2}
-CLASSES = {"NPE_A": SbiPosterior, "FMPE": SbiPosterior, "NPSE": SbiPosterior, "NLE": SbiLikelihood, "NRE": SbiRatio,
+CLASSES = {"NPE_A": SbiPosterior, "NPE_B": SbiPosterior, "NRE_C": SbiRatio, "FMPE": SbiPosterior, "NPSE": SbiPosterior, "NLE": SbiLikelihood, "NRE": SbiRatio,
            "BNRE": SbiRatio}  # fmt: skip
 NETWORKS = {
     "NPE": {"model": "mdn"},
     "NPE_A": {"num_components": 3},
+    "NPE_B": {"model": "mdn"},
     "FMPE": {"hidden_features": 64, "num_layers": 3},
     "NPSE": {"hidden_features": 64, "num_layers": 3},
     "NLE": {"model": "mdn", "num_components": 2},
     "NRE": {},
+    "NRE_C": {},
     "BNRE": {},
 }
+
+
+def slow(*methods):
+    return [pytest.param(method, marks=pytest.mark.slow) for method in methods]
 
 
 @functools.cache
@@ -72,9 +78,7 @@ def assert_moments(posterior, mean, sd):
     np.testing.assert_allclose(np.log(flat.std(0) / scale), 0.0, atol=sd)
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param("NPE_A", marks=pytest.mark.slow), "FMPE", pytest.param("NPSE", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("method", [*slow("NPE_A", "NPE_B", "NPSE"), "FMPE"])
 def test_a_posterior_network_has_the_exact_posterior_and_density(method):
     amortized, info = fitted(method)
     assert isinstance(amortized, CLASSES[method])
@@ -93,7 +97,9 @@ def test_a_posterior_network_has_the_exact_posterior_and_density(method):
     np.testing.assert_allclose((moved - exact) / SD, 0.0, atol=0.55)
 
 
-@pytest.mark.parametrize("method", ["NLE", "NRE", pytest.param("BNRE", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["NLE", "NRE", *(pytest.param(m, marks=pytest.mark.slow) for m in ("NRE_C", "BNRE"))]
+)
 def test_a_score_has_the_exact_posterior_and_bounds_the_information(method):
     network, info = fitted(method)
     assert isinstance(network, CLASSES[method])
@@ -120,7 +126,7 @@ def test_the_learned_likelihood_is_a_density_over_x():
     np.testing.assert_allclose(network.log_likelihood(one, x[0]), value[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["NRE", "BNRE"])
+@pytest.mark.parametrize("method", ["NRE", "BNRE", *slow("NRE_C")])
 def test_the_learned_ratio_is_that_of_likelihood_and_evidence(method):
     network, _ = fitted(method)
     theta, x = fresh()
@@ -129,7 +135,7 @@ def test_the_learned_ratio_is_that_of_likelihood_and_evidence(method):
     shuffled = {name: np.roll(leaf, 1, axis=0) for name, leaf in theta.items()}
     other = np.asarray(network.log_ratio(shuffled, x))
     far = exact_log_likelihood(shuffled, x) - exact_log_evidence(x)
-    if method == "BNRE":  # NRE knows it up to a function of x alone; 1.4, the sd, is the error of a constant
+    if method != "NRE":  # which knows it up to a function of x alone; 1.4, the sd, is the error of a constant
         assert np.sqrt(np.mean((value - exact) ** 2)) < 1.1
     near = far > -4.0  # pairs that training has seen
     assert np.corrcoef((value - other)[near], (exact - far)[near])[0, 1] > 0.75
@@ -213,6 +219,115 @@ def test_mixed_likelihood_is_a_probability_times_a_density(tmp_path):
     )
     with pytest.raises(ValueError, match=r"'choice' is 3; the training draws have 2, 5\."):
         network.log_likelihood({"drift": 0.8}, [3.0, 3.0, 7.0])
+
+
+@functools.cache
+def fitted_whole():
+    """k is 0, 1 or 2, of which the simulator reads the nearest; x = (mu + 1.5 k, mu - k) + noise (0.5, 0.7)."""
+    rng = np.random.default_rng(4)
+    mu, k = rng.normal(size=2000), rng.uniform(-0.5, 2.5, 2000)
+    told = np.column_stack([mu + 1.5 * np.round(k), mu - np.round(k)])
+    draws = Draws.from_arrays({"mu": mu, "k": k}, told + np.array([0.5, 0.7]) * rng.normal(size=(2000, 2)))
+    prior = Prior({"k": dist.Uniform(-0.5, 2.5), "mu": dist.Normal()})
+    network = {"discrete": ["k"], "flow_model": "mdn", "hidden_features": 20, "num_components": 2}
+    return SbiEstimator("MNPE", network=network).fit(draws, prior, key=KEY)
+
+
+def whole_posterior(x):
+    """P(k | x), and mean and sd of mu given k and x, in closed form."""
+    noise = np.array([0.25, 0.49])
+    shift = np.outer(np.arange(3.0), [1.5, -1.0])
+    weight = np.array([st.multivariate_normal(row, np.ones((2, 2)) + np.diag(noise)).pdf(x) for row in shift])
+    precision = 1.0 + (1.0 / noise).sum()
+    return weight / weight.sum(), ((x - shift) / noise).sum(1) / precision, precision**-0.5
+
+
+def test_mixed_posterior_is_a_probability_times_a_density(tmp_path):
+    amortized, info = fitted_whole()
+    x_o = np.array([1.3, -0.4])
+    share, mean, sd = whole_posterior(x_o)
+    posterior = amortized.sample(x_o, n=4000, key=jax.random.key(3))
+    k, mu = (posterior.theta[name].ravel() for name in ("k", "mu"))
+    np.testing.assert_allclose(np.bincount(np.round(k).astype(int), minlength=3) / 4000, share, atol=0.1)
+    assert -0.5 <= k.min() < k.max() <= 2.5
+    # within a number nothing is learned: the prior, here uniform; KS of 1,000 and more draws
+    middle = k[np.round(k) == 1]
+    assert st.kstest(middle, st.uniform(0.5, 1.0).cdf).pvalue > 1e-3
+    one = mu[np.round(k) == 1]
+    assert one.mean() == pytest.approx(mean[1], abs=0.3 * sd)
+    assert one.std() == pytest.approx(sd, rel=0.25)
+    grid = {"k": np.repeat([-0.3, 0.2, 0.9, 1.4, 2.3], 801), "mu": np.tile(np.linspace(-6.0, 6.0, 801), 5)}
+    q = np.exp(np.asarray(amortized.log_prob(grid, x_o), float)).reshape(5, 801).sum(1) * 0.015
+    np.testing.assert_allclose(q[[0, 2]], q[[1, 3]], rtol=1e-3)  # flat within a number of width 1
+    assert q[[0, 2, 4]].sum() == pytest.approx(1.0, abs=0.01)
+    assert info.info_gain > 0.8
+    amortized.save(tmp_path / "mnpe.npz")
+    np.testing.assert_array_equal(npz.load(tmp_path / "mnpe.npz").log_prob(grid, x_o), amortized.log_prob(grid, x_o))
+
+
+class LinearRegressor:
+    """Stands for TabPFNRegressor, whose weights are not here: least squares, with a normal predictive density."""
+
+    def __init__(self, model_path):
+        self.model_path, self.device = model_path, "cpu"
+
+    def fit(self, rows, target):
+        rows, target = np.asarray(rows, float), np.asarray(target, float)
+        design = np.column_stack([np.ones(len(rows)), rows])
+        self.slope, *_ = np.linalg.lstsq(design, target, rcond=None)
+        self.sd = (target - design @ self.slope).std()
+
+    def predict(self, rows, output_type, quantiles):
+        import torch
+
+        mean = np.column_stack([np.ones(len(rows)), np.asarray(rows, float)]) @ self.slope
+        return {"logits": torch.tensor(mean, dtype=torch.float32), "criterion": NormalBars(float(self.sd))}
+
+
+class NormalBars:
+    def __init__(self, sd):
+        import torch
+
+        self.sd, self.borders = sd, torch.zeros(1)
+
+    def __call__(self, mean, value):
+        import torch
+
+        return -torch.distributions.Normal(mean, self.sd).log_prob(value)
+
+    def sample(self, mean):
+        import torch
+
+        return torch.distributions.Normal(mean, self.sd).sample()
+
+
+def test_a_network_that_reads_the_draws_has_the_exact_posterior(monkeypatch, tmp_path):
+    """The prior and simulator are linear and normal, so least squares in context is exact but for rounding by n."""
+    from sbi.neural_nets.estimators import tabpfn_flow
+
+    prior, estimator = lg.make_prior(), SbiEstimator("NPE_PFN")
+    with pytest.raises(ImportError, match=r"pip install 'sbi\[tabpfn\]'"):
+        estimator.fit(lg.make_draws(prior, 100), prior, key=KEY)
+    monkeypatch.setitem(sys.modules, "tabpfn", type(sys)("tabpfn"))
+    monkeypatch.setattr(tabpfn_flow, "_TABPFN_AVAILABLE", True)
+    monkeypatch.setattr(tabpfn_flow, "TabPFNRegressor", LinearRegressor, raising=False)
+    monkeypatch.setattr(tabpfn_flow, "prepend_cache_path", lambda name: tmp_path / name, raising=False)
+    with pytest.raises(FileNotFoundError, match=r"needs the weights of tabpfn at .*model_path"):
+        estimator.fit(lg.make_draws(prior, 100), prior, key=KEY)
+    weights = tmp_path / "weights.ckpt"
+    weights.write_bytes(b"")
+    named = SbiEstimator("NPE_PFN", network={"regressor_init_kwargs": {"model_path": str(weights)}})
+    amortized, info = named.fit(lg.make_draws(prior, 2500), prior, key=KEY)
+    posterior = amortized.sample(X_O, n=1000, key=jax.random.key(2))
+    assert_moments(posterior, mean=0.2, sd=0.1)
+    drawn = {name: value[0] for name, value in posterior.theta.items()}
+    np.testing.assert_allclose(amortized.log_prob(drawn, X_O), posterior.log_prob[0], rtol=1e-4, atol=1e-4)
+    assert info.info_gain == pytest.approx(GAIN, abs=4 * 1.3 / np.sqrt(info.num_val))
+    assert info.converged
+    with pytest.raises(TypeError, match=r"save the draws"):
+        amortized.save(tmp_path / "never.npz")
+    with pytest.raises(ValueError, match=r"leave training= out"):
+        SbiEstimator("NPE_PFN", training=QUICK).fit(lg.make_draws(prior, 100), prior, key=KEY)
 
 
 def test_categories_are_known_whichever_rows_are_trained_on():
@@ -438,6 +553,14 @@ MISTAKES = {
     "function and options": (ValueError, r"a function as 'model' and also hidden_features",
                              lambda: _fit("NPE", network={"model": lambda t, x: None, "hidden_features": 3})),
     "no discrete": (ValueError, r"found no discrete feature: none of fc\.mean", lambda: _fit("MNLE")),
+    "no discrete parameter": (ValueError, r"name those that the simulator rounds .*'coupling\.G'",
+                              lambda: _fit("MNPE")),
+    "discrete parameter": (ValueError, r"names 'coupling\.g'.*Did you mean 'coupling\.G'",
+                           lambda: _fit("MNPE", network={"discrete": ["coupling.g"]})),
+    "joint prior": (ValueError, r"'model\.eta\[0\]' has a joint prior",
+                    lambda: _fit("MNPE", network={"discrete": ["model.eta[0]"]})),
+    "no posterior of sbi": (ValueError, r"was asked of MNPE, which has none of sbi",
+                            lambda: fitted_whole()[0].posterior("mcmc")),
     "discrete name": (ValueError, r"names 'nois'.*Did you mean 'noise'",
                       lambda: _fit("MNLE", network={"discrete": ["nois"]})),
     "discrete text": (TypeError, r"'discrete': 'noise'\} was given; expected names of features",
