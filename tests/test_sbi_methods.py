@@ -25,8 +25,11 @@ SD = np.sqrt(np.diag(lg.COV))
 GAIN = 0.5 * (np.linalg.slogdet(lg.PRIOR_COV)[1] - np.linalg.slogdet(lg.COV)[1])  # mutual information of theta and x
 TOLD = lg.NOISE > 0
 QUICK = {"max_num_epochs": 2}
-CLASSES = {"NPE_A": SbiPosterior, "NPE_B": SbiPosterior, "NRE_C": SbiRatio, "FMPE": SbiPosterior, "NPSE": SbiPosterior, "NLE": SbiLikelihood, "NRE": SbiRatio,
-           "BNRE": SbiRatio}  # fmt: skip
+CLASSES = {
+    **dict.fromkeys(("NPE_A", "NPE_B", "FMPE", "NPSE"), SbiPosterior),
+    "NLE": SbiLikelihood,
+    **dict.fromkeys(("NRE", "NRE_C", "BNRE"), SbiRatio),
+}
 NETWORKS = {
     "NPE": {"model": "mdn"},
     "NPE_A": {"num_components": 3},
