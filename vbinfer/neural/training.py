@@ -22,7 +22,7 @@ from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.execute.batches import trace
+from vbinfer.io.fingerprint import traced
 from vbinfer.neural.checkpoint import Checkpoint
 from vbinfer.neural.fit_info import has_converged
 
@@ -108,8 +108,7 @@ class Training:
         spec = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if (optimizer := self.optimizer) is not None:
             tree = {"weight": jnp.ones((2, 3)), "bias": jnp.ones(3)}
-            first = lambda grads, _: optimizer.update(grads, optimizer.init(tree), tree)  # noqa: E731
-            spec["optimizer"] = trace(first, tree, jax.random.key(0))[0]  # type: ignore[arg-type]  # a tree, not x
+            spec["optimizer"] = traced(lambda grads: optimizer.update(grads, optimizer.init(tree), tree), tree)[0]
         return spec
 
 
