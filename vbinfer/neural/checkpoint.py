@@ -17,7 +17,9 @@ _EVERY = 10.0
 
 
 class Checkpoint:
-    """Writes the state of a fit to one `.npz` every ten seconds and at the end.
+    """Keeps the state of a fit in one `.npz`.
+
+    It is written every ten seconds and at the end.
 
     Args:
         path: the file.
@@ -32,7 +34,7 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def restore(self, state: Any, curves: np.ndarray) -> tuple[Any, np.ndarray]:
-        """The state and curves in the file; those given when there is no file yet.
+        """The state and curves in the file, or those given.
 
         Raises:
             OtherStudyError: the file is of another fit.

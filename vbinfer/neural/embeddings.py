@@ -1,4 +1,4 @@
-"""Networks that turn a summary, a time series or a set of trials into the context of a density.
+"""Networks from a summary to the context of a density.
 
 A summary x is flat, `[F]`. Those that read it as a table are told its `shape`, and take it row by row:
 `x = series.reshape(-1)` of a series `[time, channel]`.
@@ -24,7 +24,10 @@ _POSITION = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class AbstractEmbedding(abc.ABC):
-    """Options of an embedding network; `build` makes an `eqx.Module` from h `[F]` to a context `[out]`."""
+    """Options of an embedding network.
+
+    `build` makes an `eqx.Module` from h `[F]` to a context `[out]`.
+    """
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -41,11 +44,42 @@ class AbstractEmbedding(abc.ABC):
 
     @abc.abstractmethod
     def columns(self, width: int) -> np.ndarray:
-        """`[width]`: features that share a number are standardised together, over time or trials."""
+        """Group `[width]` of each feature.
+
+        Features of one group are standardised together, over time or trials.
+        """
 
     def to_spec(self) -> dict[str, Any]:
         """The options, JSON-able."""
         return {"name": type(self).__name__, **dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractTable(AbstractEmbedding):
+    """Embedding of a table `shape` that x holds row by row."""
+
+    shape: tuple[int, int]
+
+    @abc.abstractmethod
+    def network(self, key: PRNGKey) -> Callable[[Array], Array]:
+        """The network for h of this shape, flat."""
+
+    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
+        self._check(width)
+        return self.network(key)
+
+    def columns(self, width: int) -> np.ndarray:
+        self._check(width)
+        return np.tile(np.arange(self.shape[1]), self.shape[0])
+
+    def _check(self, width: int) -> None:
+        rows, columns = self.shape
+        if rows * columns != width:
+            kind = type(self).__name__
+            raise ValueError(
+                f"{kind}(shape=({rows}, {columns})) reads {rows * columns} numbers; the summary has {width}. Give the "
+                "shape of the table that x holds row by row, x = table.reshape(-1)"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +104,12 @@ class MLP(AbstractEmbedding):
 
 
 @dataclasses.dataclass(frozen=True)
-class Conv(AbstractEmbedding):
-    """1-D convolutions over time, averaged over time, then one hidden layer: what happens, no matter when.
+class Conv(AbstractTable):
+    """1-D convolutions over time, averaged over time.
 
-    Each layer halves the series (`stride`) and sees further: with the defaults one unit of the last layer spans 43
-    samples. Blind to slower rhythms and to lags beyond that; raise `layers` or `stride` for them.
+    One hidden layer reads the average: what happens, no matter when. Each layer halves the series (`stride`) and sees
+    further: with the defaults one unit of the last layer spans 43 samples. Blind to slower rhythms and to lags beyond
+    that; raise `layers` or `stride` for them.
 
     Args:
         shape: (time, channel) of the series that x holds row by row.
@@ -86,7 +121,6 @@ class Conv(AbstractEmbedding):
         width: hidden units after the average.
     """
 
-    shape: tuple[int, int]
     out: int = 20
     channels: int = 32
     kernel: int = 7
@@ -94,8 +128,7 @@ class Conv(AbstractEmbedding):
     layers: int = 3
     width: int = 64
 
-    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
-        _check_width(self, width)
+    def network(self, key: PRNGKey) -> Callable[[Array], Array]:
         least = 1
         for _ in range(self.layers):
             least = (least - 1) * self.stride + self.kernel
@@ -113,13 +146,12 @@ class Conv(AbstractEmbedding):
         head = eqx.nn.MLP(self.channels, self.out, self.width, 1, activation=jnp.tanh, key=k_head)
         return _ConvNet(tuple(filters), head, self.shape)
 
-    def columns(self, width: int) -> np.ndarray:
-        return _by_column(self, width)
-
 
 @dataclasses.dataclass(frozen=True)
-class Recurrent(AbstractEmbedding):
-    """A gated recurrent unit that reads the series in order; the context is made of its last and its mean state.
+class Recurrent(AbstractTable):
+    """A gated recurrent unit that reads the series in order.
+
+    The context is made of its last and its mean state.
 
     h_t = (1 - u_t) n_t + u_t h_{t-1}, with update gate u_t, reset gate r_t and candidate
     n_t = tanh(W a_t + r_t (U h_{t-1} + b)); a_t are `patch` consecutive samples. Time is one loop, so a long series
@@ -134,25 +166,22 @@ class Recurrent(AbstractEmbedding):
     Cho et al. 2014, EMNLP, doi:10.3115/v1/D14-1179.
     """
 
-    shape: tuple[int, int]
     out: int = 20
     patch: int = 5
     width: int = 64
 
-    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
-        _check_width(self, width)
+    def network(self, key: PRNGKey) -> Callable[[Array], Array]:
         k_cell, k_head = jax.random.split(key)
         cell = eqx.nn.GRUCell(self.patch * self.shape[1], self.width, key=k_cell)
         head = eqx.nn.MLP(2 * self.width, self.out, self.width, 1, activation=jnp.tanh, key=k_head)
         return _RecurrentNet(cell, head, self.shape, self.patch)
 
-    def columns(self, width: int) -> np.ndarray:
-        return _by_column(self, width)
-
 
 @dataclasses.dataclass(frozen=True)
-class Transformer(AbstractEmbedding):
-    """Self-attention over patches of the series with learned positions, averaged over patches.
+class Transformer(AbstractTable):
+    """Self-attention over patches of the series, averaged over patches.
+
+    Positions are learned.
 
     t = P a + position; then per layer t <- t + attention(norm(t)), t <- t + mlp(norm(t)). Every patch sees every other,
     at a cost of (time / patch)^2; hungry for draws.
@@ -169,15 +198,13 @@ class Transformer(AbstractEmbedding):
     doi:10.48550/arXiv.2002.04745 (norm before attention).
     """
 
-    shape: tuple[int, int]
     out: int = 20
     patch: int = 10
     width: int = 32
     heads: int = 4
     layers: int = 2
 
-    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
-        _check_width(self, width)
+    def network(self, key: PRNGKey) -> Callable[[Array], Array]:
         if self.width % self.heads:
             raise ValueError(f"Transformer(width={self.width}, heads={self.heads}): width must be a multiple of heads")
         k_read, k_position, k_head, *keys = jax.random.split(key, 3 + self.layers)
@@ -191,13 +218,12 @@ class Transformer(AbstractEmbedding):
             patch=self.patch,
         )
 
-    def columns(self, width: int) -> np.ndarray:
-        return _by_column(self, width)
-
 
 @dataclasses.dataclass(frozen=True)
-class Invariant(AbstractEmbedding):
-    """A set of exchangeable trials: e(x) = rho(mean_i [h_i, phi(h_i)]). The order of the trials changes nothing.
+class Invariant(AbstractTable):
+    """A set of exchangeable trials.
+
+    e(x) = rho(mean_i [h_i, phi(h_i)]): the order of the trials changes nothing.
 
     Args:
         shape: (trial, feature) of the table that x holds row by row.
@@ -208,21 +234,16 @@ class Invariant(AbstractEmbedding):
     Zaheer et al. 2017, NeurIPS, doi:10.48550/arXiv.1703.06114.
     """
 
-    shape: tuple[int, int]
     out: int = 20
     width: int = 64
     depth: int = 1
 
-    def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
-        _check_width(self, width)
+    def network(self, key: PRNGKey) -> Callable[[Array], Array]:
         k_each, k_head = jax.random.split(key)
         options = {"width_size": self.width, "depth": self.depth, "activation": jnp.tanh}
         each = eqx.nn.MLP(self.shape[1], self.width, key=k_each, **options)
         head = eqx.nn.MLP(self.shape[1] + self.width, self.out, key=k_head, **options)
         return _InvariantNet(each, head, self.shape)
-
-    def columns(self, width: int) -> np.ndarray:
-        return _by_column(self, width)
 
 
 EMBEDDINGS: dict[str, type[AbstractEmbedding]] = {
@@ -303,34 +324,25 @@ def _block(options: Transformer, key: PRNGKey) -> _Block:
 
 
 def _patches(h: Array, shape: tuple[int, int], patch: int) -> Array:
-    """`[ceil(time / patch), patch * channel]`: consecutive samples side by side, the last row filled up with 0."""
+    """Patches `[ceil(time / patch), patch * channel]`.
+
+    Consecutive samples side by side, the last row filled up with 0.
+    """
     series = jnp.pad(h.reshape(shape), ((0, -shape[0] % patch), (0, 0)))
     return series.reshape(-1, patch * shape[1])
 
 
 def _is_size(value: Any) -> bool:
-    """A whole number above 0; NumPy's floats too, which a list in a study file becomes."""
+    """Whether it is a whole number above 0.
+
+    NumPy's floats too, which a list in a study file becomes.
+    """
     number = isinstance(value, (int, np.integer, np.floating)) and not isinstance(value, bool)
     return bool(number and value > 0 and value % 1 == 0)
 
 
-def _check_width(options: Any, width: int) -> None:
-    rows, columns = options.shape
-    if rows * columns != width:
-        kind = type(options).__name__
-        raise ValueError(
-            f"{kind}(shape=({rows}, {columns})) reads {rows * columns} numbers; the summary has {width}. Give the "
-            "shape of the table that x holds row by row, x = table.reshape(-1)"
-        )
-
-
-def _by_column(options: Any, width: int) -> np.ndarray:
-    _check_width(options, width)
-    return np.tile(np.arange(options.shape[1]), options.shape[0])
-
-
 def embedding_from_spec(spec: dict[str, Any] | None) -> AbstractEmbedding | None:
-    """The embedding that `describe` described; None for none."""
+    """Invert `describe`; None for none."""
     if spec is None:
         return None
     options = {name: tuple(value) if name == "shape" else value for name, value in spec.items() if name != "name"}
@@ -338,7 +350,10 @@ def embedding_from_spec(spec: dict[str, Any] | None) -> AbstractEmbedding | None
 
 
 def describe(embedding: Any) -> dict[str, Any] | str | None:
-    """The options of an embedding, or what a module of the user's shows of itself, the same in every process."""
+    """Options of an embedding, JSON-able.
+
+    Of a module of the user's its `repr`, the same in every process.
+    """
     if isinstance(embedding, AbstractEmbedding):
         return embedding.to_spec()
     return None if embedding is None else re.sub(r" at 0x[0-9a-f]+", "", repr(embedding))
@@ -365,7 +380,10 @@ def check_saved(embedding: Any) -> None:
 
 
 def embed(embedding: Any, key: PRNGKey, width: int) -> tuple[Callable[[Array], Array] | None, int]:
-    """The network of options, or the user's own module as it is; and the length of its output."""
+    """The network of an embedding, and its output length.
+
+    A module of the user's is taken as it is.
+    """
     if embedding is None:
         return None, width
     network = embedding.build(key, width) if isinstance(embedding, AbstractEmbedding) else embedding

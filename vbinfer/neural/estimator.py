@@ -1,4 +1,4 @@
-"""Common ground of NPE, NLE and NRE: options, `fit`, and files.
+"""Base of NPE, NLE and NRE: options, `fit`, files.
 
 An estimator is a frozen dataclass of options. `fit` is the same for all of them; a member of the family says what its
 network is over and what it is given (`_pairs`), how it is built, trained, joined and judged.
@@ -33,7 +33,7 @@ from vbinfer.priors.prior import Prior
 
 
 class ThetaContext(eqx.Module):
-    """theta as a network sees it: z, and theta itself, standardised.
+    """theta as a network sees it: z and standardised theta.
 
     A simulator is often smooth in theta where z, in which the prior is standard normal, has long tails (a uniform
     prior), and in z where theta has (a log-normal one), so the network is given both.
@@ -201,7 +201,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
 
     @abc.abstractmethod
     def _pairs(self, scaler: FeatureScaler, context: Any, z: Array, h: Array) -> Pairs:
-        """Rows that the network is over, and rows it is given."""
+        """Rows the network is over, and rows given."""
 
     @abc.abstractmethod
     def _build(self, key: PRNGKey, dim: int, width: int) -> Any:
@@ -235,7 +235,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         return Checkpoint(path, {**self.to_spec(), "method": method, "training": options, "key": key_ints(key)}, data)
 
     def _check_options(self, **kinds: tuple[type, str]) -> None:
-        """Refuse options of the wrong kind when an estimator is made."""
+        """Refuse options of the wrong kind."""
         kinds["training"] = (Training, "vb.Training(max_epochs=..., batch_size=...)")
         for option, (kind, wanted) in kinds.items():
             value = getattr(self, option)

@@ -56,7 +56,7 @@ class FitInfo:
 
     @property
     def sentence(self) -> str:
-        """What was learned, and what to do where something is wrong."""
+        """What was learned, and what to do if nothing."""
         if self.info_gain <= 0.0:
             learned = (
                 f"Nothing learned: on {self.num_val} held-out draws the network knows no more than the prior "
@@ -117,7 +117,7 @@ def density_gain(log_q: Any, log_prior: Any) -> float:
 def contrastive_gain(
     score: Callable[[np.ndarray, np.ndarray], Any], prior: Prior, z: Any, h: Any, key: PRNGKey
 ) -> float:
-    """Lower bound, in nats, on what a likelihood or ratio knows.
+    """Lower bound in nats on what a score knows.
 
     Mean over held-out pairs of s(z, h) - log[(e^s(z, h) + sum_m e^s(z_m, h)) / (M + 1)], z_m from the prior, M = 511:
     with any score s a lower bound, in expectation, on the mutual information of theta and x, tight for the true

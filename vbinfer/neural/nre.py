@@ -41,7 +41,7 @@ class RatioClassifier:
 
 @final
 class AmortizedRatio(AbstractSurrogate):
-    """r(theta, x) = p(x | theta) / p(x) of its simulator.
+    """The ratio p(x | theta) / p(x) of its simulator.
 
     Made by `NRE.fit`.
 

@@ -1,4 +1,4 @@
-"""Where simulations do not fail: a classifier of valid draws, and the prior restricted to what it calls valid."""
+"""Priors restricted to where simulations do not fail."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +15,7 @@ from vbinfer.draws.draws import Draws, finite_rows
 from vbinfer.neural.densities.base import stack
 from vbinfer.neural.estimator import ThetaContext
 from vbinfer.neural.training import Pairs, Training, TrainingTask, train
+from vbinfer.neural.truncated import reject
 from vbinfer.priors.prior import Prior
 
 _CALIBRATION = 0.3
@@ -23,15 +24,14 @@ _WIDTH, _DEPTH, _MEMBERS = 32, 2, 3
 _TRAINING = Training(max_epochs=150, batch_size=100, learning_rate=3e-3, patience=20, weight_decay=0.01)
 _CANDIDATES = 8192
 _LEAST_ACCEPTANCE = 1e-4
-_PATIENCE = 20
 
 
 class RestrictedPrior:
-    """The prior where simulations are likely to be valid: p(theta) 1[s(theta) >= c] / acceptance. Made by `restrict`.
+    """The prior where simulations are likely to be valid.
 
-    A proposal for `vb.sample_prior_predictive`. Draws of it are proportional to the prior wherever a simulation can
-    be valid (but for the share that is lost), so a posterior network may be trained on them by its plain loss, alone or
-    together with draws of the prior.
+    p(theta) 1[s(theta) >= c] / acceptance; made by `restrict`. A proposal for `vb.sample_prior_predictive`. Draws of it
+    are proportional to the prior wherever a simulation can be valid (but for the share that is lost), so a posterior
+    network may be trained on them by its plain loss, alone or together with draws of the prior.
 
     A posterior from draws of which the failed ones are left out is that under the prior given that the simulation is
     valid, p(theta) P(valid | theta), restricted or not: restriction saves simulations, and changes nothing else.
@@ -74,19 +74,14 @@ class RestrictedPrior:
 
     def sample(self, *, key: PRNGKey, n: int) -> Theta:
         """Draws of the restricted prior, by rejection: leaves `[n, ...]`."""
-        key, n = _check.key(key), _check.count(n, "n")
-        blocks: list[dict[str, np.ndarray]] = []
-        found = 0
-        for i in range(_PATIENCE * (1 + int(n / (self.acceptance * _CANDIDATES)))):
-            theta = self.prior.sample(key=jax.random.fold_in(key, i), n=_CANDIDATES)
-            kept = self.contains(theta)
-            blocks.append({name: np.asarray(value)[kept] for name, value in theta.items()})
-            found += int(kept.sum())
-            if found >= n:
-                return {name: jnp.asarray(np.concatenate([b[name] for b in blocks])[:n]) for name in blocks[0]}
-        raise RuntimeError(
-            f"{found} of {n} draws were found in {len(blocks)} blocks of {_CANDIDATES}; narrow the prior"
-        )
+        found = reject(self._block, key, n, n / (self.acceptance * _CANDIDATES))
+        if found is None:
+            raise RuntimeError(f"fewer than {n} draws were found; narrow the prior")
+        return found
+
+    def _block(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
+        theta = self.prior.sample(key=key, n=_CANDIDATES)
+        return theta, self.contains(theta)
 
     def log_prob(self, theta: Mapping[str, Any]) -> Array:
         """Log density `[...]`: log p(theta) - log(acceptance) inside, -inf outside."""
@@ -96,7 +91,7 @@ class RestrictedPrior:
 
 
 def restrict(draws: Draws, prior: Prior, *, key: PRNGKey, lost: float = 0.01) -> RestrictedPrior:
-    """Learn from failed draws where the prior need not be simulated.
+    """Learn from failed draws where not to simulate.
 
     A small network learns the log odds s(theta) that a simulation is valid, from 70% of the draws. The threshold is the
     k-th smallest score of the valid ones among the rest, k = floor(lost (m + 1)) for m of them: a new valid draw then
@@ -160,7 +155,7 @@ def restrict(draws: Draws, prior: Prior, *, key: PRNGKey, lost: float = 0.01) ->
 
 
 def _labelled(draws: Draws, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
-    """z `[n, D]` and whether the draw was valid, of the rows whose theta is finite."""
+    """z `[n, D]` and validity of draws whose theta is finite."""
     if draws.shapes != prior.shapes:
         raise ValueError(
             f"the draws are over {draws.shapes}, the prior over {prior.shapes}; give the prior they came from"

@@ -1,4 +1,4 @@
-"""Rounds: simulate where the posterior of one observation is, train on all draws, and again."""
+"""Sequential rounds: simulate where one observation's posterior is, and refit."""
 
 import dataclasses
 import warnings
@@ -13,7 +13,6 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike, Theta
 from vbinfer.draws.draws import Draws
-from vbinfer.draws.proposals import Proposal
 from vbinfer.draws.request import Job
 from vbinfer.draws.sample import simulate_draws
 from vbinfer.execute.executor import Executor
@@ -54,7 +53,9 @@ class RoundsFit:
     findings: tuple[str, ...] = ()
 
     def sample(self, x_o: Any = None, *, n: int, key: PRNGKey) -> Posterior:
-        """Draws from the posterior of the rounds' own observation, or of another, with a warning if it is far.
+        """Draw from the posterior of the rounds' own observation.
+
+        Of another x_o too, with a warning if it is far.
 
         Args:
             x_o: `[F]`; the observation of the rounds by default.
@@ -90,10 +91,10 @@ def fit_rounds(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> RoundsFit:
-    """Fit the posterior of one observation in rounds: fewer simulations than one round, for this x_o only.
+    """Fit the posterior of one observation in rounds.
 
-    Round 0 simulates n draws of the prior; each later one n draws of a proposal made of the estimator fitted before,
-    and the estimator is trained anew on the draws of all rounds.
+    Fewer simulations than one round, for this x_o only. Round 0 simulates n draws of the prior; each later one n draws
+    of a proposal made of the estimator fitted before, and the estimator is trained anew on the draws of all rounds.
 
     `vb.NPE`, and `vb.SbiEstimator` with NPE, NPE_A, FMPE, NPSE: the proposal is the prior truncated to the region that
     holds all but epsilon of the posterior (`vb.TruncatedPrior`). All proposals are proportional to the prior there, so
@@ -135,8 +136,7 @@ def fit_rounds(
     """
     key, rounds, n = _check.key(key), _check.count(rounds, "rounds", "5"), _check.count(n, "n")
     estimator = NPE() if estimator is None else estimator
-    family = _family(estimator)
-    x_o = _observation(x_o, getattr(simulator, "names", None))
+    family, x_o = _family(estimator), _observation(x_o, getattr(simulator, "names", None))
     parts: list[Draws] = []
     infos: list[FitInfo] = []
     proposals: list[Any] = []
@@ -144,26 +144,22 @@ def fit_rounds(
     fitted: Any = None
     for number in range(rounds):
         k_sim, k_fit, k_propose = jax.random.split(jax.random.fold_in(key, number), 3)
-        proposal: Proposal | None = None
         if number:
-            proposal = _propose(family, prior, fitted, x_o, k_propose, epsilon, number)
-            proposals.append(proposal)
+            proposals.append(_proposal(family, fitted, x_o, k_propose, epsilon, number))
         where = None if store is None else Path(store) / f"round-{number}"
+        proposal = proposals[-1] if number else None
         job = Job.of(prior, simulator, n, key=k_sim, proposal=proposal, store=where, batch_size=batch_size)
         part = simulate_draws(job, simulator, executor, progress)
-        parts.append(_with_density(part, prior) if number == 0 else part)
-        if number == 0:
-            _first_round(part, x_o, store)
-        elif not part.valid.any():
+        parts.append(part if number else _first_round(part, prior, x_o, store))
+        if not part.valid.any():
             findings.append(
                 f"every draw of round {number} failed; the result is that of round {number - 1}. Look at one of "
                 f"draws.theta where draws.round == {number}, and mend the simulator there"
             )
             warnings.warn(findings[-1], stacklevel=2)
             break
-        kept: dict[str, Any] = {}
-        if where is not None and isinstance(estimator, (NPE, NLE)):
-            kept["checkpoint"] = f"{where}-training.npz"
+        keeps = where is not None and not isinstance(estimator, SbiEstimator)
+        kept = {"checkpoint": f"{where}-training.npz"} if keeps else {}
         fitted, info = estimator.fit(Draws.concatenate(parts), prior, key=k_fit, **kept)
         infos.append(info)
     if infos[-1].info_gain <= 0.0 or not infos[-1].converged:
@@ -174,7 +170,7 @@ def fit_rounds(
 
 @dataclasses.dataclass(frozen=True)
 class PosteriorProposal:
-    """The current posterior of a learned likelihood as a proposal; `log_prob` is unnormalised."""
+    """The posterior of a learned likelihood as a proposal."""
 
     amortized: Any
     x_o: np.ndarray
@@ -188,27 +184,22 @@ class PosteriorProposal:
         return {name: jnp.asarray(v.reshape(-1, *v.shape[2:])[order]) for name, v in posterior.theta.items()}
 
     def log_prob(self, theta: Theta) -> Array:
-        """log p(theta) + log q(x_o | theta)."""
+        """log p(theta) + log q(x_o | theta), unnormalised."""
         prior = self.amortized.prior.log_prob(theta)
         return jnp.asarray(prior + jnp.asarray(self.amortized.log_likelihood(theta, self.x_o)))
 
 
-def _propose(
-    family: str, prior: Prior, fitted: Any, x_o: np.ndarray, key: PRNGKey, epsilon: float, number: int
-) -> Proposal:
+def _proposal(family: str, fitted: Any, x_o: np.ndarray, key: PRNGKey, epsilon: float, number: int) -> Any:
     if family == "likelihood":
         return PosteriorProposal(fitted, x_o, number)
-    return TruncatedPrior(prior, fitted, x_o, key=key, epsilon=epsilon, round=number)
+    return TruncatedPrior(fitted.prior, fitted, x_o, key=key, epsilon=epsilon, round=number)
 
 
 def _family(estimator: Any) -> str:
     """`"posterior"` or `"likelihood"`, or an error."""
     kind = type(estimator).__name__
     if isinstance(estimator, SbiEstimator):
-        kind = f"SbiEstimator({estimator.method!r})"
-        family = {"density": "posterior", "field": "posterior"}.get(
-            find_method(estimator.method).family, find_method(estimator.method).family
-        )
+        kind, family = f"SbiEstimator({estimator.method!r})", find_method(estimator.method).family
     else:
         family = {NPE: "posterior", NLE: "likelihood", NRE: "ratio"}.get(type(estimator), "unknown")
     if family == "ratio":
@@ -219,7 +210,7 @@ def _family(estimator: Any) -> str:
     if family == "unknown":
         what = f"the class {estimator.__name__}" if isinstance(estimator, type) else kind
         raise TypeError(f"fit_rounds was given estimator {what}; expected vb.NPE(), vb.NLE() or vb.SbiEstimator(...)")
-    return family
+    return "likelihood" if family == "likelihood" else "posterior"
 
 
 def _observation(x_o: Any, names: Any) -> np.ndarray:
@@ -229,7 +220,8 @@ def _observation(x_o: Any, names: Any) -> np.ndarray:
     return check_observation(array, names or tuple(f"x[{i}]" for i in range(len(array))), ndim=1)
 
 
-def _first_round(part: Draws, x_o: np.ndarray, store: str | Path | None) -> None:
+def _first_round(part: Draws, prior: Prior, x_o: np.ndarray, store: str | Path | None) -> Draws:
+    """The draws of the prior, checked, with their log density as later ones have."""
     check_observation(x_o, part.names, ndim=1)
     if not part.valid.any():
         kept = f"; they are kept in {str(store)!r}" if store is not None else ""
@@ -237,9 +229,5 @@ def _first_round(part: Draws, x_o: np.ndarray, store: str | Path | None) -> None
             f"all {len(part)} draws of the prior failed{kept}. Look at one, simulator(prior.sample(key=key), key), "
             "then narrow the prior or mend the simulator"
         )
-
-
-def _with_density(part: Draws, prior: Prior) -> Draws:
-    """The draws of the prior with their log density, so that those of all rounds have one."""
     log_q = np.asarray(prior.log_prob({name: jnp.asarray(value) for name, value in part.theta.items()}))
     return dataclasses.replace(part, log_q=log_q)

@@ -1,7 +1,7 @@
-"""The prior truncated to where a posterior is: the proposal of sequential rounds that needs no correction."""
+"""Truncated priors: proposals of sequential rounds that need no correction."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +23,9 @@ _PATIENCE = 20
 
 
 class TruncatedPrior:
-    """The prior restricted to the region that holds all but epsilon of a posterior: p(theta) 1[theta in R] / mass.
+    """The prior where all but epsilon of a posterior lies.
 
+    p(theta) 1[theta in R] / mass, where
     R = {theta: log q(theta | x_o) - log p(theta) >= c, and z(theta) in the box}
 
     c is the epsilon-quantile of log q - log p over draws of q: among regions with as much of q, this one holds the
@@ -105,22 +106,16 @@ class TruncatedPrior:
         Raises:
             RuntimeError: far fewer candidates are accepted than when the region was measured.
         """
-        key, n = _check.key(key), _check.count(n, "n")
-        blocks: list[dict[str, np.ndarray]] = []
-        found, expected = 0, n / max(self.acceptance * _CANDIDATES, 1e-9)
-        for i in range(_PATIENCE * (1 + int(expected))):
-            theta, kept = self._block(jax.random.fold_in(key, i))
-            blocks.append({name: np.asarray(value)[kept] for name, value in theta.items()})
-            found += int(kept.sum())
-            if found >= n:
-                return {name: jnp.asarray(np.concatenate([b[name] for b in blocks])[:n]) for name in blocks[0]}
-        raise RuntimeError(
-            f"{found} of {n} draws were found in {len(blocks) * _CANDIDATES} candidates, though {self.acceptance:.2g} "
-            f"of them should be accepted; raise epsilon from {self.epsilon:g}, or num_samples"
-        )
+        found = reject(self._block, key, n, n / (self.acceptance * _CANDIDATES))
+        if found is None:
+            raise RuntimeError(
+                f"fewer than {n} draws were found, though {self.acceptance:.2g} of the candidates should be accepted; "
+                f"raise epsilon from {self.epsilon:g}, or num_samples"
+            )
+        return found
 
     def log_prob(self, theta: Mapping[str, Any]) -> Array:
-        """Log density `[...]`: log p(theta) - log(mass) inside the region, -inf outside."""
+        """log p(theta) - log(mass) `[...]` inside, -inf outside."""
         values = {name: jnp.asarray(value) for name, value in theta.items()}
         inside = jnp.asarray(self.contains(values))
         return jnp.where(inside, self.prior.log_prob(values) - np.log(self.mass), -jnp.inf)
@@ -159,7 +154,7 @@ class TruncatedPrior:
         return theta, kept
 
     def _measure(self, key: PRNGKey) -> tuple[str, float, float]:
-        """How to draw, the acceptance, and the prior mass of the region."""
+        """The method, its acceptance, and the prior mass of R."""
         _, k_box, key = jax.random.split(key, 3)
         self.method = "rejection"
         if self.prior.z_is_normal:
@@ -172,8 +167,29 @@ class TruncatedPrior:
         return "resampling", 1.0 / _OVERSAMPLE, float(weight.mean())
 
 
+def reject(block: Callable[[PRNGKey], tuple[Theta, np.ndarray]], key: PRNGKey, n: int, expected: float) -> Theta | None:
+    """Draw n by rejection; None if too few are kept.
+
+    Args:
+        block: `key -> (candidates, which of them are kept)`; block b from `fold_in(key, b)`.
+        key: randomness.
+        n: number of draws.
+        expected: blocks that should suffice; a multiple of them is looked at.
+    """
+    key, n = _check.key(key), _check.count(n, "n")
+    blocks: list[dict[str, np.ndarray]] = []
+    found = 0
+    for i in range(_PATIENCE * (1 + int(expected))):
+        theta, kept = block(jax.random.fold_in(key, i))
+        blocks.append({name: np.asarray(value)[kept] for name, value in theta.items()})
+        found += int(kept.sum())
+        if found >= n:
+            return {name: jnp.asarray(np.concatenate([b[name] for b in blocks])[:n]) for name in blocks[0]}
+    return None
+
+
 class _Box(NamedTuple):
-    """A box along `axes` (columns) in z, and the probability of the standard normal in it."""
+    """A box in z along `axes` (columns)."""
 
     axes: np.ndarray
     low: np.ndarray
@@ -195,7 +211,7 @@ class _Box(NamedTuple):
         return np.asarray(np.all((along >= self.low) & (along <= self.high), axis=-1))
 
     def sample(self, key: PRNGKey, n: int) -> np.ndarray:
-        """The standard normal in the box, by its quantiles: z `[n, D]`."""
+        """Standard normal draws `[n, D]` within the box, by quantiles."""
         (first, last), sign = self._lower, self._sign
         u = np.asarray(jax.random.uniform(key, (n, len(self.low))), np.float64)
         along = sign * ndtri(ndtr(first) + u * (ndtr(last) - ndtr(first)))
@@ -203,12 +219,15 @@ class _Box(NamedTuple):
 
     @property
     def _sign(self) -> np.ndarray:
-        """-1 where a side lies in the upper tail, whose probabilities round to 1."""
+        """-1 where a side lies in the upper tail.
+
+        Probabilities round to 1 there, and not in the lower one.
+        """
         return np.where(self.low > 0.0, -1.0, 1.0)
 
     @property
     def _lower(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ends of each side, mirrored into the lower tail where they lie in the upper one."""
+        """Ends of each side, mirrored into the lower tail."""
         up = self.low > 0.0
         return np.where(up, -self.high, self.low), np.where(up, -self.low, self.high)
 

@@ -1,4 +1,4 @@
-"""Masked autoregressive layers that are inverted in one pass of their network."""
+"""Masked autoregressive layers with a one-pass inverse."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _UNROLLED = 16
 
 
 class Autoregressive(AbstractBijection):
-    """flowjax's masked autoregressive layer, with an inverse that evaluates every hidden unit once.
+    """flowjax's masked autoregressive layer with a fast inverse.
 
     Coordinate i is bent by parameters that depend on those before it, so an inverse goes through them in turn. A hidden
     unit sees the coordinates up to its own rank only: it is evaluated when that one is known, and kept. All D stages

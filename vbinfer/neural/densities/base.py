@@ -1,4 +1,4 @@
-"""Conditional densities q(y | c): the interface, a network that embeds the context, and equal mixtures."""
+"""Conditional densities q(y | c): interface, embedded contexts, mixtures."""
 
 import abc
 import dataclasses
@@ -14,7 +14,10 @@ from vbinfer._names import PRNGKey
 
 
 class AbstractConditional(eqx.Module):
-    """A density over y `[D]` given a context c `[C]`; a pytree whose floating arrays are trained."""
+    """A density over y `[D]` given a context c `[C]`.
+
+    A pytree whose floating arrays are trained.
+    """
 
     @abc.abstractmethod
     def log_prob(self, y: Array, c: Array) -> Array:
@@ -36,7 +39,10 @@ class AbstractDensity(abc.ABC):
 
     @abc.abstractmethod
     def build(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractConditional:
-        """A density over `[dim]` given `[cond_dim]`; until trained close to the standard normal."""
+        """Build a density over `[dim]` given `[cond_dim]`.
+
+        Until trained it is close to the standard normal.
+        """
 
     def to_spec(self) -> dict[str, Any]:
         """The options, JSON-able."""
@@ -44,7 +50,7 @@ class AbstractDensity(abc.ABC):
 
 
 class Embedded(AbstractConditional):
-    """A density whose context is the output of a network: q(y | e(c))."""
+    """A density of an embedded context, q(y | e(c))."""
 
     embedding: Callable[[Array], Array]
     density: AbstractConditional
@@ -59,7 +65,7 @@ class Embedded(AbstractConditional):
 
 
 class Mixture(AbstractConditional):
-    """The equal mixture of K densities of one structure: q(y | c) = mean_k q_k(y | c)."""
+    """Equal mixture: q(y | c) = mean_k q_k(y | c)."""
 
     members: AbstractConditional
     """One module whose arrays carry a leading axis `[K]`."""
@@ -71,7 +77,7 @@ class Mixture(AbstractConditional):
         return jax.nn.logsumexp(each) - jnp.log(self.size)
 
     def sample(self, c: Array, key: PRNGKey, n: int) -> Array:
-        """n draws, as many from each member up to one, in random order."""
+        """n draws, equally many from each member, shuffled."""
         k_order, k_draw = jax.random.split(key)
         share = -(-n // self.size)
         keys = jax.random.split(k_draw, self.size)
@@ -81,7 +87,10 @@ class Mixture(AbstractConditional):
 
 
 def draw(density: AbstractConditional, c: Array, key: PRNGKey, n: int) -> tuple[Array, Array]:
-    """n draws `[n, D]` given one context and log q of each, together where the density has a quicker way."""
+    """n draws `[n, D]` given one context, with log q.
+
+    Together, where the density has a quicker way.
+    """
     if isinstance(density, Embedded):
         return draw(density.density, density.embedding(c), key, n)
     together = getattr(density, "sample_and_log_prob", None)
@@ -92,21 +101,24 @@ def draw(density: AbstractConditional, c: Array, key: PRNGKey, n: int) -> tuple[
 
 
 def pairwise(score: Callable[[Array, Array], Array], y: Array, c: Array) -> Array:
-    """`score(y, c)` `[...]` of rows y `[..., D]` and contexts c `[..., C]`; leading axes are broadcast."""
+    """`score(y, c)` `[...]` of broadcast rows.
+
+    y is `[..., D]`, c `[..., C]`; leading axes are broadcast.
+    """
     lead = jnp.broadcast_shapes(y.shape[:-1], c.shape[:-1])
     y, c = (jnp.broadcast_to(value, (*lead, value.shape[-1])) for value in (y, c))
     return jnp.vectorize(score, signature="(d),(c)->()")(y, c)
 
 
 def stack(members: Sequence[Any]) -> Any:
-    """One module whose arrays carry a leading axis, from modules of one structure."""
+    """Stack modules of one structure along a leading axis."""
     parts = [eqx.partition(member, eqx.is_array) for member in members]
     arrays = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *(arrays for arrays, _ in parts))
     return eqx.combine(arrays, parts[0][1])
 
 
 def mixture(stacked: Any, size: int) -> Any:
-    """The density of a stack: its only member, or the equal mixture."""
+    """A stack as one density: its only member or mixture."""
     if size > 1:
         return Mixture(stacked, size)
     arrays, static = eqx.partition(stacked, eqx.is_array)

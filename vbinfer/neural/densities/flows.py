@@ -1,4 +1,4 @@
-"""Conditional densities q(z | h): normalising flows that start as the standard normal, which in z is the prior."""
+"""Conditional normalising flows that start as the standard normal."""
 
 import abc
 import dataclasses
@@ -22,7 +22,10 @@ _MIN_SCALE = 1e-3
 
 
 class Flow(AbstractConditional):
-    """A normalising flow: noise = f(y; c), so that q(y | c) = N(f(y; c); 0, I) |det df/dy|."""
+    """A conditional normalising flow.
+
+    noise = f(y; c), so that q(y | c) = N(f(y; c); 0, I) |det df/dy|.
+    """
 
     bijection: AbstractBijection
     dim: int = eqx.field(static=True)
@@ -37,7 +40,10 @@ class Flow(AbstractConditional):
         return self.sample_and_log_prob(c, key, n)[0]
 
     def sample_and_log_prob(self, c: Array, key: PRNGKey, n: int) -> tuple[Array, Array]:
-        """n draws `[n, D]` given one context, and log q of each `[n]`, which the inverse gives along the way."""
+        """n draws `[n, D]` given one context, with log q.
+
+        The inverse gives log q along the way.
+        """
         ready, noise = paramax.unwrap(self.bijection), jax.random.normal(key, (n, self.dim))
         y, log_det = jax.vmap(lambda one: ready.inverse_and_log_det(one, c))(noise)
         return y, jnp.sum(normal_log_prob(noise), axis=-1) - log_det
@@ -56,10 +62,10 @@ class AbstractFlow(AbstractDensity):
         """One layer, the identity until trained."""
 
     def build(self, key: PRNGKey, dim: int, cond_dim: int) -> Flow:
-        """The map from y `[dim]` to standard normal noise, given c `[cond_dim]`; until trained a permutation.
+        """Build the map from y to standard normal noise.
 
-        The order of the coordinates is reversed after the first layer, so that two layers reach every one of them,
-        then alternately shuffled and reversed.
+        y is `[dim]`, given c `[cond_dim]`; until trained it is a permutation. The order of the coordinates is reversed
+        after the first layer, so that two layers reach every one of them, then alternately shuffled and reversed.
         """
         arrays = eqx.filter(_bijection(self, key, dim, cond_dim), eqx.is_array)
         return Flow(eqx.combine(arrays, _structure(self, dim, cond_dim)), dim)
@@ -67,7 +73,10 @@ class AbstractFlow(AbstractDensity):
 
 @functools.lru_cache
 def _structure(options: AbstractFlow, dim: int, cond_dim: int) -> Any:
-    """What is no array in a flow. One object for equal options: a new one would compile the training anew."""
+    """What is no array in a flow.
+
+    One object for equal options: a new one would compile the training anew.
+    """
     return eqx.partition(_bijection(options, jax.random.key(0), dim, cond_dim), eqx.is_array)[1]
 
 
@@ -84,7 +93,10 @@ def _bijection(options: AbstractFlow, key: PRNGKey, dim: int, cond_dim: int) -> 
 
 
 class SinhArcsinh(AbstractBijection):
-    """y = sinh(t asinh(x) + e): skew e, tail weight t; the identity at zero parameters."""
+    """y = sinh(t asinh(x) + e), of skew e and tail t.
+
+    The identity at zero parameters.
+    """
 
     shape: ClassVar[tuple[int, ...]] = ()  # type: ignore[misc]  # flowjax declares fields that a class may fix
     cond_shape: ClassVar[None] = None  # type: ignore[misc]
@@ -112,8 +124,9 @@ def _log_cosh(value: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class MAF(AbstractFlow):
-    """Masked autoregressive flow: each coordinate scaled, shifted and bent by a network of those before it and of x.
+    """Masked autoregressive flow.
 
+    Each coordinate is scaled, shifted and bent by a network of those before it and of x:
     u_i = sinh(t_i asinh(s_i z_i + m_i) + e_i), with s, m, t, e functions of (z_<i, x); the order is permuted between
     layers. Plain affine layers (t = 1, e = 0) cannot make the skewed or one-sided conditionals that a posterior at the
     edge of its prior has in z; the sinh-arcsinh adds skew e and tail weight t at little cost (t stays in [1/e, e]).
@@ -140,11 +153,12 @@ class MAF(AbstractFlow):
 
 @dataclasses.dataclass(frozen=True)
 class NSF(AbstractFlow):
-    """Neural spline flow: coordinates bent by monotone rational-quadratic splines, then shifted and scaled.
+    """Neural spline flow.
 
-    Outside `[-interval, interval]` a spline is the identity. With coupling layers, the default, half of the coordinates
-    are bent given the other half and x, which samples in one pass; with `autoregressive=True` each is bent given those
-    before it and x: more expressive per layer, but a draw goes through the coordinates one by one.
+    Coordinates are bent by monotone rational-quadratic splines, then shifted and scaled. Outside `[-interval,
+    interval]` a spline is the identity. With coupling layers, the default, half of the coordinates are bent given the
+    other half and x, which samples in one pass; with `autoregressive=True` each is bent given those before it and x:
+    more expressive per layer, but a draw goes through the coordinates one by one.
 
     Args:
         layers: layers.
@@ -176,7 +190,7 @@ class NSF(AbstractFlow):
 
 
 def _affine() -> AbstractBijection:
-    """Shift and a scale that stays above `_MIN_SCALE`; 0 and 1 at zero parameters."""
+    """Shift and positive scale; 0 and 1 at zero parameters."""
     raw = jnp.log(jnp.expm1(jnp.asarray(1.0 - _MIN_SCALE)))
     scale = paramax.Parameterize(_positive, raw)
     return eqx.tree_at(lambda affine: affine.scale, fb.Affine(), scale)

@@ -1,4 +1,4 @@
-"""Mixture density network: a Gaussian mixture whose weights, means and covariances are read from the context."""
+"""Mixture density networks."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ _START = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class MDN(AbstractDensity):
-    """Mixture of Gaussians: q(y | c) = sum_k w_k(c) N(y; m_k(c), (U_k' U_k)^-1).
+    """Mixture of Gaussians, read from a network.
 
-    U_k is triangular with a positive diagonal, read from a network of c like the weights and means. The quickest
-    density to train and to evaluate; right for one or a few bell-shaped modes, poor for sharp edges and curved ridges.
-    The network has about K D^2 / 2 outputs; with tens of parameters take `diagonal=True`, whose K D outputs leave
-    correlations within a component out.
+    q(y | c) = sum_k w_k(c) N(y; m_k(c), (U_k' U_k)^-1). U_k is triangular with a positive diagonal, read from a network
+    of c like the weights and means. The quickest density to train and to evaluate; right for one or a few bell-shaped
+    modes, poor for sharp edges and curved ridges. The network has about K D^2 / 2 outputs; with tens of parameters take
+    `diagonal=True`, whose K D outputs leave correlations within a component out.
 
     Args:
         components: Gaussians of the mixture, K.
@@ -37,7 +37,10 @@ class MDN(AbstractDensity):
     diagonal: bool = False
 
     def build(self, key: PRNGKey, dim: int, cond_dim: int) -> "GaussianMixture":
-        """Components near the standard normal, each about its own centre, whatever the context."""
+        """Build components near the standard normal.
+
+        Each is about its own centre, whatever the context.
+        """
         k_network, k_centre = jax.random.split(key)
         above = 0 if self.diagonal else dim * (dim - 1) // 2
         size = self.components * (1 + 2 * dim + above)
@@ -79,7 +82,7 @@ class GaussianMixture(AbstractConditional):
         return mean[which] + each[which, jnp.arange(n)]
 
     def _parts(self, c: Array) -> tuple[Array, Array, Array]:
-        """Log weights `[K]`, means `[K, D]`, upper-triangular roots of the precisions `[K, D, D]`."""
+        """Log weights `[K]`, means `[K, D]`, precision roots `[K, D, D]`."""
         out = self.network(c).reshape(self.components, -1)
         mean, log_diagonal, above = jnp.split(out[:, 1:], [self.dim, 2 * self.dim], axis=1)
         root = jax.vmap(jnp.diag)(jnp.exp(log_diagonal))

@@ -1,4 +1,4 @@
-"""A density for brains: one small network for all regions, told which region it reads and what they share."""
+"""A density of maps: one network for all regions."""
 
 import dataclasses
 
@@ -16,13 +16,14 @@ from vbinfer.priors.prior import Prior
 
 @dataclasses.dataclass(frozen=True)
 class Regional(AbstractDensity):
-    """What the brain shares, then each region given it: q(y | c) = q(g | r) prod_i q(y_i | c_i, e_i, r, g).
+    """What the brain shares, then each region given it.
 
-    g are the parameters of the whole brain, y_i those of region i, c_i what the summary says of it, e_i a learned
-    vector of its own, and r = mean_i net(c_i, e_i) what all regions together say. Both q are Gaussian mixtures read
-    from a network, and the networks are the same for every region: N regions make N examples of each draw, and the
-    number of weights hardly grows with N. Regions are independent given g and x: right where x tells the input that a
-    region received, too narrow or too wide in sums over regions where it does not.
+    q(y | c) = q(g | r) prod_i q(y_i | c_i, e_i, r, g), where g are the parameters of the whole brain, y_i those of
+    region i, c_i what the summary says of it, e_i a learned vector of its own, and r = mean_i net(c_i, e_i) what all
+    regions together say. Both q are Gaussian mixtures read from a network, and the networks are the same for every
+    region: N regions make N examples of each draw, and the number of weights hardly grows with N. Regions are
+    independent given g and x: right where x tells the input that a region received, too narrow or too wide in sums over
+    regions where it does not.
 
     The last N, 2 N, ... coordinates of y are maps over the regions, and those before them g; c likewise (what
     `pool="nodes"` makes). So the prior names the parameters of the whole brain first, and has fewer than N of them;
@@ -45,7 +46,10 @@ class Regional(AbstractDensity):
     identity: int = 4
 
     def check(self, prior: Prior) -> None:
-        """Refuse a prior that does not name fewer than N numbers of the whole brain first and then maps `[N]`."""
+        """Refuse a prior of another order.
+
+        Fewer than N numbers of the whole brain come first, then maps `[N]`.
+        """
         maps = {name: shape[-1:] == (self.nodes,) for name, shape in prior.z_shapes.items()}
         whole = sum(int(np.prod(prior.z_shapes[name])) for name, is_map in maps.items() if not is_map)
         if not any(maps.values()) or list(maps.values()) != sorted(maps.values()) or whole >= self.nodes:
@@ -103,7 +107,7 @@ class RegionalMixture(AbstractConditional):
         return jax.vmap(one)(g, jax.random.split(k_local, n))
 
     def _read(self, c: Array) -> tuple[Array, Array]:
-        """What is known of each region `[N, K + E]`, and of all together."""
+        """Context of each region `[N, K + E]`, and of all."""
         maps = len(c) // len(self.identity) * len(self.identity)
         rest, own = jnp.split(c, [len(c) - maps])
         each = jnp.concatenate([own.reshape(-1, len(self.identity)).T, self.identity], axis=1)

@@ -1,4 +1,4 @@
-"""The sbi package (torch) behind the same contract: trained in z, where the prior is standard normal."""
+"""The sbi package (torch) behind the same contract."""
 
 from vbinfer.neural.sbi.estimator import SbiEstimator as SbiEstimator
 from vbinfer.neural.sbi.posteriors import SbiLikelihood as SbiLikelihood

@@ -218,7 +218,7 @@ def _check_training(name: str, trainer_class: Any, training: Mapping[str, Any]) 
 
 
 def _gain(core: Core, z: np.ndarray, x: np.ndarray, key: PRNGKey) -> float:
-    """Nats over the prior on held-out pairs `[n, D]`, `[n, F]`."""
+    """Nats over the prior on held-out pairs."""
     if core.is_posterior:
         most = HELD if core.method.family == "field" or core.name == "NPE_PFN" else len(z)  # dear: an ODE for each
         theta = core.to_theta(z[:most])

@@ -1,4 +1,7 @@
-"""The sbi package, kept quiet: one torch thread, seeds of our own, no chatter, no files, and all put back after."""
+"""The sbi package, kept quiet.
+
+One torch thread, seeds of our own, no chatter, no files, and all put back after.
+"""
 
 import contextlib
 import io
@@ -14,7 +17,7 @@ from vbinfer._names import PRNGKey
 
 
 class NullTracker:
-    """Takes the metrics that sbi would otherwise write to a folder in the working directory."""
+    """Discards metrics that sbi would write to a folder."""
 
     log_dir = None
 
@@ -26,9 +29,10 @@ class NullTracker:
 
 @contextlib.contextmanager
 def quiet_torch(key: PRNGKey | None, progress: bool = False) -> Iterator[None]:
-    """One torch thread, the generators of torch and NumPy seeded by `key`; threads, generators and stdout restored.
+    """Run with one torch thread and generators seeded by `key`.
 
-    Two threads are no faster for networks of this size and many times slower where cores are shared.
+    Threads, generators and stdout are restored. Two threads are no faster for networks of this size and many times
+    slower where cores are shared.
 
     Raises:
         ImportError: torch or sbi is missing.
@@ -58,7 +62,7 @@ def quiet_torch(key: PRNGKey | None, progress: bool = False) -> Iterator[None]:
 
 
 def require() -> Any:
-    """The torch module, or an ImportError that says what to install."""
+    """The torch module, or what to install."""
     try:
         import sbi  # noqa: F401
         import torch
@@ -71,7 +75,10 @@ def require() -> Any:
 
 
 def to_torch(array: Any) -> Any:
-    """A float32 tensor of its own memory: an array of JAX is read-only."""
+    """A float32 tensor of its own memory.
+
+    An array of JAX is read-only.
+    """
     import torch
 
     return torch.from_numpy(np.array(array, dtype=np.float32))

@@ -12,7 +12,10 @@ from vbinfer.priors.prior import Prior
 
 
 def z_prior(prior: Prior) -> Any:
-    """The density of z as a torch distribution: N(0, I), or the exact density where whitening leaves it non-normal."""
+    """The density of z as a torch distribution.
+
+    N(0, I), or the exact density where whitening leaves it non-normal.
+    """
     import torch
 
     zeros, ones = torch.zeros(prior.z_dim), torch.ones(prior.z_dim)
@@ -32,7 +35,10 @@ def _whitened_prior(prior: Prior) -> Any:
     from torch.distributions import constraints
 
     class Density(torch.autograd.Function):
-        """log p(z) by JAX, with JAX's gradient: variational inference of sbi asks for it."""
+        """log p(z) by JAX, with its gradient.
+
+        Variational inference of sbi asks for it.
+        """
 
         @staticmethod
         def forward(ctx: Any, value: Any) -> Any:
@@ -46,7 +52,7 @@ def _whitened_prior(prior: Prior) -> Any:
             return outer[0][..., None] * ctx.saved_tensors[0]
 
     class ZPrior(torch.distributions.Distribution):
-        """The density that z has under the prior, mean 0 and covariance I."""
+        """Density of z under the prior: mean 0, covariance I."""
 
         arg_constraints: ClassVar[dict[str, Any]] = {}
 
