@@ -56,7 +56,7 @@ class AbstractEmbedding(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class AbstractTable(AbstractEmbedding):
-    """Embedding of a table `shape` that x holds row by row."""
+    """Embedding of a table held by x row by row."""
 
     shape: tuple[int, int]
 

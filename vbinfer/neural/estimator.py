@@ -197,7 +197,10 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
     @property
     @abc.abstractmethod
     def loss(self) -> LossFn:
-        """Loss of one network; equal for equal options, as it decides the program."""
+        """Loss of one network.
+
+        Equal for equal options, as it decides the compiled program.
+        """
 
     @abc.abstractmethod
     def _pairs(self, scaler: FeatureScaler, context: Any, z: Array, h: Array) -> Pairs:
@@ -258,7 +261,10 @@ def _scores(network: Any, context: Any, z: Any, y: Any) -> Array:
 
 
 def _fit_info(trained: Trained, method: str, gain: float, numbers: tuple[int, int, int], started: float) -> FitInfo:
-    """The record of a fit; curves are means over members still training."""
+    """The record of a fit.
+
+    Curves are means over the members still training.
+    """
     best = [row[epoch - 1] if epoch else np.nan for row, epoch in zip(trained.val, trained.best_epoch, strict=True)]
     first = int(np.nanargmin(best)) if np.isfinite(best).any() else 0
     with warnings.catch_warnings():  # of an epoch in which no loss was a number
@@ -282,7 +288,7 @@ def _fit_info(trained: Trained, method: str, gain: float, numbers: tuple[int, in
 
 
 def _filled(empty: Any, arrays: Mapping[str, np.ndarray], versions: Mapping[str, str]) -> Any:
-    """The network of a file, on the structure of one just built.
+    """A network of structure `empty` with saved numbers.
 
     Raises:
         ValueError: another structure, as another version of flowjax may build.

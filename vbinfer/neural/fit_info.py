@@ -110,7 +110,7 @@ def has_converged(train: np.ndarray, val: np.ndarray, cap: int) -> bool:
 
 
 def density_gain(log_q: Any, log_prior: Any) -> float:
-    """Mean of log q(theta | x) - log p(theta) over held-out pairs, nats."""
+    """Mean log q(theta | x) - log p(theta), nats."""
     return float(np.mean(np.asarray(log_q) - np.asarray(log_prior)))
 
 

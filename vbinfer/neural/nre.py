@@ -148,7 +148,7 @@ Classifier = RatioClassifier  # the name of version 0.1
 
 
 class PairNetwork(eqx.Module):
-    """log r of one pair, h `[F]` and the context of theta `[C]`."""
+    """log r of a summary and a context of theta."""
 
     embedding: Any
     mlp: eqx.nn.MLP
@@ -166,7 +166,7 @@ class Ratio(eqx.Module):
     size: int = eqx.field(static=True)
 
     def log_prob(self, h: Array, c: Array) -> Array:
-        """log ratio of one pair, where a density has log q(h | c)."""
+        """log r of one pair, in the place of a density."""
         each = eqx.filter_vmap(lambda member: member(h, c))(self.members)
         return jax.nn.logsumexp(each) - jnp.log(self.size)
 

@@ -155,7 +155,7 @@ def restrict(draws: Draws, prior: Prior, *, key: PRNGKey, lost: float = 0.01) ->
 
 
 def _labelled(draws: Draws, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
-    """z `[n, D]` and validity of draws whose theta is finite."""
+    """z and validity of draws whose theta is finite."""
     if draws.shapes != prior.shapes:
         raise ValueError(
             f"the draws are over {draws.shapes}, the prior over {prior.shapes}; give the prior they came from"

@@ -221,7 +221,7 @@ def _observation(x_o: Any, names: Any) -> np.ndarray:
 
 
 def _first_round(part: Draws, prior: Prior, x_o: np.ndarray, store: str | Path | None) -> Draws:
-    """The draws of the prior, checked, with their log density as later ones have."""
+    """Check the draws of the prior, and add log_q."""
     check_observation(x_o, part.names, ndim=1)
     if not part.valid.any():
         kept = f"; they are kept in {str(store)!r}" if store is not None else ""

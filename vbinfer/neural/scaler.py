@@ -61,9 +61,10 @@ class Standardise(eqx.Module):
         return cls(*(jnp.concatenate([getattr(part, name) for part in parts])[group] for name in _FIELDS))
 
     def log_slope(self, x: Array) -> Array:
-        """log |d h_i / d x_i| `[..., F]`, 0 for constant features.
+        """log |d h / d x| of each feature, 0 if constant.
 
-        Summed over the features of a density of h it turns it into one of x: log p(x) = log p(h) + sum_i log_slope_i.
+        `[..., F]`. Summed over the features of a density of h it turns it into one of x: log p(x) = log p(h) + sum_i
+        log_slope_i.
         """
         size = jnp.abs((x - self.median) / self.spread)
         slope = jnp.where(size <= _LINEAR, 0.0, -jnp.log1p(jnp.maximum(size - _LINEAR, 0.0)))
@@ -107,7 +108,7 @@ class FeatureScaler:
         return cls(tuple(names), Standardise.from_arrays(arrays))
 
     def check(self, x: Any, ndim: int) -> np.ndarray:
-        """Return x as finite rows of F features with `ndim` axes.
+        """Check x: finite, F features, `ndim` axes.
 
         Raises:
             ValueError: naming what is wrong.
@@ -136,7 +137,7 @@ class FeatureScaler:
 
 
 def check_observation(x: object, names: Sequence[str], ndim: int) -> np.ndarray:
-    """Return an observation `[F]` (or `[B, F]`) as a finite array.
+    """Check an observation `[F]` (or `[B, F]`).
 
     Raises:
         ValueError: another shape, or NaN and infinite values; the features are named.

@@ -20,7 +20,7 @@ _CANDIDATES = 10_000
 
 
 class AbstractSurrogate(AbstractAmortized):
-    """A learned function of (theta, x) that stands for the likelihood."""
+    """A learned function in the place of the likelihood."""
 
     @property
     @abc.abstractmethod

@@ -104,7 +104,10 @@ class Training:
         return max(1, -(-n // self.batch_size))
 
     def to_spec(self) -> dict[str, Any]:
-        """JSON-able options, the optimiser by the hash of its traced update."""
+        """JSON-able options.
+
+        The optimiser is the hash of its traced update.
+        """
         spec = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if (optimizer := self.optimizer) is not None:
             tree = {"weight": jnp.ones((2, 3)), "bias": jnp.ones(3)}
@@ -153,7 +156,10 @@ def train(
     report: Callable[[int, float, float], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Fit every member; each has its own minibatches and best epoch.
+    """Train every member of a task.
+
+    Each has its own minibatches and best epoch.
+
 
     Args:
         task: members, loss, pairs to train on and to stop by, options.

@@ -93,7 +93,7 @@ def _bijection(options: AbstractFlow, key: PRNGKey, dim: int, cond_dim: int) -> 
 
 
 class SinhArcsinh(AbstractBijection):
-    """y = sinh(t asinh(x) + e), of skew e and tail t.
+    """Bend y = sinh(t asinh(x) + e).
 
     The identity at zero parameters.
     """

@@ -82,7 +82,7 @@ class GaussianMixture(AbstractConditional):
         return mean[which] + each[which, jnp.arange(n)]
 
     def _parts(self, c: Array) -> tuple[Array, Array, Array]:
-        """Log weights `[K]`, means `[K, D]`, precision roots `[K, D, D]`."""
+        """Log weights `[K]`, means `[K, D]`, roots `[K, D, D]`."""
         out = self.network(c).reshape(self.components, -1)
         mean, log_diagonal, above = jnp.split(out[:, 1:], [self.dim, 2 * self.dim], axis=1)
         root = jax.vmap(jnp.diag)(jnp.exp(log_diagonal))

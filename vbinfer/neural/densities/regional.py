@@ -107,7 +107,7 @@ class RegionalMixture(AbstractConditional):
         return jax.vmap(one)(g, jax.random.split(k_local, n))
 
     def _read(self, c: Array) -> tuple[Array, Array]:
-        """Context of each region `[N, K + E]`, and of all."""
+        """Context of each region, and of all together."""
         maps = len(c) // len(self.identity) * len(self.identity)
         rest, own = jnp.split(c, [len(c) - maps])
         each = jnp.concatenate([own.reshape(-1, len(self.identity)).T, self.identity], axis=1)

@@ -1,4 +1,4 @@
-"""A trained network of sbi over z and h, in terms of theta and x.
+"""Networks of sbi in terms of theta and x.
 
 Networks are trained on z, in which the prior is standard normal, and on h, standardised summaries:
 
@@ -66,7 +66,7 @@ class Core:
         return self.prior.constrain(self.prior.unravel_z(jnp.asarray(z)))[0]
 
     def value(self, z: Any, h: Any) -> Any:
-        """Log density or ratio `[N]` of tensors z `[N, D]`, h `[N, H]`, with gradient."""
+        """Log density or ratio `[N]` of tensors, with gradient."""
         if self.method.family == "density":
             return self.net.log_prob(z[None], condition=h)[0]
         if self.method.family == "field":
@@ -88,7 +88,7 @@ class Core:
         return (np.concatenate(parts) if parts else np.zeros(0, np.float32)) + self.discrete.log_within(z)
 
     def draw(self, h: np.ndarray, n: int, key: PRNGKey) -> np.ndarray:
-        """n draws of z for each row of h: `[B, n, D]`."""
+        """Draw z `[B, n, D]`, n for each row of h."""
         import torch
 
         with quiet_torch(key), torch.no_grad():
@@ -101,7 +101,7 @@ class Core:
         return self.discrete.decode(torch.cat(parts, dim=1).swapaxes(0, 1).numpy(), key)
 
     def _flow(self, h: Any) -> Any:
-        """z of a velocity or score field, by an ODE from noise.
+        """Flow of a field: an ODE from noise to z.
 
         log q(z) = log N(noise) + integral of tr(d f / d z) of d z / d t = f(z, h, t), with the exact trace; both to the
         tolerance of an adaptive Runge-Kutta solver (relative 1e-5). For a score it is the probability-flow ODE, so the
@@ -112,7 +112,10 @@ class Core:
         return VectorFieldBasedPotential(self.net, None).neural_ode(h)
 
     def log_density(self, theta: Mapping[str, Any], x: Any) -> Array:
-        """What the network says of each pair `[...]`; -inf outside the prior."""
+        """Log density or ratio of pairs (theta, x).
+
+        -inf outside the prior.
+        """
         rows = self.inputs.scaler.check(x, ndim=max(1, np.ndim(x)))
         inside = np.asarray(jnp.isfinite(self.prior.log_prob(theta)))
         z = self.prior.unconstrain(theta)
@@ -128,7 +131,7 @@ class Core:
         return jnp.where(inside & ~np.isnan(value), value, -jnp.inf)
 
     def log_posterior(self, theta: Mapping[str, Any], x: np.ndarray) -> Array:
-        """Log posterior `[...]` over theta, of x `[F]` or T trials `[T, F]`.
+        """Log posterior over theta, of x or trials of it.
 
         Normalised for posterior networks; prior plus score, summed over trials, for the others.
         """
@@ -137,7 +140,9 @@ class Core:
         return self.prior.log_prob(theta) + sum(self.log_density(theta, row) for row in np.atleast_2d(x))
 
     def traced_score(self, theta: Mapping[str, Any], x: Any) -> Array:
-        """log p(x | theta) or log r of traced theta and one concrete x `[F]`.
+        """Likelihood or ratio of traced theta, for NUTS.
+
+        log p(x | theta) or log r, of one concrete x `[F]`.
 
         Differentiable once, in theta. Each evaluation calls torch on the host, so that NUTS can run on it.
 

@@ -166,7 +166,7 @@ def _train(
     seen: tuple[Inputs, DiscreteZ],
     progress: bool,
 ) -> _Fit:
-    """Train by sbi's own trainer on `(z [n, D], h [n, H])`, all rows alike."""
+    """Train by sbi's own trainer, all rows alike."""
     import torch
     from sbi import inference
 

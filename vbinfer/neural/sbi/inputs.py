@@ -1,4 +1,4 @@
-"""What a network of sbi sees of x and z, and back in density."""
+"""What networks of sbi see of x and z."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _MOST_CATEGORIES = 20
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """h `[..., H]` of x `[..., F]`: standardised features, then category codes.
+    """Inputs h of x: standardised features, then category codes.
 
     Attributes:
         scaler: names of all F features and their standardisation.
@@ -50,7 +50,7 @@ class Inputs:
         return np.concatenate([h, *(code[..., None] for code in codes)], axis=-1, dtype=np.float32)
 
     def log_det(self, x: np.ndarray) -> np.ndarray:
-        """log |d h / d x| `[...]` over the continuous features."""
+        """log |d h / d x| over the continuous features."""
         slopes = self.scaler.standardise.log_slope(jnp.asarray(x, jnp.result_type(float)))
         return np.asarray(slopes)[..., list(self.continuous)].sum(-1)
 
@@ -149,7 +149,7 @@ def find_discrete(x: np.ndarray, names: tuple[str, ...], asked: Any) -> tuple[st
 
 @dataclasses.dataclass(frozen=True)
 class DiscreteZ:
-    """Coordinates of z that a network of MNPE sees as categories.
+    """Coordinates of z that MNPE sees as categories.
 
     A simulator that reads round(theta_k) tells nothing of theta_k but its nearest whole number. So the posterior is
     the probability of each number times the prior within it:
@@ -184,7 +184,7 @@ class DiscreteZ:
         return z
 
     def log_within(self, z: np.ndarray) -> Any:
-        """log density `[N]` of z within its categories, under the prior."""
+        """Prior log density `[N]` of z within its categories."""
         total: Any = np.float32(0.0)
         for column, edges in self.edges:
             low, high = _interval(edges, np.searchsorted(edges, z[:, column]))
@@ -202,7 +202,7 @@ def _interval(edges: Sequence[float], codes: np.ndarray) -> tuple[np.ndarray, np
 
 
 def find_discrete_z(z: np.ndarray, prior: Prior, asked: Any) -> DiscreteZ:
-    """Find the categories of the parameters that MNPE is told are whole numbers.
+    """Find the categories of the discrete parameters of MNPE.
 
     Raises:
         ValueError: none or nothing but discrete parameters, names that the prior lacks, parameters with a joint prior,
@@ -233,7 +233,7 @@ def find_discrete_z(z: np.ndarray, prior: Prior, asked: Any) -> DiscreteZ:
 
 
 def _z_columns(prior: Prior) -> dict[str, int]:
-    """Column in z of each element of theta that has a prior of its own."""
+    """Columns in z of elements with a prior of their own."""
     sizes = {name: int(np.prod(shape)) for name, shape in prior.z_shapes.items()}
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
     found, names = {}, iter(prior.names)

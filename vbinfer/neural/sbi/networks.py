@@ -1,4 +1,4 @@
-"""Methods and networks of sbi: the table, options, and building them again."""
+"""Methods and networks of sbi."""
 
 import copy
 import dataclasses
@@ -77,7 +77,7 @@ def find_method(name: Any) -> Method:
 
 
 def check_network(name: str, network: Any) -> None:
-    """Refuse, before training, a network that can be seen to be wrong."""
+    """Refuse options that can be seen to be wrong."""
     models = METHODS[name].models
     if not isinstance(network, Mapping):
         raise TypeError(
@@ -140,7 +140,7 @@ def complete(name: str, network: Mapping[str, Any], z_dim: int, inputs: Inputs) 
 
 
 def builder(name: str, spec: Mapping[str, Any], inputs: Inputs, discrete: DiscreteZ) -> Any:
-    """`(batch_theta, batch_x) -> network`, as the trainers of sbi call it."""
+    """`(batch_theta, batch_x) -> network`, as sbi calls it."""
     from sbi import neural_nets
 
     if _is_function(spec["model"]):
@@ -167,7 +167,7 @@ def components(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def rebuild(name: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray],
             seen: tuple[Inputs, DiscreteZ], z_dim: int) -> Any:  # fmt: skip
-    """Make the network of a file from its options and numbers.
+    """Rebuild a saved network from options and numbers.
 
     Raises:
         ValueError: another structure, as another version of sbi may build.
@@ -212,7 +212,10 @@ def check_saveable(name: str, spec: Mapping[str, Any]) -> None:
 
 
 def require_tabpfn(spec: Mapping[str, Any]) -> None:
-    """Refuse NPE_PFN without tabpfn or its weights: nothing is downloaded here.
+    """Refuse NPE_PFN without tabpfn or its weights.
+
+    Nothing is downloaded here.
+
 
     Raises:
         ImportError: tabpfn is missing.
@@ -241,12 +244,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_function(model: Any) -> bool:
-    """Whether it makes the network; a torch module is a part of one."""
+    """Whether it makes a network; a torch module does not."""
     return callable(model) and not hasattr(model, "state_dict")
 
 
 def _known_options(name: str) -> set[str]:
-    """What the factory takes by name, and what it passes on."""
+    """Options that the factory takes or passes on."""
     from sbi import neural_nets
     from sbi.neural_nets.net_builders import estimator_configs, vector_field_nets
 
@@ -262,7 +265,7 @@ def _known_options(name: str) -> set[str]:
 
 
 def _mixed(factory: Any, options: Mapping[str, Any], counts: list[int], of: str) -> Any:
-    """A mixed network, told of every category of x or theta.
+    """A mixed network, told of every category.
 
     sbi would count those among the rows that it happens to train on.
     """

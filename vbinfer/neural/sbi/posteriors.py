@@ -1,4 +1,4 @@
-"""What `SbiEstimator.fit` returns, and the posteriors of sbi made of it."""
+"""Fitted networks of sbi, and their posteriors."""
 
 import abc
 import inspect
@@ -115,7 +115,10 @@ class SbiView:
         return x, self._core.inputs(x), outside
 
     def _split(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Options of sbi's class, and of its `sample` (or `train`, of vi)."""
+        """Options of sbi's class, and of its `sample`.
+
+        Of variational inference those of its `train`.
+        """
         made_by = self._class()
         run = made_by.train if self.kind == "vi" else made_by.sample
         first, second = (set(inspect.signature(f).parameters) - _SET_HERE for f in (made_by.__init__, run))
@@ -151,9 +154,9 @@ class SbiView:
 
 
 def default_chains(n: int) -> int:
-    """The most chains, up to 20, of 25 or more draws each.
+    """Number of chains that share n draws evenly.
 
-    They share n draws evenly; 1 if there are none.
+    The most, up to 20, with 25 or more draws each; 1 if there are none.
     """
     return max(c for c in range(1, _MOST_CHAINS + 1) if c == 1 or (n % c == 0 and n // c >= _FEWEST_DRAWS))
 
@@ -271,7 +274,7 @@ class SbiPosterior(AbstractFitted):
 
 
 class AbstractScore(AbstractFitted):
-    """A network that stands for the likelihood, sampled by a chain."""
+    """A network in the place of the likelihood."""
 
     def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
         """Draw from the posterior by sbi's slice sampler.
@@ -302,8 +305,9 @@ class SbiLikelihood(AbstractScore):
     """
 
     def log_likelihood(self, theta: Mapping[str, Any], x: Any) -> Array:
-        """log p(x | theta); -inf outside the prior's support.
+        """log p(x | theta), differentiable in theta.
 
+        -inf outside the prior's support, where nothing was learned.
         JAX can trace and differentiate it in theta, so `vb.sample_mcmc(prior, fitted.log_likelihood, x_o)` runs on it;
         every step then calls torch, and `vb.NLE` is much faster.
 
@@ -322,10 +326,10 @@ class SbiRatio(AbstractScore):
     """
 
     def log_ratio(self, theta: Mapping[str, Any], x: Any) -> Array:
-        """log p(x | theta) - log p(x); -inf outside the prior's support.
+        """log p(x | theta) - log p(x), approximately.
 
-        Of NRE up to a term that may depend on x but not on theta. JAX can trace and differentiate it in theta, as a
-        likelihood of `NLE`.
+        -inf outside the prior's support. Of NRE up to a term that may depend on x but not on theta. JAX can trace and
+        differentiate it in theta, as a likelihood of `NLE`.
 
         Args:
             theta: leaves `[..., *shape]`.

@@ -30,15 +30,15 @@ def log_density(prior: Prior, flat: Array) -> Array:
     return prior.log_prob(theta) + log_det
 
 
-def _whitened_prior(prior: Prior) -> Any:
+def _log_prob_function(prior: Prior) -> Any:
+    """log p(z) as a function of torch, with the gradient of JAX.
+
+    Variational inference of sbi asks for the gradient.
+    """
     import torch
-    from torch.distributions import constraints
 
-    class Density(torch.autograd.Function):
-        """log p(z) by JAX, with its gradient.
-
-        Variational inference of sbi asks for it.
-        """
+    class LogProb(torch.autograd.Function):
+        """log p(z), and its slope kept for the way back."""
 
         @staticmethod
         def forward(ctx: Any, value: Any) -> Any:
@@ -50,6 +50,15 @@ def _whitened_prior(prior: Prior) -> Any:
         @staticmethod
         def backward(ctx: Any, *outer: Any) -> Any:
             return outer[0][..., None] * ctx.saved_tensors[0]
+
+    return LogProb
+
+
+def _whitened_prior(prior: Prior) -> Any:
+    import torch
+    from torch.distributions import constraints
+
+    density = _log_prob_function(prior)
 
     class ZPrior(torch.distributions.Distribution):
         """Density of z under the prior: mean 0, covariance I."""
@@ -78,7 +87,7 @@ def _whitened_prior(prior: Prior) -> Any:
             return to_torch(prior.ravel_z(prior.unconstrain(theta))).reshape(*shape, prior.z_dim)
 
         def log_prob(self, value: Any) -> Any:
-            return Density.apply(value)
+            return density.apply(value)
 
         def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
             if tuple(batch_shape) != ():
