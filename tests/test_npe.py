@@ -15,7 +15,6 @@ import scipy.stats as st
 
 from vbinfer.draws.draws import Draws
 from vbinfer.io import npz
-from vbinfer.neural import estimator as fitting
 from vbinfer.neural.densities.flows import MAF, NSF
 from vbinfer.neural.densities.mixture import MDN
 from vbinfer.neural.npe import NPE, AmortizedPosterior
@@ -210,7 +209,7 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     estimator = dataclasses.replace(few(8), ensemble=2)
     whole, info = estimator.fit(draws, prior, key=KEY)
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "reporter", lambda *_: stopped_at(3))
+        patch.setattr("vbinfer.neural.estimator.progress_bar", lambda *_: stopped_at(3))
         with pytest.raises(KeyboardInterrupt):
             estimator.fit(draws, prior, key=KEY, checkpoint=path)
     assert path.is_file()

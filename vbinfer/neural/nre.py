@@ -166,7 +166,7 @@ class Ratio(eqx.Module):
     size: int = eqx.field(static=True)
 
     def log_prob(self, h: Array, c: Array) -> Array:
-        """log r of one pair, in the place of a density."""
+        """log r of one pair, as of a density."""
         each = eqx.filter_vmap(lambda member: member(h, c))(self.members)
         return jax.nn.logsumexp(each) - jnp.log(self.size)
 

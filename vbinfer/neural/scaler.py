@@ -61,9 +61,9 @@ class Standardise(eqx.Module):
         return cls(*(jnp.concatenate([getattr(part, name) for part in parts])[group] for name in _FIELDS))
 
     def log_slope(self, x: Array) -> Array:
-        """log |d h / d x| of each feature, 0 if constant.
+        """Log slope of h in x, 0 for constant features.
 
-        `[..., F]`. Summed over the features of a density of h it turns it into one of x: log p(x) = log p(h) + sum_i
+        log |d h_i / d x_i| `[..., F]`. Summed over the features of a density of h it turns it into one of x: log p(x) = log p(h) + sum_i
         log_slope_i.
         """
         size = jnp.abs((x - self.median) / self.spread)

@@ -233,7 +233,7 @@ def find_discrete_z(z: np.ndarray, prior: Prior, asked: Any) -> DiscreteZ:
 
 
 def _z_columns(prior: Prior) -> dict[str, int]:
-    """Columns in z of elements with a prior of their own."""
+    """Columns in z of elements with their own prior."""
     sizes = {name: int(np.prod(shape)) for name, shape in prior.z_shapes.items()}
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
     found, names = {}, iter(prior.names)

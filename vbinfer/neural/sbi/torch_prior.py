@@ -31,7 +31,7 @@ def log_density(prior: Prior, flat: Array) -> Array:
 
 
 def _log_prob_function(prior: Prior) -> Any:
-    """log p(z) as a function of torch, with the gradient of JAX.
+    """log p(z) for torch, with the gradient of JAX.
 
     Variational inference of sbi asks for the gradient.
     """
