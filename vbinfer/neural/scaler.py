@@ -63,8 +63,8 @@ class Standardise(eqx.Module):
     def log_slope(self, x: Array) -> Array:
         """Log slope of h in x, 0 for constant features.
 
-        log |d h_i / d x_i| `[..., F]`. Summed over the features of a density of h it turns it into one of x: log p(x) = log p(h) + sum_i
-        log_slope_i.
+        log |d h_i / d x_i| `[..., F]`. Summed over the features of a density of h it turns it into one of x: log p(x) =
+        log p(h) + sum_i log_slope_i.
         """
         size = jnp.abs((x - self.median) / self.spread)
         slope = jnp.where(size <= _LINEAR, 0.0, -jnp.log1p(jnp.maximum(size - _LINEAR, 0.0)))
