@@ -566,7 +566,7 @@ MISTAKES = {
                             lambda: fitted_whole()[0].posterior("mcmc")),
     "discrete name": (ValueError, r"names 'nois'.*Did you mean 'noise'",
                       lambda: _fit("MNLE", network={"discrete": ["nois"]})),
-    "discrete text": (TypeError, r"'discrete': 'noise'\} was given; expected names of features",
+    "discrete text": (TypeError, r"expected names: network=\{'discrete'",
                       lambda: _fit("MNLE", network={"discrete": "noise"})),
     "too many": (ValueError, r"'noise' has 100 values, too many for categories",
                  lambda: _fit("MNLE", network={"discrete": ["noise"]})),
