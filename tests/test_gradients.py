@@ -125,8 +125,8 @@ def drawn_normals(sim, key, steps):
     """What the simulator draws with this key, by state variable `[T, N]`."""
     like = dict.fromkeys(sim.model.variables(), jnp.zeros(sim.n_nodes))
     generator = Generator(key_words(key), sim.noise.noisy(like), like)
-    pairs = generator.pairs(jnp.asarray(0, jnp.uint32), steps)
-    return jax.vmap(generator.split)(pairs)
+    pairs = generator.draw(jnp.asarray(0, jnp.uint32), steps)
+    return jax.vmap(generator.unpack)(pairs)
 
 
 @pytest.mark.slow

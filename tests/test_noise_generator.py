@@ -27,7 +27,7 @@ def standard_normals(words, step, variable, n_variables, like):
     @jax.jit
     def draw(words, step):
         generator = noise.Generator(words, (f"x{variable}",), x)
-        return generator.split(generator.pairs(step, 1)[0])[f"x{variable}"]
+        return generator.unpack(generator.draw(step, 1)[0])[f"x{variable}"]
 
     return draw(words, step)
 
@@ -134,7 +134,7 @@ def test_no_correlation_across_variables_and_between_steps_and_variables():
     # two variables that sit in one pair, and two that do not, as a model gets them
     like, words = jnp.zeros(301), key_words(jax.random.key(11))
     generator = noise.Generator(words, ("a", "b", "c"), dict.fromkeys("abc", like))
-    by_name = jax.jit(lambda: jax.vmap(generator.split)(generator.pairs(jnp.asarray(0), 600)))()
+    by_name = jax.jit(lambda: jax.vmap(generator.unpack)(generator.draw(jnp.asarray(0), 600)))()
     a, b, c = (np.asarray(by_name[name], float) for name in "abc")
     assert_uncorrelated({"a, b": (a, b), "a, c": (a, c), "b, c": (b, c)})
 

@@ -1,8 +1,11 @@
-"""Noise driven by standard normals that are a pure function of (draw key, step, state variable, node)."""
+"""Noise processes, and the standard normals that drive them.
+
+A normal variate is a pure function of (draw key, step, state variable, node); `_random` has the generator.
+"""
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +13,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer._param import Param, Parametrised, did_you_mean, param
+from vbinfer._param import Param, Parametrised, did_you_mean, param, paths
 from vbinfer._random import normals
 
 Named = dict[str, Array]
 """State variable to array `[N, ...batch]`."""
-Words = tuple[Array, Array]
+KeyWords = tuple[Array, Array]
+"""The 64 bits of a key as two uint32 words, one pair or one for each draw."""
 Process = Callable[[Any, Named, Named], tuple[Any, Named]]
 """(carry, standard normals, state) to (carry, increments of one step)."""
 Inverse = Callable[[Named, Named], tuple[Named, Array]]
@@ -26,19 +30,43 @@ START = 0xFFFFFFFF
 
 
 class AbstractNoise(Parametrised):
-    """What noise adds to the state in a step, given standard normals for the state variables that it drives."""
+    """Base of noise processes: increments from standard normals."""
+
+    needs_start_key: ClassVar[bool] = False
+    """Whether `init` uses its normals, so that a run from the beginning needs a key even with `noise_path`."""
 
     @abc.abstractmethod
     def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
-        """The state variables that it drives, given the state or its shapes; ValueError for one that it lacks."""
+        """The driven state variables, given the state or its shapes.
+
+        Raises:
+            ValueError: a variable that the state lacks.
+        """
 
     @abc.abstractmethod
     def process(self, dt: float) -> Process:
-        """Its increments for steps of `dt` ms."""
+        """The increments of steps of `dt` ms."""
 
     def init(self, z: Named) -> Any:
-        """What it carries at time zero, from one standard normal for each driven variable and node."""
+        """The carry at time zero from standard normals `[N]`."""
         return None
+
+    def check_nodes(self, n: int) -> None:
+        """Raise ValueError unless its matrices fit `n` nodes."""
+
+    def check_amplitudes(self) -> None:
+        """Raise ValueError where a path would have no density."""
+
+    def inverse(self, dt: float) -> Inverse:
+        """The normals behind the increments of steps of `dt` ms.
+
+        Raises:
+            ValueError: increments do not follow from the states alone.
+        """
+        raise ValueError(
+            f"{type(self).__name__} noise has a state of its own, so the states alone are no Markov chain; use "
+            "vb.noise.Additive or Multiplicative, or sample the noise itself with vb.likelihoods.NoisePath"
+        )
 
 
 def _amplitudes(sigma: Any, D: Any, name: str) -> Any:
@@ -56,7 +84,10 @@ def _amplitudes(sigma: Any, D: Any, name: str) -> Any:
 
 
 def _named(sigma: Any, variables: tuple[str, ...], given: str = "sigma") -> tuple[str, ...]:
-    """The variables that `sigma` names, in the model's order; all of them for one value."""
+    """The variables that `sigma` names, in the model's order.
+
+    One value, in place of a mapping, stands for all of them.
+    """
     if not isinstance(sigma, Mapping):
         return variables
     if not sigma:
@@ -72,7 +103,9 @@ def _of(sigma: Any, name: str) -> Array:
 
 
 class Additive(AbstractNoise):
-    """White noise of constant amplitude: dx = f dt + sigma dW, the increment of a step sigma sqrt(dt) N(0, 1).
+    """White noise of constant amplitude.
+
+    dx = f dt + sigma dW;   the increment of a step is sigma sqrt(dt) N(0, 1)
 
     Itô and Stratonovich agree. The normal variate belongs to (draw key, absolute step, state variable, node), so
     neither batch width, monitor period nor resuming changes it, and the same key gives the same noise for every
@@ -111,6 +144,20 @@ class Additive(AbstractNoise):
     def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
         return _named(self.sigma, tuple(x))
 
+    def check_nodes(self, n: int) -> None:
+        if self.correlation is not None and self.correlation.shape != (n, n):
+            raise ValueError(
+                f"the noise correlation is {list(self.correlation.shape)}; expected [{n}, {n}], [node, node]"
+            )
+
+    def check_amplitudes(self) -> None:
+        for path, leaf in paths(self).items():
+            concrete = path != "correlation" and not isinstance(leaf.value, Tracer)
+            if concrete and np.any(np.asarray(leaf.value) == 0.0):
+                raise ValueError(
+                    f"noise.{path} is 0 somewhere: a path without noise has no density; give every node an amplitude"
+                )
+
     def process(self, dt: float) -> Process:
         root = None if self.correlation is None else _cholesky(self.correlation)
 
@@ -121,12 +168,11 @@ class Additive(AbstractNoise):
         return increments
 
     def inverse(self, dt: float) -> Inverse:
-        """The normals behind increments `[N]`; infinite where sigma is 0."""
+        """Normals behind increments `[N]`; infinite where sigma is 0."""
         root = None if self.correlation is None else _cholesky(self.correlation)
 
         def normals_of(dW: Named, x: Named) -> tuple[Named, Array]:
-            scale = {name: jnp.broadcast_to(_of(self.sigma, name) * dt**0.5, value.shape) for name, value in dW.items()}
-            z, log_det = _divided(dW, scale)
+            z, log_det = _divided(dW, {name: _of(self.sigma, name) * dt**0.5 for name in dW})
             if root is None:
                 return z, log_det
             z = {name: jax.scipy.linalg.solve_triangular(root, value, lower=True) for name, value in z.items()}
@@ -136,7 +182,7 @@ class Additive(AbstractNoise):
 
 
 def _cholesky(matrix: Array) -> Array:
-    """The lower root of `[N, N]`, or of one matrix for each draw, `[N, N, B]`."""
+    """The Cholesky factor of `[N, N]` or `[N, N, B]`."""
     if matrix.ndim == 2:
         return jnp.linalg.cholesky(matrix)
     return jnp.moveaxis(jnp.linalg.cholesky(jnp.moveaxis(matrix, -1, 0)), 0, -1)
@@ -148,12 +194,15 @@ def _mix(root: Array, z: Array) -> Array:
 
 def _divided(dW: Named, scale: Named) -> tuple[Named, Array]:
     """dW / scale, and the logarithm of its derivative."""
-    z = {name: value / scale[name] for name, value in dW.items()}
-    return z, -jnp.asarray(sum(jnp.log(jnp.abs(scale[name])).sum() for name in dW))
+    full = {name: jnp.broadcast_to(scale[name], value.shape) for name, value in dW.items()}
+    z = {name: value / full[name] for name, value in dW.items()}
+    return z, -jnp.asarray(sum(jnp.log(jnp.abs(value)).sum() for value in full.values()))
 
 
 class Multiplicative(AbstractNoise):
-    """White noise whose amplitude follows the state: dx = f dt + g(x) dW in the sense of Itô.
+    """White noise whose amplitude follows the state, in Itô's sense.
+
+    dx = f dt + g(x) dW
 
     g is evaluated at the start of the step, and the increment g(x_n) sqrt(dt) N(0, 1) is the same in every stage of
     the integrator: for geometric Brownian motion dx = s x dW the mean stays at x_0 (Stratonovich calculus would give
@@ -207,17 +256,19 @@ class Multiplicative(AbstractNoise):
         return increments
 
     def inverse(self, dt: float) -> Inverse:
-        """The normals behind increments `[N]`; infinite where g(x) is 0."""
+        """Normals behind increments `[N]`; infinite where g(x) is 0."""
 
         def normals_of(dW: Named, x: Named) -> tuple[Named, Array]:
             g = self._amplitude(x)
-            return _divided(dW, {name: jnp.broadcast_to(g[name] * dt**0.5, value.shape) for name, value in dW.items()})
+            return _divided(dW, {name: g[name] * dt**0.5 for name in dW})
 
         return normals_of
 
 
 class Coloured(AbstractNoise):
-    """An Ornstein-Uhlenbeck process as input: dx = (f + xi) dt, dxi = -xi/tau dt + sigma sqrt(2/tau) dW.
+    """An Ornstein-Uhlenbeck process as input.
+
+    dx = (f + xi) dt;   dxi = -xi/tau dt + sigma sqrt(2/tau) dW
 
     xi has standard deviation sigma and autocovariance sigma^2 exp(-|s|/tau). It starts in its stationary state, is
     advanced exactly, xi' = e xi + sigma sqrt(1 - e^2) N(0, 1) with e = exp(-dt/tau), and enters a step through the mean
@@ -233,6 +284,7 @@ class Coloured(AbstractNoise):
         tau: correlation time, ms.
     """
 
+    needs_start_key: ClassVar[bool] = True
     sigma: Param | dict[str, Param] = param(doc="standard deviation of the input, state units per ms", low=0.0)
     tau: Param = param(unit="ms", low=1e-6, doc="correlation time of the input")
 
@@ -253,45 +305,50 @@ class Coloured(AbstractNoise):
 
 
 class Generator:
-    """The standard normals of the state variables in `names`, for states shaped like `x`.
+    """Standard normals of the state variables in `names`.
 
-    Of the variates of a step, j = variable * N + node is the first half of counter j if j < H, else the second half of
-    counter j - H, with H = ceil(V N / 2): one counter serves two variates.
+    States are shaped like `x`. Of the V N variates of a step, j = variable * N + node comes from counter j if j < H,
+    else from counter j - H, with H = ceil(V N / 2): one counter serves two variates.
 
-    `pairs` makes them for many steps as complex numbers, `split` takes those of one step apart. With a loop between the
-    two, every pair is made once; handed over as real numbers, XLA would compute the generator anew wherever a step
+        counter     0   1   2  ...  H-1
+        real        0   1   2  ...  H-1          variates j < H
+        imaginary   H  H+1 H+2 ... 2H-1          variates j >= H
+
+    `draw` makes them for many steps as complex numbers, `unpack` takes those of one step apart. With a loop between
+    the two, every pair is made once; handed over as real numbers, XLA would compute the generator anew wherever a step
     reads a variate (four times in a step of Heun).
     """
 
-    def __init__(self, words: Words, names: tuple[str, ...], x: Named):
+    def __init__(self, words: KeyWords, names: tuple[str, ...], x: Named):
         variables = tuple(x)
         like = x[variables[0]]
         nodes = like.shape[0]
         self.half = -(-len(variables) * nodes // 2)
         self.wanted = {name: variables.index(name) * nodes + np.arange(nodes) for name in names}
+        # counters of which no variate is wanted are never drawn
         self.counters = np.unique(np.concatenate(list(self.wanted.values())) % self.half)
-        self.tail = (1,) * (like.ndim - 1)
+        self.batch = (1,) * (like.ndim - 1)
         k0, k1 = words
         self.words = (k0[None], k1[None]) if k0.ndim else (k0, k1)
         self.dtype = like.dtype
 
-    def pairs(self, first: Array, n: int) -> Array:
-        """`[n, counter, ...batch]` for `n` steps from step `first` on."""
+    def draw(self, first: Array, n: int) -> Array:
+        """Pairs of `n` steps from step `first` on, `[n, counter, ...batch]`."""
         steps = first.astype(jnp.uint32) + jnp.arange(n, dtype=jnp.uint32)
-        index = jnp.asarray(self.counters, jnp.uint32).reshape((1, -1, *self.tail))
-        return jax.lax.complex(*normals(*self.words, steps.reshape((-1, 1, *self.tail)), index))
+        index = jnp.asarray(self.counters, jnp.uint32).reshape((1, -1, *self.batch))
+        return jax.lax.complex(*normals(*self.words, steps.reshape((-1, 1, *self.batch)), index))
 
-    def split(self, pairs: Array) -> Named:
-        """The normals of one step, `[N, ...batch]` each, from its pairs `[counter, ...batch]`."""
+    def unpack(self, pairs: Array) -> Named:
+        """Normals `[N, ...batch]` of one step from pairs `[counter, ...batch]`."""
         real, imag = pairs.real.astype(self.dtype), pairs.imag.astype(self.dtype)
         out = {}
         for name, j in self.wanted.items():
-            parts = [(real, j[j < self.half]), (imag, j[j >= self.half] - self.half)]
-            rows = [_rows(a, np.searchsorted(self.counters, c)) for a, c in parts if c.size]
+            halves = [(real, j[j < self.half]), (imag, j[j >= self.half] - self.half)]
+            rows = [_rows(a, np.searchsorted(self.counters, c)) for a, c in halves if c.size]
             out[name] = rows[0] if len(rows) == 1 else jnp.concatenate(rows)
         return out
 
 
 def _rows(a: Array, where: np.ndarray) -> Array:
-    """Consecutive rows."""
+    """Consecutive rows, as a slice: a gather would cost more."""
     return jax.lax.slice_in_dim(a, int(where[0]), int(where[-1]) + 1)

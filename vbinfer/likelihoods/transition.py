@@ -152,7 +152,7 @@ def _prepared(sim: Simulator, path: Any, init: Any, slack: Any, t0: float) -> tu
         history = jax.tree.map(lambda a: a[:1], rows)
     driven = sim.noise.noisy(sim.state_shapes())
     widths = _slack(sim, slack, tuple(name for name in sim.model.variables() if name not in driven))
-    _check_amplitudes(sim)
+    sim.noise.check_amplitudes()
     return history, rows, widths, jnp.asarray(round(float(t0) / sim.dt), jnp.int32)
 
 
@@ -198,14 +198,3 @@ def _slack(sim: Simulator, slack: Any, quiet: tuple[str, ...]) -> dict[str, Arra
         if not isinstance(width, Tracer) and not np.all(np.asarray(width) > 0.0):
             raise ValueError(f"slack[{name!r}] is {np.min(np.asarray(width)):g}; a standard deviation must be above 0")
     return widths
-
-
-def _check_amplitudes(sim: Simulator) -> None:
-    """A node with noise of amplitude 0 has no density."""
-    sigma = getattr(sim.noise, "sigma", None)
-    for name, value in (sigma if isinstance(sigma, Mapping) else {"": sigma}).items():
-        if value is not None and not isinstance(value, Tracer) and np.any(np.asarray(value) == 0.0):
-            where = "noise.sigma" + (f".{name}" if name else "")
-            raise ValueError(
-                f"{where} is 0 somewhere: a path without noise has no density; give every node an amplitude"
-            )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbinfer.noise import Generator, Words
+from vbinfer.noise import Generator, KeyWords
 from vbinfer.simulation.simulator import Simulator, sampling_steps
 from vbinfer.simulation.solution import Carry
 from vbinfer.simulation.step import Named, named, one_step, read
@@ -36,7 +36,7 @@ def run(
     carry: Carry,
     phase: int,
     n_steps: int,
-    words: Words | None,
+    words: KeyWords | None,
     path: Named | None = None,
     checkpoint: bool | tuple[int, ...] | None = None,
 ) -> tuple[Carry, dict[str, Any]]:
@@ -73,7 +73,7 @@ def run(
     }
 
 
-def _plan(sim: Simulator, carry: Carry, n_steps: int, words: Words | None, checkpoint: Any) -> Plan:
+def _plan(sim: Simulator, carry: Carry, n_steps: int, words: KeyWords | None, checkpoint: Any) -> Plan:
     segments: tuple[int, ...] = ()
     if checkpoint is True:
         segments = (max(2, math.isqrt(n_steps)),)
@@ -113,7 +113,7 @@ def _nested(
 
     def group(carry: Carry, z: Any, many: int = many) -> tuple[Carry, Any]:
         if z is None and plan.generator is not None and not is_segment:
-            z = plan.generator.pairs(carry.step, many * size)
+            z = plan.generator.draw(carry.step, many * size)
         return _nested(plan, body, carry, z, many, size, inner)
 
     groups, rest = divmod(n, many)
@@ -155,7 +155,7 @@ def _advance(sim: Simulator, plan: Plan, step: Callable[[Carry, Named | None], C
 
     def one(carry: Carry, z: Any) -> tuple[Carry, None]:
         now = jax.tree.map(lambda a: a[0], z)
-        return step(carry, now if plan.generator is None or now is None else plan.generator.split(now)), None
+        return step(carry, now if plan.generator is None or now is None else plan.generator.unpack(now)), None
 
     def steps(carry: Carry, z: Any, n: int) -> Carry:
         return repeat(plan, one, carry, z, n, 1)[0] if n else carry

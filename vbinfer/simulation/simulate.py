@@ -11,7 +11,7 @@ from vbinfer._param import did_you_mean
 from vbinfer._random import key_words
 from vbinfer.monitors.base import steps_in
 from vbinfer.network.delays import History
-from vbinfer.noise import Coloured, Words
+from vbinfer.noise import KeyWords
 from vbinfer.simulation import loop
 from vbinfer.simulation.compiled import Compiled
 from vbinfer.simulation.simulator import Simulator, sampling_steps
@@ -55,15 +55,16 @@ def simulate(
     (4, 1)
     """
     n_steps = steps_in(float(t1), sim.dt, "t1")
-    if sim.noise is not None and key is None and noise_path is None:
-        raise ValueError(
-            "the simulator has noise and key is None; pass key=jax.random.key(0), or build it without noise"
-        )
-    if isinstance(sim.noise, Coloured) and key is None and not isinstance(init, Final):
-        raise ValueError(
-            "noise_path has no row for the stationary start of Coloured noise; pass key=jax.random.key(0) too, which "
-            "then draws the start alone, or init=final of an earlier run"
-        )
+    if sim.noise is not None and key is None:
+        if noise_path is None:
+            raise ValueError(
+                "the simulator has noise and key is None; pass key=jax.random.key(0), or build it without noise"
+            )
+        if sim.noise.needs_start_key and not isinstance(init, Final):
+            raise ValueError(
+                f"noise_path has no row for the stationary start of {type(sim.noise).__name__} noise; pass "
+                "key=jax.random.key(0) too, which then draws the start alone, or init=final of an earlier run"
+            )
     words = None if key is None or sim.noise is None else key_words(key)
     if words is not None and words[0].ndim:
         raise ValueError(
@@ -99,7 +100,7 @@ def in_order(sim: Simulator, ys: dict[str, Any]) -> dict[str, Any]:
 
 @Compiled
 def _run(
-    sim: Simulator, carry: Carry, phase: int, n_steps: int, words: Words | None, path: Any, checkpoint: Any
+    sim: Simulator, carry: Carry, phase: int, n_steps: int, words: KeyWords | None, path: Any, checkpoint: Any
 ) -> Solution:
     end, ys = loop.run(sim, carry, phase, n_steps, words, path, checkpoint)
     ts = {

@@ -123,6 +123,7 @@ class Simulator(Parametrised):
             monitor.stride(self.dt)
         if self.noise is not None:
             self.noise.noisy(self.state_shapes())
+            self.noise.check_nodes(n)
         if self.stimulus is not None:
             self.stimulus.check_nodes(n)
         if self.delays is not None:
@@ -130,7 +131,6 @@ class Simulator(Parametrised):
                 raise ValueError("delays were given without a connectome; leave delays out, or give a connectome")
             self.delays.check(self.connectome)
         self._check_integrator()
-        self._check_correlation(n)
         self._check_rows(n)
         self.period_steps()
 
@@ -157,11 +157,6 @@ class Simulator(Parametrised):
                 f"{type(coupling).__name__} sends {sent} row(s) of coupling input, {type(model).__name__} with "
                 f"cvar={model.cvar} reads {needed}; use another coupling, or couple fewer variables"
             )
-
-    def _check_correlation(self, n: int) -> None:
-        correlation = getattr(self.noise, "correlation", None)
-        if correlation is not None and correlation.shape != (n, n):
-            raise ValueError(f"the noise correlation is {list(correlation.shape)}; expected [{n}, {n}], [node, node]")
 
 
 _KINDS = {

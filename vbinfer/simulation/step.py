@@ -10,7 +10,7 @@ from jaxtyping import Array
 from vbinfer.integrators import System
 from vbinfer.models.base import AbstractStepper
 from vbinfer.network.delays import Line, Wiring, fill, wiring, write
-from vbinfer.noise import START, Generator, Words
+from vbinfer.noise import START, Generator, KeyWords
 from vbinfer.simulation.simulator import Simulator
 from vbinfer.simulation.solution import Carry
 
@@ -29,7 +29,7 @@ def read(sim: Simulator, monitor: Any, x: Named) -> Named:
     return {name: x[name] for name in monitor.reads(sim.model.variables())}
 
 
-def start(sim: Simulator, history: Any, words: Words | None) -> Carry:
+def start(sim: Simulator, history: Any, words: KeyWords | None) -> Carry:
     """The carry at time zero from a history with leaves `[H, N]` or `[H, N, B]`, oldest first."""
     history = jax.vmap(sim.model.project)(history)
     x = jax.tree.map(lambda a: a[-1], history)
@@ -41,7 +41,7 @@ def start(sim: Simulator, history: Any, words: Words | None) -> Carry:
         zero = {name: jnp.zeros_like(by_name[name]) for name in names}
         if words is not None:
             generator = Generator(words, names, by_name)
-            zero = generator.split(generator.pairs(jnp.asarray(START, jnp.uint32), 1)[0])
+            zero = generator.unpack(generator.draw(jnp.asarray(START, jnp.uint32), 1)[0])
         noise = sim.noise.init(zero)
     zero_step = jnp.zeros((), jnp.int32)
     return Carry(zero_step, x, monitors, noise, None if sim.delays is None else _line(sim, history, x))

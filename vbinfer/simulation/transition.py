@@ -40,11 +40,7 @@ def check_invertible(sim: Simulator) -> None:
             "the simulator has no noise, so a path has no density; build it with noise=vb.noise.Additive(...), or give "
             "its output to a likelihood such as vb.likelihoods.Gaussian"
         )
-    if not hasattr(sim.noise, "inverse"):
-        raise ValueError(
-            f"{type(sim.noise).__name__} noise has a state of its own, so the states alone are no Markov chain; use "
-            "vb.noise.Additive or Multiplicative, or sample the noise itself with vb.likelihoods.NoisePath"
-        )
+    sim.noise.inverse(sim.dt)
     if isinstance(sim.model, AbstractStepper) or not isinstance(sim.integrator, Euler | Heun | RungeKutta4):
         raise ValueError(
             f"the density of a step of {name} is not known in closed form; use integrator=vb.Euler(dt={dt:g}) or "
@@ -85,7 +81,7 @@ def innovations(sim: Simulator, history: Any, path: Any, first: Array) -> Innova
         wires = wires._replace(instant=lambda sent: sent @ across)
     signals = None if wires is None or wires.arriving is None else _signals(sim, history, path)
     assert sim.noise is not None
-    normals_of = sim.noise.inverse(sim.dt)  # type: ignore[attr-defined]  (check_invertible asked for it)
+    normals_of = sim.noise.inverse(sim.dt)
     driven = sim.noise.noisy(sim.state_shapes())
 
     def one(k: Array, x: Any, new: Any) -> tuple[Named, Named, Array]:
