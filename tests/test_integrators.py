@@ -14,6 +14,8 @@ from vbinfer.network.delays import History
 
 W = np.array([[0.0, 0.9, 0.1], [0.3, 0.0, 0.0], [0.5, 0.2, 0.0]])
 SCHEMES = {"Euler": vb.Euler, "Heun": vb.Heun, "RungeKutta4": vb.RungeKutta4, "Rosenbrock": vb.Rosenbrock}
+ORDERS = {name: (scheme, scheme.order) for name, scheme in SCHEMES.items()}
+ORDERS["Heun, coupling frozen"] = (lambda dt: vb.Heun(dt, frozen_coupling=True), 1)
 
 
 def double(sim):
@@ -55,19 +57,22 @@ def network_by_hand(t, y):
     return out
 
 
-@pytest.mark.parametrize(
-    ("integrator", "order"),
-    [
-        (vb.Euler, 1),
-        (vb.Heun, 2),
-        (lambda dt: vb.Heun(dt, frozen_coupling=True), 1),
-        (vb.RungeKutta4, 4),
-        (vb.Rosenbrock, 2),
-    ],
-    ids=["Euler", "Heun", "Heun, coupling frozen", "Runge-Kutta", "Rosenbrock"],
-)
-def test_order_with_coupling_and_a_stimulus(integrator, order):
+def test_orders_and_calculus_are_stated():
+    assert {name: order for name, (_, order) in ORDERS.items()} == {
+        "Euler": 1,
+        "Heun": 2,
+        "RungeKutta4": 4,
+        "Rosenbrock": 2,
+        "Heun, coupling frozen": 1,
+    }
+    assert vb.Native.order is None
+    assert all(scheme.calculus == "ito" for scheme in (*SCHEMES.values(), vb.Native))
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_order_with_coupling_and_a_stimulus(name):
     """Slope of the log of the error at 2 ms over the log of dt, against an integrator of order eight."""
+    integrator, order = ORDERS[name]
     start = {"x": jnp.array([0.5, -0.25, 1.0]), "y": jnp.array([0.0, 0.75, -0.5])}
     y0 = np.concatenate([start["x"], start["y"]]).astype(float)
     truth = solve_ivp(network_by_hand, (0.0, 2.0), y0, method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]

@@ -72,6 +72,20 @@ def positive(value: Any, what: str, example: object, unit: str = "") -> float:
     raise ValueError(f"{what}={value!r} was given; expected {expected}, such as {what}={example}")
 
 
+def milliseconds(value: Any, what: str, example: str) -> float:
+    """A positive duration in ms, as a Python float: arrays would not be static.
+
+    Raises:
+        TypeError: no Python or NumPy number, with the example to write.
+        ValueError: not finite, or not above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{what} was given as {value!r}; write a Python number of milliseconds, for example {example}")
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"a {what} of {value} ms was given; it must be positive")
+    return float(value)
+
+
 def fraction(value: Any, what: str, example: object = 0.5) -> float:
     """A number above 0 and below 1, as a float.
 

@@ -1,6 +1,7 @@
-"""Steps of explicit schemes over trees: what the integrators and the BOLD monitor share.
+"""Steps of explicit schemes over trees.
 
-A field is called with the fraction of the step at which it stands (0 at the start, 1 at the end) and the state there.
+The integrators and the BOLD monitor share them. A field is called with the fraction of the step at which it stands (0
+at the start, 1 at the end) and the state there.
 """
 
 from collections.abc import Callable
@@ -28,12 +29,12 @@ def _kick(x: Any, dW: Any | None) -> Any:
 
 
 def euler(f: Field, x: State, dt: float, dW: State | None = None, project: Project = _identity) -> State:
-    """x + dt f(x) + dW: order 1 (strong order 1 for additive noise); Itô."""
+    """The Euler-Maruyama step x + dt f(x) + dW, Itô."""
     return project(_kick(_add(x, dt, f(0.0, x)), dW))
 
 
 def heun(f: Field, x: State, dt: float, dW: State | None = None, project: Project = _identity) -> State:
-    """The trapezoidal predictor-corrector with the same dW in both stages; order 2 without noise.
+    """Heun's predictor-corrector, the same dW in both stages.
 
     p = project(x + dt f(0, x) + dW);   x' = project(x + dt/2 (f(0, x) + f(1, p)) + dW)
     """
@@ -43,7 +44,7 @@ def heun(f: Field, x: State, dt: float, dW: State | None = None, project: Projec
 
 
 def rk4(f: Field, x: State, dt: float, dW: State | None = None, project: Project = _identity) -> State:
-    """The classical Runge-Kutta scheme, order 4 without noise; dW is added once, at the end (Itô).
+    """The classical Runge-Kutta scheme; dW is added last.
 
     k1 = f(0, x);  k2 = f(1/2, x + dt/2 k1);  k3 = f(1/2, x + dt/2 k2);  k4 = f(1, x + dt k3)
     x' = project(x + dt/6 (k1 + 2 k2 + 2 k3 + k4) + dW), every stage projected too

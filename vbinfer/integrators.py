@@ -1,24 +1,26 @@
-"""Fixed-step integrators: how one step of the loop is made from drift, coupling and noise."""
+"""Fixed-step integrators: one step from drift, coupling and noise."""
 
 import abc
 import math
-import numbers
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _ode
+from vbinfer._check import milliseconds
 
 Update = Callable[[Any, Any, Any], Any]
 
 
 class System(NamedTuple):
-    """One step of the equations as an integrator sees it. `stage` is the fraction of the step, 0 at its start."""
+    """Equations of one step, as an integrator sees them.
+
+    `stage` is the fraction of the step, 0 at its start and 1 at its end.
+    """
 
     couple: Callable[[float, Any], Array]
     """(stage, state) to the coupling input c, `[C, N, ...]`."""
@@ -30,44 +32,53 @@ class System(NamedTuple):
     """(state, c, dW) to the next state, of a model that brings its own step."""
 
 
-def _step_size(dt: float | np.number) -> float:
-    if isinstance(dt, bool) or not isinstance(dt, numbers.Real):
-        raise TypeError(f"dt was given as {dt!r}; write a Python number of milliseconds, for example Heun(dt=0.1)")
-    if not math.isfinite(dt) or dt <= 0:
-        raise ValueError(f"dt is {dt:g} ms; it must be positive")
-    return float(dt)
-
-
 class AbstractIntegrator(eqx.Module):
-    """One step of size `dt` (ms, static: a new dt is a new compilation)."""
+    """Base of fixed-step integrators.
 
-    dt: eqx.AbstractVar[float]
+    `dt` is in ms and static: a new dt is a new compilation.
+    """
+
+    dt: float = eqx.field(static=True, converter=lambda dt: milliseconds(dt, "dt", "Heun(dt=0.1)"))
+    order: eqx.AbstractClassVar[int | None]
+    """p of an error that falls as dt^p without noise, coupling and stimulus included; None is the model's own."""
+    calculus: ClassVar[Literal["ito", "stratonovich"]] = "ito"
+    """The limit for small dt where an amplitude depends on the state.
+
+    Every scheme here is given one increment per step, with amplitudes from the start of the step, and therefore
+    converges to the Itô solution: strong order 1 with additive noise, 1/2 with multiplicative noise. A Stratonovich
+    model is written with its drift g g'/2 added.
+    """
 
     @abc.abstractmethod
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
-        """The state one step on. `dW` is the noise increment of this step, `None` where nothing is random."""
+        """The state one step on.
+
+        `dW` is the noise increment of this step, None where nothing is random.
+        """
 
 
 def _live(system: System) -> _ode.Field:
-    """The right-hand side with the coupling computed anew at every stage."""
+    """The drift, with the coupling computed at every stage."""
     return lambda stage, x: system.drift(stage, x, system.couple(stage, x))
 
 
 class Euler(AbstractIntegrator):
-    """Euler-Maruyama: x' = project(x + dt f(t, x) + dW).
+    """Euler-Maruyama.
+
+    x' = project(x + dt f(t, x) + dW)
 
     Order 1; with additive noise strong order 1. The stationary variance of dx = -x/T dt + dW is off by a factor
     1/(1 - dt/2T).
     """
 
-    dt: float = eqx.field(static=True, converter=_step_size)
+    order: ClassVar[int] = 1
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
         return _ode.euler(_live(system), x, self.dt, dW, system.project)
 
 
 class Heun(AbstractIntegrator):
-    """Heun's method with the same noise in predictor and corrector; `project` after each.
+    """Heun's method, the same noise in predictor and corrector.
 
     p = project(x + dt f(t, x) + dW);   x' = project(x + dt/2 (f(t, x) + f(t + dt, p)) + dW)
 
@@ -81,7 +92,8 @@ class Heun(AbstractIntegrator):
             are coupled.
     """
 
-    dt: float = eqx.field(static=True, converter=_step_size)
+    order: ClassVar[int] = 2
+    """1 with `frozen_coupling` as soon as nodes are coupled."""
     frozen_coupling: bool = eqx.field(static=True, default=False)
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
@@ -100,14 +112,16 @@ class RungeKutta4(AbstractIntegrator):
     large by a factor of about 1 + dt/T (Euler: 1 + dt/2T; Heun: 1 - dt^2/4T^2). With noise take Heun.
     """
 
-    dt: float = eqx.field(static=True, converter=_step_size)
+    order: ClassVar[int] = 4
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
         return _ode.rk4(_live(system), x, self.dt, dW, system.project)
 
 
 class Rosenbrock(AbstractIntegrator):
-    """A linearly implicit scheme for stiff models: second order, L-stable, no iterations (ROS2; Verwer et al. 1999).
+    """A linearly implicit scheme for stiff models (ROS2).
+
+    Second order, L-stable, without iterations (Verwer et al. 1999).
 
     (I - g dt A) k1 = f(t, x) + dW/dt;   (I - g dt A) k2 = f(t + dt, x + dt k1) + dW/dt - 2 k1;   g = 1 - 1/sqrt(2)
     x' = project(x + 3/2 dt k1 + 1/2 dt k2)
@@ -124,13 +138,13 @@ class Rosenbrock(AbstractIntegrator):
     doi:10.1137/S1064827597326651
     """
 
-    dt: float = eqx.field(static=True, converter=_step_size)
+    order: ClassVar[int] = 2
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
         dt, gamma = self.dt, 1.0 - math.sqrt(0.5)
         c = system.couple(0.0, x)
         solve = _local_solver(lambda y: system.drift(0.0, y, c), x, gamma * dt)
-        # as a constant force: kicked after the drift, a fast variable would keep what it should have forgotten
+        # noise as a constant force: kicked after the drift, a fast variable would keep what it should have forgotten
         forced = lambda f: f if dW is None else jax.tree.map(lambda a, w: a + w / dt, f, dW)  # noqa: E731
         k1 = solve(forced(system.drift(0.0, x, c)))
         stage = system.project(jax.tree.map(lambda a, k: a + dt * k, x, k1))
@@ -140,7 +154,10 @@ class Rosenbrock(AbstractIntegrator):
 
 
 def _local_solver(field: Callable[[Any], Any], x: Any, scale: float) -> Callable[[Any], Any]:
-    """`b -> (I - scale J)^-1 b` with J the Jacobian of every node's own field: leaves `[N, ...]` in and out."""
+    """b -> (I - scale J)^-1 b, leaves `[N, ...]` in and out.
+
+    J is the Jacobian of every node's own field, one V by V matrix for each node.
+    """
     leaves, tree = jax.tree.flatten(x)
     unit = lambda k: jax.tree.unflatten(  # noqa: E731
         tree, [jnp.ones_like(a) if i == k else jnp.zeros_like(a) for i, a in enumerate(leaves)]
@@ -161,9 +178,12 @@ def _local_solver(field: Callable[[Any], Any], x: Any, scale: float) -> Callable
 
 
 class Native(AbstractIntegrator):
-    """Steps of a model that brings its own (`AbstractStepper`): spikes, implicit cables, spectral fields."""
+    """The model's own step, of an `AbstractStepper`.
 
-    dt: float = eqx.field(static=True, converter=_step_size)
+    For spikes, implicit cables, spectral fields.
+    """
+
+    order: ClassVar[None] = None
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
         assert system.update is not None

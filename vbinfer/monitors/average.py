@@ -8,13 +8,12 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.monitors.base import AbstractMonitor, positive_ms
+from vbinfer.monitors.base import AbstractMonitor, period_ms
 from vbinfer.monitors.projection import check_columns, contract
-from vbinfer.monitors.raw import chosen
 
 
 class SpatialAverage(AbstractMonitor):
-    """A state variable averaged over groups of regions, at the end of every period: `[T, group]`.
+    """A state variable averaged over groups of regions: `[T, group]`.
 
     y_g(t) = sum_i weights_gi x_i(t),   weights_gi = 1 / (size of g) for i in g, else 0
 
@@ -33,12 +32,12 @@ class SpatialAverage(AbstractMonitor):
 
     by_node: ClassVar[bool] = False
     var: str = eqx.field(static=True)
-    period: float | None = eqx.field(static=True, converter=positive_ms)
+    period: float | None = eqx.field(static=True, converter=period_ms)
     labels: tuple[str, ...] = eqx.field(static=True)
     weights: Param = param(axes=("group", "node"), doc="share of each node in the mean of a group")
 
     def __init__(self, var: str, groups: Sequence[Any] | np.ndarray | Array, period: float):
-        self.var, self.period = var, positive_ms(period)
+        self.var, self.period = var, period
         given = np.asarray(groups)
         if given.ndim == 2:
             self.weights, self.labels = given, tuple(str(g) for g in range(len(given)))  # type: ignore  (converted)
@@ -56,20 +55,11 @@ class SpatialAverage(AbstractMonitor):
         self.weights = member / member.sum(axis=1, keepdims=True)  # type: ignore  (converted to an array)
         self.labels = tuple(str(name) for name in names)
 
-    def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
-        return chosen(self.var, variables)
-
     def sample_shape(self, n: int) -> tuple[int, ...]:
         return (self.weights.shape[0],)
 
     def check_nodes(self, n: int) -> None:
         check_columns(self.weights, n, "groups of SpatialAverage")
-
-    def init(self, x: dict[str, Array]) -> None:
-        return None
-
-    def observe(self, carry: None, x: dict[str, Array]) -> None:
-        return None
 
     def sample(self, carry: None, x: dict[str, Array]) -> tuple[None, Array]:
         return None, contract(self.weights, x[self.var])

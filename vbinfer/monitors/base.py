@@ -1,23 +1,31 @@
-"""The interface of a monitor: it samples inside the loop, so memory does not grow with the number of steps."""
+"""Interface of monitors: samples are taken inside the loop.
+
+Memory does not grow with the number of steps.
+"""
 
 import abc
 import math
-import numbers
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
-import numpy as np
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbinfer._param import Parametrised
+from vbinfer._check import milliseconds
+from vbinfer._param import Parametrised, did_you_mean
 
 Variables = str | tuple[str, ...] | None
+SECONDS_PER_MS = 1e-3
 
 
 def steps_in(duration: float, dt: float, what: str) -> int:
-    """How many steps of `dt` make `duration`; an error naming the neighbours unless it is a whole number.
+    """Number of steps of `dt` in `duration`.
 
     The tolerance is 1e-6 of a step, far above the rounding of decimal fractions and far below any step.
+
+    Raises:
+        ValueError: no whole number, with the two nearest durations.
     """
     if not math.isfinite(duration):
         raise ValueError(f"{what} is {duration} ms; it must be a finite number")
@@ -29,34 +37,55 @@ def steps_in(duration: float, dt: float, what: str) -> int:
     return n
 
 
-def positive_ms(value: float | np.number | None) -> float | None:
-    """A duration as a Python float, or None; anything not a positive number is an error."""
-    return None if value is None else _positive(value, "period")
+def period_ms(value: Any) -> float | None:
+    """A sampling period as a Python float, or None."""
+    hint = (
+        'period=10.0 (Subsample and TimeAverage take the period before the variable, Subsample(10.0, var="x"), other '
+        "monitors after it)"
+    )
+    return None if value is None else milliseconds(value, "period", hint)
 
 
-def longest_ms(value: float | np.number) -> float:
-    """The longest block of a monitor that averages, as a Python float; anything not a positive number is an error."""
-    return _positive(value, "step")
-
-
-def _positive(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"{what} was given as {value!r}; expected a number of ms, {what}=10.0 (Subsample and TimeAverage take the "
-            'period before the variable, Subsample(10.0, var="x"), other monitors after it)'
-        )
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"a {what} of {value} ms was given; it must be positive")
-    return float(value)
+def step_ms(value: Any) -> float:
+    """The longest block of a monitor that averages."""
+    return milliseconds(value, "step", "step=10.0")
 
 
 def block_steps(period: float | None, longest: float, dt: float, kind: str) -> int:
-    """Steps of dt in a block of at most `longest` ms (but at least one step), a whole number of which make a period."""
+    """Steps in a block of at most `longest` ms.
+
+    At least one step, and a divisor of the period.
+    """
     if period is None:
         raise ValueError(f"{kind} was given period=None; give the repetition time, period=720.0")
     n = steps_in(period, dt, f"the period of {kind}")
     most = max(1, int(longest / dt + 1e-6))
     return next(k for k in range(min(most, n), 0, -1) if n % k == 0)
+
+
+def variables_of(var: Variables | list[str]) -> Variables:
+    """One name, several, or None for all."""
+    if var is None or isinstance(var, str):
+        return var
+    if isinstance(var, tuple | list) and var and all(isinstance(name, str) for name in var):
+        return tuple(var)
+    raise TypeError(f'var was given as {var!r}; expected a state variable, var="x", several, var=("x", "y"), or None')
+
+
+def chosen(var: Variables, variables: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that `var` stands for.
+
+    Raises:
+        ValueError: a name that is unknown, with the closest one.
+    """
+    var = variables_of(var)
+    names = variables if var is None else (var,) if isinstance(var, str) else var
+    for name in names:
+        if name not in variables:
+            raise ValueError(
+                f"the monitor reads {name!r}; the model has no such variable. {did_you_mean(name, variables)}"
+            )
+    return names
 
 
 class AbstractMonitor(Parametrised):
@@ -66,36 +95,42 @@ class AbstractMonitor(Parametrised):
     at every multiple of the period, in this order.
     """
 
+    var: eqx.AbstractVar[Any]
+    """The state variables that it reads: one name, several, or None for all."""
     period: eqx.AbstractVar[float | None]
     """ms between samples; None is every step."""
     by_node: ClassVar[bool] = True
     """Whether column k of a sample is node k; sensors, groups and matrices are not."""
 
-    @abc.abstractmethod
     def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
-        """The state variables it needs, given those of the model."""
+        """The state variables it needs, given the model's."""
+        return chosen(self.var, variables)
 
     def sample_shape(self, n: int) -> tuple[int, ...] | None:
-        """Shape of one sample of a simulation of `n` nodes; None where it is a dictionary by state variable."""
+        """Shape of one sample of `n` nodes.
+
+        None where it is a dictionary by state variable.
+        """
         return (n,)
 
     def check_nodes(self, n: int) -> None:
-        """Raise ValueError unless what this monitor holds beyond elementwise parameters fits `n` nodes."""
+        """Raise ValueError unless its matrices fit `n` nodes."""
 
     def stride(self, dt: float) -> int | None:
-        """How many steps lie between two calls of `update`; None if it is never called.
+        """Steps between two calls of `update`, or None.
 
-        Raises ValueError where this monitor does not work with steps of `dt` ms.
+        Raises:
+            ValueError: the monitor does not work with steps of `dt` ms.
         """
         return None
 
-    @abc.abstractmethod
     def init(self, x: dict[str, Array]) -> Any:
-        """The carried value before the first step, given the initial state by variable."""
+        """The carry before the first step, from the initial state."""
+        return None
 
-    @abc.abstractmethod
     def observe(self, carry: Any, x: dict[str, Array]) -> Any:
         """Take note of the state after a step."""
+        return carry
 
     def update(self, carry: Any, dt: float) -> Any:
         """Advance what changes slower than the state."""
@@ -103,4 +138,56 @@ class AbstractMonitor(Parametrised):
 
     @abc.abstractmethod
     def sample(self, carry: Any, x: dict[str, Array]) -> tuple[Any, Any]:
-        """(carry, y): the sample at the end of a period."""
+        """The carry and the sample y, after a period."""
+
+
+class AbstractMean(AbstractMonitor):
+    """Base of monitors that average over the period."""
+
+    def source(self, x: dict[str, Array]) -> Any:
+        """What is averaged."""
+        return x
+
+    def init(self, x: dict[str, Array]) -> Any:
+        return jnp.zeros(()), jax.tree.map(jnp.zeros_like, self.source(x))
+
+    def observe(self, carry: Any, x: dict[str, Array]) -> Any:
+        count, mean = carry
+        share = 1.0 / (count + 1.0)  # a running mean: the sum of a long period would lose digits in float32
+        return count + 1.0, jax.tree.map(lambda m, a: m + share * (a - m), mean, self.source(x))
+
+
+class Block(NamedTuple):
+    """An open block.
+
+    Sum and number of its states, and `inner`, which its mean will advance.
+    """
+
+    total: Array
+    count: Array
+    inner: Any
+
+
+class AbstractBlocks(AbstractMonitor):
+    """Base of monitors driven by block means."""
+
+    @abc.abstractmethod
+    def rest(self, like: Array) -> Any:
+        """What is advanced, before the first block."""
+
+    @abc.abstractmethod
+    def advance(self, inner: Any, mean: Array, ms: float) -> Any:
+        """Advance it by a block of that mean and length."""
+
+    def init(self, x: dict[str, Array]) -> Block:
+        zero = jnp.zeros_like(x[self.var])
+        return Block(zero, jnp.zeros(()), self.rest(zero))
+
+    def observe(self, carry: Block, x: dict[str, Array]) -> Block:
+        return carry._replace(total=carry.total + x[self.var], count=carry.count + 1.0)
+
+    def update(self, carry: Block, dt: float) -> Block:
+        steps = self.stride(dt)
+        assert steps is not None
+        inner = self.advance(carry.inner, carry.total / carry.count, steps * dt)
+        return Block(jnp.zeros_like(carry.total), jnp.zeros_like(carry.count), inner)

@@ -1,4 +1,4 @@
-"""The Balloon-Windkessel model of the BOLD signal, once, with named sets of constants."""
+"""The Balloon-Windkessel model of the BOLD signal."""
 
 from typing import Any, NamedTuple
 
@@ -8,10 +8,7 @@ from jaxtyping import Array
 
 from vbinfer import _ode
 from vbinfer._param import Param, did_you_mean, param
-from vbinfer.monitors.base import AbstractMonitor, block_steps, longest_ms, positive_ms
-from vbinfer.monitors.raw import chosen
-
-SECONDS_PER_MS = 1e-3
+from vbinfer.monitors.base import SECONDS_PER_MS, AbstractBlocks, Block, block_steps, period_ms, step_ms
 
 PRESETS: dict[str, dict[str, float]] = {
     "friston2003_stephan2007": dict(
@@ -39,7 +36,10 @@ PRESETS: dict[str, dict[str, float]] = {
 
 
 class Haemodynamics(NamedTuple):
-    """s: vasodilatory signal; log_f, log_v, log_q: logarithms of inflow, volume, deoxyhaemoglobin (rest is 0)."""
+    """State of the haemodynamics; 0 at rest.
+
+    s is the vasodilatory signal; log_f, log_v, log_q are logarithms of inflow, volume and deoxyhaemoglobin.
+    """
 
     s: Array
     log_f: Array
@@ -47,14 +47,10 @@ class Haemodynamics(NamedTuple):
     log_q: Array
 
 
-class _Carry(NamedTuple):
-    total: Array
-    count: Array
-    blood: Haemodynamics
+class BalloonWindkessel(AbstractBlocks):
+    """BOLD by the Balloon-Windkessel model.
 
-
-class BalloonWindkessel(AbstractMonitor):
-    """BOLD from a state variable u by the Balloon-Windkessel model (Friston 2003; Stephan 2007), time in s.
+    From a state variable u (Friston 2003; Stephan 2007), time in s:
 
     ds/dt = u - kappa s - gamma (f - 1);   df/dt = s
     tau dv/dt = f - v^(1/alpha);   tau dq/dt = f (1 - (1 - E0)^(1/f)) / E0 - v^(1/alpha - 1) q
@@ -79,9 +75,9 @@ class BalloonWindkessel(AbstractMonitor):
     """
 
     var: str = eqx.field(static=True)
-    period: float | None = eqx.field(static=True, converter=positive_ms)
+    period: float | None = eqx.field(static=True, converter=period_ms)
     preset: str = eqx.field(static=True)
-    step: float = eqx.field(static=True, converter=longest_ms)
+    step: float = eqx.field(static=True, converter=step_ms)
     kappa: Param = param(unit="1/s", low=0.0, doc="decay of the vasodilatory signal")
     gamma: Param = param(unit="1/s", low=0.0, doc="flow-dependent elimination")
     tau: Param = param(unit="s", low=1e-6, doc="haemodynamic transit time")
@@ -107,31 +103,22 @@ class BalloonWindkessel(AbstractMonitor):
         if unknown:
             name = min(unknown)
             raise TypeError(f"BalloonWindkessel has no constant {name!r}. {did_you_mean(name, PRESETS[preset])}")
-        self.var, self.period, self.preset, self.step = var, positive_ms(period), preset, longest_ms(step)
+        self.var, self.period, self.preset, self.step = var, period, preset, step
         for name, value in (PRESETS[preset] | constants).items():
             setattr(self, name, value)
-
-    def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
-        return chosen(self.var, variables)
 
     def stride(self, dt: float) -> int:
         return block_steps(self.period, self.step, dt, "BalloonWindkessel")
 
-    def init(self, x: dict[str, Array]) -> _Carry:
-        zero = jnp.zeros_like(x[self.var])
-        return _Carry(zero, jnp.zeros(()), Haemodynamics(zero, zero, zero, zero))
+    def rest(self, like: Array) -> Haemodynamics:
+        zero = jnp.zeros_like(like)
+        return Haemodynamics(zero, zero, zero, zero)
 
-    def observe(self, carry: _Carry, x: dict[str, Array]) -> _Carry:
-        return carry._replace(total=carry.total + x[self.var], count=carry.count + 1.0)
-
-    def update(self, carry: _Carry, dt: float) -> _Carry:
-        u = carry.total / carry.count
-        seconds = self.stride(dt) * dt * SECONDS_PER_MS
-        blood = _ode.heun(lambda stage, b: self.dfun(b, u), carry.blood, seconds)
-        return _Carry(jnp.zeros_like(carry.total), jnp.zeros_like(carry.count), blood)
+    def advance(self, inner: Haemodynamics, mean: Array, ms: float) -> Haemodynamics:
+        return _ode.heun(lambda stage, blood: self.dfun(blood, mean), inner, ms * SECONDS_PER_MS)
 
     def dfun(self, blood: Haemodynamics, u: Array) -> Haemodynamics:
-        """Drift of the haemodynamic state, per second, for a neural input u."""
+        """Drift of the haemodynamics, per second, for input u."""
         s, log_f, log_v, log_q = blood
         f, per_f = jnp.exp(log_f), jnp.exp(-log_f)
         survival = jnp.log1p(-self.E0)
@@ -145,7 +132,7 @@ class BalloonWindkessel(AbstractMonitor):
             (f * extraction * jnp.exp(-log_q) - outflow) / self.tau,
         )
 
-    def sample(self, carry: _Carry, x: dict[str, Array]) -> tuple[_Carry, Array]:
-        _, _, log_v, log_q = carry.blood
+    def sample(self, carry: Block, x: dict[str, Array]) -> tuple[Block, Array]:
+        _, _, log_v, log_q = carry.inner
         y = -self.k1 * jnp.expm1(log_q) - self.k2 * jnp.expm1(log_q - log_v) - self.k3 * jnp.expm1(log_v)
         return carry, self.V0 * y

@@ -1,4 +1,7 @@
-"""Haemodynamic response functions as small linear filters, exact for an input that is constant over a step."""
+"""Haemodynamic response functions as small linear filters.
+
+Exact for an input that is constant over a step.
+"""
 
 import abc
 import math
@@ -10,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbinfer._check import count
 from vbinfer._param import Param, Parametrised, param
 
 TVB_BLOCK = 4e-3
@@ -17,7 +21,9 @@ TVB_BLOCK = 4e-3
 
 
 class AbstractKernel(Parametrised):
-    """A response function G and the filter that computes y(t) = int_0^inf G(s) u(t - s) ds, time in s.
+    """A response function G and its filter, time in s.
+
+    y(t) = int_0^inf G(s) u(t - s) ds
 
     Every kernel here is the impulse response of a linear differential equation, so that a handful of numbers for each
     node stand for the whole past: no window, no truncation, and every constant has a gradient.
@@ -25,10 +31,10 @@ class AbstractKernel(Parametrised):
 
     @abc.abstractmethod
     def __call__(self, t: Array) -> Array:
-        """G(t), 1/s, at t seconds after an impulse; 0 before it."""
+        """G(t), 1/s, t seconds after an impulse."""
 
     def check_block(self, seconds: float) -> None:
-        """Raise ValueError unless the filter can advance by that much at a time; most can by any."""
+        """Raise ValueError unless it can advance by that much."""
 
     @abc.abstractmethod
     def init(self, like: Array) -> Any:
@@ -36,27 +42,25 @@ class AbstractKernel(Parametrised):
 
     @abc.abstractmethod
     def advance(self, state: Any, u: Array, seconds: float) -> Any:
-        """The filter after an input u that was constant for that long."""
+        """The filter after a constant input u of that duration."""
 
     @abc.abstractmethod
     def output(self, state: Any) -> Array:
         """The response y."""
 
 
-def _is_shape(n: object, what: str) -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"{what}={n!r} was given; a gamma function as a chain of filters needs a whole number above 0")
-
-
 def _gamma(t: Array, n: int, tau: Array) -> Array:
-    """Gamma density of shape n and scale tau; as a product in which no factor overflows."""
+    """Gamma density of shape n and scale tau."""
     x = jnp.maximum(t, 0.0) / tau
+    # a product in which no factor overflows
     rise = math.prod((x / j * jnp.exp(-x / (n - 1)) for j in range(1, n)), start=jnp.ones_like(x))
     return jnp.where(t < 0.0, 0.0, (rise if n > 1 else jnp.exp(-x)) / tau)
 
 
 def _chain(stages: tuple[Array, ...], u: Array, x: Array) -> tuple[Array, ...]:
-    """n equal low-pass filters in series after x time constants of an input u; the last one's response is gamma.
+    """n equal low-pass filters in series, x time constants later.
+
+    The response of the last one is a gamma function, exactly for a constant input u:
 
     tau dz_k/dt = z_{k-1} - z_k,  z_0 = u:  z_k - u after x is sum_j e^-x x^j / j! (z_{k-j} - u before)
     """
@@ -83,7 +87,7 @@ class GammaKernel(AbstractKernel):
     amplitude: Param = param(1.0, doc="area under the response")
 
     def validate(self) -> None:
-        _is_shape(self.shape, "shape")
+        count(self.shape, "shape", 3)
 
     def __call__(self, t: Array) -> Array:
         return self.amplitude * _gamma(t, self.shape, self.tau)
@@ -99,7 +103,7 @@ class GammaKernel(AbstractKernel):
 
 
 class DoubleGammaKernel(AbstractKernel):
-    """A gamma function and its undershoot, by default the canonical response of SPM.
+    """A gamma function and its undershoot; SPM's by default.
 
     G(t) = amplitude [g(t; shape, tau) - ratio g(t; undershoot_shape, undershoot_tau)]
     g(t; n, tau) = (t / tau)^(n - 1) e^(-t / tau) / (tau (n - 1)!)
@@ -121,8 +125,8 @@ class DoubleGammaKernel(AbstractKernel):
     amplitude: Param = param(1.0, doc="area of the response without the undershoot")
 
     def validate(self) -> None:
-        _is_shape(self.shape, "shape")
-        _is_shape(self.undershoot_shape, "undershoot_shape")
+        count(self.shape, "shape", 6)
+        count(self.undershoot_shape, "undershoot_shape", 16)
 
     def __call__(self, t: Array) -> Array:
         under = _gamma(t, self.undershoot_shape, self.undershoot_tau)
@@ -140,25 +144,26 @@ class DoubleGammaKernel(AbstractKernel):
         return self.amplitude * (response[-1] - self.ratio * under[-1])
 
 
-def _omega(tau_s: Array, tau_f: Array) -> Array:
-    """Angular frequency of the damped oscillation, rad/s; NaN where it is overdamped."""
-    return jnp.sqrt(1.0 / tau_f - 0.25 / tau_s**2)
-
-
 def _wave(t: Array, tau: Array, omega: Array) -> Array:
-    """e^(-t / tau) sin(omega t), 0 before t = 0."""
+    """e^(-t / tau) sin(omega t) from t = 0 on."""
     late = jnp.maximum(t, 0.0)
     return jnp.exp(-late / tau) * jnp.sin(omega * late)
 
 
 def _turn(tau: Array, omega: Array, seconds: float) -> tuple[Array, Array]:
-    """e^(lambda h), real and imaginary part, for lambda = -1 / tau + i omega."""
+    """e^(lambda h) as two real numbers.
+
+    lambda = -1 / tau + i omega
+    """
     decay, angle = jnp.exp(-seconds / tau), omega * seconds
     return decay * jnp.cos(angle), decay * jnp.sin(angle)
 
 
-def _oscillate(z: tuple[Array, Array], u: Array, tau: Array, omega: Array, seconds: float) -> tuple[Array, Array]:
-    """Complex z of z' = lambda z + u, lambda = -1 / tau + i omega, after a constant u; Im z responds by `_wave`."""
+def _oscillate(z: tuple[Array, ...], u: Array, tau: Array, omega: Array, seconds: float) -> tuple[Array, Array]:
+    """One step of a damped oscillation, exact.
+
+    Complex z of z' = lambda z + u for a constant u, lambda = -1 / tau + i omega, so that Im z responds to an impulse by `_wave`.
+    """
     re, im = z
     rate = -1.0 / tau
     turn_re, turn_im = _turn(tau, omega, seconds)
@@ -169,24 +174,16 @@ def _oscillate(z: tuple[Array, Array], u: Array, tau: Array, omega: Array, secon
     return turn_re * re - turn_im * im + gain_re * u, turn_im * re + turn_re * im + gain_im * u
 
 
-def _check_oscillation(kernel: Any) -> None:
-    if isinstance(kernel.tau_s, Tracer) or isinstance(kernel.tau_f, Tracer):
-        return
-    if np.any(np.asarray(kernel.tau_f) >= 4.0 * np.asarray(kernel.tau_s) ** 2):
-        raise ValueError(
-            f"{type(kernel).__name__}: tau_f is {kernel.tau_f} s and tau_s {kernel.tau_s} s; "
-            "the response oscillates only while tau_f < 4 tau_s^2"
-        )
-
-
 class VolterraKernel(AbstractKernel):
-    """First Volterra kernel of the haemodynamics (Friston et al. 2000, doi:10.1006/nimg.2000.0630), as TVB writes it.
+    """First Volterra kernel of the haemodynamics, as TVB writes it.
 
     y(t) = k1 V0 int_0^inf G(s) u(t - s) ds
     G(t) = e^(-t / (2 tau_s)) sin(omega t) / (3 omega),   omega = sqrt(1 / tau_f - 1 / (4 tau_s^2))
 
     This is the inflow f of ds/dt = u/3 - s/tau_s - f/tau_f, df/dt = s. Zero input gives zero; the signal of TVB's Bold
     monitor is another multiple with an offset, see `TvbVolterraKernel`. Inside a trace, 4 tau_s^2 <= tau_f gives NaN.
+
+    Friston et al. 2000, doi:10.1006/nimg.2000.0630
     """
 
     tau_s: Param = param(0.8, unit="s", low=1e-6, doc="decay of the vasodilatory signal")
@@ -195,24 +192,36 @@ class VolterraKernel(AbstractKernel):
     V0: Param = param(0.02, low=0.0, doc="resting venous blood volume fraction")
 
     def validate(self) -> None:
-        _check_oscillation(self)
+        if isinstance(self.tau_s, Tracer) or isinstance(self.tau_f, Tracer):
+            return
+        if np.any(np.asarray(self.tau_f) >= 4.0 * np.asarray(self.tau_s) ** 2):
+            raise ValueError(
+                f"{type(self).__name__}: tau_f is {self.tau_f} s and tau_s {self.tau_s} s; "
+                "the response oscillates only while tau_f < 4 tau_s^2"
+            )
+
+    def omega(self) -> Array:
+        """Angular frequency, rad/s; NaN where it is overdamped."""
+        return jnp.sqrt(1.0 / self.tau_f - 0.25 / self.tau_s**2)
 
     def __call__(self, t: Array) -> Array:
-        omega = _omega(self.tau_s, self.tau_f)
+        omega = self.omega()
         return self.k1 * self.V0 * _wave(t, 2.0 * self.tau_s, omega) / (3.0 * omega)
 
-    def init(self, like: Array) -> tuple[Array, Array]:
+    def init(self, like: Array) -> tuple[Array, ...]:
         return jnp.zeros_like(like), jnp.zeros_like(like)
 
-    def advance(self, state: tuple[Array, Array], u: Array, seconds: float) -> tuple[Array, Array]:
-        return _oscillate(state, u, 2.0 * self.tau_s, _omega(self.tau_s, self.tau_f), seconds)
+    def advance(self, state: tuple[Array, ...], u: Array, seconds: float) -> tuple[Array, ...]:
+        return _oscillate(state, u, 2.0 * self.tau_s, self.omega(), seconds)
 
-    def output(self, state: tuple[Array, Array]) -> Array:
-        return self.k1 * self.V0 * state[1] / (3.0 * _omega(self.tau_s, self.tau_f))
+    def output(self, state: tuple[Array, ...]) -> Array:
+        return self.k1 * self.V0 * state[1] / (3.0 * self.omega())
 
 
 class DampedSinesKernel(AbstractKernel):
-    """A difference of two damped sine waves (Polonsky et al. 2000, doi:10.1038/80676), TVB's double exponential.
+    """A difference of two damped sine waves.
+
+    TVB's double exponential (Polonsky et al. 2000, doi:10.1038/80676):
 
     G(t) = amp_1 e^(-t / tau_1) sin(2 pi f_1 t) - amp_2 e^(-t / tau_2) sin(2 pi f_2 t)
 
@@ -248,8 +257,8 @@ class DampedSinesKernel(AbstractKernel):
         return self.amp_1 * slow - self.amp_2 * fast
 
 
-class TvbVolterraKernel(AbstractKernel):
-    """The Bold monitor of The Virtual Brain as it computes, for comparison with signals made by it.
+class TvbVolterraKernel(VolterraKernel):
+    """The Bold monitor of The Virtual Brain, for comparison.
 
     y_n = k1 V0 (sum_{j=0}^inf G(j h) u_{n-1-j} - 1)
 
@@ -259,19 +268,10 @@ class TvbVolterraKernel(AbstractKernel):
     `HRF(..., step=4.0)` and a period that is a multiple of 4 ms.
     """
 
-    tau_s: Param = param(0.8, unit="s", low=1e-6, doc="decay of the vasodilatory signal")
-    tau_f: Param = param(0.4, unit="s^2", low=1e-6, doc="feedback of the inflow on it")
-    k1: Param = param(5.6, doc="weight of the signal")
-    V0: Param = param(0.02, low=0.0, doc="resting venous blood volume fraction")
-
-    def validate(self) -> None:
-        _check_oscillation(self)
-
     def __call__(self, t: Array) -> Array:
-        omega = _omega(self.tau_s, self.tau_f)
-        return self.k1 * self.V0 * _wave(t, 2.0 * self.tau_s, omega) / (3.0 * omega) / TVB_BLOCK
+        return super().__call__(t) / TVB_BLOCK
 
-    def init(self, like: Array) -> tuple[Array, Array, Array]:
+    def init(self, like: Array) -> tuple[Array, ...]:
         return jnp.zeros_like(like), jnp.zeros_like(like), jnp.zeros_like(like)
 
     def check_block(self, seconds: float) -> None:
@@ -281,11 +281,11 @@ class TvbVolterraKernel(AbstractKernel):
                 "period that is a multiple of 4 ms, itself a multiple of dt"
             )
 
-    def advance(self, state: tuple[Array, Array, Array], u: Array, seconds: float) -> tuple[Array, Array, Array]:
+    def advance(self, state: tuple[Array, ...], u: Array, seconds: float) -> tuple[Array, ...]:
         self.check_block(seconds)
         re, im, newest = state
-        turn_re, turn_im = _turn(2.0 * self.tau_s, _omega(self.tau_s, self.tau_f), seconds)
+        turn_re, turn_im = _turn(2.0 * self.tau_s, self.omega(), seconds)
         return turn_re * re - turn_im * im + newest, turn_im * re + turn_re * im, u
 
-    def output(self, state: tuple[Array, Array, Array]) -> Array:
-        return self.k1 * self.V0 * (state[1] / (3.0 * _omega(self.tau_s, self.tau_f)) - 1.0)
+    def output(self, state: tuple[Array, ...]) -> Array:
+        return self.k1 * self.V0 * (state[1] / (3.0 * self.omega()) - 1.0)

@@ -1,4 +1,7 @@
-"""Covariance and functional connectivity accumulated while the simulation runs: memory does not grow with time."""
+"""Covariance and functional connectivity accumulated inside the loop.
+
+Memory does not grow with the simulated time.
+"""
 
 import math
 from typing import ClassVar, NamedTuple
@@ -7,27 +10,22 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbinfer.monitors.base import AbstractMonitor, positive_ms, steps_in
-from vbinfer.monitors.raw import chosen
+from vbinfer.monitors.base import AbstractBlocks, Block, period_ms, steps_in
 
 
 class Moments(NamedTuple):
-    """Count (int32), mean `[N, ...]` and sum of products of deviations `[N, N, ...]` of what was seen so far."""
+    """Moments of what was seen so far.
+
+    Count (int32), mean `[N, ...]` and sum of products of deviations `[N, N, ...]`.
+    """
 
     count: Array
     mean: Array
     comoment: Array
 
 
-class _Carry(NamedTuple):
-    total: Array
-    steps: Array
-    blocks: Array
-    moments: Moments
-
-
 def see(m: Moments, x: Array, new: Array) -> Moments:
-    """Moments with one more observation, or as they were where `new` is false."""
+    """Moments with one more observation, where `new` is true."""
     count = m.count + new.astype(jnp.int32)  # a float32 would stop counting at 2^24
     n = jnp.maximum(count, 1).astype(m.mean.dtype)
     d = new.astype(m.mean.dtype) * (x - m.mean)
@@ -36,19 +34,20 @@ def see(m: Moments, x: Array, new: Array) -> Moments:
     return Moments(count, m.mean + d / n, m.comoment + share * (d[:, None] * d[None, :]))
 
 
-class AbstractRunning(AbstractMonitor):
-    """Moments of a state variable since `start`, by Welford's update (doi:10.1080/00401706.1962.10490022).
+class AbstractRunning(AbstractBlocks):
+    """Moments of a state variable by Welford's update.
 
     n <- n + 1;   d = x_n - m;   m <- m + d / n;   C <- C + (n - 1) / n d d'
 
     The mean is followed along, so that signals far from zero lose nothing. x_n is the mean of the states after the
-    steps of block n of `every` ms; blocks that begin before `start` are left out.
+    steps of block n of `every` ms; blocks that begin before `start` are left out. doi:10.1080/00401706.1962.10490022
     """
 
     by_node: ClassVar[bool] = False
-    var: eqx.AbstractVar[str]
-    every: eqx.AbstractVar[float | None]
-    start: eqx.AbstractVar[float]
+    var: str = eqx.field(static=True)
+    period: float | None = eqx.field(static=True, converter=period_ms)
+    every: float | None = eqx.field(static=True, default=None, converter=period_ms, kw_only=True)
+    start: float = eqx.field(static=True, default=0.0, converter=float, kw_only=True)
 
     def validate(self) -> None:
         if not 0.0 <= self.start < float("inf"):
@@ -59,32 +58,25 @@ class AbstractRunning(AbstractMonitor):
                 "one period must hold at least one observation"
             )
 
-    def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
-        return chosen(self.var, variables)
-
     def stride(self, dt: float) -> int:
         return 1 if self.every is None else steps_in(self.every, dt, f"every of {type(self).__name__}")
 
     def sample_shape(self, n: int) -> tuple[int, ...]:
         return (n, n)
 
-    def init(self, x: dict[str, Array]) -> _Carry:
-        zero, none = jnp.zeros_like(x[self.var]), jnp.zeros((), jnp.int32)
-        moments = Moments(none, zero, jnp.zeros_like(zero[:, None] * zero[None, :]))
-        return _Carry(zero, jnp.zeros(()), none, moments)
+    def rest(self, like: Array) -> tuple[Array, Moments]:
+        """Number of blocks, and moments of those that count."""
+        none = jnp.zeros((), jnp.int32)
+        return none, Moments(none, jnp.zeros_like(like), jnp.zeros_like(like[:, None] * like[None, :]))
 
-    def observe(self, carry: _Carry, x: dict[str, Array]) -> _Carry:
-        return carry._replace(total=carry.total + x[self.var], steps=carry.steps + 1.0)
-
-    def update(self, carry: _Carry, dt: float) -> _Carry:
-        block = self.stride(dt) * dt
-        skipped = math.ceil(self.start / block - 1e-6)  # the rounding of decimal fractions skips no block
-        moments = see(carry.moments, carry.total / carry.steps, carry.blocks >= skipped)
-        return _Carry(jnp.zeros_like(carry.total), jnp.zeros_like(carry.steps), carry.blocks + 1, moments)
+    def advance(self, inner: tuple[Array, Moments], mean: Array, ms: float) -> tuple[Array, Moments]:
+        blocks, moments = inner
+        skipped = math.ceil(self.start / ms - 1e-6)  # the rounding of decimal fractions skips no block
+        return blocks + 1, see(moments, mean, blocks >= skipped)
 
 
 class RunningCovariance(AbstractRunning):
-    """Covariance of every pair of nodes since the beginning, at the end of every period: `[T, N, N]`.
+    """Covariance of every pair so far: `[T, N, N]`.
 
     y_ij = sum_n (x_ni - m_i) (x_nj - m_j) / (count - 1), 0 while fewer than two blocks were seen
 
@@ -96,18 +88,13 @@ class RunningCovariance(AbstractRunning):
         start: ms at the beginning that are left out.
     """
 
-    var: str = eqx.field(static=True)
-    period: float | None = eqx.field(static=True, converter=positive_ms)
-    every: float | None = eqx.field(static=True, default=None, converter=positive_ms, kw_only=True)
-    start: float = eqx.field(static=True, default=0.0, converter=float, kw_only=True)
-
-    def sample(self, carry: _Carry, x: dict[str, Array]) -> tuple[_Carry, Array]:
-        moments = carry.moments
+    def sample(self, carry: Block, x: dict[str, Array]) -> tuple[Block, Array]:
+        moments = carry.inner[1]
         return carry, moments.comoment / jnp.maximum(moments.count - 1, 1).astype(moments.mean.dtype)
 
 
 class RunningFC(AbstractRunning):
-    """Functional connectivity since the beginning, at the end of every period: `[T, N, N]`.
+    """Functional connectivity of every pair so far: `[T, N, N]`.
 
     y_ij = C_ij / sqrt(C_ii C_jj),   C_ij = sum_n (x_ni - m_i) (x_nj - m_j)
 
@@ -122,15 +109,11 @@ class RunningFC(AbstractRunning):
         start: ms at the beginning that are left out.
     """
 
-    var: str = eqx.field(static=True)
-    period: float | None = eqx.field(static=True, converter=positive_ms)
-    every: float | None = eqx.field(static=True, default=None, converter=positive_ms, kw_only=True)
-    start: float = eqx.field(static=True, default=0.0, converter=float, kw_only=True)
-
-    def sample(self, carry: _Carry, x: dict[str, Array]) -> tuple[_Carry, Array]:
-        count, mean, comoment = carry.moments
+    def sample(self, carry: Block, x: dict[str, Array]) -> tuple[Block, Array]:
+        count, mean, comoment = carry.inner[1]
         nodes = jnp.arange(len(mean))
         ss = comoment[nodes, nodes]
         constant = ss <= count.astype(mean.dtype) * (8.0 * jnp.finfo(mean.dtype).eps * mean) ** 2
+        # guarded before the root, so that gradients stay finite
         scale = jnp.where(constant, 0.0, 1.0 / jnp.sqrt(jnp.where(constant, 1.0, ss)))
         return carry, comoment * scale[:, None] * scale[None, :]

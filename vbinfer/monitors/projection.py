@@ -1,7 +1,7 @@
-"""Sensors: EEG, MEG and stereotactic EEG as a matrix of gains times the activity of the sources."""
+"""EEG, MEG and stereotactic EEG: gains times sources."""
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -9,14 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, did_you_mean, param
-from vbinfer.monitors.base import AbstractMonitor, positive_ms
-from vbinfer.monitors.raw import chosen
+from vbinfer.monitors.base import AbstractMean, chosen, period_ms
 
 Sources = tuple[tuple[str, float], ...]
 
 
 def check_columns(matrix: Array, n: int, what: str = "gain") -> None:
-    """Raise ValueError unless the matrix has a column for each of `n` nodes."""
+    """Raise ValueError unless the matrix has `n` columns."""
     if matrix.shape[1] != n:
         raise ValueError(
             f"the {what}: {list(matrix.shape[:2])} for a simulation of {n} nodes; give one column per node"
@@ -25,13 +24,16 @@ def check_columns(matrix: Array, n: int, what: str = "gain") -> None:
 
 
 def contract(matrix: Array, x: Array) -> Array:
-    """sum_i matrix_si x_i: `[S, N]`, or one for each draw `[S, N, B]`, times `[N]` or `[N, B]`."""
+    """sum_i matrix_si x_i.
+
+    `[S, N]`, or one for each draw `[S, N, B]`, times `[N]` or `[N, B]`.
+    """
     sum_over_nodes = "snb,nb->sb" if matrix.ndim == 3 else "sn,n...->s..."
     return jnp.einsum(sum_over_nodes, matrix, x, precision=jax.lax.Precision.HIGHEST)
 
 
 def _sources(var: str | Mapping[str, float] | Sources) -> Sources:
-    """Names and weights, in order; one name has weight 1."""
+    """Names and weights of the sources, in order."""
     if isinstance(var, str):
         return ((var, 1.0),)
     pairs = var.items() if isinstance(var, Mapping) else var
@@ -45,17 +47,18 @@ def _labels(labels: Iterable[object] | None) -> tuple[str, ...] | None:
     return None if labels is None else tuple(str(label) for label in labels)
 
 
-class AbstractSensors(AbstractMonitor):
-    """Sensors that see a weighted sum of the sources, averaged over the period.
+class AbstractSensors(AbstractMean):
+    """Base of sensors: gains times a weighted sum of variables.
 
-    y_s = sum_i gain_si mean_t s_i(t),   s = sum_v w_v x_v
+    y_s = sum_i gain_si mean_t s_i(t),   s = sum_v w_v x_v,   averaged over the period
     """
 
     by_node: ClassVar[bool] = False
-    gain: eqx.AbstractVar[Array]
-    var: eqx.AbstractVar[Sources]
-    reference: eqx.AbstractVar[str | None]
-    labels: eqx.AbstractVar[tuple[str, ...] | None]
+    gain: Param = param(axes=("sensor", "node"), doc="signal of a sensor for a unit source in a node")
+    var: Sources = eqx.field(static=True, converter=_sources)  # type: ignore[misc]  (param() above has no default)
+    period: float | None = eqx.field(static=True, converter=period_ms)
+    reference: str | None = eqx.field(static=True, default=None, kw_only=True)
+    labels: tuple[str, ...] | None = eqx.field(static=True, default=None, converter=_labels, kw_only=True)
 
     def validate(self) -> None:
         kind = type(self).__name__
@@ -76,15 +79,11 @@ class AbstractSensors(AbstractMonitor):
     def check_nodes(self, n: int) -> None:
         check_columns(self.gain, n)
 
-    def init(self, x: dict[str, Array]) -> tuple[Array, Array]:
-        return jnp.zeros(()), jnp.zeros_like(x[self.var[0][0]])
+    def source(self, x: dict[str, Array]) -> Array:
+        (first, weight), *others = self.var
+        return sum((w * x[name] for name, w in others), weight * x[first])
 
-    def observe(self, carry: tuple[Array, Array], x: dict[str, Array]) -> tuple[Array, Array]:
-        count, mean = carry
-        source = sum((weight * x[name] for name, weight in self.var[1:]), self.var[0][1] * x[self.var[0][0]])
-        return count + 1.0, mean + (1.0 / (count + 1.0)) * (source - mean)
-
-    def sample(self, carry: tuple[Array, Array], x: dict[str, Array]) -> tuple[tuple[Array, Array], Array]:
+    def sample(self, carry: Any, x: dict[str, Array]) -> tuple[Any, Array]:
         y = contract(self.gain, carry[1])
         if self.reference == "average":
             y = y - y.mean(axis=0, keepdims=True)
@@ -95,7 +94,7 @@ class AbstractSensors(AbstractMonitor):
 
 
 class EEG(AbstractSensors):
-    """Electroencephalogram: gains times the mean of the sources over each period, `[T, sensor]`.
+    """Electroencephalogram: `[T, sensor]`.
 
     y_s = sum_i gain_si mean_t s_i(t),   s = sum_v w_v x_v;   with a reference, y_s - mean_s' y_s' or y_s - y_ref
 
@@ -112,12 +111,6 @@ class EEG(AbstractSensors):
     (('y1', 1.0), ('y2', -1.0))
     """
 
-    gain: Param = param(axes=("sensor", "node"), doc="signal of a sensor for a unit source in a node")
-    var: Sources = eqx.field(static=True, converter=_sources)  # type: ignore[misc]  (param() above has no default)
-    period: float | None = eqx.field(static=True, converter=positive_ms)
-    reference: str | None = eqx.field(static=True, default=None, kw_only=True)
-    labels: tuple[str, ...] | None = eqx.field(static=True, default=None, converter=_labels, kw_only=True)
-
 
 class MEG(AbstractSensors):
     """Magnetoencephalogram: as `EEG`, without a reference.
@@ -131,15 +124,13 @@ class MEG(AbstractSensors):
         labels: names of the sensors.
     """
 
-    gain: Param = param(axes=("sensor", "node"), doc="signal of a sensor for a unit source in a node")
-    var: Sources = eqx.field(static=True, converter=_sources)  # type: ignore[misc]  (param() above has no default)
-    period: float | None = eqx.field(static=True, converter=positive_ms)
-    labels: tuple[str, ...] | None = eqx.field(static=True, default=None, converter=_labels, kw_only=True)
     reference: str | None = eqx.field(static=True, default=None, init=False)
 
 
 class SEEG(AbstractSensors):
-    """Stereotactic EEG: contacts inside the brain, as `EEG`; `seeg_gain` makes gains from positions.
+    """Stereotactic EEG: contacts inside the brain, as `EEG`.
+
+    `seeg_gain` makes gains from positions.
 
     y_s = sum_i gain_si mean_t s_i(t),   s = sum_v w_v x_v;   with a reference, y_s - mean_s' y_s' or y_s - y_ref
 
@@ -150,9 +141,3 @@ class SEEG(AbstractSensors):
         reference: None, `"average"` or the label of a contact.
         labels: names of the contacts.
     """
-
-    gain: Param = param(axes=("sensor", "node"), doc="signal of a contact for a unit source in a node")
-    var: Sources = eqx.field(static=True, converter=_sources)  # type: ignore[misc]  (param() above has no default)
-    period: float | None = eqx.field(static=True, converter=positive_ms)
-    reference: str | None = eqx.field(static=True, default=None, kw_only=True)
-    labels: tuple[str, ...] | None = eqx.field(static=True, default=None, converter=_labels, kw_only=True)

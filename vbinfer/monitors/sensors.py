@@ -1,4 +1,4 @@
-"""Where sensors are and what they see: reading the files of The Virtual Brain, and gains from positions."""
+"""Positions and gains of sensors: files, and formulas."""
 
 import bz2
 import math
@@ -27,7 +27,9 @@ class Sensors(NamedTuple):
 
 
 def read_sensors(path: str | Path) -> Sensors:
-    """Read a table of sensors: a line `label x y z` each, for MEG `label x y z nx ny nz`; text, or text in bz2.
+    """Read a table of sensors, as text or bz2.
+
+    A line `label x y z` each, for MEG `label x y z nx ny nz`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -78,7 +80,9 @@ def _text(path: Path) -> str:
 
 
 def read_projection(path: str | Path, name: str | None = None) -> np.ndarray:
-    """Read a matrix of gains, `[sensor, source]`: NumPy (`.npy`, `.npz`), MATLAB (`.mat` up to version 7.2), text.
+    """Read a matrix of gains, `[sensor, source]`.
+
+    From NumPy (`.npy`, `.npz`), MATLAB (`.mat` up to version 7.2) or text.
 
     Channels that are no sensors (triggers, references) have rows of NaN in TVB's files, and in what is returned; no
     monitor accepts them. Leave them out:
@@ -158,7 +162,9 @@ def _pick(path: Path, arrays: dict[str, np.ndarray], name: str | None) -> np.nda
 
 
 def region_gain(gain: np.ndarray, mapping: np.ndarray, n_regions: int | None = None) -> np.ndarray:
-    """Gains of regions from gains of the vertices of a surface: G_sr = sum of gain_sv over the vertices v of r.
+    """Gains of regions from gains of the vertices.
+
+    G_sr = sum of gain_sv over the vertices v of r.
 
     Every vertex of a region is taken to have the region's activity, as in TVB.
 
@@ -197,7 +203,9 @@ def seeg_gain(
     power: int = 2,
     sigma: float = 1.0,
 ) -> np.ndarray:
-    """Gains of contacts inside a homogeneous conductor, from distances d = position - centre.
+    """Gains of contacts inside a homogeneous conductor.
+
+    With d = position - centre:
 
     with orientations Q:  G_sr = Q_r . d_sr / (4 pi sigma |d_sr|^3)      a current dipole (Sarvas 1987, eq. 12)
     without:              G_sr = 1 / (4 pi sigma |d_sr|^power)
