@@ -162,7 +162,7 @@ def _turn(tau: Array, omega: Array, seconds: float) -> tuple[Array, Array]:
 def _oscillate(z: tuple[Array, ...], u: Array, tau: Array, omega: Array, seconds: float) -> tuple[Array, Array]:
     """One step of a damped oscillation, exact.
 
-    Complex z of z' = lambda z + u for a constant u, lambda = -1 / tau + i omega, so that Im z responds to an impulse by `_wave`.
+    Complex z of z' = lambda z + u for constant u, lambda = -1 / tau + i omega; Im z responds to an impulse by `_wave`.
     """
     re, im = z
     rate = -1.0 / tau
