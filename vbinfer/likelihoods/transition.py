@@ -9,10 +9,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer._param import did_you_mean
 from vbinfer.simulation import Simulator
 from vbinfer.simulation.compiled import Compiled
-from vbinfer.simulation.simulate import initial_history
+from vbinfer.simulation.initial import by_variable, initial_history
 from vbinfer.simulation.solution import Final
 from vbinfer.simulation.transition import Innovations, check_invertible, is_bounded
 from vbinfer.simulation.transition import innovations as innovations_of
@@ -158,25 +157,17 @@ def _prepared(sim: Simulator, path: Any, init: Any, slack: Any, t0: float) -> tu
 
 def _rows(sim: Simulator, path: Any) -> Any:
     """The path as a State of leaves `[rows, N]`."""
-    given = path._asdict() if hasattr(path, "_asdict") else path
-    variables, n = sim.model.variables(), sim.n_nodes
-    if not isinstance(given, Mapping):
-        raise TypeError(f"path was given as {type(path).__name__}; expected a State or a mapping by variable")
-    for name in given:
-        if name not in variables:
-            raise ValueError(f"path names {name!r}. {did_you_mean(name, variables)}")
-    leaves = []
+    given, variables, n = by_variable(sim, path, "path"), sim.model.variables(), sim.n_nodes
     for name in variables:
         if name not in given:
             raise ValueError(f"path lacks {name!r}; it needs [T + 1, {n}] states of {', '.join(variables)}")
-        leaf = jnp.asarray(given[name], jnp.result_type(float))
-        if leaf.ndim != 2 or leaf.shape[1] != n or len(leaf) < 1:
-            raise ValueError(f"path[{name!r}] has shape {list(leaf.shape)}; expected [T + 1, {n}], a row for each step")
-        leaves.append(leaf)
-    if len({len(leaf) for leaf in leaves}) > 1:
-        lengths = ", ".join(f"{name!r}: {len(leaf)}" for name, leaf in zip(variables, leaves, strict=True))
+        shape = given[name].shape
+        if len(shape) != 2 or shape[1] != n or shape[0] < 1:
+            raise ValueError(f"path[{name!r}] has shape {list(shape)}; expected [T + 1, {n}], a row for each step")
+    if len({len(leaf) for leaf in given.values()}) > 1:
+        lengths = ", ".join(f"{name!r}: {len(given[name])}" for name in variables)
         raise ValueError(f"the leaves of path have different numbers of rows ({lengths}); give all of them the same")
-    return sim.model.State(*leaves)
+    return sim.model.State(**given)
 
 
 def _slack(sim: Simulator, slack: Any, quiet: tuple[str, ...]) -> dict[str, Array]:

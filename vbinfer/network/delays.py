@@ -110,35 +110,35 @@ class History(eqx.Module):
     state: Any
 
 
-class Line(NamedTuple):
-    """Signals under way."""
+class DelayBuffer(NamedTuple):
+    """Delay buffer: what was sent and has yet to arrive."""
 
     ring: Rows
     """For each row that the coupling sends, `[slot, N, ...batch]`: what was sent at a step stands in slot step modulo
     slots, from the step that is about to be taken."""
-    due: Rows
+    arriving: Rows
     """What arrives now of what was sent at earlier steps, sum_j w_ij sent_j(t - lag_ij): rows `[N, ...batch]`."""
 
 
-class Wiring(NamedTuple):
-    """Weights and delays prepared for a run: how what the nodes send becomes what they receive."""
+class ConnectivityOps(NamedTuple):
+    """From what nodes send to what they receive."""
 
     instant: Callable[[Array], Array]
     """What is sent now, `[N, ...]`, to sum_j w_ij sent_j over the connections without delay."""
-    arriving: Callable[[Array, Array], Array] | None
+    delayed: Callable[[Array, Array], Array] | None
     """(ring, step) to the sum over the connections with delay at that step; None where nothing is delayed."""
     strength: Array
     """sum_j w_ij, `[N]` or, in a batch, `[N, 1]` or `[N, B]`."""
 
 
-def wiring(connectome: Connectome, delays: Delays | None, dt: float, batched: bool) -> Wiring:
+def connectivity_ops(connectome: Connectome, delays: Delays | None, dt: float, batched: bool) -> ConnectivityOps:
     """Prepare a connectome for steps of `dt` ms; `batched` when states are `[N, B]`."""
     w, received = connectome.weights, connectome.received
     strength = connectome.strength
     if batched and strength.ndim == 1:
         strength = strength[:, None]
     if delays is None:
-        return Wiring(lambda sent: received(w, sent), None, strength)
+        return ConnectivityOps(lambda sent: received(w, sent), None, strength)
     lag = _lag(connectome, delays, dt)
     if lag.steps.ndim > connectome.pair_rank:
         instant = _instant_by_draw(connectome, lag)
@@ -152,13 +152,13 @@ def wiring(connectome: Connectome, delays: Delays | None, dt: float, batched: bo
         reads = [(w, lag.steps)]  # a weight for each draw would be read from memory at every step
     readers = [_reader(connectome, weight, age) for weight, age in reads]
 
-    def arriving(ring: Array, step: Array) -> Array:
+    def delayed(ring: Array, step: Array) -> Array:
         total = readers[0](ring, step)
         for read in readers[1:]:
             total = total + read(ring, step)
         return total + lag.fault
 
-    return Wiring(instant, arriving, strength)
+    return ConnectivityOps(instant, delayed, strength)
 
 
 class _Lag(NamedTuple):

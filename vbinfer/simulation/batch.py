@@ -1,4 +1,7 @@
-"""Many draws as one program, batch last: every leaf becomes `[]`, `[1, B]`, `[N, 1]` or `[N, B]`."""
+"""Many draws as one program, the batch last.
+
+Every elementwise leaf becomes `[]`, `[1, B]`, `[N, 1]` or `[N, B]`.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,16 +11,17 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import paths, replace
+from vbinfer.noise import KeyWords
 from vbinfer.simulation import loop
 from vbinfer.simulation.simulator import Simulator
-from vbinfer.simulation.step import start
 
 
 def arrange(sim: Simulator, theta: Mapping[str, Array]) -> Simulator:
-    """The simulator for B draws: `theta` has leaves `[B, ...]`, the result has the batch as last axis everywhere.
+    """The simulator with the batch as last axis everywhere.
 
-    An elementwise leaf of one draw, `[]` or `[N]`, becomes `[1, B]` or `[N, B]` when it is drawn and `[]` or `[N, 1]`
-    when it is shared; a leaf with axes of its own (weights) gets the batch appended when drawn and stays when shared.
+    `theta` has leaves `[B, ...]`. An elementwise leaf of one draw, `[]` or `[N]`, becomes `[1, B]` or `[N, B]` when it
+    is drawn and `[]` or `[N, 1]` when it is shared; a leaf with axes of its own (weights) gets the batch appended when
+    drawn and stays when shared.
     """
     values = {}
     for path, leaf in paths(sim).items():
@@ -29,8 +33,10 @@ def arrange(sim: Simulator, theta: Mapping[str, Array]) -> Simulator:
     return replace(sim, values)
 
 
-def run_batch(sim: Simulator, theta: Mapping[str, Array], history: Any, n_steps: int, words: Any) -> dict[str, Any]:
-    """Samples of every monitor for B draws, `[B, T, N]` each, from time zero.
+def run_batch(
+    sim: Simulator, theta: Mapping[str, Array], history: Any, n_steps: int, words: KeyWords | None
+) -> dict[str, Any]:
+    """Samples of every monitor for B draws, `[B, T, N]` each.
 
     Args:
         sim: the simulator whose leaves `theta` replaces.
@@ -39,18 +45,20 @@ def run_batch(sim: Simulator, theta: Mapping[str, Array], history: Any, n_steps:
         n_steps: number of steps.
         words: key words `[B]` each, or None.
     """
-    if words is not None:
-        words = tuple(w[None, :] for w in words)
+    words = None if words is None else (words[0][None, :], words[1][None, :])
     batched = arrange(sim, theta)
     history = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), history)
+
+    def run() -> dict[str, Any]:
+        return loop.run(batched, history, 0, n_steps, words)[1]
+
     try:
         # with as many nodes as draws, an array [N] that is no parameter would be spread over the draws
         with jax.numpy_rank_promotion("raise"):
-            carry = start(batched, history, words)
-            _, ys = loop.run(batched, carry, 0, n_steps, words)
+            ys = run()
     except ValueError as error:
-        if "rank_promotion" not in str(error):
-            raise
+        with jax.numpy_rank_promotion("allow"):
+            jax.eval_shape(run)  # whatever else is wrong is raised here, in its own words
         raise ValueError(
             f"in a batch of draws an array with one value per node meets states [node, draw]: {error}. Declare it with "
             "vb.param (a field of the model, or of an equinox.Module used as gfun), which arranges it"

@@ -1,5 +1,9 @@
-"""Compilation at the edge of the package, with vectors as wide as the processor has."""
+"""Compilation at the edge of the package.
 
+Vectors are as wide as the processor has them.
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +26,7 @@ class Compiled:
     """
 
     def __init__(self, fn: Callable[..., Any]):
-        self._fn, self._inner = fn, eqx.filter_jit(fn)
+        self._fn, self._inner, self._traces = fn, eqx.filter_jit(fn), 0
 
     @property
     def _outermost(self) -> Any:
@@ -31,13 +35,22 @@ class Compiled:
         if made is None:
             # for jax.jit; not in the overloads of filter_jit
             options: Any = {"compiler_options": {**WIDE, **deterministic_xla()}}
-            made = self.__dict__.setdefault("_made", eqx.filter_jit(self._fn, **options))
+            made = self.__dict__.setdefault("_made", eqx.filter_jit(self._counted(), **options))
         return made
+
+    def _counted(self) -> Callable[..., Any]:
+        # JAX calls the function once for each program, and never again
+        @functools.wraps(self._fn)
+        def traced(*args: Any) -> Any:
+            self._traces += 1
+            return self._fn(*args)
+
+        return traced
 
     def __call__(self, *args: Any) -> Any:
         traced = isinstance(jnp.zeros(()), Tracer) or any(isinstance(a, Tracer) for a in jax.tree.leaves(args))
         return self._inner(*args) if traced else self._outermost(*args)
 
     def compilations(self) -> int:
-        """How many programs were compiled so far."""
-        return self._outermost._cached._cache_size()
+        """Number of programs compiled so far."""
+        return self._traces

@@ -1,4 +1,4 @@
-"""A simulator as inference wants it: `(theta, key) -> x`, one draw or many at once."""
+"""A simulator for inference: `(theta, key) -> x`, alone or batched."""
 
 import math
 import time
@@ -19,11 +19,13 @@ from vbinfer.monitors.base import steps_in
 from vbinfer.network.delays import History
 from vbinfer.simulation.batch import run_batch
 from vbinfer.simulation.compiled import Compiled
-from vbinfer.simulation.simulate import in_order, initial_history, initial_state, named_state, sample_times, simulate
+from vbinfer.simulation.initial import by_variable, initial_history, initial_state
+from vbinfer.simulation.simulate import in_order, sample_times, simulate
 from vbinfer.simulation.simulator import Simulator
 from vbinfer.simulation.solution import Final
 
-Summary = Callable[[Any], Array]
+Features = Callable[[Any], Array]
+"""Array of a monitor `[T, N]` to features `[F]`; a `vb.Summary` is one."""
 INIT = "init."
 
 
@@ -50,7 +52,7 @@ class ForwardModel(eqx.Module):
     sim: Simulator
     outputs: tuple[str, ...] = eqx.field(static=True)
     """The monitors that are summarised, in the order of their features (a dictionary would come out of jit sorted)."""
-    parts: tuple[Summary, ...]
+    parts: tuple[Features, ...]
     init: Any
     t1: float = eqx.field(static=True)
     transient: float = eqx.field(static=True)
@@ -62,7 +64,7 @@ class ForwardModel(eqx.Module):
         sim: Simulator,
         *,
         t1: float,
-        summary: Summary | Mapping[str, Summary],
+        summary: Features | Mapping[str, Features],
         transient: float = 0.0,
         monitor: str | None = None,
         init: Any = None,
@@ -86,20 +88,26 @@ class ForwardModel(eqx.Module):
             steps_in(self.transient, sim.dt, "transient")
         if not 0 <= self.transient < self.t1:
             raise ValueError(f"transient is {transient:g} ms with t1 = {t1:g} ms; it must lie in [0, t1)")
-        for name in self.summary:
-            if self._kept(name)[0] >= self._kept(name)[1]:
+        for name, part in given.items():
+            first, last = self._kept(name)
+            if first >= last:
                 raise ValueError(f"no sample of monitor {name!r} lies between transient {transient:g} and t1 {t1:g} ms")
-            _check_series(self.sim, name, self.summary[name])
+            _check_series(sim, name, part)
 
     @property
-    def summary(self) -> dict[str, Summary]:
-        """Monitor name to its summary, in the order of the features."""
+    def summary(self) -> dict[str, Features]:
+        """Monitor name to its summary, in feature order."""
         return dict(zip(self.outputs, self.parts, strict=True))
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a simulation."""
+        return round(self.t1 / self.sim.dt)
 
     def _kept(self, name: str) -> tuple[int, int]:
         """First kept sample and number of samples of a monitor."""
         period = self.sim.period_steps()[name]
-        return math.floor(round(self.transient / self.sim.dt) / period), round(self.t1 / self.sim.dt) // period
+        return round(self.transient / self.sim.dt) // period, self.n_steps // period
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,7 +121,7 @@ class ForwardModel(eqx.Module):
         return tuple(out)
 
     def _series_shape(self, name: str) -> Any:
-        """Shape of the kept samples of a monitor, whatever theta is."""
+        """Shape of the kept samples of a monitor."""
 
         def series() -> Any:
             key = None if self.sim.noise is None else jax.random.key(0)
@@ -124,25 +132,26 @@ class ForwardModel(eqx.Module):
 
     def times(self, name: str | None = None) -> np.ndarray:
         """Times of the kept samples of a monitor, ms."""
-        name = name or next(iter(self.summary))
-        ts = sample_times(
-            jnp.zeros((), jnp.int32), 0, round(self.t1 / self.sim.dt), self.sim.period_steps()[name], self.sim.dt
-        )
-        return np.asarray(ts)[self._kept(name)[0] :]
+        name = name or self.outputs[0]
+        begin, period = jnp.zeros((), jnp.int32), self.sim.period_steps()[name]
+        return np.asarray(sample_times(begin, 0, self.n_steps, period, self.sim.dt))[self._kept(name)[0] :]
 
     def __call__(self, theta: Mapping[str, Any], key: Array) -> Array:
-        """One draw: theta with leaves `[...]` (arrays, numbers or lists), x `[F]`."""
+        """One draw, x `[F]`; leaves are arrays, numbers or lists."""
         return _call(self, _arrays(theta), key)
 
     def batch(self, theta: Mapping[str, Any], keys: Array) -> Array:
-        """B draws at once: leaves `[B, ...]` and keys `[B]` to x `[B, F]`, equal to `vmap` of the single draw."""
-        return self._many(theta, keys)[0]
+        """B draws at once, x `[B, F]`.
+
+        Theta has leaves `[B, ...]`; equal to `vmap` of the single draw.
+        """
+        return self.batch_series(theta, keys)[0]
 
     def batch_series(self, theta: Mapping[str, Any], keys: Array) -> tuple[Array, Any]:
-        """As `batch`, with the series it summarised: x `[B, F]` and y `[B, T, N]` (a dictionary if several)."""
-        return self._many(theta, keys)
+        """B draws with the series that were summarised.
 
-    def _many(self, theta: Mapping[str, Any], keys: Array) -> tuple[Array, Any]:
+        x `[B, F]` and y `[B, T, N]`, a dictionary by monitor if several are summarised.
+        """
         theta = _arrays(theta)
         for name, value in theta.items():
             if value.ndim == 0 or len(value) != len(keys):
@@ -154,14 +163,17 @@ class ForwardModel(eqx.Module):
         return _batch(self, theta, keys)
 
     def _split(self, theta: Theta) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Theta as (paths of the simulator, initial values by variable)."""
+        """Paths of the simulator, and initial values by variable."""
         named = dict(theta if self.to_paths is None else self.to_paths(theta))
         init = {name.removeprefix(INIT): value for name, value in named.items() if name.startswith(INIT)}
-        named_state(self.sim, init)
+        by_variable(self.sim, init, "init")
         return {name: value for name, value in named.items() if not name.startswith(INIT)}, init
 
     def _check_shapes(self, theta: Mapping[str, Any]) -> None:
-        """Bind a single abstract draw, so that every wrong name or shape is an error before anything runs."""
+        """Raise ValueError for wrong names and shapes.
+
+        A single abstract draw is bound, before anything runs.
+        """
 
         def one(theta: Theta) -> Any:
             leaves, init = self._split(theta)
@@ -170,7 +182,7 @@ class ForwardModel(eqx.Module):
         jax.eval_shape(one, dict(theta))
 
     def _history(self, sim: Simulator, drawn: Mapping[str, Array]) -> History:
-        """The time up to zero, constant in the variables whose initial value is drawn."""
+        """The past, constant in variables whose start is drawn."""
         now = initial_state(sim, sim.model.init(sim.n_nodes)._replace(**drawn))
         given = initial_history(sim, now) if self.init is None else self.init
         shape = (len(given[0]), sim.n_nodes)
@@ -192,53 +204,53 @@ class ForwardModel(eqx.Module):
         leaves, init = (
             self._split(theta) if self.to_paths is None else jax.vmap(self._split, axis_size=len(keys))(theta)
         )
-        ys = self._run(leaves, init, keys, round(self.t1 / self.sim.dt))
+        ys = self._run(leaves, init, keys, self.n_steps)
         return {name: self._drop(name, ys[name], axis=1) for name in self.summary}
 
     def _valid(self, theta: Theta, x: Array) -> Array:
-        """x `[F]`, or NaN where theta lies outside the declared range of a parameter: a failed draw."""
+        """x, or NaN where theta is out of range: a failed draw."""
         known, leaves = paths(self.sim), self._split(theta)[0]
         inside = [jnp.all((v >= known[path].low) & (v <= known[path].high)) for path, v in leaves.items()]
         return jnp.where(jnp.all(jnp.asarray(inside)), x, jnp.nan) if inside else x
 
     def _run(self, leaves: Theta, init: Theta, keys: Array, n_steps: int) -> dict[str, Any]:
-        """Samples of every monitor of a draw for each key, `[B, T, N]`."""
-        width = len(keys)
+        """Samples of every monitor, a draw per key, `[B, T, N]`."""
         start_of = lambda leaves, init: self._history(replace(self.sim, leaves), init).state  # noqa: E731
-        history = jax.vmap(start_of, axis_size=width)(leaves, init)
+        history = jax.vmap(start_of, axis_size=len(keys))(leaves, init)
         words = None if self.sim.noise is None else key_words(keys)
         return run_batch(self.sim, leaves, history, n_steps, words)
 
     def summarise(self, ys: dict[str, Any]) -> Array:
-        """Features `[F]` of series by monitor name, as a simulation gives them or as a recording has them."""
+        """Features `[F]` of series by monitor name, simulated or recorded."""
         return jnp.concatenate([jnp.ravel(summary(ys[name])) for name, summary in self.summary.items()])
 
     def _observed(self, theta: Theta, ys: dict[str, Any], key: Array) -> tuple[Array, Any]:
-        """Measurement noise, then features. The dynamics use the words of `key`, `observe` a key folded from it."""
+        """Features and series with measurement noise.
+
+        The dynamics use the words of `key`, `observe` a key folded from it.
+        """
         ys = in_order(self.sim, ys)
         if self.observe is not None:
-            y = ys[next(iter(ys))] if len(ys) == 1 else ys
-            y = self.observe(theta, y, jax.random.fold_in(key, 1))
-            ys = {next(iter(ys)): y} if len(ys) == 1 else y
-        return self._valid(theta, self.summarise(ys)), ys[next(iter(ys))] if len(ys) == 1 else ys
+            y = self.observe(theta, _alone(ys), jax.random.fold_in(key, 1))
+            ys = dict.fromkeys(ys, y) if len(ys) == 1 else y
+        return self._valid(theta, self.summarise(ys)), _alone(ys)
 
     def check(self, prior: Any) -> None:
-        """Raise ValueError unless every leaf of the prior is a path of this simulator with a fitting shape."""
+        """Raise ValueError unless the leaves of a prior fit."""
         if self.to_paths is None:
-            known = [*paths(self.sim), *(INIT + v for v in self.sim.model.variables())]
-            for name in prior.shapes:
-                if name not in known and not name.startswith(INIT):
-                    try:
-                        resolve(self.sim, [name])
-                    except ValueError as error:
-                        raise ValueError(f"{error} (given by the prior)") from None
-                    raise ValueError(f"the prior names {name!r}. {did_you_mean(name, known)}")
+            try:
+                resolve(self.sim, [name for name in prior.shapes if not name.startswith(INIT)])
+            except ValueError as error:
+                raise ValueError(f"{error} (given by the prior)") from None
         self._check_shapes(
             {name: jax.ShapeDtypeStruct(shape, jnp.result_type(float)) for name, shape in prior.shapes.items()}
         )
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Declared range of every parameter, by path; empty where `to_paths` stands in between."""
+        """Declared range of every parameter, by path.
+
+        Empty where `to_paths` stands in between.
+        """
         return {} if self.to_paths else {path: (leaf.low, leaf.high) for path, leaf in paths(self.sim).items()}
 
     def units(self) -> dict[str, str]:
@@ -246,13 +258,19 @@ class ForwardModel(eqx.Module):
         return {path: leaf.unit for path, leaf in paths(self.sim).items()}
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything that decides x given theta and key; see `vbinfer.io.fingerprint`."""
+        """SHA-256 of everything that decides x; see `vbinfer.io.fingerprint`.
+
+        Given theta and key.
+        """
         return fingerprint(self)
 
     def estimate(self, n: int, *, width: int = 64) -> dict[str, float]:
-        """What `n` draws will take on one device, from a short timed probe: seconds, network steps and bytes of x."""
-        steps = round(self.t1 / self.sim.dt)
-        probe_steps = max(1, min(steps, 2_000))
+        """Cost of `n` draws on one device, from a timed probe.
+
+        Seconds, network steps and bytes of x.
+        """
+        steps = self.n_steps
+        probe_steps = min(steps, 2_000)
         keys = jax.random.split(jax.random.key(0), width)
         run = Compiled(lambda k: self._run({}, {}, keys, k))
         jax.block_until_ready(run(probe_steps))
@@ -263,7 +281,10 @@ class ForwardModel(eqx.Module):
 
 
 def _arrays(theta: Mapping[str, Any]) -> dict[str, Array]:
-    """Arrays of the default float type: a Python float would be a new compilation for every value."""
+    """Arrays of the default float type.
+
+    A Python float would be a new compilation for every value.
+    """
     return {name: jnp.asarray(value, jnp.result_type(float)) for name, value in theta.items()}
 
 
@@ -277,7 +298,13 @@ def _batch(fwd: ForwardModel, theta: Theta, keys: Array) -> tuple[Array, Any]:
     return jax.vmap(fwd._observed)(theta, fwd._series_batch(theta, keys), keys)
 
 
-def _summaries(sim: Simulator, summary: Any, monitor: str | None) -> dict[str, Summary]:
+def _alone(ys: dict[str, Any]) -> Any:
+    """The only series, or all by monitor name."""
+    return next(iter(ys.values())) if len(ys) == 1 else ys
+
+
+def _summaries(sim: Simulator, summary: Any, monitor: str | None) -> dict[str, Features]:
+    """Monitor name to its summary."""
     given: dict[str, Any] = dict(summary) if isinstance(summary, Mapping) else {}
     if not isinstance(summary, Mapping):
         if monitor is None and len(sim.monitors) > 1:
@@ -295,21 +322,21 @@ def _summaries(sim: Simulator, summary: Any, monitor: str | None) -> dict[str, S
 
 
 def _check_series(sim: Simulator, name: str, summary: Any) -> None:
-    """A `Summary` is given the kind of array and the sampling period that it expects."""
-    period = sim.monitors[name].period or sim.dt
+    """Raise ValueError unless a `Summary` is given what it expects."""
     expected = getattr(summary, "period", None)
     if expected is None:
         return
-    sample = sim.monitors[name].sample_shape(sim.n_nodes)
+    monitor = sim.monitors[name]
+    period, sample = monitor.period or sim.dt, monitor.sample_shape(sim.n_nodes)
     if sample is None:
-        remedy = f"{type(sim.monitors[name]).__name__}(..., var={sim.model.variables()[0]!r})"
+        remedy = f"{type(monitor).__name__}(..., var={sim.model.variables()[0]!r})"
         raise ValueError(f"monitor {name!r} records several state variables and a Summary takes one; write {remedy}")
     if len(sample) != 1:
         raise ValueError(
             f"monitor {name!r} gives [T, {', '.join(map(str, sample))}] and a Summary takes [T, N]; give a function "
             "instead, such as summary=lambda y: y[-1][jnp.triu_indices(n, 1)]"
         )
-    if expected is not None and abs(float(expected) - period) > 1e-6 * period:
+    if abs(float(expected) - period) > 1e-6 * period:
         raise ValueError(
             f"Summary(period={float(expected):g}) is given samples of monitor {name!r} every {period:g} ms; "
             f"write Summary(period={period:g})"

@@ -1,4 +1,8 @@
-"""The only loop over time: steps inside, samples outside, noise drawn for many steps at once."""
+"""The only loop over time: steps inside, samples outside.
+
+Three levels, each going on from any phase: single steps; ticks, after which monitors may update; blocks, after which
+they may sample. Noise is drawn for many steps at once.
+"""
 
 import math
 from collections.abc import Callable
@@ -6,22 +10,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from vbinfer.noise import Generator, KeyWords
 from vbinfer.simulation.simulator import Simulator, sampling_steps
 from vbinfer.simulation.solution import Carry
-from vbinfer.simulation.step import Named, named, one_step, read
+from vbinfer.simulation.step import Named, connectivity, named, one_step, read, start
 
 Body = Callable[[Carry, Any], tuple[Carry, Any]]
 """A few steps: (carry, their standard normals `[step, N, ...]` or None) to (carry, samples)."""
+Advance = Callable[[Carry, Any, int, int], tuple[Carry, Any]]
+"""(carry, standard normals, phase, n) to (carry, samples) after n steps from `phase` steps past a boundary."""
 
 NOISE_VALUES = 2**15
 """About so many variates are drawn at once: they stay in the cache of a core."""
 
 
-class Plan(NamedTuple):
-    """How the loop is cut."""
+class Cuts(NamedTuple):
+    """How the loop is cut into nested scans."""
 
     generator: Generator | None
     """Of standard normals; None where there is no noise, or where they were given."""
@@ -33,16 +38,18 @@ class Plan(NamedTuple):
 
 def run(
     sim: Simulator,
-    carry: Carry,
+    begin: Any,
     phase: int,
     n_steps: int,
     words: KeyWords | None,
     path: Named | None = None,
     checkpoint: bool | tuple[int, ...] | None = None,
 ) -> tuple[Carry, dict[str, Any]]:
-    """Take `n_steps` steps from a carry that is `phase` steps past a common multiple of all periods.
+    """Take `n_steps` steps.
 
     Args:
+        begin: a carry that is `phase` steps past a common multiple of all periods; or a history with leaves `[H, N]`
+            or `[H, N, B]`, oldest first, to start at time zero.
         path: standard normals `[n_steps, N, ...]` by state variable, in place of those that `words` give.
         checkpoint: see `simulate`.
 
@@ -50,30 +57,17 @@ def run(
         The carry at the end, and the samples of each monitor, `[T, N]` or `[T, N, B]` by monitor name.
     """
     block, tick, _ = sampling_steps(sim)
-    plan = _plan(sim, carry, n_steps, words if path is None else None, checkpoint)
-    advance = _advance(sim, plan, one_step(sim, carry.x), tick)
-    lead = min(n_steps, -phase % block)
-    carry = advance(carry, _part(path, 0, lead), phase % block, lead)
-    first: dict[str, Any] | None = None
-    if lead and (phase + lead) % block == 0:
-        carry, first = _sample(sim, carry, block)
-
-    def one_block(carry: Carry, z: Any) -> tuple[Carry, dict[str, Any]]:
-        return _sample(sim, advance(carry, z, 0, block), block)
-
-    n_blocks, tail = divmod(n_steps - lead, block)
-    carry, ys = repeat(plan, one_block, carry, _part(path, lead, n_steps - tail), n_blocks, block)
-    carry = advance(carry, _part(path, n_steps - tail, n_steps), 0, tail)
-    if first is not None:
-        ys = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, ys)
-    start_block = phase // block
-    return carry, {
-        name: _due(ys[name], start_block, steps // block, n_blocks + (first is not None))
-        for name, steps in sim.period_steps().items()
-    }
+    goes_on = isinstance(begin, Carry)
+    network = connectivity(sim, batched=begin.x[0].ndim == 2 if goes_on else begin[0].ndim == 3)
+    carry = begin if goes_on else start(sim, begin, words, network)
+    cuts = _cuts(sim, carry, n_steps, words if path is None else None, checkpoint)
+    steps = _single(cuts, one_step(sim, carry.x, network))
+    ticks = _rounds(cuts, steps, lambda carry: (_update(sim, carry, tick), None), tick)
+    carry, ys = _rounds(cuts, ticks, lambda carry: _sample(sim, carry, block), block)(carry, path, phase, n_steps)
+    return carry, {name: _due(ys[name], phase // block, period // block) for name, period in sim.period_steps().items()}
 
 
-def _plan(sim: Simulator, carry: Carry, n_steps: int, words: KeyWords | None, checkpoint: Any) -> Plan:
+def _cuts(sim: Simulator, carry: Carry, n_steps: int, words: KeyWords | None, checkpoint: Any) -> Cuts:
     segments: tuple[int, ...] = ()
     if checkpoint is True:
         segments = (max(2, math.isqrt(n_steps)),)
@@ -81,48 +75,106 @@ def _plan(sim: Simulator, carry: Carry, n_steps: int, words: KeyWords | None, ch
         lengths = [math.prod(checkpoint[i:]) for i in range(min(1, len(checkpoint) - 1), len(checkpoint))]
         segments = tuple(sorted({n for n in lengths if n > 1}))
     if sim.noise is None or words is None:
-        return Plan(None, 1, segments)
+        return Cuts(None, 1, segments)
     x = named(sim, carry.x)
     names = sim.noise.noisy(x)
     grain = min(512, max(2, NOISE_VALUES // max(1, len(names) * carry.x[0].size)))
     if segments:
         grain = min(grain, segments[0])
-    return Plan(Generator(words, names, x), grain, segments)
+    return Cuts(Generator(words, names, x), grain, segments)
 
 
 def _part(z: Any, start: int, stop: int) -> Any:
-    """Some steps of the normals, pairs or a given path; None where there are none yet."""
+    """Normals of some steps, pairs or a given path."""
     return jax.tree.map(lambda a: a[start:stop], z)
 
 
-def repeat(plan: Plan, body: Body, carry: Carry, z: Any, n: int, size: int) -> tuple[Carry, Any]:
-    """`n` times a body of `size` steps, samples stacked; noise is drawn and segments are cut at the right depth."""
-    cuts = [(steps, True) for steps in plan.segments if size <= steps < n * size]
-    if z is None and plan.generator is not None and size < plan.grain:
-        cuts.append((min(plan.grain, n * size), False))
-    return _nested(plan, body, carry, z, n, size, sorted(cuts))
+def aligned(phase: int, n: int, every: int) -> tuple[int, int, int]:
+    """Cut n steps at the multiples of `every`: (lead, whole, tail).
+
+         0          every                              multiples of every
+        |....x--------|--------------|--------------|------x.....|
+           phase lead      whole = 2 rounds           tail
+
+    `lead` steps reach the first multiple, or are all there are; `whole` rounds of `every` steps and `tail` steps
+    follow.
+
+    >>> aligned(phase=4, n=22, every=8)
+    (4, 2, 2)
+    """
+    lead = min(n, -phase % every)
+    return (lead, *divmod(n - lead, every))
+
+
+def _rounds(cuts: Cuts, inner: Advance, at_end: Callable[[Carry], tuple[Carry, Any]], every: int) -> Advance:
+    """Advance by rounds of `every` steps of `inner`, each followed by `at_end`.
+
+    The samples are those of `at_end`, stacked.
+    """
+
+    def one_round(carry: Carry, z: Any) -> tuple[Carry, Any]:
+        return at_end(inner(carry, z, 0, every)[0])
+
+    def advance(carry: Carry, z: Any, phase: int, n: int) -> tuple[Carry, Any]:
+        lead, whole, tail = aligned(phase, n, every)
+        parts = []
+        if lead:
+            carry, _ = inner(carry, _part(z, 0, lead), phase % every, lead)
+            if (phase + lead) % every == 0:
+                carry, y = at_end(carry)
+                parts.append(jax.tree.map(lambda a: a[None], y))
+        if whole or not parts:  # a loop of no rounds says of which shape samples would be
+            carry, ys = repeat(cuts, one_round, carry, _part(z, lead, n - tail), whole, every)
+            parts.append(ys)
+        if tail:
+            carry, _ = inner(carry, _part(z, n - tail, n), 0, tail)
+        return carry, _joined(parts)
+
+    return advance
+
+
+def _joined(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+
+
+def repeat(cuts: Cuts, body: Body, carry: Carry, z: Any, n: int, size: int) -> tuple[Carry, Any]:
+    """`n` times a body of `size` steps, samples stacked.
+
+    The scan is nested in longer ones, each of which cuts the rounds once more:
+
+        segment, only its start is kept   |-----------------------|-----------------------|---
+        noise is drawn for                |-----------|-----------|-----------|-----------|---
+        rounds of `size` steps            |---|---|---|---|---|---|---|---|---|---|---|---|---
+
+    Any number of rounds will do: what does not fill a group is run once more by itself.
+    """
+    levels = [(steps, True) for steps in cuts.segments if size <= steps < n * size]
+    if z is None and cuts.generator is not None and size < cuts.grain:
+        levels.append((min(cuts.grain, n * size), False))
+    return _nested(cuts, body, carry, z, n, size, sorted(levels))
 
 
 def _nested(
-    plan: Plan, body: Body, carry: Carry, z: Any, n: int, size: int, cuts: list[tuple[int, bool]]
+    cuts: Cuts, body: Body, carry: Carry, z: Any, n: int, size: int, levels: list[tuple[int, bool]]
 ) -> tuple[Carry, Any]:
-    if not cuts:
+    """A scan for each level (steps, is_segment), the longest outside."""
+    if not levels:
         return _scan(body, carry, z, n, size)
-    *inner, (steps, is_segment) = cuts
+    *inner, (steps, is_segment) = levels
     many = _divisor(n, steps // size)
 
     def group(carry: Carry, z: Any, many: int = many) -> tuple[Carry, Any]:
-        if z is None and plan.generator is not None and not is_segment:
-            z = plan.generator.draw(carry.step, many * size)
-        return _nested(plan, body, carry, z, many, size, inner)
+        if z is None and cuts.generator is not None and not is_segment:
+            z = cuts.generator.draw(carry.step, many * size)
+        return _nested(cuts, body, carry, z, many, size, inner)
 
     groups, rest = divmod(n, many)
     of_groups = jax.checkpoint(group, prevent_cse=False) if is_segment else group
     carry, ys = _scan(of_groups, carry, _part(z, 0, groups * many * size), groups, many * size)
-    ys = jax.tree.map(lambda y: y.reshape((groups * many, *y.shape[2:])), ys)
+    ys = jax.tree.map(lambda y: y.reshape((groups * many, *y.shape[2:])), ys)  # [group, round, ...] to [round, ...]
     if rest:
         carry, last = group(carry, _part(z, groups * many * size, n * size), rest)
-        ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
+        ys = _joined([ys, last])
     return carry, ys
 
 
@@ -135,65 +187,50 @@ def _scan(body: Body, carry: Carry, z: Any, n: int, size: int) -> tuple[Carry, A
 
 
 def _divisor(n: int, most: int) -> int:
-    """A number of rounds per group, at most `most`: one that divides n if there is one above half of it."""
+    """Rounds per group, at most `most`.
+
+    One that divides n if there is one above half of `most`.
+    """
     most = max(1, min(n, most))
     return next((k for k in range(most, most // 2, -1) if n % k == 0), most)
 
 
-def _due(y: Any, start_block: int, every: int, n: int) -> Any:
-    """Of samples taken at blocks start_block + 1 ... start_block + n, those at multiples of `every`."""
+def _due(y: Any, start_block: int, every: int) -> Any:
+    """Samples at multiples of `every` blocks.
+
+    The first row was taken at block start_block + 1.
+    """
     offset = -(start_block + 1) % every
-    return jax.tree.map(lambda a: a[offset:n:every], y)
+    return jax.tree.map(lambda a: a[offset::every], y)
 
 
-Advance = Callable[[Carry, Any, int, int], Carry]
-
-
-def _advance(sim: Simulator, plan: Plan, step: Callable[[Carry, Named | None], Carry], tick: int) -> Advance:
-    """`advance(carry, z, phase, n)`: n steps from `phase` steps past a tick multiple, with updates that fall due."""
-    strides = {name: k for name, m in sim.monitors.items() if (k := m.stride(sim.dt)) is not None}
+def _single(cuts: Cuts, step: Callable[[Carry, Named | None], Carry]) -> Advance:
+    """Advance by single steps."""
 
     def one(carry: Carry, z: Any) -> tuple[Carry, None]:
         now = jax.tree.map(lambda a: a[0], z)
-        return step(carry, now if plan.generator is None or now is None else plan.generator.unpack(now)), None
+        return step(carry, now if cuts.generator is None or now is None else cuts.generator.unpack(now)), None
 
-    def steps(carry: Carry, z: Any, n: int) -> Carry:
-        return repeat(plan, one, carry, z, n, 1)[0] if n else carry
-
-    def update(carry: Carry) -> Carry:
-        monitors = dict(carry.monitors)
-        for name, stride in strides.items():
-            monitors[name] = _when(
-                stride == tick,
-                carry.step % stride == 0,
-                lambda m, k=name: sim.monitors[k].update(m, sim.dt),
-                monitors[name],
-            )
-        return carry._replace(monitors=monitors)
-
-    def one_tick(carry: Carry, z: Any) -> tuple[Carry, None]:
-        return update(steps(carry, z, tick)), None
-
-    def advance(carry: Carry, z: Any, phase: int, n: int) -> Carry:
-        lead = min(n, -phase % tick)
-        carry = steps(carry, _part(z, 0, lead), lead)
-        if lead and (phase + lead) % tick == 0:
-            carry = update(carry)
-        ticks, tail = divmod(n - lead, tick)
-        if ticks:
-            carry = repeat(plan, one_tick, carry, _part(z, lead, n - tail), ticks, tick)[0]
-        return steps(carry, _part(z, n - tail, n), tail)
-
-    return advance
+    return lambda carry, z, phase, n: repeat(cuts, one, carry, z, n, 1)
 
 
-def _when(always: bool, due: Array, f: Callable[[Any], Any], value: Any) -> Any:
-    """f(value) if due, else value; without a branch where that is known beforehand."""
-    return f(value) if always else jax.lax.cond(due, f, lambda v: v, value)
+def _update(sim: Simulator, carry: Carry, tick: int) -> Carry:
+    """Update the monitors whose stride is over."""
+    monitors = dict(carry.monitors)
+    for name, stride in sim.strides().items():
+        update = lambda m, name=name: sim.monitors[name].update(m, sim.dt)  # noqa: E731
+        if stride == tick:
+            monitors[name] = update(monitors[name])
+        else:
+            monitors[name] = jax.lax.cond(carry.step % stride == 0, update, lambda m: m, monitors[name])
+    return carry._replace(monitors=monitors)
 
 
 def _sample(sim: Simulator, carry: Carry, block: int) -> tuple[Carry, dict[str, Any]]:
-    """The samples of every monitor at the end of a block; zeros from those that are not due, dropped later."""
+    """Samples of every monitor at the end of a block.
+
+    Zeros from those that are not due; `_due` drops them.
+    """
     by_name = named(sim, carry.x)
     monitors, ys = dict(carry.monitors), {}
     for name, steps in sim.period_steps().items():

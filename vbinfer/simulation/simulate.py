@@ -1,22 +1,18 @@
-"""`simulate`: one run of a simulator, resumable."""
+"""One run of a simulator, resumable."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbinfer._param import did_you_mean
 from vbinfer._random import key_words
 from vbinfer.monitors.base import steps_in
-from vbinfer.network.delays import History
 from vbinfer.noise import KeyWords
 from vbinfer.simulation import loop
 from vbinfer.simulation.compiled import Compiled
+from vbinfer.simulation.initial import by_variable, initial_history
 from vbinfer.simulation.simulator import Simulator, sampling_steps
-from vbinfer.simulation.solution import Carry, Final, Grid, Solution
-from vbinfer.simulation.step import start
+from vbinfer.simulation.solution import Final, Grid, Solution
 
 
 def simulate(
@@ -78,19 +74,18 @@ def simulate(
                 f"init is the end of a run with {init.grid}, this simulator has {_grid(sim)}; "
                 "continue with the same, or start anew from init=final.state"
             )
-        carry, phase = init.carry, init.phase
+        begin, phase = init.carry, init.phase
     else:
-        carry, phase = start(sim, initial_history(sim, init), words), 0
-    return _in_order(sim, _run(sim, carry, phase, n_steps, words, path, _segments(checkpoint)))
-
-
-def _in_order(sim: Simulator, solution: Solution) -> Solution:
-    """Monitors and state variables in the order of the simulator: jit returns them sorted by name."""
-    return Solution({name: solution.ts[name] for name in sim.monitors}, in_order(sim, solution.ys), solution.final)
+        begin, phase = initial_history(sim, init), 0
+    out = _run(sim, begin, phase, n_steps, words, path, _segments(checkpoint))
+    return Solution({name: out.ts[name] for name in sim.monitors}, in_order(sim, out.ys), out.final)
 
 
 def in_order(sim: Simulator, ys: dict[str, Any]) -> dict[str, Any]:
-    """Samples with monitors in the order of the simulator and state variables in that of the model."""
+    """Samples in the order of the monitors and the state variables.
+
+    jit returns dictionaries sorted by name.
+    """
 
     def by_variable(y: Any) -> Any:
         return {name: y[name] for name in sim.model.variables() if name in y} if isinstance(y, dict) else y
@@ -100,13 +95,11 @@ def in_order(sim: Simulator, ys: dict[str, Any]) -> dict[str, Any]:
 
 @Compiled
 def _run(
-    sim: Simulator, carry: Carry, phase: int, n_steps: int, words: KeyWords | None, path: Any, checkpoint: Any
+    sim: Simulator, begin: Any, phase: int, n_steps: int, words: KeyWords | None, path: Any, checkpoint: Any
 ) -> Solution:
-    end, ys = loop.run(sim, carry, phase, n_steps, words, path, checkpoint)
-    ts = {
-        name: sample_times(carry.step - phase, phase, n_steps, steps, sim.dt)
-        for name, steps in sim.period_steps().items()
-    }
+    end, ys = loop.run(sim, begin, phase, n_steps, words, path, checkpoint)
+    origin = end.step - n_steps - phase
+    ts = {name: sample_times(origin, phase, n_steps, k, sim.dt) for name, k in sim.period_steps().items()}
     return Solution(ts, ys, Final(end, (phase + n_steps) % sampling_steps(sim)[2], _grid(sim)))
 
 
@@ -129,85 +122,28 @@ def _segments(checkpoint: Any) -> bool | tuple[int, ...] | None:
 
 
 def _path(sim: Simulator, noise_path: Any, n_steps: int) -> dict[str, Array]:
-    """The given normals of the state variables that get noise, `[n_steps, N]` each."""
+    """Given normals of the driven variables, `[n_steps, N]` each."""
     if sim.noise is None:
         raise ValueError(
             "noise_path was given to a simulator without noise; build it with noise=vb.noise.Additive(...)"
         )
-    given = noise_path._asdict() if hasattr(noise_path, "_asdict") else noise_path
-    if not isinstance(given, Mapping):
-        raise TypeError(
-            f"noise_path was given as {type(noise_path).__name__}; expected a State or a mapping by variable"
-        )
-    n = sim.n_nodes
-    names = sim.noise.noisy(sim.state_shapes())
-    for name in given:
-        if name not in sim.model.variables():
-            raise ValueError(f"noise_path names {name!r}. {did_you_mean(name, sim.model.variables())}")
-    path = {}
+    given, names = by_variable(sim, noise_path, "noise_path"), sim.noise.noisy(sim.state_shapes())
     for name in names:
-        if given.get(name) is None:
+        if name not in given:
             raise ValueError(f"noise_path lacks {name!r}; it needs [T, N] normals for {', '.join(names)}")
-        path[name] = jnp.asarray(given[name], jnp.result_type(float))
-        if path[name].shape != (n_steps, n):
+        if given[name].shape != (n_steps, sim.n_nodes):
             raise ValueError(
-                f"noise_path[{name!r}] has shape {list(path[name].shape)}; expected [{n_steps}, {n}], a row per step"
+                f"noise_path[{name!r}] has shape {list(given[name].shape)}; expected [{n_steps}, {sim.n_nodes}], "
+                "a row per step"
             )
-    return path
+    return {name: given[name] for name in names}
 
 
 def sample_times(origin: Array, phase: int, n_steps: int, period: int, dt: float) -> Array:
-    """Times of the multiples of `period` steps in (origin + phase, origin + phase + n_steps], ms."""
+    """Times of the samples of a run, ms.
+
+    The multiples of `period` steps in (origin + phase, origin + phase + n_steps].
+    """
     first, last = phase // period + 1, (phase + n_steps) // period
     count = jnp.arange(first, last + 1)
     return (origin // period + count) * jnp.asarray(period * dt, jnp.result_type(float))
-
-
-def initial_state(sim: Simulator, init: Any) -> Any:
-    """The state that `init` stands for, with leaves `[N]`."""
-    n, State = sim.n_nodes, sim.model.State
-    if init is None:
-        return sim.model.init(n)
-    if isinstance(init, dict):
-        init = named_state(sim, init)
-    if isinstance(init, Solution):
-        raise TypeError("init was given a Solution; write init=solution.final")
-    if not isinstance(init, State):
-        raise TypeError(
-            f"init was given as {type(init).__name__}; expected None, a {State.__name__}, or the final of a Solution"
-        )
-    leaves = []
-    for name, value in zip(sim.model.variables(), init, strict=True):
-        value = jnp.asarray(value, jnp.result_type(float))
-        if value.ndim > 1 or (value.ndim == 1 and value.shape[0] not in (1, n)):
-            raise ValueError(f"init.{name} has shape {list(value.shape)}; expected a number or [{n}], one per node")
-        leaves.append(jnp.broadcast_to(value, (n,)))
-    return State(*leaves)
-
-
-def initial_history(sim: Simulator, init: Any) -> Any:
-    """What `init` says of the time up to zero: leaves `[H, N]`, oldest first; one row is a constant history."""
-    if not isinstance(init, History):
-        return jax.tree.map(lambda a: a[None], initial_state(sim, init))
-    n, State, rows = sim.n_nodes, sim.model.State, []
-    if not isinstance(init.state, State):
-        raise TypeError(f"History holds {type(init.state).__name__}; expected a {State.__name__} with leaves [H, {n}]")
-    for name, value in zip(sim.model.variables(), init.state, strict=True):
-        value = jnp.asarray(value, jnp.result_type(float))
-        if value.ndim != 2 or value.shape[1] != n or value.shape[0] < 1:
-            raise ValueError(f"the history of {name!r} has shape {list(value.shape)}; expected [H, {n}], oldest first")
-        rows.append(value)
-    if len({len(value) for value in rows}) > 1:
-        raise ValueError(
-            f"the histories have {[len(v) for v in rows]} rows; every state variable needs the same number"
-        )
-    return State(*rows)
-
-
-def named_state(sim: Simulator, values: dict[str, Any]) -> Any:
-    """The model's initial state with some variables exchanged by name."""
-    variables = sim.model.variables()
-    for name in values:
-        if name not in variables:
-            raise ValueError(f"init names {name!r}; the model has no such variable. {did_you_mean(name, variables)}")
-    return sim.model.init(sim.n_nodes)._replace(**values)

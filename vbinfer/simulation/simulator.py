@@ -1,4 +1,4 @@
-"""A model, its network, its integrator, its noise and its monitors: everything `simulate` needs but time and key."""
+"""Model, network, integrator, noise and monitors in one simulator."""
 
 import math
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from vbinfer._check import is_count
 from vbinfer._param import Leaf, Parametrised, paths
 from vbinfer.integrators import AbstractIntegrator, Native
 from vbinfer.models.base import AbstractModel, AbstractStepper
@@ -21,7 +22,9 @@ from vbinfer.stimuli import AbstractStimulus
 
 
 class Simulator(Parametrised):
-    """A configured simulation. Every declared parameter is addressed by its path: `"model.w"`, `"coupling.G"`.
+    """A configured simulation.
+
+    Every declared parameter is addressed by its path: `"model.w"`, `"coupling.G"`.
 
     Args:
         model: the equations of a node.
@@ -66,7 +69,7 @@ class Simulator(Parametrised):
         parts = {"model": model, "connectome": connectome, "coupling": coupling, "integrator": integrator}
         _check_parts(parts | {"noise": noise, "stimulus": stimulus, "delays": delays})
         _check_monitors(monitors)
-        if nodes is not None and (isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1):
+        if nodes is not None and not (is_count(nodes) and nodes > 0):
             raise ValueError(f"nodes={nodes!r} was given; expected a whole number above 0")
         self.model, self.connectome, self.coupling = model, connectome, coupling
         self.integrator, self.noise, self.stimulus, self.nodes = integrator, noise, stimulus, nodes
@@ -96,8 +99,12 @@ class Simulator(Parametrised):
             for name, m in self.monitors.items()
         }
 
+    def strides(self) -> dict[str, int]:
+        """Steps between two updates, of monitors that update."""
+        return {name: k for name, m in self.monitors.items() if (k := m.stride(self.dt)) is not None}
+
     def state_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """State variables to the shape `[N]` of one simulation."""
+        """Shape `[N]` of every state variable."""
         like = jax.ShapeDtypeStruct((self.n_nodes,), jnp.result_type(float))
         return dict.fromkeys(self.model.variables(), like)
 
@@ -120,7 +127,7 @@ class Simulator(Parametrised):
         for monitor in self.monitors.values():
             monitor.reads(variables)
             monitor.check_nodes(n)
-            monitor.stride(self.dt)
+        self.strides()
         if self.noise is not None:
             self.noise.noisy(self.state_shapes())
             self.noise.check_nodes(n)
@@ -144,7 +151,7 @@ class Simulator(Parametrised):
             raise ValueError(f"{name} has no step of its own; use integrator=Heun(dt={dt:g}) instead of Native")
 
     def _check_rows(self, n: int) -> None:
-        """The coupling sends as many rows as the model reads."""
+        """Raise ValueError where the model reads rows nobody sends."""
         if self.coupling is None:
             return
         coupling, model = self.coupling, self.model
@@ -171,7 +178,7 @@ _KINDS = {
 
 
 def _check_parts(parts: Mapping[str, Any]) -> None:
-    """Every part is an object of its kind; the message says what to write."""
+    """Raise TypeError unless every part is of its kind."""
     for name, value in parts.items():
         kind, example, optional = _KINDS[name]
         if not isinstance(value, kind) and not (optional and value is None):
@@ -198,8 +205,10 @@ def _length(leaf: Leaf) -> int:
 
 
 def sampling_steps(sim: Simulator) -> tuple[int, int, int]:
-    """(G, T, L) in steps: samples fall on multiples of G, every event on multiples of T, all repeats after L."""
-    periods = sim.period_steps()
-    strides = [k for m in sim.monitors.values() if (k := m.stride(sim.dt)) is not None]
-    sample = math.gcd(*periods.values())
-    return sample, math.gcd(sample, *strides), math.lcm(*periods.values(), *strides)
+    """Block, tick and cycle in steps.
+
+    Samples fall on multiples of the block, every event on multiples of the tick, and all repeats after a cycle.
+    """
+    periods, strides = sim.period_steps().values(), sim.strides().values()
+    block = math.gcd(*periods)
+    return block, math.gcd(block, *strides), math.lcm(*periods, *strides)

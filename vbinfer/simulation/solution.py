@@ -1,4 +1,4 @@
-"""What a simulation returns, and what it needs to go on."""
+"""Results of a simulation, and what continues it."""
 
 from typing import Any, NamedTuple
 
@@ -16,12 +16,12 @@ class Carry(NamedTuple):
     monitors: dict[str, Any]
     noise: Any = None
     """What the noise carries (coloured noise: its own state)."""
-    line: Any = None
-    """Signals under way, `network.delays.Line`; None without delays."""
+    buffer: Any = None
+    """`network.delays.DelayBuffer`; None without delays."""
 
 
 class Grid(NamedTuple):
-    """What two simulators must share for one to continue a run of the other."""
+    """What a simulator must share to continue a run."""
 
     dt: float
     periods: tuple[tuple[str, int], ...]
@@ -33,10 +33,10 @@ class Grid(NamedTuple):
 
 
 class Final(eqx.Module):
-    """The end of a simulation: pass it as `init=` to continue as if there had been no break.
+    """The end of a simulation, which `init=` continues.
 
-    It holds the number of steps taken, the state, the signals under way and the monitors with their open windows, but
-    no key: noise is indexed by the absolute step, so the same key continues the same noise.
+    As if there had been no break: it holds the number of steps taken, the state, the delay buffer and the monitors
+    with their open windows, but no key. Noise is indexed by the absolute step: the same key continues the same noise.
     """
 
     carry: Carry

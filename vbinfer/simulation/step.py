@@ -1,4 +1,4 @@
-"""One step of a simulator: coupling with its delays, drift with its stimulus, noise."""
+"""One step: coupling with delays, drift with stimulus, noise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from vbinfer.integrators import System
 from vbinfer.models.base import AbstractStepper
-from vbinfer.network.delays import Line, Wiring, fill, wiring, write
+from vbinfer.network.delays import ConnectivityOps, DelayBuffer, connectivity_ops, fill, write
 from vbinfer.noise import START, Generator, KeyWords
 from vbinfer.simulation.simulator import Simulator
 from vbinfer.simulation.solution import Carry
@@ -25,12 +25,20 @@ def named(sim: Simulator, x: Any) -> Named:
 
 
 def read(sim: Simulator, monitor: Any, x: Named) -> Named:
-    """What a monitor reads of a state."""
+    """The variables that a monitor reads."""
     return {name: x[name] for name in monitor.reads(sim.model.variables())}
 
 
-def start(sim: Simulator, history: Any, words: KeyWords | None) -> Carry:
-    """The carry at time zero from a history with leaves `[H, N]` or `[H, N, B]`, oldest first."""
+def connectivity(sim: Simulator, batched: bool) -> ConnectivityOps | None:
+    """What does not change from step to step in a network."""
+    return None if sim.connectome is None else connectivity_ops(sim.connectome, sim.delays, sim.dt, batched)
+
+
+def start(sim: Simulator, history: Any, words: KeyWords | None, network: ConnectivityOps | None) -> Carry:
+    """The carry at time zero.
+
+    From a history with leaves `[H, N]` or `[H, N, B]`, oldest first.
+    """
     history = jax.vmap(sim.model.project)(history)
     x = jax.tree.map(lambda a: a[-1], history)
     by_name = named(sim, x)
@@ -38,24 +46,18 @@ def start(sim: Simulator, history: Any, words: KeyWords | None) -> Carry:
     noise = None
     if sim.noise is not None:
         names = sim.noise.noisy(by_name)
-        zero = {name: jnp.zeros_like(by_name[name]) for name in names}
+        z = {name: jnp.zeros_like(by_name[name]) for name in names}
         if words is not None:
             generator = Generator(words, names, by_name)
-            zero = generator.unpack(generator.draw(jnp.asarray(START, jnp.uint32), 1)[0])
-        noise = sim.noise.init(zero)
-    zero_step = jnp.zeros((), jnp.int32)
-    return Carry(zero_step, x, monitors, noise, None if sim.delays is None else _line(sim, history, x))
-
-
-def _line(sim: Simulator, history: Any, x: Any) -> Line:
-    assert sim.connectome is not None
-    assert sim.delays is not None
-    slots = sim.delays.slots(sim.dt)
-    sent = jax.vmap(lambda row: outgoing(sim, row))(history)
-    ring = tuple(fill(jnp.broadcast_to(row, (row.shape[0], *x[0].shape)), slots) for row in sent)
-    wires = wiring(sim.connectome, sim.delays, sim.dt, batched=x[0].ndim == 2)
-    assert wires.arriving is not None
-    return Line(ring, tuple(wires.arriving(row, jnp.zeros((), jnp.int32)) for row in ring))
+            z = generator.unpack(generator.draw(jnp.asarray(START, jnp.uint32), 1)[0])
+        noise = sim.noise.init(z)
+    buffer, zero = None, jnp.zeros((), jnp.int32)
+    if sim.delays is not None and network is not None and network.delayed is not None:
+        slots = sim.delays.slots(sim.dt)
+        sent = jax.vmap(lambda row: outgoing(sim, row))(history)
+        ring = tuple(fill(jnp.broadcast_to(row, (row.shape[0], *x[0].shape)), slots) for row in sent)
+        buffer = DelayBuffer(ring, tuple(network.delayed(row, zero) for row in ring))
+    return Carry(zero, x, monitors, noise, buffer)
 
 
 def _coupled(sim: Simulator, x: Any) -> tuple[Array, ...]:
@@ -68,58 +70,61 @@ def outgoing(sim: Simulator, x: Any) -> tuple[Array, ...]:
     return tuple(sim.coupling.pre(_coupled(sim, x)))[: sim.model.rows]
 
 
-def one_step(sim: Simulator, x: Any) -> Step:
-    """The step of a simulator whose states are shaped like `x`; what does not change from step to step is done here."""
-    wires = None if sim.connectome is None else wiring(sim.connectome, sim.delays, sim.dt, batched=x[0].ndim == 2)
+def one_step(sim: Simulator, x: Any, network: ConnectivityOps | None) -> Step:
+    """The step of a simulator whose states are shaped like `x`."""
     process = None if sim.noise is None else sim.noise.process(sim.dt)
 
     # A backward pass computes the inside of a step anew from the state before it: less memory, and faster than reading
     # every intermediate result back. The ring stays outside, or each step would keep a copy of it.
     @jax.checkpoint
-    def move(step: Array, x: Any, noise: Any, monitors: Any, due: Any, z: Named | None) -> tuple[Any, Any, Any]:
+    def move(step: Array, x: Any, noise: Any, monitors: Any, arriving: Any, z: Named | None) -> tuple[Any, Any, Any]:
         dW = None
         if process is not None and z is not None:
             noise, kicks = process(noise, z, named(sim, x))
             dW = type(x)(*(kicks.get(name, jnp.zeros((), a.dtype)) for name, a in named(sim, x).items()))
-        new = sim.integrator.step(equations(sim, step, x[0], wires, due), x, dW)
+        new = sim.integrator.step(equations(sim, step, x[0], network, arriving), x, dW)
         by_name = named(sim, new)
         return new, noise, {k: m.observe(monitors[k], read(sim, m, by_name)) for k, m in sim.monitors.items()}
 
     def step(carry: Carry, z: Named | None) -> Carry:
-        line, due = carry.line, None
-        if line is not None and wires is not None and wires.arriving is not None:
+        buffer, arriving = carry.buffer, None
+        if buffer is not None and network is not None and network.delayed is not None:
             # written before it is read: the other way round XLA copies the ring at every step
             sent = (jnp.broadcast_to(row, x[0].shape) for row in outgoing(sim, carry.x))
-            ring = tuple(write(r, carry.step, row) for r, row in zip(line.ring, sent, strict=True))
-            line = Line(ring, tuple(wires.arriving(r, carry.step + 1) for r in ring))
-            due = (carry.line.due, line.due)
-        new, noise, monitors = move(carry.step, carry.x, carry.noise, carry.monitors, due, z)
-        return Carry(carry.step + 1, new, monitors, noise, line)
+            ring = tuple(write(r, carry.step, row) for r, row in zip(buffer.ring, sent, strict=True))
+            at_end = tuple(network.delayed(r, carry.step + 1) for r in ring)
+            arriving = (buffer.arriving, at_end)
+            buffer = DelayBuffer(ring, at_end)
+        new, noise, monitors = move(carry.step, carry.x, carry.noise, carry.monitors, arriving, z)
+        return Carry(carry.step + 1, new, monitors, noise, buffer)
 
     return step
 
 
-def equations(sim: Simulator, step: Array, like: Array, wires: Wiring | None, due: Any) -> System:
-    """Coupling, drift and bounds during one step, for an integrator; `due` is what arrives at its start and end."""
+def equations(sim: Simulator, step: Array, like: Array, network: ConnectivityOps | None, arriving: Any) -> System:
+    """Coupling, drift and bounds during one step.
+
+    `arriving` is what arrives through delays at its start and at its end, None without delays.
+    """
     model: Any = sim.model
     time = lambda stage: (step + stage) * sim.dt  # noqa: E731
 
     def stimulus(stage: float) -> Array:
         return jnp.zeros_like(like) if sim.stimulus is None else sim.stimulus(time(stage), like)
 
-    def arriving(stage: float) -> tuple[Array, ...]:
-        first, last = due
+    def delayed(stage: float) -> tuple[Array, ...]:
+        first, last = arriving
         if stage in (0.0, 1.0):
             return last if stage else first
         return tuple((1.0 - stage) * a + stage * b for a, b in zip(first, last, strict=True))
 
     def couple(stage: float, x: Any) -> Array:
-        if wires is None or sim.coupling is None:
+        if network is None or sim.coupling is None:
             return jnp.zeros((len(model.cvar), *like.shape), like.dtype)
-        gx = tuple(wires.instant(row) for row in outgoing(sim, x))
-        if due is not None:
-            gx = tuple(a + b for a, b in zip(gx, arriving(stage), strict=True))
-        received = sim.coupling.post(gx, _coupled(sim, x), wires.strength)
+        gx = tuple(network.instant(row) for row in outgoing(sim, x))
+        if arriving is not None:
+            gx = tuple(a + b for a, b in zip(gx, delayed(stage), strict=True))
+        received = sim.coupling.post(gx, _coupled(sim, x), network.strength)
         return jnp.stack([jnp.broadcast_to(row, like.shape) for row in received])
 
     def drift(stage: float, x: Any, c: Array) -> Any:

@@ -1,4 +1,7 @@
-"""The other way round: from a path of states to the noise that drove it, all steps at once."""
+"""Invert a step: noise from states.
+
+All steps of a path at once.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,9 +12,8 @@ from jaxtyping import Array
 
 from vbinfer.integrators import Euler, Heun, RungeKutta4, System
 from vbinfer.models.base import AbstractModel, AbstractStepper
-from vbinfer.network.delays import wiring
 from vbinfer.simulation.simulator import Simulator
-from vbinfer.simulation.step import Named, equations, named, outgoing
+from vbinfer.simulation.step import Named, connectivity, equations, named, outgoing
 
 CHUNK_VALUES = 2**23
 """So many numbers per state variable are worked on at once, so that memory does not grow with the path."""
@@ -22,7 +24,7 @@ NEWTON = 5
 
 
 class Innovations(NamedTuple):
-    """What drove a path of T steps."""
+    """Noise behind a path of T steps."""
 
     z: Named
     """Standard normals `[T, N]` by variable that gets noise."""
@@ -33,7 +35,7 @@ class Innovations(NamedTuple):
 
 
 def check_invertible(sim: Simulator) -> None:
-    """Raise unless a step of the simulator can be inverted for its noise; the message says what to write."""
+    """Raise ValueError unless a step can be inverted."""
     name, dt = type(sim.integrator).__name__, sim.dt
     if sim.noise is None:
         raise ValueError(
@@ -64,7 +66,7 @@ def is_bounded(model: AbstractModel) -> bool:
 
 
 def innovations(sim: Simulator, history: Any, path: Any, first: Array) -> Innovations:
-    """The noise that takes a simulator along a path.
+    """Noise that takes a simulator along a path.
 
     Args:
         sim: one that `check_invertible` accepts.
@@ -74,29 +76,30 @@ def innovations(sim: Simulator, history: Any, path: Any, first: Array) -> Innova
     """
     before, after = (jax.tree.map(lambda a, s=s: a[s], path) for s in (slice(None, -1), slice(1, None)))
     n_steps, n = after[0].shape
-    wires = None if sim.connectome is None else wiring(sim.connectome, sim.delays, sim.dt, batched=False)
-    if wires is not None and sim.delays is None and sim.connectome is not None and sim.connectome.edges is None:
+    network = connectivity(sim, batched=False)
+    if network is not None and sim.delays is None and _is_dense(sim):
+        assert sim.connectome is not None
         across = sim.connectome.weights.T
         # for all steps together a product [T, N] [N, N]; the other order would give it transposed, to be copied
-        wires = wires._replace(instant=lambda sent: sent @ across)
-    signals = None if wires is None or wires.arriving is None else _signals(sim, history, path)
+        network = network._replace(instant=lambda sent: sent @ across)
+    delayed = None if network is None else network.delayed
+    lines, past = ((), 0) if delayed is None else _sent(sim, history, path)
     assert sim.noise is not None
     normals_of = sim.noise.inverse(sim.dt)
     driven = sim.noise.noisy(sim.state_shapes())
 
     def one(k: Array, x: Any, new: Any) -> tuple[Named, Named, Array]:
-        due = None
-        if signals is not None and wires is not None and wires.arriving is not None:
-            lines, start = signals
-            due = tuple(tuple(wires.arriving(line, start + k + end) for line in lines) for end in (0, 1))
-        system = equations(sim, first + k, x[0], wires, due)
+        arriving = None
+        if delayed is not None:
+            arriving = tuple(tuple(delayed(line, past + k + end) for line in lines) for end in (0, 1))
+        system = equations(sim, first + k, x[0], network, arriving)
         dW, log_det = _increment(sim, system, x, new)
         by_name = named(sim, dW)
         z, log_scale = normals_of({name: by_name[name] for name in driven}, named(sim, x))
         return z, {name: w for name, w in by_name.items() if name not in driven}, log_det + log_scale
 
     steps = (jnp.arange(n_steps, dtype=jnp.int32), before, after)
-    size = _chunk(sim, n, signals is not None)
+    size = _chunk(sim, n, delayed is not None)
     if n_steps <= size:
         return Innovations(*jax.vmap(one)(*steps))
     size = -(-n_steps // -(-n_steps // size))  # equal pieces, but for the last
@@ -104,7 +107,10 @@ def innovations(sim: Simulator, history: Any, path: Any, first: Array) -> Innova
 
 
 def _in_chunks(one: Callable[..., Any], steps: Any, n_steps: int, size: int) -> Any:
-    """`vmap` of a chunk of steps at a time; the backward pass makes the inside of a chunk anew."""
+    """`vmap` over a chunk of steps at a time.
+
+    The backward pass makes the inside of a chunk anew.
+    """
     many = jax.checkpoint(lambda chunk: jax.vmap(one)(*chunk), prevent_cse=False)
     whole = n_steps // size * size
     cut = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), steps)
@@ -120,12 +126,19 @@ def _chunk(sim: Simulator, n: int, delayed: bool) -> int:
     states = n * len(sim.model.variables())
     if isinstance(sim.integrator, Heun) and not _is_local(sim):
         return max(1, PAIR_VALUES // states**2)
-    dense = delayed and sim.connectome is not None and sim.connectome.edges is None
-    return max(1, min(CHUNK_VALUES // states, PAIR_VALUES // n**2 if dense else CHUNK_VALUES))
+    pairs = PAIR_VALUES // n**2 if delayed and _is_dense(sim) else CHUNK_VALUES
+    return max(1, min(CHUNK_VALUES // states, pairs))
 
 
-def _signals(sim: Simulator, history: Any, path: Any) -> tuple[tuple[Array, ...], int]:
-    """Rows that were sent, `[step, N]`, as a ring that is never written over, and the place of the departure in it."""
+def _is_dense(sim: Simulator) -> bool:
+    return sim.connectome is not None and sim.connectome.edges is None
+
+
+def _sent(sim: Simulator, history: Any, path: Any) -> tuple[tuple[Array, ...], int]:
+    """Rows that were sent, `[step, N]`, and the row of the departure.
+
+    A delay buffer that is never written over.
+    """
     assert sim.delays is not None
     past = sim.delays.slots(sim.dt)
     rows = len(history[0])
@@ -137,12 +150,12 @@ def _signals(sim: Simulator, history: Any, path: Any) -> tuple[tuple[Array, ...]
 
 
 def _is_local(sim: Simulator) -> bool:
-    """Whether a node's next state depends on the increments of that node alone."""
+    """Whether a node's next state depends on its own noise alone."""
     return sim.connectome is None or getattr(sim.integrator, "frozen_coupling", False)
 
 
 def _increment(sim: Simulator, system: System, x: Any, new: Any) -> tuple[Any, Array]:
-    """The increment dW that takes x to `new` in one step, and log |d dW / d new|."""
+    """The increment dW from x to `new`, and log |d dW / d new|."""
     if isinstance(sim.integrator, Heun):
         return _increment_of_heun(sim, system, x, new)
     mean = sim.integrator.step(system._replace(project=lambda y: y), x, None)  # dW is added to this, last
@@ -150,7 +163,9 @@ def _increment(sim: Simulator, system: System, x: Any, new: Any) -> tuple[Any, A
 
 
 def _increment_of_heun(sim: Simulator, system: System, x: Any, new: Any) -> tuple[Any, Array]:
-    """Heun lets dW into the predictor: new = F(dW) is solved by Newton's method, and |d dW / d new| = 1 / |det F'|.
+    """The increment of a Heun step, by Newton's method.
+
+    dW enters the predictor, so that new = F(dW) has to be solved, and |d dW / d new| = 1 / |det F'|.
 
     p = project(x + dt f(t, x) + dW);   F(dW) = x + dt/2 (f(t, x) + f(t + dt, p)) + dW
     """
@@ -186,7 +201,7 @@ def _increment_of_heun(sim: Simulator, system: System, x: Any, new: Any) -> tupl
 
 
 def _local_jacobian(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """For f from `[N, V]` to `[N, V]`, each node for itself: `[N, V, V]`."""
+    """Jacobian `[N, V, V]` of f, each node for itself."""
 
     def jacobian(w: Array) -> Array:
         along = jnp.eye(w.shape[-1], dtype=w.dtype)
@@ -197,5 +212,5 @@ def _local_jacobian(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
 
 def _full_jacobian(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """For f from `[N, V]` to `[N, V]`: `[N V, N V]`."""
+    """Jacobian `[N V, N V]` of f from `[N, V]` to `[N, V]`."""
     return lambda w: jax.jacfwd(f)(w).reshape(w.size, w.size)
