@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vbinfer._param import bind, paths
-from vbinfer.network import tvb_zip
+from vbinfer.network import files
 from vbinfer.network.connectome import Connectome
 
 KEY = jax.random.key(3)
@@ -254,7 +254,7 @@ def test_files_that_are_no_zip_are_refused(tmp_path):
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_members_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch, compressed):
-    monkeypatch.setattr(tvb_zip, "LIMIT", 1000)
+    monkeypatch.setattr(files, "LIMIT", 1000)
     zeros = "0 " * 5000
     members = {"weights.txt.bz2": bz2.compress(zeros.encode())} if compressed else {"weights.txt": zeros}
     with pytest.raises(ValueError, match="larger than 1,000 bytes"):

@@ -48,14 +48,14 @@ def count(value: Any, what: str, example: object = None, *, least: int = 1, most
     raise ValueError(f"{what}={value!r} was given; expected {kind}, such as {what}={example}")
 
 
-def number(value: Any, what: str, example: object, expected: str = "a number") -> float:
-    """A finite real number, as a float.
+def number(value: Any, what: str, example: object, expected: str = "a number", *, least: float = -math.inf) -> float:
+    """A finite real number of at least `least`, as a float.
 
     Raises:
         ValueError: anything else, naming `what`.
     """
     real = isinstance(value, numbers.Real) or (isinstance(value, (np.ndarray, jax.Array)) and value.shape == ())
-    if real and not isinstance(value, (bool, np.bool_)) and math.isfinite(found := float(value)):
+    if real and not isinstance(value, (bool, np.bool_)) and math.isfinite(found := float(value)) and found >= least:
         return found
     raise ValueError(f"{what}={value!r} was given; expected {expected}, such as {what}={example}")
 

@@ -96,7 +96,8 @@ class PulseTrain(AbstractStimulus):
             raise ValueError(f"PulseTrain(count={self.count}) was given; expected a whole number above 0, or None")
         if any(isinstance(leaf, Tracer) for leaf in (self.duration, self.rise, self.interval)):
             return
-        busy, interval = np.asarray(self.duration + self.rise), np.asarray(self.interval)
+        # in NumPy: inside a trace JAX would make traced arrays of constants
+        busy, interval = np.asarray(self.duration) + np.asarray(self.rise), np.asarray(self.interval)
         if np.any(busy > interval * (1.0 + 1e-6)):
             raise ValueError(
                 f"PulseTrain: duration + rise is {busy.max():g} ms but interval is {interval.min():g} ms; "

@@ -223,7 +223,7 @@ def test_a_trap_of_a_connectome_is_refused(trap, tmp_path):
 
 
 def test_a_table_that_unpacks_to_more_than_a_network_needs_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("vbinfer.network.tvb_zip.LIMIT", 10_000)
+    monkeypatch.setattr("vbinfer.network.files.LIMIT", 10_000)
     path = tmp_path / "net.zip"
     path.write_bytes(zipped([("weights.txt", b"0 " * 10_000)], zipfile.ZIP_DEFLATED))
     with pytest.raises(ValueError, match=r"weights\.txt in .* is larger than 10,000 bytes; give a smaller network"):

@@ -1,4 +1,4 @@
-"""The network: who is connected to whom, and how they drive each other."""
+"""Networks: connectomes, coupling functions, delays."""
 
 from vbinfer.network import coupling as coupling
 from vbinfer.network.connectome import Connectome as Connectome

@@ -1,22 +1,20 @@
-"""The connectome: who is connected to whom, how strongly and over which distance."""
+"""The connectome: weights, lengths and speed of connections."""
 
-import math
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer._param import Parametrised, did_you_mean, param
-from vbinfer.io import archive as _archive
-from vbinfer.network import tvb_zip
+from vbinfer.network import files, synthetic
+from vbinfer.network.dense import Dense
+from vbinfer.network.edges import EdgeList, listed
 
 _NORMALISATIONS = ("max", "strength", "row", "spectral")
 
@@ -31,18 +29,8 @@ def _as_centres(centres: Any) -> Array | None:
     return None if centres is None else jnp.asarray(centres, dtype=jnp.result_type(float))
 
 
-def _listed(matrix: Any) -> tuple[np.ndarray, Any]:
-    """`[2, edge]`, row and column, and the values of the entries of a sparse matrix of JAX (BCOO) or SciPy."""
-    if getattr(getattr(matrix, "indices", None), "ndim", 1) == 2:
-        indices = np.asarray(matrix.indices).T
-        inside = (indices < np.asarray(matrix.shape)[:, None]).all(axis=0)  # BCOO fills up with entries outside
-        return indices[:, inside], matrix.data[inside]
-    listed = matrix.tocoo()
-    return np.stack([listed.row, listed.col]), listed.data
-
-
 class Connectome(Parametrised):
-    """A weighted, directed network of N nodes with the lengths of its tracts.
+    """A weighted, directed network with tract lengths.
 
     The input of node i is `sum_j weights[i, j] * ...` of node j: rows receive, columns send. The signal from j
     reaches i after `tract_lengths[i, j] / speed` ms where the simulator has delays.
@@ -92,14 +80,7 @@ class Connectome(Parametrised):
         size: int | None = None,
     ):
         if hasattr(weights, "todense"):
-            shape, size = tuple(weights.shape), weights.shape[0]
-            edges, weights = _listed(weights)
-            lengths = np.asarray(tract_lengths.todense() if hasattr(tract_lengths, "todense") else tract_lengths)
-            if shape != (size, size) or lengths.shape != shape:
-                raise ValueError(
-                    f"weights is {list(shape)} and tract_lengths is {list(lengths.shape)}; both must be [node, node]"
-                )
-            tract_lengths = lengths[edges[0], edges[1]]
+            edges, size, weights, tract_lengths = listed(weights, tract_lengths)
         if (edges is None) != (size is None):
             raise ValueError("edges and size go together; write Connectome.from_edges(..., n_nodes=...)")
         self.weights, self.tract_lengths, self.speed = weights, tract_lengths, speed
@@ -112,34 +93,24 @@ class Connectome(Parametrised):
         return self.weights.shape[0] if self.size is None else self.size
 
     @property
-    def pair_rank(self) -> int:
-        """Number of axes that a connection has in `weights`: 2 in a dense network, 1 in a sparse one."""
-        return 2 if self.edges is None else 1
+    def layout(self) -> Dense | EdgeList:
+        """How weights and lengths are laid out."""
+        return Dense(self.n_nodes) if self.edges is None else EdgeList(self.edges, self.n_nodes)
 
     @property
     def strength(self) -> Array:
-        """sum_j weights_ij, `[N]`; `[N, B]` where weights have a batch axis."""
-        return self.weights.sum(axis=1) if self.edges is None else self.gathered(self.weights)
-
-    def received(self, weights: Array, sent: Array) -> Array:
-        """sum_j w_ij sent_j for weights laid out as this network's, with or without a batch axis; sent `[N, ...]`."""
-        if self.edges is not None:
-            from_j = sent[self.edges[1]]
-            return self.gathered((weights[:, None] if weights.ndim < from_j.ndim else weights) * from_j)
-        return jnp.einsum("ijb,jb->ib", weights, sent) if weights.ndim == 3 else weights @ sent
-
-    def gathered(self, by_edge: Array) -> Array:
-        """Sums over the connections into each node: `[edge, ...]` to `[N, ...]`."""
-        assert self.edges is not None
-        return jax.ops.segment_sum(by_edge, self.edges[0], num_segments=self.n_nodes)
+        """Total weight into each node, `[N]`."""
+        return self.layout.strength(self.weights)
 
     def sparse(self) -> "Connectome":
-        """The same network with its non-zero connections only, as an edge list."""
+        """The same network as a list of its non-zero connections."""
         if self.edges is not None:
             return self
-        targets, sources = np.nonzero(np.asarray(self.weights))
-        weights, lengths = np.asarray(self.weights)[targets, sources], np.asarray(self.tract_lengths)[targets, sources]
-        return self._with(weights, lengths, np.stack([targets, sources]), self.n_nodes)
+        weights, lengths = np.asarray(self.weights), np.asarray(self.tract_lengths)
+        edges = np.stack(np.nonzero(weights))
+        return dataclasses.replace(
+            self, weights=weights[*edges], tract_lengths=lengths[*edges], edges=edges, size=self.n_nodes
+        )
 
     def dense(self) -> "Connectome":
         """The same network with `[node, node]` weights and lengths.
@@ -152,10 +123,7 @@ class Connectome(Parametrised):
         weights, lengths = np.zeros((self.n_nodes, self.n_nodes)), np.zeros((self.n_nodes, self.n_nodes))
         np.add.at(weights, (targets, sources), np.asarray(self.weights))
         lengths[targets, sources] = np.asarray(self.tract_lengths)
-        return self._with(weights, lengths, None, None)
-
-    def _with(self, weights: Any, lengths: Any, edges: Any, size: int | None) -> "Connectome":
-        return Connectome(weights, lengths, self.speed, self.labels, self.centres, edges=edges, size=size)
+        return dataclasses.replace(self, weights=weights, tract_lengths=lengths, edges=None, size=None)
 
     @classmethod
     def from_edges(
@@ -169,10 +137,10 @@ class Connectome(Parametrised):
         speed: float = 3.0,
         labels: Iterable[object] | None = None,
     ) -> "Connectome":
-        """A sparse network from a list of connections, `[edge]` each: from `sources` into `targets`.
+        """A sparse network from a list of connections.
 
-        Several connections between the same two nodes, of unequal lengths, are allowed. Without `tract_lengths` they
-        are 0 mm.
+        `[edge]` each, from `sources` into `targets`. Several connections between the same two nodes, of unequal
+        lengths, are allowed. Without `tract_lengths` they are 0 mm.
 
         Example:
             >>> import vbinfer as vb
@@ -185,15 +153,12 @@ class Connectome(Parametrised):
         return cls(weights, lengths, speed, labels, edges=edges, size=n_nodes)
 
     def validate(self) -> None:
-        """Sizes that agree and a positive speed; ranges are checked before this."""
+        """Check sizes and speed; ranges are checked before."""
         if self.weights is None or self.tract_lengths is None:
             name = "weights" if self.weights is None else "tract_lengths"
             raise ValueError(f"{name} is None; give [node, node] numbers, np.zeros_like(weights) for no delays")
         weights, lengths = self.weights.shape, self.tract_lengths.shape
-        if self.edges is not None:
-            self._check_edges()
-        elif len(weights) != 2 or weights[0] != weights[1]:
-            raise ValueError(f"weights is {list(weights)}; it must be square, [node, node], with [i, j] from j to i")
+        self.layout.check(self.weights)
         if weights != lengths:
             raise ValueError(
                 f"weights is {list(weights)} but tract_lengths is {list(lengths)}; both must be [node, node]."
@@ -208,20 +173,6 @@ class Connectome(Parametrised):
             raise ValueError(f"speed was given shape {list(self.speed.shape)}; expected one number, in mm/ms")
         if not isinstance(self.speed, Tracer) and float(self.speed) <= 0.0:
             raise ValueError(f"Connectome.speed is {float(self.speed):g} mm/ms; it must be above 0, for example 3.0")
-
-    def _check_edges(self) -> None:
-        assert self.edges is not None
-        if self.weights.ndim != 1 or self.edges.shape != (2, len(self.weights)):
-            raise ValueError(
-                f"weights is {list(self.weights.shape)} with edges {list(self.edges.shape)}; expected one weight, "
-                "source and target for each connection"
-            )
-        if isinstance(self.edges, Tracer) or self.edges.size == 0:
-            return
-        edges = np.asarray(self.edges)
-        if edges.min() < 0 or edges.max() >= self.n_nodes:
-            off = edges.min() if edges.min() < 0 else edges.max()
-            raise ValueError(f"a connection names node {off}; there are {self.n_nodes}, 0 to {self.n_nodes - 1}")
 
     def normalise(self, how: str = "max", *, log: bool = False, zero_diagonal: bool = True) -> "Connectome":
         """The same network with weights on a common scale.
@@ -270,33 +221,31 @@ class Connectome(Parametrised):
 
     @classmethod
     def from_tvb(cls, path: str | Path, speed: float = 3.0) -> "Connectome":
-        """Read a connectivity of The Virtual Brain: a zip, or a folder, with its text files.
+        """Read a connectivity of The Virtual Brain.
 
-        Members are found by a part of their name, in any subfolder, plain or `.bz2`: `weights`, `tract_lengths`,
-        `centres` or `centers` (label x y z). Only `weights` must be there; without `tract_lengths` they are 0, with a
-        warning. What else may be there (`cortical`, `hemispheres`, `areas`, `average_orientations`) is not read.
-        The zip does not say how fast tracts conduct; `speed` does, in mm/ms.
+        A zip, or a folder, with its text files. Members are found by a part of their name, in any subfolder, plain or
+        `.bz2`: `weights`, `tract_lengths`, `centres` or `centers` (label x y z). Only `weights` must be there; without
+        `tract_lengths` they are 0, with a warning. What else may be there (`cortical`, `hemispheres`, `areas`,
+        `average_orientations`) is not read. The zip does not say how fast tracts conduct; `speed` does, in mm/ms.
 
         Raises:
             FileNotFoundError, ValueError: no such file; not a zip; no weights in it (the message lists what is); a
                 member that is not the table it should be.
         """
-        tables = tvb_zip.read(Path(path))
-        if tables["tract_lengths"] is None:
-            warnings.warn(f"{str(path)!r} has no tract_lengths; they are 0 mm: no delays", stacklevel=2)
-            tables["tract_lengths"] = np.zeros_like(tables["weights"])
-        with _of_file(path):
-            return cls(**tables, speed=jnp.asarray(speed))
+        tables = files.read_tvb(Path(path))
+        with files.naming(path):
+            return cls(**tables, speed=speed)
 
     def save_tvb(self, path: str | Path) -> None:
-        """Write a zip that The Virtual Brain and `from_tvb` read: weights, tract lengths, centres with labels.
+        """Write a zip that The Virtual Brain and `from_tvb` read.
 
-        Numbers are written with all their digits, so that they come back unchanged. The format cannot leave out
-        labels or centres: nodes without names are called `node_0`, ..., unknown centres are written as zeros (which
-        `from_tvb` reads as unknown), blanks in names become underscores. The speed is not part of the format.
+        Weights, tract lengths, centres with labels. Numbers are written with all their digits, so that they come back
+        unchanged. The format cannot leave out labels or centres: nodes without names are called `node_0`, ..., unknown
+        centres are written as zeros (which `from_tvb` reads as unknown), blanks in names become underscores. The speed
+        is not part of the format.
         """
         full = self.dense()
-        tvb_zip.write(
+        files.write_tvb(
             Path(path),
             weights=np.asarray(full.weights),
             tract_lengths=np.asarray(full.tract_lengths),
@@ -306,32 +255,22 @@ class Connectome(Parametrised):
 
     @classmethod
     def from_npz(cls, path: str | Path, speed: float | None = None) -> "Connectome":
-        """Read an npz with `weights`, `tract_lengths` and, if it has them, `labels`, `centres` and `speed`.
+        """Read an npz with `weights` and `tract_lengths`.
+
+        And, if it has them, `labels`, `centres` and `speed`, which the argument replaces.
 
         Raises:
             FileNotFoundError, ValueError: no such file; not an npz; one of the two matrices missing.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {str(path)!r}; give an npz with weights and tract_lengths")
-        try:
-            arrays = _archive.load(path)
-            if isinstance(arrays, np.ndarray):
-                raise ValueError("it is one array, an npy")
-        except ValueError as error:
-            raise ValueError(f"{str(path)!r} is no npz of plain arrays ({error}); write it with np.savez") from error
-        for name in ("weights", "tract_lengths"):
-            if name not in arrays:
-                raise ValueError(f"{str(path)!r} holds {sorted(arrays)}, not {name!r}; save weights and tract_lengths")
-        with _of_file(path):
-            if speed is None:
-                speed = float(arrays["speed"]) if "speed" in arrays else 3.0
-            labels = arrays["labels"].astype(str).tolist() if "labels" in arrays else None
-            return cls(arrays["weights"], arrays["tract_lengths"], jnp.asarray(speed), labels, arrays.get("centres"))
+        tables = files.read_npz(Path(path))
+        if speed is not None:
+            tables["speed"] = speed
+        with files.naming(path):
+            return cls(**tables)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Connectome":
-        """Read an `.npz` with `from_npz`, anything else (zip, folder) with `from_tvb`."""
+        """Read an `.npz`, or anything else (zip, folder) with `from_tvb`."""
         return cls.from_npz(path) if Path(path).suffix == ".npz" else cls.from_tvb(path)
 
     @classmethod
@@ -346,7 +285,9 @@ class Connectome(Parametrised):
         homotopic: float = 0.5,
         tortuosity: float = 1.2,
     ) -> "Connectome":
-        """An invented brain of two hemispheres, for tests and examples: distance rule times lognormal.
+        """An invented brain of two hemispheres.
+
+        For tests and examples: a distance rule times lognormal variates.
 
         Centres: n/2 points spread evenly (golden-angle spiral) over the right half of an ellipsoid with half-axes 65,
         85, 60 mm, and their mirror images; node i is on the left, i + n/2 opposite. With d_ij the distance of centres,
@@ -372,44 +313,4 @@ class Connectome(Parametrised):
             >>> vb.Connectome.synthetic(68, key=jax.random.key(0)).labels[0]
             'L_01'
         """
-        if n < 2 or n % 2:
-            raise ValueError(
-                f"synthetic(n={n}): n must be even, half the nodes in each hemisphere; use n={max(2, n + n % 2)}"
-            )
-        if not decay_length > 0 or spread < 0 or homotopic < 0 or tortuosity < 1:
-            raise ValueError(
-                f"synthetic needs decay_length > 0, spread >= 0, homotopic >= 0, tortuosity >= 1; given "
-                f"{decay_length}, {spread}, {homotopic}, {tortuosity}"
-            )
-        half = n // 2
-        centres = _ellipsoid(half)
-        distance = np.linalg.norm(centres[:, None] - centres[None, :], axis=-1)
-        rule = np.exp(-distance / decay_length)
-        left = np.arange(half)
-        rule[left, left + half] = rule[left + half, left] = homotopic
-        xi = np.asarray(jax.random.normal(key, (n, n)), dtype=np.float64)
-        if not asymmetric:
-            xi = np.triu(xi, 1) + np.triu(xi, 1).T
-        weights = rule * np.exp(spread * xi - spread**2 / 2)
-        np.fill_diagonal(weights, 0.0)
-        digits = len(str(half))
-        labels = tuple(f"{side}_{i + 1:0{max(digits, 2)}d}" for side in "LR" for i in range(half))
-        return cls(weights / weights.max(), tortuosity * distance, labels=labels, centres=centres)
-
-
-@contextmanager
-def _of_file(path: str | Path) -> Iterator[None]:
-    """Inside, what is wrong with the numbers of a file is said with its name."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} holds no network: {error}") from error
-
-
-def _ellipsoid(half: int) -> np.ndarray:
-    """`[2 * half, 3]` in mm: points of equal share on an ellipsoid, left, then their mirror images right."""
-    height = 0.15 + 0.85 * (np.arange(half) + 0.5) / half  # clear of the midline, where mirror images would touch
-    angle = np.arange(half) * math.pi * (3.0 - math.sqrt(5.0))
-    ring = np.sqrt(1.0 - height**2)
-    right = np.stack([65.0 * height, 85.0 * ring * np.cos(angle), 60.0 * ring * np.sin(angle)], axis=1)
-    return np.concatenate([right * [-1.0, 1.0, 1.0], right])
+        return cls(**synthetic.two_hemispheres(n, key, asymmetric, decay_length, spread, homotopic, tortuosity))

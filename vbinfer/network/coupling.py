@@ -1,4 +1,4 @@
-"""How nodes drive each other: c_i = post(sum_j w_ij pre(x_j), x_i)."""
+"""Coupling functions: c_i = post(sum_j w_ij pre(x_j), x_i)."""
 
 import abc
 
@@ -14,11 +14,14 @@ Rows = tuple[Array, ...]
 
 
 class AbstractCoupling(Parametrised):
-    """Coupling functions in TVB's two halves: `pre` before the sum over sources, `post` after it."""
+    """Base of coupling functions, in TVB's two halves.
+
+    `pre` acts before the sum over sources, `post` after it.
+    """
 
     @abc.abstractmethod
     def pre(self, x_j: Rows) -> Rows:
-        """What a source sends, a row for each product with the weights."""
+        """What a source sends, a row per matrix product."""
 
     @abc.abstractmethod
     def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:
@@ -32,7 +35,10 @@ class AbstractCoupling(Parametrised):
 
 
 class Linear(AbstractCoupling):
-    """c_i = G sum_j w_ij x_j + offset: the input grows with the activity of the sources."""
+    """Input proportional to the activity of the sources.
+
+    c_i = G sum_j w_ij x_j + offset
+    """
 
     G: Param = param(1.0, doc="global coupling strength")
     offset: Param = param(0.0, doc="constant input")
@@ -45,7 +51,10 @@ class Linear(AbstractCoupling):
 
 
 class Difference(AbstractCoupling):
-    """c_i = G sum_j w_ij (x_j - x_i): the input pulls a node towards its sources."""
+    """Input that pulls a node towards its sources.
+
+    c_i = G sum_j w_ij (x_j - x_i)
+    """
 
     G: Param = param(1.0, doc="global coupling strength")
 
@@ -58,12 +67,17 @@ class Difference(AbstractCoupling):
 
 
 def _sigmoid(x: Array, cmin: Array, cmax: Array, midpoint: Array, slope: Array) -> Array:
-    """cmin + (cmax - cmin) / (1 + exp(-slope (x - midpoint))), finite with its gradient for any argument."""
+    """A sigmoid from cmin to cmax.
+
+    cmin + (cmax - cmin) / (1 + exp(-slope (x - midpoint))), finite with its gradient for any argument.
+    """
     return cmin + (cmax - cmin) * jax.nn.sigmoid(slope * (x - midpoint))
 
 
 class Sigmoidal(AbstractCoupling):
-    """c_i = cmin + (cmax - cmin) / (1 + exp(-a (sum_j w_ij x_j - midpoint) / sigma)): the summed input saturates.
+    """Summed input that saturates.
+
+    c_i = cmin + (cmax - cmin) / (1 + exp(-a (sum_j w_ij x_j - midpoint) / sigma))
 
     Names and defaults are TVB's. The nonlinearity comes after the sum: weights scale the argument, not the result.
     """
@@ -83,7 +97,9 @@ class Sigmoidal(AbstractCoupling):
 
 
 class SigmoidalJansenRit(AbstractCoupling):
-    """Firing rates of the sources drive the receiver: one row from the two variables y1, y2 of `JansenRit`.
+    """Firing rates of the sources as input, for `JansenRit`.
+
+    One row from the two variables y1, y2.
 
     S(v) = cmin + (cmax - cmin) / (1 + exp(-r (v - midpoint)))
     form="sum_of_sigmoids":  c_i = a sum_j w_ij S(y1_j - y2_j)
@@ -122,7 +138,9 @@ class SigmoidalJansenRit(AbstractCoupling):
 
 
 class HyperbolicTangent(AbstractCoupling):
-    """c_i = sum_j w_ij a (1 + tanh((b x_j - midpoint) / sigma)): what each source sends saturates.
+    """Input of which each source's share saturates.
+
+    c_i = sum_j w_ij a (1 + tanh((b x_j - midpoint) / sigma))
 
     Names and defaults are TVB's. The nonlinearity comes before the sum: each source sends between 0 and 2 a.
     """
@@ -140,7 +158,9 @@ class HyperbolicTangent(AbstractCoupling):
 
 
 class Kuramoto(AbstractCoupling):
-    """c_i = G sum_j w_ij sin(theta_j - theta_i): each node is drawn to the phases of its sources.
+    """Input that pulls phases towards those of the sources.
+
+    c_i = G sum_j w_ij sin(theta_j - theta_i)
 
     Sources send (sin theta_j, cos theta_j); the receiver combines them as G (cos theta_i sum_j w_ij sin theta_j -
     sin theta_i sum_j w_ij cos theta_j), so that delays and matrix products are those of any other coupling. There is no

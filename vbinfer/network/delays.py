@@ -1,7 +1,6 @@
-"""Conduction delays: what a node sent is kept for the longest lag, and read when it arrives."""
+"""Conduction delays: what was sent is read when it arrives."""
 
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,25 +11,24 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbinfer._check import number
 from vbinfer._param import Parametrised
 from vbinfer.network.connectome import Connectome
+from vbinfer.network.ring import padded, times
 
 Rows = tuple[Array, ...]
 
 
-def _milliseconds(value: float | np.number | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"Delays(max={value!r}) was given; expected a number of ms, 0 or more, or None")
-    return float(value)
+def _longest(value: Any) -> float | None:
+    return None if value is None else number(value, "max", 80.0, "a number of ms, 0 or more, or None", least=0.0)
 
 
 class Delays(Parametrised):
-    """Delays of `tract_lengths / speed`: node i receives at time t what node j sent at t - lag_ij.
+    """Delays of `tract_lengths / speed`.
 
-    What was sent is kept in a ring buffer of max/dt slots, so memory does not grow with the simulated time. Lengths and
-    speed stay parameters (`connectome.tract_lengths`, `connectome.speed`).
+    Node i receives at time t what node j sent at t - lag_ij. What was sent is kept in a ring buffer of max/dt slots, so
+    memory does not grow with the simulated time. Lengths and speed stay parameters (`connectome.tract_lengths`,
+    `connectome.speed`).
 
     - `interpolate=False`: lags are rounded to steps, round(lag / dt) with halves to the even number, as TVB does. A
       lag of 0 steps reads the state of the current stage of the integrator. The derivative with respect to speed and
@@ -57,7 +55,7 @@ class Delays(Parametrised):
         20.0
     """
 
-    max: float | None = eqx.field(static=True, default=None, converter=_milliseconds)
+    max: float | None = eqx.field(static=True, default=None, converter=_longest)
     interpolate: bool = eqx.field(static=True, default=False)
 
     def measured(self, connectome: Connectome) -> "Delays":
@@ -69,7 +67,10 @@ class Delays(Parametrised):
         return Delays(longest_lag(connectome), self.interpolate)
 
     def check(self, connectome: Connectome) -> None:
-        """Raise ValueError when a connection is longer than the ring; nothing for traced values."""
+        """Raise ValueError where a connection exceeds the ring.
+
+        Values that are being traced are not looked at.
+        """
         if _is_traced(connectome):
             return
         longest = longest_lag(connectome)
@@ -100,7 +101,7 @@ def longest_lag(connectome: Connectome) -> float:
 
 
 class History(eqx.Module):
-    """What the nodes did before time zero: pass it as `init=`.
+    """What the nodes did before time zero, for `init=`.
 
     Args:
         state: the model's State with leaves `[H, N]`, rows dt apart, oldest first; the last row is the state at time
@@ -132,25 +133,30 @@ class ConnectivityOps(NamedTuple):
 
 
 def connectivity_ops(connectome: Connectome, delays: Delays | None, dt: float, batched: bool) -> ConnectivityOps:
-    """Prepare a connectome for steps of `dt` ms; `batched` when states are `[N, B]`."""
-    w, received = connectome.weights, connectome.received
-    strength = connectome.strength
+    """Prepare a network for steps of `dt` ms.
+
+    `batched` when states are `[N, B]`.
+    """
+    w, layout = connectome.weights, connectome.layout
+    strength = layout.strength(w)
     if batched and strength.ndim == 1:
         strength = strength[:, None]
     if delays is None:
-        return ConnectivityOps(lambda sent: received(w, sent), None, strength)
+        return ConnectivityOps(lambda sent: layout.received(w, sent), None, strength)
     lag = _lag(connectome, delays, dt)
-    if lag.steps.ndim > connectome.pair_rank:
+    if lag.steps.ndim > layout.rank:
         instant = _instant_by_draw(connectome, lag)
     else:
-        now = _times(w, jnp.where(lag.steps == 0, 1.0 - lag.part, 0.0))
-        instant = lambda sent: received(now, sent)  # noqa: E731
-    reads = [(_times(w, jnp.where(lag.steps == 0, 0.0, 1.0 - lag.part)), jnp.maximum(lag.steps, 1))]
+        now = times(w, jnp.where(lag.steps == 0, 1.0 - lag.part, 0.0))
+        instant = lambda sent: layout.received(now, sent)  # noqa: E731
+    # what arrives from between steps: share 1 - part of the newer one, part of the older one. A lag of 0 whole steps
+    # reads the current stage for the newer one, which is `instant`, and not the ring
+    reads = [(times(w, jnp.where(lag.steps == 0, 0.0, 1.0 - lag.part)), jnp.maximum(lag.steps, 1))]
     if delays.interpolate:
-        reads.append((_times(w, lag.part), lag.steps + 1))
+        reads.append((times(w, lag.part), lag.steps + 1))
     elif lag.steps.ndim > w.ndim:
         reads = [(w, lag.steps)]  # a weight for each draw would be read from memory at every step
-    readers = [_reader(connectome, weight, age) for weight, age in reads]
+    readers = [layout.reader(weight, age) for weight, age in reads]
 
     def delayed(ring: Array, step: Array) -> Array:
         total = readers[0](ring, step)
@@ -171,22 +177,18 @@ class _Lag(NamedTuple):
 
 
 def _lag(connectome: Connectome, delays: Delays, dt: float) -> _Lag:
-    w, lengths, speed = connectome.weights, connectome.tract_lengths, connectome.speed
+    w, lengths, speed, rank = connectome.weights, connectome.tract_lengths, connectome.speed, connectome.layout.rank
     assert delays.max is not None
-    if speed.ndim and lengths.ndim == connectome.pair_rank:
-        lengths = lengths[..., None]
     if speed.ndim:  # one for each draw, [1, B]
-        speed = speed.reshape((1,) * connectome.pair_rank + (-1,))
+        speed = speed.reshape((1,) * (rank - 1) + speed.shape)
+    lengths, speed = padded(lengths, speed)
     time = lengths / speed
-    present = w != 0.0
     fits = (time >= 0.0) & (time <= delays.max * (1.0 + 1e-6))  # false for NaN
-    if fits.ndim > present.ndim:
-        present = present[..., None]
-    elif present.ndim > fits.ndim:
-        fits = fits[..., None]
+    present, fits = padded(w != 0.0, fits)
     bad = (present & ~fits) | ~(speed > 0.0)
-    bad = bad.any(axis=tuple(range(connectome.pair_rank)))
+    bad = bad.any(axis=tuple(range(rank)))
     fault = jnp.where(bad, jnp.nan, 0.0).astype(w.dtype)
+    # whole steps are constants to the derivative; with interpolation that of `part` is left
     fixed = jax.lax.stop_gradient(time) / dt
     whole = jnp.floor(fixed) if delays.interpolate else jnp.round(fixed)
     steps = jnp.clip(jnp.nan_to_num(whole), 0.0, delays.slots(dt) - 2).astype(jnp.int32)
@@ -194,101 +196,22 @@ def _lag(connectome: Connectome, delays: Delays, dt: float) -> _Lag:
     return _Lag(steps, part, fault[None] if fault.ndim else fault)
 
 
-def _times(w: Array, factor: Array) -> Array:
-    """w * factor, either of which may have a batch axis that the other lacks."""
-    if factor.ndim and factor.ndim < w.ndim:
-        factor = factor[..., None]
-    elif factor.ndim > w.ndim:
-        w = w[..., None]
-    return w * factor
-
-
 def _instant_by_draw(connectome: Connectome, lag: _Lag) -> Callable[[Array], Array]:
-    """The connections without delay where lags differ between draws.
+    """Connections without delay, where lags differ between draws.
 
     Those of length zero are without delay in every draw, a matrix product; the few others that may be are looked for
     once, and a sum over `[N, N, B]` is done at each step only if there are any.
     """
-    w, lengths, received = connectome.weights, connectome.tract_lengths, connectome.received
-    zero = lengths == 0.0 if lengths.ndim == connectome.pair_rank else jnp.zeros((), bool)
-    others = (lag.steps == 0) & ~(zero[..., None] if zero.ndim else zero)
-    always = _times(w, jnp.where(zero, 1.0, 0.0).astype(w.dtype)) if zero.ndim else None
-    some = _times(w, jnp.where(others, 1.0 - lag.part, 0.0))
-    any_others = others.any()
+    w, lengths, layout = connectome.weights, connectome.tract_lengths, connectome.layout
+    shared = lengths.ndim == layout.rank
+    zero = lengths == 0.0 if shared else jnp.zeros((), bool)
+    steps, zero_of_draw = padded(lag.steps, zero)
+    some = times(w, jnp.where((steps == 0) & ~zero_of_draw, 1.0 - lag.part, 0.0))
+    always = times(w, jnp.where(zero, 1.0, 0.0).astype(w.dtype)) if shared else None
+    any_others = ((steps == 0) & ~zero_of_draw).any()
 
     def instant(sent: Array) -> Array:
-        rest = jax.lax.cond(any_others, lambda s: received(some, s), jnp.zeros_like, sent)
-        return rest if always is None else received(always, sent) + rest
+        rest = jax.lax.cond(any_others, lambda s: layout.received(some, s), jnp.zeros_like, sent)
+        return rest if always is None else layout.received(always, sent) + rest
 
     return instant
-
-
-def _reader(connectome: Connectome, weight: Array, age: Array) -> Callable[[Array, Array], Array]:
-    """(ring, step) to sum_j weight_ij sent_j(step - age_ij) over the pairs with age_ij > 0, of weight 0 otherwise."""
-    if connectome.edges is not None:
-        return _read_edges(connectome, weight, age)
-    weight_of, age_of = jnp.moveaxis(weight, 1, 0), jnp.moveaxis(age, 1, 0)  # source first
-
-    @jax.checkpoint  # the backward pass makes the indices anew instead of keeping [N, N] of them for every step
-    def look(ring: Array, position: Array) -> Array:
-        return _sent(ring, position, age_of, jnp.arange(ring.shape[1])[:, None])
-
-    def read(ring: Array, step: Array) -> Array:
-        slots, n = ring.shape[:2]
-        position = step % slots
-        if ring.ndim == 2:
-            return (weight_of * look(ring, position)).sum(axis=0)
-
-        def from_source(j: Array, total: Array) -> Array:
-            age = jax.lax.dynamic_index_in_dim(age_of, j, 0, keepdims=False)
-            sent = _sent(ring, position, age, j)
-            w = jax.lax.dynamic_index_in_dim(weight_of, j, 0, keepdims=False)
-            return total + (w if w.ndim == 2 else w[:, None]) * sent
-
-        return jax.lax.fori_loop(0, n, from_source, jnp.zeros(ring.shape[1:], ring.dtype))
-
-    return read
-
-
-def _read_edges(connectome: Connectome, weight: Array, age: Array) -> Callable[[Array, Array], Array]:
-    assert connectome.edges is not None
-    source = connectome.edges[1]
-
-    def read(ring: Array, step: Array) -> Array:
-        node = source[:, None] if age.ndim == 2 else source
-        return connectome.gathered(_times(weight, _sent(ring, step % ring.shape[0], age, node)))
-
-    return read
-
-
-def _sent(ring: Array, position: Array, age: Array, node: Array) -> Array:
-    """What `node` sent `age` steps before the step of slot `position`.
-
-    From a ring `[slot, N]` entries in the shape of `age`. From `[slot, N, B]`, ages `[pair]` that the draws share give
-    rows `[pair, B]`, and ages `[pair, B]` their own entries, zero where the age is: nothing was under way.
-    """
-    slots, n = ring.shape[:2]
-    slot = position - age
-    row = jnp.where(slot < 0, slot + slots, slot) * n + node
-    if ring.ndim == 2:
-        return _at(ring.reshape(-1), row)
-    width = ring.shape[2]
-    if age.ndim == 1:
-        return _at(ring.reshape(-1, width), row)
-    return jnp.where(age > 0, _at(ring.reshape(-1), row * width + jnp.arange(width)[None]), 0.0)
-
-
-def _at(a: Array, index: Array) -> Array:
-    return a.at[index].get(mode="promise_in_bounds")
-
-
-def fill(sent: Array, slots: int) -> Array:
-    """The ring at step 0 from what was sent at the steps up to it, `[H, N, ...]`, oldest first."""
-    steps = jnp.arange(-slots + 1, 1)
-    rows = sent[jnp.maximum(steps + sent.shape[0] - 1, 0)]
-    return jnp.zeros_like(rows).at[steps % slots].set(rows)
-
-
-def write(ring: Array, step: Array, sent: Array) -> Array:
-    """The ring with what is sent at `step` in its slot."""
-    return jax.lax.dynamic_update_index_in_dim(ring, sent.astype(ring.dtype), step % ring.shape[0], 0)

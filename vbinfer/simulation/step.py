@@ -9,7 +9,8 @@ from jaxtyping import Array
 
 from vbinfer.integrators import System
 from vbinfer.models.base import AbstractStepper
-from vbinfer.network.delays import ConnectivityOps, DelayBuffer, connectivity_ops, fill, write
+from vbinfer.network.delays import ConnectivityOps, DelayBuffer, connectivity_ops
+from vbinfer.network.ring import fill, write
 from vbinfer.noise import START, Generator, KeyWords
 from vbinfer.simulation.simulator import Simulator
 from vbinfer.simulation.solution import Carry

@@ -1,16 +1,17 @@
-"""The connectivity files of The Virtual Brain: text tables in a zip, or in a folder, found by a part of their name.
+"""Files of connectomes: The Virtual Brain's text tables, and npz.
 
-The layout is that of tvb-library 2.10: `weights` and `tract_lengths` are `[node, node]` with the row receiving,
-`centres` (or `centers`) has a line `label x y z` for each node. Any member may be compressed with bz2 and may lie in a
-subfolder. Nothing is ever unpacked to disk.
+Tables lie in a zip, or in a folder, and are found by a part of their name. The layout is that of tvb-library 2.10:
+`weights` and `tract_lengths` are `[node, node]` with the row receiving, `centres` (or `centers`) has a line `label x y
+z` for each node. Any member may be compressed with bz2 and may lie in a subfolder. Nothing is ever unpacked to disk.
 """
 
 import bz2
 import contextlib
 import io
 import itertools
+import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,8 +26,46 @@ LIMIT = 2**29
 Open = Callable[[], bytes]
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Arguments of `Connectome` but for the speed: weights and, None where missing, tract_lengths, labels, centres."""
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name the file in what is wrong with its numbers."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} holds no network: {error}") from error
+
+
+def read_npz(path: Path) -> dict[str, Any]:
+    """Arguments of `Connectome` in an npz."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; give an npz with weights and tract_lengths")
+    try:
+        arrays = _archive.load(path)
+        if isinstance(arrays, np.ndarray):
+            raise ValueError("it is one array, an npy")
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is no npz of plain arrays ({error}); write it with np.savez") from error
+    for name in ("weights", "tract_lengths"):
+        if name not in arrays:
+            raise ValueError(f"{str(path)!r} holds {sorted(arrays)}, not {name!r}; save weights and tract_lengths")
+    found = {name: arrays[name] for name in ("weights", "tract_lengths", "speed", "centres") if name in arrays}
+    return found | ({"labels": arrays["labels"].astype(str).tolist()} if "labels" in arrays else {})
+
+
+def read_tvb(path: Path) -> dict[str, Any]:
+    """Arguments of `Connectome` in a zip or folder.
+
+    Labels and centres are None where they are missing, lengths 0 with a warning.
+    """
+    tables = _read_tables(path)
+    if tables["tract_lengths"] is None:
+        # at the caller of Connectome.from_tvb
+        warnings.warn(f"{str(path)!r} has no tract_lengths; they are 0 mm: no delays", stacklevel=3)
+        tables["tract_lengths"] = np.zeros_like(tables["weights"])
+    return tables
+
+
+def _read_tables(path: Path) -> dict[str, Any]:
     if path.is_dir():
         files = sorted(itertools.islice((p for p in path.rglob("*") if p.is_file()), _archive.MEMBERS + 1))
         if len(files) > _archive.MEMBERS:
@@ -68,7 +107,10 @@ _TABLES = {"weights": ("weights",), "tract_lengths": ("tract_lengths",), "centre
 
 
 def _find(path: Path, members: Mapping[str, Open], words: tuple[str, ...]) -> str | None:
-    """The member whose own name, without folders, holds one of the words; of several, the one that is just the word."""
+    """The member whose own name holds one of the words.
+
+    Without folders; of several, the one that is just the word.
+    """
     hits = {}
     for member in members:
         name = PurePosixPath(member.replace("\\", "/")).name.lower()
@@ -127,7 +169,10 @@ def _matrix(path: Path, member: str, members: Mapping[str, Open]) -> np.ndarray:
 
 
 def _centres(path: Path, member: str, members: Mapping[str, Open]) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
-    """Labels and positions; None for labels if lines have three columns, None for positions that are all zero."""
+    """Labels and positions of nodes.
+
+    None for labels if lines have three columns, None for positions that are all zero.
+    """
     labels, rows = [], []
     text = _text(path, member, members)
     for number, line in enumerate(text.splitlines(), start=1):
@@ -145,10 +190,13 @@ def _centres(path: Path, member: str, members: Mapping[str, Open]) -> tuple[tupl
     return (tuple(labels) if all(labels) else None), (centres if centres.any() else None)
 
 
-def write(
+def write_tvb(
     path: Path, *, weights: np.ndarray, tract_lengths: np.ndarray, labels: tuple[str, ...], centres: np.ndarray
 ) -> None:
-    """Write the zip under a temporary name, then give it its own; equal networks give equal bytes."""
+    """Write a zip, whole or not at all.
+
+    Equal networks give equal bytes.
+    """
     names = ["_".join(label.split()) or f"node_{i}" for i, label in enumerate(labels)]
     lines = [f"{name} " + " ".join(map(_digits, row)) for name, row in zip(names, centres, strict=True)]
     tables = {
@@ -168,5 +216,5 @@ def _table(matrix: np.ndarray) -> str:
 
 
 def _digits(value: np.floating) -> str:
-    """The shortest text that reads back as the same number of the same precision."""
+    """The shortest text that reads back as the same number."""
     return np.format_float_scientific(value, trim="-") if value else "0"
