@@ -437,7 +437,7 @@ MISTAKES = [
     (lambda: vb.bind(small(), {SPEED: 0.0}), ValueError, "above 0"),
     (lambda: vb.bind(small(), {SPEED: -3.0}), ValueError, "must lie in"),
     (lambda: vb.bind(small(), {LENGTHS: -L}), ValueError, "must lie in"),
-    (lambda: vb.Delays(max=True), ValueError, r"Delays\(max=True\)"),
+    (lambda: vb.Delays(max=True), ValueError, "max=True was given; expected a number of ms"),
     (lambda: vb.Delays(max=-1.0), ValueError, "0 or more"),
     (lambda: vb.Delays(max=np.nan), ValueError, "0 or more"),
     (lambda: small(connectome=None, coupling=None), ValueError, "without a connectome"),

@@ -1,4 +1,7 @@
-"""The only place that knows ArviZ: 0.2x (`InferenceData`) and 1.x (`DataTree`) behind the same few functions."""
+"""The only place that knows ArviZ.
+
+0.2x (`InferenceData`) and 1.x (`DataTree`) behind the same few functions.
+"""
 
 import importlib
 import warnings
@@ -12,14 +15,20 @@ _STATS = {"accept_prob": "acceptance_rate", "num_steps": "n_steps", "log_prob": 
 
 
 def arviz() -> Any:
-    """The arviz module, imported on first use without its announcement of the next version."""
+    """The arviz module, imported on first use.
+
+    Without its announcement of the next version.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return importlib.import_module("arviz")
 
 
 def dataset(leaves: Mapping[str, np.ndarray], lead: tuple[str, ...] = ("chain", "draw"), attrs: Any = None) -> Any:
-    """An `xarray.Dataset` of named arrays; axes after `lead` are called `<name>_dim_0`, ..."""
+    """An `xarray.Dataset` of named arrays.
+
+    Axes after `lead` are called `<name>_dim_0`, ...
+    """
     xr = importlib.import_module("xarray")
     variables, sizes = {}, {}
     for name, value in leaves.items():
@@ -30,7 +39,10 @@ def dataset(leaves: Mapping[str, np.ndarray], lead: tuple[str, ...] = ("chain", 
 
 
 def inference_data(groups: Mapping[str, Any]) -> Any:
-    """Datasets by group as what the installed ArviZ works on: `InferenceData`, or a `DataTree` from 1.0 on."""
+    """Datasets by group, as the installed ArviZ takes them.
+
+    `InferenceData`, or a `DataTree` from 1.0 on.
+    """
     az = arviz()
     if hasattr(az, "InferenceData"):
         return az.InferenceData(**groups)

@@ -1,4 +1,7 @@
-"""Declared parameters: `param` on a field, `paths` to list them, `bind` to replace them by name."""
+"""Declared parameters of modules.
+
+`param` on a field, `paths` to list them, `bind` to replace them by name.
+"""
 
 import dataclasses
 import difflib
@@ -25,7 +28,7 @@ _META = "vbinfer_param"
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One parameter of a tree: its path, value and what was declared about it."""
+    """One parameter of a tree, as declared."""
 
     path: str
     value: Array
@@ -46,7 +49,9 @@ def param(
     doc: str = "",
     axes: tuple[str, ...] | None = None,
 ) -> Any:
-    """Declare a parameter of an `equinox.Module`: a leaf with a unit, a range and a sentence.
+    """Declare a parameter of an `equinox.Module`.
+
+    A leaf with a unit, a range and a sentence.
 
     The value is converted to a strongly typed array, so that a new number never means a new compilation. A mapping
     of names to values is kept as a mapping and addressed with dotted paths.
@@ -75,10 +80,16 @@ def _as_leaf(value: object) -> object:
 
 
 class Parametrised(eqx.Module):
-    """Base of every module with declared parameters: ranges are checked at construction and again by `bind`."""
+    """Base of every module with declared parameters.
+
+    Ranges are checked at construction and again by `bind`.
+    """
 
     def __new__(cls: type[Tree], *args: Any, **kwargs: Any) -> Tree:
-        """A misspelt keyword is answered with the closest known one, where Python would only say it is unexpected."""
+        """Answer a misspelt keyword with the closest known one.
+
+        Python would only say that it is unexpected.
+        """
         known = inspect.signature(cls).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
             for name in kwargs:
@@ -90,10 +101,15 @@ class Parametrised(eqx.Module):
         check(self)
 
     def validate(self) -> None:
-        """Checks of the subclass beyond ranges; raises ValueError. Called at construction and by `bind`."""
+        """Checks of the subclass beyond ranges.
+
+        Raises ValueError; called at construction and by `bind`.
+        """
 
     def unused(self) -> dict[str, str]:
-        """Parameters that have no effect as this module was built, with the sentence that says what to write instead.
+        """Parameters without effect, and what to write instead.
+
+        As this module was built.
 
         Binding one, or giving it a value other than zero, is an error.
         """
@@ -101,7 +117,7 @@ class Parametrised(eqx.Module):
 
 
 def check(module: "Parametrised") -> None:
-    """Check the declared ranges of one module's own fields, then its `validate`."""
+    """Check one module's declared ranges, then its `validate`."""
     for leaf in _own_leaves(module, ""):
         if not _is_concrete(leaf.value):
             continue
@@ -161,7 +177,7 @@ def _walk(node: object, prefix: str) -> Iterator[Leaf]:
 
 
 def paths(tree: object) -> dict[str, Leaf]:
-    """Every declared parameter of a tree of modules, by dotted path.
+    """Every declared parameter of a tree, by dotted path.
 
     >>> import vbinfer as vb
     >>> sorted(vb.paths(vb.coupling.Linear(G=0.5)))
@@ -171,7 +187,10 @@ def paths(tree: object) -> dict[str, Leaf]:
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """The end of an error message: the closest known name, or the list of them."""
+    """The closest known name, or the list of them.
+
+    The end of an error message.
+    """
     known = sorted(candidates)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not close:
@@ -206,7 +225,10 @@ def _unknown_path(tree: object, path: str, known: Mapping[str, Leaf]) -> ValueEr
 
 
 def resolve(tree: object, names: Iterable[str]) -> dict[str, Leaf]:
-    """The leaves that `names` address, in their order; an unknown, static or partial path is an error with a remedy."""
+    """The parameters that `names` address, in their order.
+
+    An unknown, static or partial path is an error with a remedy.
+    """
     known = paths(tree)
     found = {}
     for name in names:
@@ -217,7 +239,10 @@ def resolve(tree: object, names: Iterable[str]) -> dict[str, Leaf]:
 
 
 def replace(tree: Tree, values: Mapping[str, Array]) -> Tree:
-    """The tree with the leaves at these paths exchanged, unchecked: `bind` is this with every check."""
+    """The tree with these parameters exchanged, unchecked.
+
+    `bind` is this with every check.
+    """
     if not values:
         return tree
     names = list(values)
@@ -226,7 +251,7 @@ def replace(tree: Tree, values: Mapping[str, Array]) -> Tree:
 
 
 def bind(tree: Tree, theta: Mapping[str, Any]) -> Tree:
-    """A new tree in which the parameters named in `theta` have the given values.
+    """A new tree with the parameters of `theta`.
 
     Args:
         tree: a `Simulator`, or any module with declared parameters; it is not changed.

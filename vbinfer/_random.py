@@ -1,4 +1,6 @@
-"""Standard normal variates as a pure function of (key, step, index): counter-based, so nothing has to be stored.
+"""Counter-based standard normal variates.
+
+A pure function of (key, step, index), so nothing has to be stored.
 
 Threefry-2x32 with 13 rounds (Salmon, Moraes, Dror & Shaw 2011, SC '11, doi:10.1145/2063384.2063405; the fewest rounds
 their table lists as passing BigCrush) turns the counter `(step, index)` under a 64-bit key into two 32-bit words,
@@ -19,7 +21,10 @@ _ROUNDS = 13
 
 
 def threefry_2x32_13(k0: Array, k1: Array, c0: Array, c1: Array) -> tuple[Array, Array]:
-    """Threefry-2x32 with 13 rounds: two uint32 words from a key of two words and a counter of two words."""
+    """Threefry-2x32 with 13 rounds.
+
+    Two uint32 words from a key of two words and a counter of two words.
+    """
     keys = (k0, k1, k0 ^ k1 ^ jnp.uint32(_PARITY))
     x0, x1 = c0 + keys[0], c1 + keys[1]
     for i in range(_ROUNDS):
@@ -60,7 +65,10 @@ _LOG = (-0.49999983, 0.33333934, -0.25002584, 0.19963476, -0.16551794, 0.1488370
 
 
 def _log_uniform(b: Array) -> Array:
-    """ln((floor(b / 2) + 1/2) / 2^31): never of 0, so without the library's branches."""
+    """Logarithm of a uniform variate from its bits.
+
+    ln((floor(b / 2) + 1/2) / 2^31), never of 0, so without the library's branches.
+    """
     v = (b >> 1).astype(jnp.int32).astype(jnp.float32) + 0.5
     bits = jax.lax.bitcast_convert_type(v, jnp.int32)
     exponent = (bits - _SQRT_HALF) >> 23  # v = (1 + f) 2^exponent with 1 + f in [sqrt(1/2), sqrt(2))
@@ -72,7 +80,10 @@ def _log_uniform(b: Array) -> Array:
 
 
 def _sin_cos(a: Array) -> tuple[Array, Array]:
-    """Sine and cosine on [-pi/4, pi/4]: Taylor polynomials, truncated below 4e-9 relative to float32's 6e-8."""
+    """Sine and cosine on [-pi/4, pi/4].
+
+    Taylor polynomials, truncated below 4e-9 relative to float32's 6e-8.
+    """
     s = a * a
     sine = a * (1.0 + s * (-1.0 / 6 + s * (1.0 / 120 + s * (-1.0 / 5040 + s * (1.0 / 362880)))))
     cosine = 1.0 + s * (-0.5 + s * (1.0 / 24 + s * (-1.0 / 720 + s * (1.0 / 40320 + s * (-1.0 / 3628800)))))
@@ -80,12 +91,18 @@ def _sin_cos(a: Array) -> tuple[Array, Array]:
 
 
 def normals(k0: Array, k1: Array, c0: Array, c1: Array) -> tuple[Array, Array]:
-    """Two standard normals for every (key, counter), broadcast against each other."""
+    """Two standard normals for every (key, counter).
+
+    Which are broadcast against each other.
+    """
     return box_muller(*threefry_2x32_13(k0, k1, c0, c1))
 
 
 def key_words(key: Array) -> tuple[Array, Array]:
-    """The first two 32-bit words of typed keys of any implementation, each of the shape of `key`."""
+    """First two 32-bit words of typed keys.
+
+    Of any implementation, each of the shape of `key`.
+    """
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError("noise needs a typed key; write jax.random.key(0) instead of jax.random.PRNGKey(0)")
     data = jax.random.key_data(key)

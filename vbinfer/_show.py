@@ -1,4 +1,4 @@
-"""The parameters of a simulator, or of any part of it, as a table for people."""
+"""Parameters as a table for people."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,9 @@ from vbinfer._param import Leaf, paths, range_text
 
 
 def show(tree: object) -> None:
-    """Print the parameters of a simulator: path, value, unit, range and meaning, one line each.
+    """Print the parameters of a simulator.
+
+    Path, value, unit, range and meaning, one line each.
 
     The paths are what `vb.bind` and the keys of a prior take.
 

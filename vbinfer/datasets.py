@@ -1,4 +1,4 @@
-"""Real data: connectomes and recordings that come with the repository, and the reader for one's own recordings."""
+"""Bundled connectomes and recordings, and readers for others."""
 
 import dataclasses
 import math
@@ -18,7 +18,9 @@ _SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".npy", ".npz", ".zip")
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """One recording, `[T, N]`, with its sampling period: what `Summary` and reports take as observed.
+    """One recording, `[T, N]`, with its sampling period.
+
+    What `Summary` and reports take as observed.
 
     Args:
         values: `[T, N]`, time in rows; kept as float32, units and mean as in the source.
@@ -88,7 +90,9 @@ class Recording:
         return self.values.shape[0] * self.period
 
     def segment(self, start: float, length: float) -> "Recording":
-        """The whole samples within `length` ms from `start` ms on (sample k covers `k * period` to `(k + 1) * period`).
+        """The whole samples of a stretch of time.
+
+        `length` ms from `start` ms on; sample k covers `k * period` to `(k + 1) * period`.
 
         Raises:
             ValueError: a segment shorter than one sample or not within the recording.
@@ -103,7 +107,10 @@ class Recording:
         return dataclasses.replace(self, values=self.values[first : first + count], name=name)
 
     def segments(self, length: float) -> "list[Recording]":
-        """As many segments of `length` ms as follow each other in the recording; a shorter rest is left out."""
+        """Segments of `length` ms that follow each other.
+
+        A shorter rest is left out.
+        """
         count = math.floor(length / self.period + 1e-6)
         many = len(self.values) // count if count else 0
         starts = [i * count * self.period for i in range(max(many, 1))]
@@ -120,7 +127,9 @@ class Recording:
 
     @classmethod
     def from_file(cls, path: str | Path, period: float | None = None) -> "Recording":
-        """Read `[T, N]` from csv (comma, semicolon, tab or blanks; with or without a line of names), npy or npz.
+        """Read `[T, N]` from csv, npy or npz.
+
+        Csv with comma, semicolon, tab or blanks, with or without a line of names.
 
         An npz has the array `values`, or just one array, and may have `period` and `labels`. A table with fewer lines
         than columns gives a warning: it may be transposed.
@@ -146,7 +155,10 @@ class Recording:
 
 
 def _folder(name: str, file: str) -> Path:
-    """Where a file of a bundled data set lies: `$VBINFER_DATA`, then the repository that holds this package."""
+    """Where a file of a bundled data set lies.
+
+    In `$VBINFER_DATA`, then in the repository that holds this package.
+    """
     if name not in BUNDLED:
         raise ValueError(
             f"there is no data set {name!r}. {did_you_mean(name, BUNDLED)} For a file of your own, give its path"
@@ -170,7 +182,7 @@ def _is_file(name: str | Path) -> bool:
 
 
 def load_connectome(name: str | Path, *, normalise: str | None = "bundled") -> Connectome:
-    """A connectome that comes with the repository, or one of your own.
+    """A bundled connectome, or one of your own.
 
     `"hcp-aal2"`: group average of 7 HCP participants, 80 cortical AAL2 regions, streamline counts and tract lengths in
     mm, symmetric, without centres. HCP Open Access Data Use Terms: `data/hcp_aal2/LICENSE.md`.
@@ -200,7 +212,7 @@ def load_connectome(name: str | Path, *, normalise: str | None = "bundled") -> C
 
 
 def load_recording(name: str | Path, participant: int = 1, *, period: float | None = None) -> Recording:
-    """A recording that comes with the repository, or one of your own.
+    """A bundled recording, or one of your own.
 
     `"hcp-aal2"`: resting fMRI (REST1, LR) of 7 HCP participants, the 80 regions of `load_connectome("hcp-aal2")` in the
     same order, 1200 volumes, TR 720 ms. Scanner units, mean not removed, not filtered here.
@@ -241,7 +253,9 @@ def load_recording(name: str | Path, participant: int = 1, *, period: float | No
 
 
 def match(connectome: Connectome, recording: Recording) -> None:
-    """Check that the rows of a connectome are the channels of a recording: same number and, where named, same order.
+    """Check that connectome rows are the channels of a recording.
+
+    Same number and, where both are named, same order.
 
     Labels are compared only where both have them and share some: other naming schemes cannot be told apart.
 

@@ -154,7 +154,9 @@ class Rosenbrock(AbstractIntegrator):
 
 
 def _local_solver(field: Callable[[Any], Any], x: Any, scale: float) -> Callable[[Any], Any]:
-    """b -> (I - scale J)^-1 b, leaves `[N, ...]` in and out.
+    """Solver of (I - scale J) k = b.
+
+    Leaves are `[N, ...]`.
 
     J is the Jacobian of every node's own field, one V by V matrix for each node.
     """

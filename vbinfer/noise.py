@@ -333,7 +333,7 @@ class Generator:
         self.dtype = like.dtype
 
     def draw(self, first: Array, n: int) -> Array:
-        """Pairs of `n` steps from step `first` on, `[n, counter, ...batch]`."""
+        """Pairs of `n` steps from `first` on, `[n, counter, ...batch]`."""
         steps = first.astype(jnp.uint32) + jnp.arange(n, dtype=jnp.uint32)
         index = jnp.asarray(self.counters, jnp.uint32).reshape((1, -1, *self.batch))
         return jax.lax.complex(*normals(*self.words, steps.reshape((-1, 1, *self.batch)), index))

@@ -1,4 +1,7 @@
-"""What is put into the model from outside: u(t), the same for every node or scaled by a gain for each."""
+"""Stimuli: input u(t) from outside.
+
+The same for every node, or scaled by a gain for each.
+"""
 
 import abc
 
@@ -15,7 +18,9 @@ SECONDS_PER_MS = 1e-3
 
 
 class AbstractStimulus(Parametrised):
-    """A function of time and of its parameters, all of which can have priors: `"stimulus.amplitude"`.
+    """Base of stimuli, functions of time.
+
+    All parameters can have priors: `"stimulus.amplitude"`.
 
     A moment of time within 1.5 eps |t| of an edge is taken to lie on it, which is the rounding of `step * dt`: 0.05 ms
     at t = 300 s in float32, so that an edge on a step begins at that very step while dt > 3 eps t (0.1 ms there).
@@ -34,11 +39,14 @@ class AbstractStimulus(Parametrised):
         """
 
     def check_nodes(self, n: int) -> None:
-        """Raise ValueError unless what this stimulus holds beyond elementwise parameters fits `n` nodes."""
+        """Raise ValueError unless its tables fit `n` nodes."""
 
 
 def _edge(t: Array, at: Array, rise: Array) -> Array:
-    """0 before `at`, 1 from `at + rise` on, in between 3 x^2 - 2 x^3 with x = (t - at) / rise."""
+    """An edge, smooth where it takes time.
+
+    0 before `at`, 1 from `at + rise` on, in between 3 x^2 - 2 x^3 with x = (t - at) / rise.
+    """
     soft = rise > 0.0
     x = jnp.clip((t - at) / jnp.where(soft, rise, 1.0), 0.0, 1.0)
     late = t - at >= -1.5 * jnp.finfo(jnp.result_type(t, float)).eps * jnp.abs(t)
@@ -136,7 +144,9 @@ class Sinusoid(AbstractStimulus):
 
 
 class Ramp(AbstractStimulus):
-    """A level that changes linearly from one value to another and stays there.
+    """A level that changes linearly to another.
+
+    And stays there.
 
     u_i(t) = gain_i [low + (high - low) x],   x = (t - onset) / duration limited to [0, 1]
     """
@@ -153,7 +163,9 @@ class Ramp(AbstractStimulus):
 
 
 class Table(AbstractStimulus):
-    """Values given at moments of time, linear in between and constant outside.
+    """Values given at moments of time.
+
+    Linear in between and constant outside.
 
     u_i(t) = gain_i [v_ki + (v_{k+1,i} - v_ki) (t - t_k) / (t_{k+1} - t_k)],   t_k <= t < t_{k+1}
 

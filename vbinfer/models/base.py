@@ -1,4 +1,7 @@
-"""The interface of a population model: a vector field over named state variables."""
+"""Interface of population models.
+
+A vector field over named state variables.
+"""
 
 import abc
 from typing import Any, ClassVar
@@ -10,7 +13,10 @@ from vbinfer._param import Parametrised, did_you_mean
 
 
 def names_of(cvar: tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """Names of state variables as a tuple; a bare string is an error, its letters would be taken for names."""
+    """Names of state variables as a tuple.
+
+    A bare string is an error: its letters would be taken for names.
+    """
     if isinstance(cvar, str):
         raise TypeError(f'cvar={cvar!r} was given; write a tuple, cvar=("{cvar}",)')
     if not isinstance(cvar, tuple | list) or not all(isinstance(name, str) for name in cvar):
@@ -19,7 +25,7 @@ def names_of(cvar: tuple[str, ...] | list[str]) -> tuple[str, ...]:
 
 
 class AbstractModel(Parametrised):
-    """State variables, what of them is coupled, and where they start.
+    """State variables, their coupling and their start.
 
     A subclass names its `State` (a NamedTuple of arrays `[N, ...batch]`) and declares parameters with `param`.
     """
@@ -32,10 +38,13 @@ class AbstractModel(Parametrised):
 
     @abc.abstractmethod
     def init(self, n: int) -> Any:
-        """The state from which a simulation of `n` nodes starts when none is given: leaves `[n]`."""
+        """The default initial state of `n` nodes, leaves `[n]`."""
 
     def project(self, x: Any) -> Any:
-        """The nearest admissible state, applied after every stage; the state itself unless the model has bounds."""
+        """The nearest admissible state, applied after every stage.
+
+        The state itself unless the model has bounds.
+        """
         return x
 
     def validate(self) -> None:
@@ -49,7 +58,10 @@ class AbstractModel(Parametrised):
 
     @classmethod
     def variable(cls, name: str) -> int:
-        """Position of a state variable; an unknown name is an error naming the closest one."""
+        """Position of a state variable.
+
+        An unknown name is an error naming the closest one.
+        """
         names = cls.variables()
         if name not in names:
             raise ValueError(f"{cls.__name__} has no state variable {name!r}. {did_you_mean(name, names)}")
@@ -57,11 +69,16 @@ class AbstractModel(Parametrised):
 
 
 class AbstractVectorField(AbstractModel):
-    """A model given by its drift dx/dt = dfun(t, x, c, u), in 1/ms."""
+    """A model given by its drift.
+
+    dx/dt = dfun(t, x, c, u), per ms.
+    """
 
     @abc.abstractmethod
     def dfun(self, t: Array, x: Any, c: Array, u: Array) -> Any:
-        """The drift, elementwise over nodes, so that trailing batch axes just work.
+        """The drift, elementwise over nodes.
+
+        Trailing batch axes therefore just work.
 
         Args:
             t: time, ms.
@@ -72,7 +89,9 @@ class AbstractVectorField(AbstractModel):
 
 
 class AbstractStepper(AbstractModel):
-    """A model that brings its own step: spikes and resets, implicit cables, spectral fields.
+    """A model that brings its own step.
+
+    Spikes and resets, implicit cables, spectral fields.
 
     Driven by `integrator=vb.Native(dt=...)`, in the same loop with the same coupling, noise and monitors.
     """

@@ -11,14 +11,19 @@ from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class CoombesByrneState(NamedTuple):
-    """r: firing rate, 1/ms; V: mean membrane potential, dimensionless; each `[N]`."""
+    """Rate and potential, each `[N]`.
+
+    r: firing rate, 1/ms; V: mean membrane potential, dimensionless.
+    """
 
     r: Array
     V: Array
 
 
 class CoombesByrne2D(AbstractVectorField):
-    """Theta neurons coupled by conductances, synapses at their steady state (Coombes & Byrne 2019).
+    """Theta neurons coupled by conductances.
+
+    Synapses at their steady state (Coombes & Byrne 2019).
 
     dr/dt = Delta / pi + 2 V r - k pi r^2
     dV/dt = V^2 - (pi r)^2 + eta + (v_syn - V) k pi r + c + u

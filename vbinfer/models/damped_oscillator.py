@@ -1,4 +1,7 @@
-"""Two variables that spiral into a known fixed point: the smallest model with something to infer."""
+"""Two variables that spiral into a fixed point.
+
+The smallest model with something to infer.
+"""
 
 from typing import ClassVar, NamedTuple
 
@@ -18,7 +21,9 @@ class DampedState(NamedTuple):
 
 
 class DampedOscillator(AbstractVectorField):
-    """Predator and prey that both limit themselves (Lotka 1925 and Volterra 1926, with self-limitation).
+    """Predator and prey that both limit themselves.
+
+    Lotka 1925 and Volterra 1926, with self-limitation.
 
     dx/dt = x - x y - a x^2 + c + u
     dy/dt = x y - y - b y^2

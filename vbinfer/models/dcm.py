@@ -1,4 +1,7 @@
-"""Bilinear dynamic causal modelling: a linear network whose connections an input changes."""
+"""Bilinear dynamic causal modelling.
+
+A linear network whose connections an input changes.
+"""
 
 from typing import ClassVar, NamedTuple
 
@@ -18,7 +21,9 @@ class DCMState(NamedTuple):
 
 
 class BilinearDCM(AbstractVectorField):
-    """The neuronal state equation of bilinear DCM (Friston, Harrison & Penny 2003), dx/dt = (A + u B) x + C u.
+    """The neuronal state equation of bilinear DCM.
+
+    dx/dt = (A + u B) x + C u (Friston, Harrison & Penny 2003)
 
     dx_i/dt = a_i x_i + c_i + u_i sum_j B_ij x_j + C_i u_i
 

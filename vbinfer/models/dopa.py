@@ -12,7 +12,10 @@ from vbinfer.models.matrix import check_square, product
 
 
 class DopaState(NamedTuple):
-    """r: firing rate, kHz; V: potential, mV; u: adaptation; Sa, Sg: AMPA and GABA gating; Dp: dopamine; each `[N]`."""
+    """Rate, potential, adaptation, gating and dopamine, each `[N]`.
+
+    r: firing rate, kHz; V: potential, mV; u: adaptation; Sa, Sg: AMPA and GABA gating; Dp: dopamine.
+    """
 
     r: Array
     V: Array
@@ -23,7 +26,9 @@ class DopaState(NamedTuple):
 
 
 class DopaAdaptiveQIF(AbstractVectorField):
-    """Mean field of adaptive QIF neurons whose excitatory synapses dopamine strengthens (Depannemaecker et al. 2024).
+    """Mean field of adaptive QIF neurons with dopamine.
+
+    Dopamine strengthens excitatory synapses (Depannemaecker et al. 2024).
 
     dr/dt = 2 a r V + b r - (ga Sa + gg Sg) r + a Delta / pi
     dV/dt = a V^2 + b V + c - pi^2 r^2 / a + Eta + Iext + I_u - u

@@ -12,7 +12,10 @@ from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class EpileptorState(NamedTuple):
-    """x1, y1: fast discharges; z: permittivity; x2, y2: spike-and-wave events; g: filter of x1; each `[N]`."""
+    """Fast, slow and spike-and-wave variables, each `[N]`.
+
+    x1, y1: fast discharges; z: permittivity; x2, y2: spike-and-wave events; g: filter of x1.
+    """
 
     x1: Array
     y1: Array
@@ -23,7 +26,9 @@ class EpileptorState(NamedTuple):
 
 
 def permittivity(x1: Array, z: Array, x0: Array, modification: bool) -> Array:
-    """Where z is drawn to: 4 (x1 - x0) - 0.1 min(z, 0)^7, or with `modification` x0 + 3 / (1 + exp(-(x1 + 0.5) / 0.1)).
+    """Where the permittivity z is drawn to.
+
+    4 (x1 - x0) - 0.1 min(z, 0)^7, or with `modification` x0 + 3 / (1 + exp(-(x1 + 0.5) / 0.1)).
 
     The linear form is that of Jirsa et al. 2014, the sigmoid that of Proix et al. 2014, which separates the durations
     of seizures and of the time between them.
@@ -34,7 +39,9 @@ def permittivity(x1: Array, z: Array, x0: Array, modification: bool) -> Array:
 
 
 class Epileptor(AbstractVectorField):
-    """Onset, course and offset of seizure-like events (Jirsa et al. 2014); a local field potential is x2 - x1.
+    """Onset, course and offset of seizure-like events.
+
+    Jirsa et al. 2014; a local field potential is x2 - x1.
 
     dx1/dt = tt (y1 - z + Iext + Kvf c_x1 + u + f1(x1, x2, z) x1)
     dy1/dt = tt (c - d x1^2 - y1)

@@ -1,4 +1,7 @@
-"""The Epileptor reduced to its slow scale: TVB's two variables, and those of the virtual epileptic patient."""
+"""The Epileptor reduced to its slow scale.
+
+TVB's two variables, and those of the virtual epileptic patient.
+"""
 
 from typing import ClassVar, NamedTuple
 
@@ -19,7 +22,9 @@ class Epileptor2DState(NamedTuple):
 
 
 class Epileptor2D(AbstractVectorField):
-    """The two-dimensional Epileptor, in one of two forms that differ wherever x1 > 0, hence in seizures.
+    """The two-dimensional Epileptor, in one of two forms.
+
+    They differ wherever x1 > 0, hence in seizures.
 
     form="tvb" (Proix et al. 2014, as in TVB):
     dx1/dt = tt (c - z + Iext + Kvf c_x1 + u - f(x1, z) x1)

@@ -1,4 +1,7 @@
-"""The normal form of a supercritical Hopf bifurcation, below it (SupHopf) and above it (StuartLandau)."""
+"""Normal form of a supercritical Hopf bifurcation.
+
+Below it (SupHopf) and above it (StuartLandau).
+"""
 
 from typing import ClassVar, NamedTuple
 
@@ -11,7 +14,10 @@ from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class HopfState(NamedTuple):
-    """x, y: real and imaginary part of the oscillation z, dimensionless, each `[N]`."""
+    """Real and imaginary part of the oscillation.
+
+    x, y of z = x + i y, dimensionless, each `[N]`.
+    """
 
     x: Array
     y: Array
@@ -30,7 +36,9 @@ def _check_coupled(name: str, cvar: tuple[str, ...]) -> None:
 
 
 class SupHopf(AbstractVectorField):
-    """Normal form of a supercritical Hopf bifurcation, angular frequency in rad/ms (Kuznetsov 1998; Deco et al. 2017).
+    """Normal form of a supercritical Hopf bifurcation.
+
+    Angular frequency in rad/ms (Kuznetsov 1998; Deco et al. 2017).
 
     dx/dt = (a - x^2 - y^2) x - omega y + c_x + u
     dy/dt = (a - x^2 - y^2) y + omega x + c_y
@@ -59,7 +67,9 @@ class SupHopf(AbstractVectorField):
 
 
 class StuartLandau(AbstractVectorField):
-    """Self-sustained oscillator near a Hopf bifurcation (Landau 1944; Stuart 1960; Cabral et al. 2022).
+    """Self-sustained oscillator near a Hopf bifurcation.
+
+    Landau 1944; Stuart 1960; Cabral et al. 2022.
 
     dz/dt = z (a + i omega - |z|^2) + c_x + i c_y + u,   z = x + i y
 

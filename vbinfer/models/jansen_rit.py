@@ -26,7 +26,9 @@ class JansenRitState(NamedTuple):
 
 
 class JansenRit(AbstractVectorField):
-    """Pyramidal cells with an excitatory and an inhibitory feedback loop (Jansen & Rit 1995).
+    """Pyramidal cells with excitatory and inhibitory feedback.
+
+    Jansen & Rit 1995.
 
     dy0/dt = y3;   dy3/dt = A a S(y1 - y2) - 2 a y3 - a^2 y0
     dy1/dt = y4;   dy4/dt = A a (mu + a_2 J S(a_1 J y0) + c + u) - 2 a y4 - a^2 y1

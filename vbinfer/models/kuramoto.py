@@ -18,7 +18,9 @@ class KuramotoState(NamedTuple):
 
 
 class Kuramoto(AbstractVectorField):
-    """Phases that advance at their own frequency and are pulled by their sources (Kuramoto 1984).
+    """Phases pulled by their sources (Kuramoto 1984).
+
+    Each advances at its own frequency.
 
     dtheta/dt = omega + c + u
 

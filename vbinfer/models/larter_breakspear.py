@@ -11,7 +11,10 @@ from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class LarterBreakspearState(NamedTuple):
-    """V: excitatory membrane potential; W: open potassium channels; Z: inhibitory membrane potential; each `[N]`."""
+    """Potentials and potassium channels, each `[N]`.
+
+    V: excitatory membrane potential; W: open potassium channels; Z: inhibitory membrane potential.
+    """
 
     V: Array
     W: Array
@@ -23,7 +26,9 @@ def _sigmoid(V: Array, threshold: Array, width: Array) -> Array:
 
 
 class LarterBreakspear(AbstractVectorField):
-    """Conductance-based population with calcium, potassium, sodium and leak channels (Breakspear et al. 2003).
+    """Conductance-based population of excitatory and inhibitory cells.
+
+    Calcium, potassium, sodium and leak channels (Breakspear et al. 2003).
 
     dV/dt = t_scale (-(gCa + rNMDA aee E) m_Ca (V - VCa) - gK W (V - VK) - gL (V - VL)
                      - (gNa m_Na + aee E) (V - VNa) - aie Z Q_Z + ane Iext + u)

@@ -1,4 +1,4 @@
-"""Linear stochastic dynamics: with noise, the Ornstein-Uhlenbeck process on a network."""
+"""Linear dynamics; with noise, an Ornstein-Uhlenbeck process."""
 
 from typing import ClassVar, NamedTuple
 
@@ -17,7 +17,9 @@ class LinearState(NamedTuple):
 
 
 class Linear(AbstractVectorField):
-    """Linear relaxation; with additive noise sigma and coupling W the Ornstein-Uhlenbeck process on a network.
+    """Linear relaxation.
+
+    With additive noise sigma and coupling W the Ornstein-Uhlenbeck process on a network.
 
     dx/dt = gamma x + c + u
 

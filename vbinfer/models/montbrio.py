@@ -11,14 +11,19 @@ from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class MPRState(NamedTuple):
-    """r: firing rate, 1/ms; V: mean membrane potential, dimensionless; each `[N]`."""
+    """Rate and potential, each `[N]`.
+
+    r: firing rate, 1/ms; V: mean membrane potential, dimensionless.
+    """
 
     r: Array
     V: Array
 
 
 class MontbrioPazoRoxin(AbstractVectorField):
-    """Firing rate and mean voltage of all-to-all coupled QIF neurons (Montbrio, Pazo & Roxin 2015).
+    """Exact mean field of coupled QIF neurons.
+
+    Firing rate and mean voltage, all-to-all (Montbrio, Pazo & Roxin 2015).
 
     tau dr/dt = Delta / (pi tau) + 2 r V
     tau dV/dt = V^2 - (pi tau r)^2 + J tau r + eta + I + cr c_r + cv c_V + u

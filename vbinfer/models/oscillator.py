@@ -18,7 +18,9 @@ class OscillatorState(NamedTuple):
 
 
 class Generic2dOscillator(AbstractVectorField):
-    """A cubic and a parabolic nullcline: excitable, bistable or oscillating (Sanz-Leon et al. 2015).
+    """A cubic and a parabolic nullcline.
+
+    Excitable, bistable or oscillating (Sanz-Leon et al. 2015).
 
     dV/dt = d tau (alpha W - f V^3 + e V^2 + g V + gamma I + gamma (c + u))
     dW/dt = d / tau (a + b V + c_2 V^2 - beta W),   c_2 the parameter `c`

@@ -12,7 +12,10 @@ from vbinfer.models.base import AbstractVectorField, names_of
 
 
 class WilsonCowanState(NamedTuple):
-    """E, I: active fraction of the excitatory and of the inhibitory population, each `[N]`."""
+    """E, I: active fractions of the populations, each `[N]`.
+
+    Excitatory and inhibitory.
+    """
 
     E: Array
     I: Array

@@ -17,7 +17,9 @@ class RWWState(NamedTuple):
 
 
 def rate(excess: Array, d: Array) -> Array:
-    """Firing rate H = u / (1 - exp(-d u)) of an input u above threshold, smooth through u = 0 where H = 1/d.
+    """Firing rate of an input u above threshold.
+
+    H = u / (1 - exp(-d u)), smooth through u = 0 where H = 1/d.
 
     Near u = 0 the quotient is 0/0. There it is replaced by the first terms of its series,
     1/d (1 + y/2 + y^2/12 - y^4/720) with y = d u, relative error below 1e-12 for |y| < 0.05; both branches are
@@ -32,7 +34,9 @@ def rate(excess: Array, d: Array) -> Array:
 
 
 class ReducedWongWang(AbstractVectorField):
-    """Mean NMDA gating of an excitatory population, one variable (Wong & Wang 2006; Deco et al. 2013).
+    """Mean NMDA gating of an excitatory population.
+
+    Wong & Wang 2006; Deco et al. 2013.
 
     dS/dt = -S / tau_s + (1 - S) gamma H(X)
     X = w J_N S + I_o + J_N c + u

@@ -1,4 +1,4 @@
-"""Excitatory and inhibitory gating on a network, and the inhibition that balances it."""
+"""Excitatory and inhibitory gating, and balanced inhibition."""
 
 from typing import ClassVar, NamedTuple
 
@@ -13,14 +13,19 @@ from vbinfer.models.wong_wang import rate
 
 
 class RWWExcInhState(NamedTuple):
-    """S_e, S_i: mean gating of excitatory (NMDA) and inhibitory (GABA) synapses, 0 to 1, `[N]`."""
+    """S_e, S_i: mean gating, 0 to 1, each `[N]`.
+
+    Of excitatory (NMDA) and inhibitory (GABA) synapses.
+    """
 
     S_e: Array
     S_i: Array
 
 
 class ReducedWongWangExcInh(AbstractVectorField):
-    """Mean gating of an excitatory and an inhibitory population (Deco et al. 2014).
+    """Mean gating of two populations (Deco et al. 2014).
+
+    An excitatory and an inhibitory one.
 
     dS_e/dt = -S_e / tau_e + (1 - S_e) gamma_e H(a_e x_e - b_e, d_e)
     dS_i/dt = -S_i / tau_i + gamma_i H(a_i x_i - b_i, d_i)
@@ -64,14 +69,17 @@ class ReducedWongWangExcInh(AbstractVectorField):
         return RWWExcInhState(jnp.full(n, 0.1), jnp.full(n, 0.05))
 
     def inputs(self, x: RWWExcInhState, c: Array, u: Array) -> tuple[Array, Array]:
-        """(x_e, x_i): the input currents of the two populations, nA, `[N]`, for coupling input `c` `[N]`."""
+        """Input currents (x_e, x_i) of the populations, nA.
+
+        `[N]` each, for coupling input `c` `[N]`.
+        """
         network = self.G * self.J_N * c
         x_e = self.w_p * self.J_N * x.S_e - self.J_i * x.S_i + self.W_e * self.I_o + network + self.I_ext + u
         x_i = self.J_N * x.S_e - x.S_i + self.W_i * self.I_o + self.lamda * network
         return x_e, x_i
 
     def rates(self, x_e: Array, x_i: Array) -> tuple[Array, Array]:
-        """(H_e, H_i): firing rates of the two populations at these input currents, Hz."""
+        """Firing rates (H_e, H_i) at these currents, Hz."""
         return rate(self.a_e * x_e - self.b_e, self.d_e), rate(self.a_i * x_i - self.b_i, self.d_i)
 
     def dfun(self, t: Array, x: RWWExcInhState, c: Array, u: Array) -> RWWExcInhState:
@@ -86,7 +94,9 @@ class ReducedWongWangExcInh(AbstractVectorField):
 def balanced_inhibition(
     model: ReducedWongWangExcInh, weights: ArrayLike, G: ArrayLike, *, rate_e: ArrayLike = 3.06
 ) -> Array:
-    """The J_i of each node with which every excitatory population rests at the same firing rate (Deco et al. 2014).
+    """The J_i at which every node rests at one rate.
+
+    That of its excitatory population (Deco et al. 2014).
 
     With the rate prescribed, S_e = tau_e gamma_e rate_e / (1 + tau_e gamma_e rate_e), x_e solves H(a_e x_e - b_e) =
     rate_e and x_i follows from S_i, which solves S_i = tau_i gamma_i H(a_i x_i - b_i) by Newton's method, monotone
@@ -138,7 +148,10 @@ def _rate_and_slope(excess: Array, d: Array) -> tuple[Array, Array]:
 
 
 def _excess_of(target: Array, d: Array) -> Array:
-    """The inverse of the rate function: the input above threshold at which the rate is `target`, by Newton's method."""
+    """Inverse of the rate function, by Newton's method.
+
+    The input above threshold at which the rate is `target`.
+    """
     excess = target
     for _ in range(30):
         H, slope = _rate_and_slope(excess, d)

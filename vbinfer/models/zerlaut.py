@@ -1,4 +1,7 @@
-"""Mean field of conductance-based spiking neurons with adaptation, through a fitted transfer function."""
+"""Mean field of conductance-based neurons with adaptation.
+
+Through a fitted transfer function.
+"""
 
 from typing import ClassVar, NamedTuple
 
@@ -26,7 +29,10 @@ _FAST = (
 
 
 class ZerlautState(NamedTuple):
-    """E, I: firing rates, kHz; W_e, W_i: adaptation currents, pA; ou_drift: fluctuating drive; each `[N]`."""
+    """Rates, adaptation and drive, each `[N]`.
+
+    E, I: firing rates, kHz; W_e, W_i: adaptation currents, pA; ou_drift: fluctuating drive.
+    """
 
     E: Array
     I: Array
@@ -36,7 +42,9 @@ class ZerlautState(NamedTuple):
 
 
 class ZerlautAdaptationFirstOrder(AbstractVectorField):
-    """Mean rates of AdEx networks with adaptation, no covariances (Zerlaut et al. 2018; di Volo et al. 2019).
+    """Mean rates of AdEx networks with adaptation.
+
+    Without covariances (Zerlaut et al. 2018; di Volo et al. 2019).
 
     T dE/dt = F(P_e, mu_e, sigma_e, T_e) - E;   T dI/dt = F(P_i, mu_i, sigma_i, T_i) - I
     dW_e/dt = -W_e / tau_w_e + b_e E + a_e (mu_e - E_L_e) / tau_w_e;   dW_i/dt likewise with i, b_i I
@@ -130,7 +138,9 @@ class ZerlautAdaptationFirstOrder(AbstractVectorField):
         return x._replace(E=jnp.maximum(x.E, 0.0), I=jnp.maximum(x.I, 0.0))
 
     def _fluctuations(self, f_e: Array, f_i: Array, current: Array) -> tuple[Array, Array, Array]:
-        """(mu, sigma, T): mean and standard deviation of the potential, mV, and its correlation time, ms.
+        """Mean, standard deviation and correlation time of the potential.
+
+        (mu, sigma, T) in mV, mV and ms.
 
         `f_e`, `f_i`: spikes arriving per ms; `current`: leak and adaptation current at 0 mV, pA.
         """
@@ -144,7 +154,10 @@ class ZerlautAdaptationFirstOrder(AbstractVectorField):
         return mu, jnp.sqrt(0.5 * twice_variance), (p_e + p_i) / twice_variance
 
     def _transfer(self, f_e: Array, f_i: Array, current: Array, P: Array) -> tuple[Array, Array]:
-        """Mean potential, mV, and output rate, kHz, for these inputs and this threshold polynomial."""
+        """Mean potential, mV, and output rate, kHz.
+
+        For these inputs and this threshold polynomial.
+        """
         mu, sigma, T_V = self._fluctuations(f_e, f_i, current)
         V, S, T = (mu + 60.0) / 10.0, (sigma - 4.0) / 6.0, T_V * self.g_L / self.C_m - 0.5
         p = P[:, None] if P.ndim == 2 else P  # [10] shared, or [10, 1, B]: one polynomial per draw
