@@ -1,43 +1,40 @@
-"""The workers' side of `Dask`: the function of a run, loaded once, under the JAX settings of whoever asked.
+"""The workers' side of `Dask`: the function of a run, loaded once."""
 
-Nothing here imports JAX before an item comes: schedulers import this module too, and XLA counts threads when it starts.
-"""
-
-import asyncio
 import functools
 import itertools
-import logging
 import os
 import pickle
 import platform
-import sys
 import threading
 import traceback
-from collections.abc import Mapping
-from typing import Any, BinaryIO, final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
-import dask
 from distributed import Worker, WorkerPlugin, get_worker
 
-from vbinfer.execute.processes import begin, outcome
+from vbinfer.execute.processes import begin, outcome, under
 
 Message = tuple[Any, ...]
-"""As those of `worker.serve`, and `("mismatch", what differs)`."""
-
-QUIET = {
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "1s",
-    "distributed.admin.system-monitor.interval": "10s",
-    "distributed.admin.system-monitor.gil.enabled": False,
-}
-"""For processes of our own: what Dask measures of them all the time takes 4 % of the core of a worker (measured)."""
+"""As those of `processes.outcome`, or `("unloadable", traceback)`, `("mismatch", what differs)`, `("missing",)`."""
 
 _LOCAL, _THREADS = threading.local(), itertools.count()
 
 
 @final
+class Pin(WorkerPlugin):
+    """A core for each worker of a cluster of our own."""
+
+    def __init__(self, cores: Sequence[int]) -> None:
+        self._cores = cores
+
+    def setup(self, worker: Worker) -> None:
+        """Called where it arrives, before the first item."""
+        begin(self._cores[int(worker.name) % len(self._cores)] if self._cores else None)
+
+
+@final
 class Shipment(WorkerPlugin):
-    """A function, pickled, with the settings of JAX and the versions it needs.
+    """A pickled function, with the settings of JAX and the versions it needs.
 
     As a plugin it is sent to every worker once, by the scheduler, also to those that join later, and is gone from all
     of them when the run is over.
@@ -51,13 +48,12 @@ class Shipment(WorkerPlugin):
         """Called where it arrives; a lock cannot be sent."""
         self._lock = threading.Lock()
 
-    def run(self, position: int, item: bytes) -> Message:
+    def run(self, item: bytes) -> Message:
         """What the function makes of an item, or why it could not be asked."""
-        differ = [f"{name} {has} instead of {wants}" for name, wants, has in _unequal(self._versions, versions())]
+        here = versions()
+        differ = [f"{k} {here.get(k)} instead of {v}" for k, v in self._versions.items() if here.get(k) != v]
         if differ:
             return "mismatch", ", ".join(differ)
-        from vbinfer.execute.processes import under
-
         with under(self._config):
             try:
                 fn = self._loaded()
@@ -72,11 +68,11 @@ class Shipment(WorkerPlugin):
             return self._fn
 
 
-def run_item(name: str, position: int, item: bytes) -> tuple[str, Message]:
-    """The task that Dask runs: where it ran, and what came of it."""
+def run_item(name: str, item: bytes) -> tuple[str, Message]:
+    """Run one item; where, and what came of it."""
     worker = get_worker()
     shipment = worker.plugins.get(name)
-    message = ("missing",) if shipment is None else shipment.run(position, item)  # pyright: ignore[reportAttributeAccessIssue]
+    message = shipment.run(item) if isinstance(shipment, Shipment) else ("missing",)
     return f"worker {worker.address} (process {os.getpid()})", message
 
 
@@ -88,10 +84,6 @@ def versions() -> dict[str, str]:
     return {"Python": ".".join(platform.python_version_tuple()[:2]), **npz.versions()}
 
 
-def _unequal(wanted: Mapping[str, str], here: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    return [(name, value, here.get(name, "none")) for name, value in wanted.items() if here.get(name) != value]
-
-
 def _device() -> Any:
     """A device of this process; threads take them in turn."""
     import jax
@@ -100,39 +92,3 @@ def _device() -> Any:
         _LOCAL.number = next(_THREADS)
     devices = jax.local_devices()
     return devices[_LOCAL.number % len(devices)]
-
-
-def serve() -> None:
-    """Be a worker with one thread, on one core, until stdin ends.
-
-    Says on stdout when it is ready; what the simulator prints goes to stderr. It never outlives the process that holds
-    the other end of stdin, also in the middle of an item.
-    """
-    incoming, outgoing = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    setup = pickle.load(incoming)
-    begin(setup["core"])
-    threading.Thread(target=_end_with, args=(incoming,), daemon=True).start()
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    dask.config.set(QUIET)
-    asyncio.run(_work(setup, outgoing))
-
-
-def _end_with(incoming: BinaryIO) -> None:
-    incoming.read()
-    os._exit(0)
-
-
-async def _work(setup: Mapping[str, Any], outgoing: BinaryIO) -> None:
-    worker = Worker(
-        setup["scheduler"],
-        security=setup["security"],
-        nthreads=1,
-        host="127.0.0.1",
-        memory_limit=0,  # none: a worker that pauses for want of memory would be a run that stands still
-        local_directory=setup["folder"],
-        dashboard=False,
-    )
-    async with worker:
-        outgoing.write(b"ready\n")
-        outgoing.close()
-        await worker.finished()

@@ -5,8 +5,6 @@ import io
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -57,25 +55,6 @@ def begin(core: int | None) -> None:
     os.dup2(2, 1)
     if core is not None:
         os.sched_setaffinity(0, {core})
-
-
-_START = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {} import serve; serve()"
-"""A program of its own: the script, notebook or shell that asked for workers is not run again, guarded or not."""
-
-
-def launch(module: str, stdout: int | None = None) -> "subprocess.Popen[bytes]":
-    """A new Python that runs `serve()` of a module once it has read the import path, `folders()`, from its stdin."""
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", _START.format(module)],
-        stdin=subprocess.PIPE,
-        stdout=stdout,
-        env={**os.environ, **environment()},
-    )
-
-
-def folders() -> list[str]:
-    """Where this process imports from, for another that starts in any folder."""
-    return [os.path.abspath(folder) for folder in sys.path]
 
 
 def settings() -> dict[str, Any]:
