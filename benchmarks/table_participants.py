@@ -13,11 +13,11 @@ import numpy as np
 import vbinfer as vb
 
 vb.use_cores(2)
-from vbinfer.cli.config import load_study  # noqa: E402  (after the devices are set)
 from vbinfer.cli.main import DEMO  # noqa: E402
+from vbinfer.study.study import Study  # noqa: E402  (after the devices are set)
 
 N, OUT = 64, "runs/demo"
-study = load_study(DEMO, out=OUT)
+study = Study.from_toml(DEMO, out=OUT)
 forward, upper = study.forward, np.triu_indices(80, k=1)
 amortized = vb.load(f"{OUT}/estimator.npz")
 

@@ -13,10 +13,10 @@ import small_study
 from small_study import STUDY, command
 
 import vbinfer as vb
-from vbinfer.cli.config import load_study
-from vbinfer.cli.folder import calibration_of
 from vbinfer.cli.main import DEMO, main
 from vbinfer.io import npz
+from vbinfer.study.folder import calibration_of
+from vbinfer.study.study import Study
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_dry_run_of_a_calibration_counts_the_held_out_simulations(folder):
 
 
 def test_the_replicates_are_the_other_segments_of_the_recording(folder):
-    study = load_study(folder / "study.toml")
+    study = Study.from_toml(folder / "study.toml")
     table = np.loadtxt(folder / "signal.csv", delimiter=",", skiprows=1)
     np.testing.assert_allclose(study.recording.values, table[:200], rtol=1e-6)
     assert len(study.replicates) == 1
@@ -201,7 +201,7 @@ MISTAKES = [
     ("coupling   = {{", "noisy      = {{", "Did you mean 'noise'"),
     ("[prior]", "[prior", "is not TOML"),
     ("sigma = 0.3", "sigma = -0.3", "must lie in"),
-    ("recovery = 8", "recovery = 0", "whole number above 0"),
+    ("recovery = 8", "recovery = -1", "whole number above -1"),
     ("predictive = 16", "predictive = 501", "more than the 500"),
     ("compare_dt = 0.05", "compare_dt = 0.3", "not a multiple of dt"),
     ('theta_true = {{ "coupling.G" = 0.6 }}', 'theta_true = {{ "coupling.g" = 0.6 }}', "Did you mean 'coupling.G'"),
@@ -241,7 +241,7 @@ def test_mistakes_in_the_file(folder, old, new, message):
     assert old in template
     (folder / "wrong.toml").write_text(template.replace(old, new, 1))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        load_study(folder / "wrong.toml")
+        Study.from_toml(folder / "wrong.toml")
 
 
 def test_a_recording_of_other_channels_is_refused(folder):
@@ -254,7 +254,7 @@ def test_a_recording_of_other_channels_is_refused(folder):
         np.savetxt(folder / name, values, delimiter=",")
         (folder / "wrong.toml").write_text(STUDY.format(out="x").replace("signal.csv", name))
         with pytest.raises(ValueError, match=message):
-            load_study(folder / "wrong.toml")
+            Study.from_toml(folder / "wrong.toml")
 
 
 @pytest.mark.parametrize(
@@ -275,17 +275,17 @@ def test_channels_of_a_recording_are_those_of_the_monitor_not_the_nodes(folder, 
         values = np.random.default_rng(2).normal(size=(210, names.count(",") + 1))
         np.savetxt(folder / "sensors.csv", values, delimiter=",", header=names, comments="")
         if names == good:
-            study = load_study(folder / "sensors.toml")
+            study = Study.from_toml(folder / "sensors.toml")
             np.testing.assert_allclose(study.recording.values, values[:200], rtol=1e-6)
         else:
             with pytest.raises(ValueError, match=message):
-                load_study(folder / "sensors.toml")
+                Study.from_toml(folder / "sensors.toml")
 
 
 def test_a_kernel_is_named_as_a_part_is(folder):
     monitor = '"HRF", step = 2.0, kernel = { name = "GammaKernel", shape = 2, tau = 0.7 }'
     (folder / "kernel.toml").write_text(STUDY.format(out="x").replace('"Subsample"', monitor))
-    kernel = load_study(folder / "kernel.toml").forward.sim.monitors["monitor"].kernel
+    kernel = Study.from_toml(folder / "kernel.toml").forward.sim.monitors["monitor"].kernel
     t = jnp.linspace(0.0, 5.0, 7)
     np.testing.assert_allclose(kernel(t), t / 0.7**2 * np.exp(-t / 0.7), rtol=1e-5)
 
@@ -300,7 +300,7 @@ def test_arrays_are_read_from_every_usual_kind_of_file(folder, name):
     else:
         np.savetxt(folder / name, gamma[None], delimiter="," if name == "g.csv" else " ")
     (folder / "array.toml").write_text(STUDY.format(out="x").replace("gamma.npy", name))
-    model = load_study(folder / "array.toml").forward.sim.model
+    model = Study.from_toml(folder / "array.toml").forward.sim.model
     np.testing.assert_allclose(model.gamma, gamma, rtol=1e-6)
 
 
@@ -311,7 +311,7 @@ def test_a_missing_study_file_is_one_line_on_stderr(capsys, tmp_path):
 
 
 def test_the_demo_study_is_sound_and_names_real_data():
-    study = load_study(DEMO)
+    study = Study.from_toml(DEMO)
     assert study.draws >= 1_000
     assert study.forward.t1 - study.forward.transient >= 240e3
     assert study.recording.values.shape == (360, 80)

@@ -18,11 +18,11 @@ import pytest
 import small_study
 
 import vbinfer as vb
-from vbinfer.cli.build import StudyError
-from vbinfer.cli.config import load_study
-from vbinfer.cli.run import executor_of
 from vbinfer.execute.dask import Dask
 from vbinfer.execute.executor import Local
+from vbinfer.study.run import executor_of
+from vbinfer.study.study import Study
+from vbinfer.study.table import StudyError
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def study(tmp_path_factory):
 
     def load(lines):
         (folder / "this.toml").write_text(f"{text}\n[execution]\n{lines}\n")
-        return load_study(folder / "this.toml")
+        return Study.from_toml(folder / "this.toml")
 
     return load
 

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 import vbinfer as vb
-from vbinfer.cli.config import load_study
+from vbinfer.study.study import Study
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.documents
@@ -50,7 +50,7 @@ def test_the_study_file_of_the_readme_is_sound(tmp_path):
     rng = np.random.default_rng(0)
     vb.Connectome.synthetic(12, key=jax.random.key(0)).save_tvb(tmp_path / "connectivity.zip")
     np.savetxt(tmp_path / "bold.csv", rng.normal(100.0, 3.0, (400, 12)), delimiter=",")
-    study = load_study(tmp_path / "study.toml")
+    study = Study.from_toml(tmp_path / "study.toml")
     assert study.draws == 2_000
     assert study.recording.values.shape == (375, 12)
     assert study.out == tmp_path / "runs/example"

@@ -46,7 +46,8 @@ ALLOWED = {
 }
 BELOW_TOP = BASE | MEMBERS | SCALES | set(ALLOWED)
 ALLOWED["reporting"] = ALLOWED["datasets"] = BELOW_TOP | {"reporting", "datasets"}
-ALLOWED["cli"] = BELOW_TOP | {"reporting", "datasets", "cli"}
+ALLOWED["study"] = BELOW_TOP | {"reporting", "datasets", "study"}
+ALLOWED["cli"] = BELOW_TOP | {"reporting", "datasets", "study", "cli"}
 
 HOMES = {  # library: the modules that may import it, at any depth of nesting
     "numpyro": ("priors.", "sampling.", "approximate.", "tasks."),

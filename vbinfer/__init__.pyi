@@ -112,3 +112,6 @@ from .simulation.forward import ForwardModel as ForwardModel
 from .simulation.simulate import simulate as simulate
 from .simulation.simulator import Simulator as Simulator
 from .simulation.solution import Solution as Solution
+from .study.run import calibrate_study as calibrate_study
+from .study.run import run_study as run_study
+from .study.study import Study as Study

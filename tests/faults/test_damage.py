@@ -17,13 +17,13 @@ import small_study
 from damaging import attempt, contents, harmed, unclear
 
 import vbinfer as vb
-from vbinfer.cli.config import load_study
-from vbinfer.cli.folder import Bundle, load_bundle, rebuild, save_bundle
 from vbinfer.cli.main import main
 from vbinfer.io import npz
 from vbinfer.neural.checkpoint import Checkpoint
 from vbinfer.neural.fit_info import FitInfo
 from vbinfer.reporting import Extras
+from vbinfer.study.folder import ReportInputs, load_inputs, rebuild, save_inputs
+from vbinfer.study.study import Study
 
 KEY = jax.random.key(3)
 PRIOR = vb.Prior({"g": dist.Uniform(1.0, 3.0), "m": dist.Normal(0.5, 1.0)})
@@ -88,7 +88,7 @@ def make_evidence(place):
     recording = vb.Recording(signal, 720.0, ("a", "b", "c"), "scan")
     predictive = vb.Predictive(np.ones((4, 2)), ("x1", "x2"), None, np.ones(4, bool), {"g": np.full(4, 2.0)})
     extras = Extras(notes={"seed": 3}, title="A study", sections=[vb.Section("One", text="two")])
-    save_bundle(place / "evidence.npz", Bundle(fit, predictive, recording, {"g": 2.0, "m": 0.1}, extras))
+    save_inputs(place / "evidence.npz", ReportInputs(fit, predictive, recording, {"g": 2.0, "m": 0.1}, extras))
 
 
 def chains(place):
@@ -131,7 +131,7 @@ READ = {  # artefacts with a SHA-256: not one byte may differ
     "posterior": lambda place: vb.load(place / "posterior.npz"),
     "estimator": lambda place: vb.load(place / "estimator.npz"),
     "calibration": lambda place: vb.load(place / "calibration.npz"),
-    "evidence": lambda place: load_bundle(place / "evidence.npz"),
+    "evidence": lambda place: load_inputs(place / "evidence.npz"),
     "chains": lambda place: vb.load(place / "chains"),
     "checkpoint": lambda place: checkpoint(place).restore(STATE, np.zeros((2, 3))),
 }
@@ -190,12 +190,12 @@ def same_network(place, path):
 
 def same_or_refused(place, path):
     """A text has no checksum: what is still a study is run as one, and the store of the first does not take it."""
-    study, error = attempt(lambda: load_study(path))
+    study, error = attempt(lambda: Study.from_toml(path))
     if error is not None:
         assert unclear(error, path.name, "[", "study file", "there is no file", "signal.csv") is None
         return
     assert tomllib.loads(path.read_text(encoding="utf-8"))
-    whole = load_study(made("study") / "study.toml")
+    whole = Study.from_toml(made("study") / "study.toml")
     store = place / "results" / "store"
     key = jax.random.key(study.seed)
     run = functools.partial(vb.sample_prior_predictive, n=8, key=jax.random.key(whole.seed), progress=False)

@@ -29,16 +29,15 @@ from damaging import attempt, contents, unclear
 from matplotlib.figure import Figure
 
 import vbinfer as vb
-from vbinfer.cli import trouble
-from vbinfer.cli.build import StudyError, value_of
-from vbinfer.cli.config import load_study
+from vbinfer.cli import errors
 from vbinfer.cli.main import _workers
-from vbinfer.cli.run import Clock
 from vbinfer.io import archive as _archive
 from vbinfer.io import npz
 from vbinfer.monitors.matlab import matrices
 from vbinfer.monitors.sensors import read_projection
 from vbinfer.reporting import Extras, Section, report
+from vbinfer.study.study import Study
+from vbinfer.study.table import StudyError, value_of
 
 PACKAGE = Path(__file__).parents[2] / "vbinfer"
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
@@ -344,7 +343,7 @@ def test_a_study_file_cannot_name_code(tmp_path):
         assert old in text
         (tmp_path / "study.toml").write_text(text.replace(old, new, 1))
         with pytest.raises(ValueError, match=r"\[\w+\]"):
-            load_study(tmp_path / "study.toml")
+            Study.from_toml(tmp_path / "study.toml")
     assert not list(tmp_path.glob("**/ran"))
 
 
@@ -362,7 +361,7 @@ def test_a_study_file_that_is_none(text, words, tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(text)
     with pytest.raises(StudyError, match=words):
-        load_study(path)
+        Study.from_toml(path)
     assert _workers(argparse.Namespace(study=str(path))) is None
 
 
@@ -374,7 +373,7 @@ def test_paths_of_a_study_start_at_its_folder_and_may_be_links(tmp_path, monkeyp
     (tmp_path / "real" / "signal.csv").symlink_to(tmp_path / "elsewhere" / "signal.csv")
     (tmp_path / "link").symlink_to(tmp_path / "real")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    study = load_study(tmp_path / "link" / "study.toml")
+    study = Study.from_toml(tmp_path / "link" / "study.toml")
     assert study.recording.values.shape[1] == 5
     assert study.out == tmp_path / "link" / "results"
 
@@ -559,10 +558,9 @@ def test_a_header_that_is_nested_too_deeply_is_refused(tmp_path):
 
 
 def test_a_terminal_gets_no_orders_from_names(capsys):
-    clock = Clock()
-    clock.say("verdict of \x1b]0;evil\x07 and \x1b[2J\r, twice\n\tµ")
+    errors.tell("verdict of \x1b]0;evil\x07 and \x1b[2J\r, twice\n\tµ")
     assert capsys.readouterr().out == "verdict of ?]0;evil? and ?[2J?, twice\n\tµ\n"
-    trouble.say("vbinfer: \x9b31mred")
+    errors.say("vbinfer: \x9b31mred")
     assert capsys.readouterr().err == "vbinfer: ?31mred\n"
 
 

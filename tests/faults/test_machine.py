@@ -20,8 +20,8 @@ import small_study
 from damaging import contents, unclear
 
 import vbinfer as vb
+from vbinfer.cli import errors
 from vbinfer.cli import main as command
-from vbinfer.cli import trouble
 from vbinfer.draws.progress import Progress
 from vbinfer.io import npz
 
@@ -165,7 +165,7 @@ def raising(error):
 )
 def test_the_command_line_says_a_sentence_and_ends_with_the_status(error, status, words, monkeypatch, capsys):
     monkeypatch.setattr(command, "_compute", raising(error))
-    monkeypatch.setattr("vbinfer.cli.trouble.let_go_of_stdout", lambda error: None)  # pytest needs it
+    monkeypatch.setattr("vbinfer.cli.errors.let_go_of_stdout", lambda error: None)  # pytest needs it
     assert command.main(["run", "study.toml"]) == status
     said = capsys.readouterr().err
     assert words in said
@@ -337,4 +337,4 @@ def test_words_to_a_closed_stderr_are_dropped(monkeypatch):
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr("sys.stderr", closed)
-    trouble.say("nobody hears this")
+    errors.say("nobody hears this")

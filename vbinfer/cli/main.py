@@ -1,10 +1,18 @@
-"""`vbinfer`: from a study file to a posterior and its report. Loads JAX only once there is something to compute."""
+"""`vbinfer`: a study file's posterior and report from the shell.
+
+Loads JAX only once there is something to compute.
+"""
 
 import argparse
 import os
 import re
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vbinfer.reporting.verdict import Verdict
+    from vbinfer.study.study import Study
 
 DEMO = Path(__file__).with_name("demo.toml")
 FAILED = 3
@@ -20,35 +28,8 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", default="runs/demo", help="folder of the results (default: %(default)s)")
     demo.add_argument("--draws", type=int, help="number of simulations (default: 1024)")
     demo.add_argument("--participant", type=int, help="HCP participant, 1 to 7 (default: 3)")
-    run = commands.add_parser("run", help="run a study file")
-    calibrate = commands.add_parser(
-        "calibrate",
-        help="run a study file and test its estimator on held-out simulations; status 3 when it fails",
-        description="Run a study file, then simulate held-out data with a key of their own, ask the estimator about "
-        "each, and test whether its posteriors are right on average over the prior. Writes calibration.npz and the "
-        "report; interrupted, the same command goes on. Status: 0 pass or warn, 3 the calibration failed, 1 an error.",
-    )
-    simulate = commands.add_parser(
-        "simulate",
-        help="run the simulations of a study file, or a part of them",
-        description="Run the simulations of a study file into the store of its folder, and nothing else; `vbinfer run` "
-        "goes on from there. Several of these may run at the same time, on one computer or on many that share the "
-        "folder: with --shard each has its own part, without it each takes what no other is working on.",
-    )
-    simulate.add_argument(
-        "--shard", metavar="I/N", default=(1, 1), type=_part, help="part I of N, I from 1 to N (an array job's)"
-    )
-    for command in (run, calibrate, simulate):
-        command.add_argument("study", help="a TOML file; `vbinfer example` prints one")
-        command.add_argument("--out", help="folder of the results, instead of the one in the file")
-    calibrate.add_argument("--draws", type=int, help="held-out simulations, instead of [calibration] draws (300)")
-    for command in (run, calibrate, simulate):
-        command.add_argument(
-            "--dry-run", action="store_true", help="check the file and estimate the time; simulate nothing"
-        )
-        command.add_argument(
-            "--allow-scheduler", action="store_true", help="connect to the [execution] scheduler of the study file"
-        )
+    _add_computing(demo)
+    _add_study_commands(commands)
     again = commands.add_parser(
         "report",
         help="write the report of a finished run again; status 3 when its verdict is fail",
@@ -57,9 +38,6 @@ def parser() -> argparse.ArgumentParser:
     )
     again.add_argument("folder", help="the folder of a run")
     again.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    for command in (demo, run, calibrate, simulate):
-        command.add_argument("--cores", type=_count, help="cores to use (default: all this process may use)")
-        command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     status = commands.add_parser("status", help="how far a run is, also while it runs")
     status.add_argument("folder", help="the folder of a run, of a store or of chains")
     merge = commands.add_parser(
@@ -77,96 +55,154 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command; the exit status: 0 when it ended, 1 when it could not, 130 when it was interrupted, 143 when a
-    batch system stopped it.
+def _add_study_commands(commands: Any) -> None:
+    """The commands that take a study file."""
+    simulate = commands.add_parser(
+        "simulate",
+        help="run the simulations of a study file, or a part of them",
+        description="Run the simulations of a study file into the store of its folder, and nothing else; `vbinfer fit` "
+        "or `vbinfer run` goes on from there. Several of these may run at the same time, on one computer or on many "
+        "that share the folder: with --shard each has its own part, without it each takes what no other works on.",
+    )
+    simulate.add_argument(
+        "--shard", metavar="I/N", default=(1, 1), type=_part, help="part I of N, I from 1 to N (an array job's)"
+    )
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="run a study file and test its method on held-out simulations; status 3 when it fails",
+        description="Run a study file, then simulate held-out data with a key of their own, ask the method about "
+        "each, and test whether its posteriors are right on average over the prior. Writes calibration.npz and the "
+        "report; interrupted, the same command goes on. Status: 0 pass or warn, 3 the calibration failed, 1 an error.",
+    )
+    calibrate.add_argument("--draws", type=int, help="held-out simulations, instead of [calibration] draws (300)")
+    for command in (
+        commands.add_parser("run", help="run a study file: simulate, fit, infer"),
+        simulate,
+        commands.add_parser("fit", help="train the estimator of a study file; simulates what is missing"),
+        commands.add_parser("infer", help="posterior and report of a study file, from its fitted estimator"),
+        calibrate,
+    ):
+        command.add_argument("study", help="a TOML file; `vbinfer example` prints one")
+        command.add_argument("--out", help="folder of the results, instead of the one in the file")
+        command.add_argument(
+            "--dry-run", action="store_true", help="check the file and estimate the time; simulate nothing"
+        )
+        command.add_argument(
+            "--allow-scheduler", action="store_true", help="connect to the [execution] scheduler of the study file"
+        )
+        _add_computing(command)
 
-    `calibrate` and `report` give 3 where the calibration, or the verdict, is `fail`, so that a script can stop there.
+
+def _add_computing(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--cores", type=_count, help="cores to use (default: all this process may use)")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns its exit status.
+
+    0 when it ended, 1 when it could not, 130 when it was interrupted, 143 when a batch system stopped it; 3 of
+    `calibrate` and `report` where the calibration, or the verdict, is `fail`, so that a script can stop there.
     """
     args = parser().parse_args(argv)
     if args.command == "example":
         print(DEMO.read_text(encoding="utf-8"), end="")
         return 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # this process is ours; two BLAS or torch threads only wait here
-    from vbinfer.cli import trouble  # here, since it loads NumPy, and now: later there may be no free file handle
+    from vbinfer.cli import errors  # here, since it loads NumPy, and now: later there may be no free file handle
 
     try:
-        with trouble.stopping():
+        with errors.stopping():
             return _compute(args)
     except KeyboardInterrupt as error:
-        trouble.say("\ninterrupted; what was simulated is kept, and the same command goes on from there")
-        return 143 if isinstance(error, trouble.Stopped) else 130
-    except trouble.EXPECTED as error:
+        errors.say("\ninterrupted; what was simulated is kept, and the same command goes on from there")
+        return 143 if isinstance(error, errors.Stopped) else 130
+    except errors.EXPECTED as error:
         if os.environ.get("VBINFER_DEBUG"):
             raise
-        trouble.say(f"vbinfer: {trouble.said(error)}")
-        trouble.let_go_of_stdout(error)
+        errors.say(f"vbinfer: {errors.said(error)}")
+        errors.let_go_of_stdout(error)
         return 1
 
 
 def _compute(args: argparse.Namespace) -> int:
-    import dataclasses
     import warnings
 
-    import vbinfer as vb
-    from vbinfer.cli import trouble
+    from vbinfer.cli import errors
 
-    warnings.showwarning = lambda message, *_, **__: trouble.say(f"note: {message}")
-
+    warnings.showwarning = lambda message, *_, **__: errors.say(f"note: {message}")
     if args.command in NOTHING_RUNS:
         return NOTHING_RUNS[args.command](args)
-    vb.use_cores(args.cores or _workers(args) or _cores())
-    from vbinfer.cli.config import load_study
-    from vbinfer.cli.run import calibrate_study, run_study
     from vbinfer.execute.compile_cache import enable_compile_cache
+    from vbinfer.execute.executor import use_cores
+
+    use_cores(args.cores or _workers(args) or _cores())
+    from vbinfer.study import run
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         enable_compile_cache(CACHE)
-    if args.command == "demo":
-        chosen = {} if args.participant is None else {"participant": args.participant}
-        study = load_study(DEMO, out=args.out, data=chosen)
-        study = study if args.draws is None else dataclasses.replace(study, draws=args.draws)
-    else:
-        study = load_study(args.study, out=args.out)
-        if study.scheduler is not None and not args.allow_scheduler:
-            raise ValueError(
-                f"the study file names a Dask scheduler, {study.scheduler}, and whoever runs that can run anything as "
-                "you; if it is yours, add --allow-scheduler"
-            )
-        extra = 0
-        if args.command == "calibrate":
-            study = _held_out(study, args.draws)
-            extra = study.calibration.draws
-        if args.dry_run:
-            print(_estimate(study, extra))
-            return 0
-        if args.command == "simulate":
-            return _simulate(study, args)
+    study, say = _study(args), None if args.quiet else errors.tell
+    if args.command != "demo" and args.dry_run:
+        print(_estimate(study, study.calibration.draws if args.command == "calibrate" else 0))
+        return 0
+    if args.command == "simulate":
+        if say is not None:
+            say(_estimate(study))
+        found = run.simulate_study(study, args.shard, say=say)
+        if say is not None:
+            say(str(found))
+        return 0
+    if args.command == "fit":
+        run.fit_study(study, say=say)
+        return 0
+    calibration = None
     if args.command == "calibrate":
-        return FAILED if calibrate_study(study, quiet=args.quiet)[1].verdict == "fail" else 0
-    run_study(study, quiet=args.quiet)
-    return 0
+        verdict, calibration = run.calibrate_study(study, say=say)
+    else:
+        verdict = (run.infer_study if args.command == "infer" else run.run_study)(study, say=say)
+    _say_verdict(verdict, study.out, args.quiet)
+    return FAILED if calibration is not None and calibration.verdict == "fail" else 0
 
 
-def _held_out(study, draws: int | None):  # type: ignore[no-untyped-def]  # a Study, whose module loads JAX
-    """The study with another number of held-out simulations."""
+def _study(args: argparse.Namespace) -> "Study":
+    """The study of a command, with what its options change."""
     import dataclasses
 
-    from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS
+    from vbinfer.study.study import Study
 
-    if draws is None:
+    if args.command == "demo":
+        chosen = {} if args.participant is None else {"participant": args.participant}
+        study = Study.from_toml(DEMO, out=args.out, data=chosen)
+        return study if args.draws is None else dataclasses.replace(study, draws=args.draws)
+    study = Study.from_toml(args.study, out=args.out)
+    if study.scheduler is not None and not args.allow_scheduler:
+        raise ValueError(
+            f"the study file names a Dask scheduler, {study.scheduler}, and whoever runs that can run anything as "
+            "you; if it is yours, add --allow-scheduler"
+        )
+    if args.command != "calibrate" or args.draws is None:
         return study
-    if draws < FEWEST_DATA_SETS:
-        raise ValueError(f"--draws {draws} was given; at least {FEWEST_DATA_SETS} are needed, 300 or more are wanted")
-    return dataclasses.replace(study, calibration=dataclasses.replace(study.calibration, draws=draws))
+    from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS as FEWEST
+
+    if args.draws < FEWEST:
+        raise ValueError(f"--draws {args.draws} was given; at least {FEWEST} are needed, 300 or more are wanted")
+    return dataclasses.replace(study, calibration=dataclasses.replace(study.calibration, draws=args.draws))
+
+
+def _say_verdict(verdict: "Verdict", out: Path, quiet: bool) -> None:
+    """The verdict, its sentences and where the page is."""
+    from vbinfer.cli import errors
+
+    if not quiet:
+        findings = "".join(f"\n  - {finding}" for finding in verdict.findings)
+        errors.tell(f"\nverdict: {verdict.verdict}{findings}\nreport: {out / 'report.html'}")
 
 
 def _report(args: argparse.Namespace) -> int:
-    from vbinfer.cli.folder import rebuild
-    from vbinfer.cli.run import Clock, say_verdict
+    from vbinfer.study.folder import rebuild
 
     verdict = rebuild(args.folder)
-    say_verdict(Clock(quiet=args.quiet), verdict, Path(args.folder))
+    _say_verdict(verdict, Path(args.folder), args.quiet)
     return FAILED if verdict.verdict == "fail" else 0
 
 
@@ -184,22 +220,11 @@ def _part(text: str) -> tuple[int, int]:
     return i, of
 
 
-def _simulate(study, args: argparse.Namespace) -> int:  # type: ignore[no-untyped-def]
-    from vbinfer.cli.stores import simulate
-
-    if not args.quiet:
-        print(_estimate(study), flush=True)
-    found = simulate(study, args.shard, quiet=args.quiet)
-    if not args.quiet:
-        print(found)
-    return 0
-
-
 def _status(args: argparse.Namespace) -> int:
-    from vbinfer.cli import trouble
+    from vbinfer.cli import errors
     from vbinfer.cli.status import status
 
-    print(trouble.printable(status(args.folder)))
+    errors.tell(status(args.folder))
     return 0
 
 
@@ -235,14 +260,17 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _estimate(study, held_out: int = 0) -> str:  # type: ignore[no-untyped-def]  # a Study, whose module loads JAX
+def _estimate(study: "Study", held_out: int = 0) -> str:
+    """What a study will take, in three lines."""
     import jax
 
-    cost, cores = study.forward.estimate(study.draws + held_out), len(jax.devices())
+    draws, cores = study.draws + held_out, len(jax.devices())
+    cost = study.forward.estimate(max(draws, 1))
     more = f" and {held_out:,} held-out ones" if held_out else ""
+    what = f"{study.draws:,} draws{more}" if study.draws else f"likelihood{more}"
     return (
         f"{study.path}: the study file is sound\n"
-        f"{study.draws:,} draws{more} of {', '.join(study.prior.names)} -> {len(study.forward.names)} features\n"
+        f"{what} of {', '.join(study.prior.names)} -> {len(study.forward.names)} features\n"
         f"{cost['network_steps']:,.0f} network steps, about {cost['seconds'] / cores:,.0f} s of simulation "
         f"on {cores} cores, {cost['bytes'] / 1e6:,.1f} MB of features"
     )

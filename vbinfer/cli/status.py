@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vbinfer.cli.folder import CALIBRATION, ESTIMATOR, POSTERIOR, TRAINING, read_plan
 from vbinfer.draws.manage import StoreStatus, as_rate, as_time
 from vbinfer.draws.store import MANIFEST
 from vbinfer.io import npz
 from vbinfer.sampling.store import SETTINGS, ChainStore
+from vbinfer.study.folder import CALIBRATION, ESTIMATOR, POSTERIOR, TRAINING, read_plan
 
 
 def status(folder: str | Path) -> str:

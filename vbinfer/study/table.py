@@ -1,8 +1,12 @@
-"""Objects from tables of a study file: `{ name = "Heun", dt = 1.0 }` to `Heun(dt=1.0)`, every mistake named."""
+"""Objects from the tables of a study file.
 
+`{ name = "Heun", dt = 1.0 }` becomes `Heun(dt=1.0)`; every mistake is named.
+"""
+
+import importlib
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,17 +14,36 @@ from typing import Any
 import numpy as np
 
 from vbinfer._param import did_you_mean
-from vbinfer.io import archive as _archive
+from vbinfer.io import archive
 
 
 class StudyError(ValueError):
-    """A mistake in a study file: what was found where, and what to write instead."""
+    """A mistake in a study file, with what to write instead."""
+
+
+class Lazily(Mapping[str, Any]):
+    """Classes by name, whose modules load when a file names one."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = places
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(importlib.import_module(f"vbinfer.{self._places[name]}"), name)
+
+    def __contains__(self, name: object) -> bool:  # the default would load the module
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def keys(
     table: object, where: str, *, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """A table of the file as a dictionary, with nothing missing and nothing unknown."""
+    """A table of the file, with nothing missing or unknown."""
     if not isinstance(table, Mapping):
         raise StudyError(f"{where} is {table!r}; expected a table")
     for name in table:
@@ -50,25 +73,14 @@ def construct(
         values: words that stand for an object when given as an option, such as "connectome".
         parts: constructors of objects that an option may describe in the same way, `kernel = { name = ... }`.
     """
-    if isinstance(table, str):
-        raise StudyError(f'{where} is {table!r}; write {where.split()[-1]} = {{ name = "{table}" }}')
-    if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
-        raise StudyError(
-            f'{where} is {table!r}; expected a table with a name, such as {{ name = "{_example(known)}" }}'
-        )
-    name = table["name"]
-    if name not in known:
-        raise StudyError(f"{where} names {name!r}, which is not there. {did_you_mean(name, known)}")
+    name, given = named(table, where, known)
     options = {}
-    for key, value in table.items():
-        if key != "name":
-            inner = f"{where} {key}"
-            is_part = parts and (value in parts if isinstance(value, str) else _is_named(value))
-            options[key] = (
-                construct(value, inner, parts or {}, folder)
-                if is_part
-                else value_of(value, inner, folder, values or {})
-            )
+    for key, value in given.items():
+        inner = f"{where} {key}"
+        is_part = parts and (value in parts if isinstance(value, str) else _is_named(value))
+        options[key] = (
+            construct(value, inner, parts or {}, folder) if is_part else value_of(value, inner, folder, values or {})
+        )
     _check_options(name, known[name], options, where)
     try:
         return known[name](**options)
@@ -76,8 +88,20 @@ def construct(
         raise StudyError(f"{where}: {error}{_hint(error, options, values or {})}") from error
 
 
+def named(table: object, where: str, known: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name in a table, one of the known, and its options."""
+    if isinstance(table, str):
+        raise StudyError(f'{where} is {table!r}; write {where.split()[-1]} = {{ name = "{table}" }}')
+    if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+        example = "Uniform" if "Uniform" in known else next(iter(known))
+        raise StudyError(f'{where} is {table!r}; expected a table with a name, such as {{ name = "{example}" }}')
+    if table["name"] not in known:
+        raise StudyError(f"{where} names {table['name']!r}, which is not there. {did_you_mean(table['name'], known)}")
+    return table["name"], {key: value for key, value in table.items() if key != "name"}
+
+
 def _hint(error: Exception, options: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """Which word stands where a number was expected, for errors that say it without the option."""
+    """Which option holds a word where NumPy expected a number."""
     if "could not convert string" not in str(error):
         return ""
     known = "".join(f' or "{name}"' for name in values)
@@ -92,10 +116,6 @@ def _is_named(value: object) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("name"), str)
 
 
-def _example(known: Mapping[str, Any]) -> str:
-    return "Uniform" if "Uniform" in known else next(iter(known))
-
-
 def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any], where: str) -> None:
     parameters = inspect.signature(make).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -106,7 +126,10 @@ def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, An
 
 
 def value_of(value: Any, where: str, folder: Path, values: Mapping[str, Any]) -> Any:
-    """A value of the file: numbers and words as they are, lists and `{ array = "file" }` (npy, npz, text) as arrays."""
+    """A value of the file as Python has it.
+
+    Numbers and words stay as they are; lists and `{ array = "file" }` (npy, npz, text) become arrays.
+    """
     if isinstance(value, Mapping) and set(value) == {"array"}:
         path = folder / str(value["array"])
         if not path.is_file():
@@ -120,13 +143,14 @@ def value_of(value: Any, where: str, folder: Path, values: Mapping[str, Any]) ->
 
 
 def _array(path: Path, where: str) -> np.ndarray:
-    """The numbers of a file: npy, npz with one array, or text with commas, semicolons or blanks in between."""
+    """The one array of numbers in a file."""
     if path.suffix not in (".npy", ".npz", ".csv", ".txt"):
         raise StudyError(f"{where}: {str(path)!r} is of no known kind; give .npy, .npz, .csv or .txt")
+    is_text = path.suffix in (".csv", ".txt")
     try:
-        found = _text_array(path) if path.suffix in (".csv", ".txt") else _archive.load(path)
+        found = _text_array(path) if is_text else archive.load(path)
     except ValueError as error:
-        better = "" if path.suffix in (".csv", ".txt") else "; write it with np.save or np.savez"
+        better = "" if is_text else "; write it with np.save or np.savez"
         raise StudyError(f"{where}: {str(path)!r} does not hold numbers alone{better} ({error})") from error
     if isinstance(found, dict) and len(found) != 1:
         raise StudyError(f"{where}: {str(path)!r} holds {', '.join(found)}; expected one array")
@@ -137,6 +161,7 @@ def _array(path: Path, where: str) -> np.ndarray:
 
 
 def _text_array(path: Path) -> np.ndarray:
+    """Numbers with commas, semicolons or blanks in between."""
     lines = path.read_text(encoding="utf-8-sig").replace(",", " ").replace(";", " ").splitlines()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an empty file, which the caller refuses
@@ -144,9 +169,23 @@ def _text_array(path: Path) -> np.ndarray:
 
 
 def members(module: ModuleType, base: type | tuple[type, ...]) -> dict[str, Callable[..., Any]]:
-    """The public classes of a module that derive from `base` and can be built, by name."""
+    """Public classes of a module under `base`, by name."""
     return {
         name: item
         for name, item in vars(module).items()
         if isinstance(item, type) and issubclass(item, base) and not name.startswith(("_", "Abstract"))
     }
+
+
+def count(value: Any, where: str, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise StudyError(f"{where} is {value!r}; expected a whole number above {least - 1}")
+    return value
+
+
+def number(value: Any, where: str, what: str = "a number of ms") -> float:
+    """A real number, as a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise StudyError(f"{where} is {value!r}; expected {what}")
+    return float(value)

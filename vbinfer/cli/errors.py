@@ -1,4 +1,4 @@
-"""What the command line says when it cannot go on: one sentence, and what to do."""
+"""Messages of the command line: one sentence, and what to do."""
 
 import contextlib
 import os
@@ -14,7 +14,10 @@ EXPECTED = (ValueError, TypeError, RuntimeError, OSError, MemoryError, ImportErr
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM, which batch systems send some seconds before they kill: time enough to keep what is finished."""
+    """SIGTERM, which batch systems send before they kill.
+
+    There are some seconds between the two, enough to keep what is finished.
+    """
 
 
 @contextlib.contextmanager
@@ -48,18 +51,29 @@ def said(error: BaseException) -> str:
 
 
 def printable(words: str) -> str:
-    """Words without signs that a terminal obeys: names come from files, and a file may be anybody's."""
+    """Words without signs that a terminal obeys.
+
+    Names come from files, and a file may be anybody's.
+    """
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in words)
 
 
+def tell(words: str) -> None:
+    """A line on standard output."""
+    print(printable(words), flush=True)
+
+
 def say(words: str) -> None:
-    """A line on stderr; silence where that is closed too."""
+    """A line on standard error; silence where that is closed too."""
     with contextlib.suppress(OSError, ValueError):
         print(printable(words), file=sys.stderr, flush=True)
 
 
 def let_go_of_stdout(error: BaseException) -> None:
-    """Where its reader is gone: point standard output at nothing, or Python complains once more as it ends."""
+    """Point standard output at nothing, where its reader is gone.
+
+    Python would complain once more as it ends.
+    """
     if not isinstance(error, BrokenPipeError):
         return
     with contextlib.suppress(OSError, ValueError):

@@ -1,0 +1,1 @@
+"""Study files: from TOML to a posterior and its report."""

@@ -1,0 +1,189 @@
+"""Files that a run leaves in its folder, so that the report can be made again.
+
+| file | holds |
+|---|---|
+| `run.json` | how many draws were asked for; `vbinfer status` reads it |
+| `store/` | simulations that the estimator is trained on |
+| `training.npz` | checkpoint of the fit, from which an interrupted one goes on |
+| `estimator.npz` | the fitted estimator |
+| `chains/` | chains of a sampler, from which an interrupted run goes on |
+| `posterior.npz` | the posterior |
+| `calibration/`, `calibration.npz` | held-out simulations, their posteriors, and what they say |
+| `evidence.npz` | what else the report shows |
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vbinfer.datasets import Recording
+from vbinfer.diagnostics.calibration.result import Calibration
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.predictive import Predictive
+from vbinfer.io import npz
+from vbinfer.io.fingerprint import checksum
+from vbinfer.neural.fit_info import FitInfo
+from vbinfer.posterior import Posterior
+from vbinfer.reporting.evidence import Extras, Recovery
+from vbinfer.reporting.page import report
+from vbinfer.reporting.section import Section
+from vbinfer.reporting.verdict import Verdict
+
+PLAN, STORE, TRAINING, ESTIMATOR, CHAINS = "run.json", "store", "training.npz", "estimator.npz", "chains"
+POSTERIOR, CALIBRATION, EVIDENCE, REPORT = "posterior.npz", "calibration.npz", "evidence.npz", "report.html"
+_KIND = "evidence"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportInputs:
+    """Inputs of a report beside posterior, draws and calibration.
+
+    Attributes:
+        trained: what identifies the fit in `estimator.npz`; a study that has it does not train again.
+        of_series: whether the features are the series itself, which FC, spectra and statistics of the series look at.
+    """
+
+    fit: FitInfo | None = None
+    predictive: Predictive | None = None
+    recording: Recording | None = None
+    theta_true: Mapping[str, Any] | None = None
+    extras: Extras = dataclasses.field(default_factory=Extras)
+    trained: str | None = None
+    of_series: bool = False
+
+
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (ReportInputs, FitInfo, Predictive, Recording, Extras, Recovery, Section, Posterior)
+}
+_KEPT = {"Posterior": ("theta",), "Section": ("title", "text", "table")}
+"""Fields that are written, of classes of which not all are."""
+
+
+def write_plan(out: Path, **numbers: int | None) -> None:
+    """Make the folder of a run, with the numbers asked for; None leaves one as it was."""
+    asked = {**read_plan(out), **{name: value for name, value in numbers.items() if value is not None}}
+    npz.write_text(out / PLAN, npz.to_json(asked) + "\n")
+
+
+def read_plan(out: Path) -> dict[str, int]:
+    """The numbers asked for; none where the file is missing or damaged."""
+    try:
+        found = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        return {str(name): value for name, value in found.items() if isinstance(value, int)}
+    except (OSError, ValueError, AttributeError):  # they only complete a sentence
+        return {}
+
+
+def write_report(
+    out: Path, posterior: Posterior, draws: Draws | None, inputs: ReportInputs, calibration: Calibration | None
+) -> Verdict:
+    """The page and the JSON of a run."""
+    return report(
+        dataclasses.replace(posterior, x_o=None) if inputs.of_series else posterior,
+        draws=draws,
+        fit=inputs.fit,
+        calibration=calibration,
+        predictive=inputs.predictive,
+        observed=inputs.recording,
+        theta_true=inputs.theta_true,
+        extras=inputs.extras,
+        out=out / REPORT,
+    )
+
+
+def rebuild(folder: str | Path) -> Verdict:
+    """The report of a run from its folder; missing evidence is named on the page.
+
+    Raises:
+        FileNotFoundError: no such folder, or no posterior in it.
+        ValueError: a damaged file.
+    """
+    out = Path(folder)
+    if not out.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(out)!r}; give the [output] dir of a run")
+    if not (out / POSTERIOR).is_file():
+        raise FileNotFoundError(
+            f"{str(out)!r} holds no posterior.npz; run `vbinfer run study.toml`, which goes on from what is there"
+        )
+    draws = npz.load(out / STORE) if (out / STORE / "manifest.json").is_file() else None
+    inputs = load_inputs(out / EVIDENCE) if (out / EVIDENCE).is_file() else ReportInputs()
+    return write_report(out, _expect(out / POSTERIOR, Posterior), draws, inputs, calibration_of(out))
+
+
+def _expect(path: Path, kind: type) -> Any:
+    found = npz.load(path)
+    if not isinstance(found, kind):
+        raise ValueError(
+            f"{path} holds a {type(found).__name__}; expected a {kind.__name__}: delete it, and repeat the run"
+        )
+    return found
+
+
+def calibration_of(out: Path) -> Calibration | None:
+    """The calibration in a folder, if it is of the estimator or sampler there."""
+    if not (out / CALIBRATION).is_file() or not (out / POSTERIOR).is_file():
+        return None
+    found = _expect(out / CALIBRATION, Calibration)
+    return found if found.info.get("estimator") == calibrated(out) else None
+
+
+def calibrated(out: Path) -> str:
+    """What a calibration in a folder speaks of: the weights of the estimator, or the chains."""
+    return fingerprint(out / ESTIMATOR if (out / ESTIMATOR).is_file() else out / POSTERIOR)
+
+
+def fingerprint(path: Path) -> str:
+    """A digest of the arrays in a file; training times and versions do not count."""
+    return checksum(npz.read(path)[2])
+
+
+def save_inputs(path: Path, inputs: ReportInputs) -> None:
+    """Write the inputs of a report to one file, but for the figures of own sections."""
+    arrays: dict[str, np.ndarray] = {}
+    header = {"inputs": _pack(inputs, arrays)}
+    npz.write(path, _KIND, header, arrays)
+
+
+def load_inputs(path: Path) -> ReportInputs:
+    """What `save_inputs` wrote."""
+    kind, header, arrays = npz.read(path)
+    if kind != _KIND:
+        raise ValueError(f"{path} holds a {kind!r}; expected the evidence of a run, which `vbinfer run` writes")
+    with npz.rebuilding(path, header):
+        return _unpack(header["inputs"], arrays)
+
+
+def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """A tree of records, mappings, sequences and arrays as JSON, its arrays by number.
+
+    Each container becomes a mapping with one entry, `{what it is: its content}`, so that no name in a user's mapping
+    can be taken for one of ours.
+    """
+    name = type(value).__name__
+    if name in _KINDS:
+        fields = _KEPT.get(name) or [field.name for field in dataclasses.fields(value)]
+        return {name: {field: _pack(getattr(value, field), arrays) for field in fields}}
+    if isinstance(value, Mapping):
+        return {"mapping": {str(key): _pack(item, arrays) for key, item in value.items()}}
+    if isinstance(value, list | tuple):
+        return {"tuple" if isinstance(value, tuple) else "list": [_pack(item, arrays) for item in value]}
+    if np.ndim(value) > 0:
+        arrays[str(len(arrays))] = np.asarray(value)
+        return {"array": str(len(arrays) - 1)}
+    return value
+
+
+def _unpack(packed: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    if not isinstance(packed, dict):
+        return packed
+    ((name, content),) = packed.items()
+    if name == "array":
+        return arrays[content]
+    if name in ("list", "tuple"):
+        return {"list": list, "tuple": tuple}[name](_unpack(item, arrays) for item in content)
+    fields = {key: _unpack(item, arrays) for key, item in content.items()}
+    return fields if name == "mapping" else _KINDS[name](**fields)

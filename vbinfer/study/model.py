@@ -1,0 +1,231 @@
+"""The model of a study file: `[simulator]`, `[prior]`, `[summary]` and `[likelihood]`."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vbinfer import features, integrators, models, monitors, noise, stimuli
+from vbinfer._names import Theta
+from vbinfer._param import did_you_mean
+from vbinfer.draws.ranges import check_ranges
+from vbinfer.features.base import Feature, Preprocess
+from vbinfer.features.summary import Summary
+from vbinfer.network import coupling
+from vbinfer.network.connectome import Connectome
+from vbinfer.network.delays import Delays
+from vbinfer.priors.families import families
+from vbinfer.priors.prior import Prior
+from vbinfer.simulation.forward import ForwardModel
+from vbinfer.simulation.simulator import Simulator
+
+from .table import StudyError, construct, keys, members, named, number
+
+
+def read_simulator(table: Any, connectome: Connectome | None, folder: Path) -> tuple[Simulator, float, float]:
+    """The simulator, its t1 and its transient."""
+    parts = keys(
+        table,
+        "[simulator]",
+        required=("model", "integrator", "t1"),
+        optional=("coupling", "noise", "stimulus", "delays", "monitor", "monitors", "transient", "nodes"),
+    )
+    known = {
+        "model": members(models, models.AbstractModel),
+        "coupling": members(coupling, coupling.AbstractCoupling),
+        "integrator": members(integrators, integrators.AbstractIntegrator),
+        "noise": members(noise, noise.AbstractNoise),
+        "stimulus": members(stimuli, stimuli.AbstractStimulus),
+        "monitor": members(monitors, monitors.AbstractMonitor),
+    }
+    kernels = members(monitors, monitors.AbstractKernel)
+    built = {
+        part: construct(parts[part], f"[simulator] {part}", known[part], folder, parts=kernels)
+        for part in known
+        if part in parts
+    }
+    if "delays" in parts:
+        options = keys(parts["delays"], "[simulator] delays", optional=("max", "interpolate"))
+        built["delays"] = construct({"name": "Delays", **options}, "[simulator] delays", {"Delays": Delays}, folder)
+    several = parts.get("monitors", {})
+    if not isinstance(several, dict):
+        raise StudyError(f"[simulator] monitors is {several!r}; write monitors.bold = {{ name = ... }}")
+    named_monitors = {
+        name: construct(t, f"[simulator] monitors.{name}", known["monitor"], folder, parts=kernels)
+        for name, t in several.items()
+    }
+    if "monitor" in built:
+        named_monitors = {"monitor": built.pop("monitor")} | named_monitors
+    try:
+        sim = Simulator(
+            built.pop("model"), connectome, monitors=named_monitors or None, nodes=parts.get("nodes"), **built
+        )
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"[simulator]: {error}") from error
+    t1 = number(parts["t1"], "[simulator] t1")
+    return sim, t1, number(parts.get("transient", 0.0), "[simulator] transient")
+
+
+def read_forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Path) -> ForwardModel:
+    """The forward model; without `[summary]` (None) its features are the series itself."""
+    if table is not None and (not isinstance(table, dict) or not set(table) - {"preprocess", "monitor"}):
+        raise StudyError('[summary] names no feature; write for example fc = { name = "fc_stat" }')
+    table = dict(table or {})
+    monitor = table.pop("monitor", next(iter(sim.monitors)))
+    if monitor not in sim.monitors:
+        raise StudyError(f"[summary] monitor is {monitor!r}; the simulator has {', '.join(sim.monitors)}")
+    width = channels(sim, monitor)
+    values = {} if sim.connectome is None else {"connectome": np.asarray(sim.connectome.dense().weights)}
+    pre = table.pop("preprocess", None)
+    if pre is not None:
+        pre = construct(pre, "[summary] preprocess", members(features, Preprocess), folder)
+    known = {name: item for name, item in members(features, Feature).items() if name.islower()}
+    chosen = {name: construct(t, f"[summary] {name}", known, folder, values) for name, t in table.items()}
+    try:
+        summary = Summary(period=sim.monitors[monitor].period or sim.dt, preprocess=pre, **chosen) if chosen else flat
+        forward = ForwardModel(sim, t1=t1, transient=transient, monitor=monitor, summary=summary)
+    except ValueError as error:
+        raise StudyError(f"[simulator]: {error}") from error
+    try:
+        jax.eval_shape(summary, jax.ShapeDtypeStruct((len(forward.times()), width), jnp.result_type(float)))
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"[summary]: {error}") from error
+    return forward
+
+
+def flat(y: Array) -> Array:
+    """The series as its own summary."""
+    return jnp.ravel(y)
+
+
+def channels(sim: Simulator, name: str) -> int:
+    """How many channels a monitor records."""
+    shape = sim.monitors[name].sample_shape(sim.n_nodes)
+    if shape is None:
+        raise StudyError(
+            f"monitor {name!r} records several state variables and features take one; add "
+            f'var = "{sim.model.variables()[0]}" to it'
+        )
+    if len(shape) != 1:
+        kind = type(sim.monitors[name]).__name__
+        raise StudyError(
+            f"monitor {name!r}, {kind}, gives a matrix [{', '.join(map(str, shape))}] at a time and features take one "
+            'number per channel; record the signal, for example by { name = "TimeAverage", var = ..., period = ... }, '
+            'and summarise it by fc = { name = "fc" }'
+        )
+    return shape[0]
+
+
+def read_prior(table: Any, folder: Path) -> Prior:
+    """The prior of a study."""
+    if not isinstance(table, dict) or not table:
+        raise StudyError(
+            '[prior] is empty; write for example "coupling.G" = { name = "Uniform", low = 0.0, high = 0.5 }'
+        )
+    known = families()
+    built = {}
+    for name, spec in table.items():
+        if isinstance(spec, dict) and "name" not in spec:
+            raise StudyError(
+                f'[prior] {name} is a table; put the path in quotes: "{name}.{next(iter(spec), "G")}" = {{ ... }}'
+            )
+        shape = spec.pop("shape", None) if isinstance(spec, dict) else None
+        one = construct(spec, f"[prior] {name}", known, folder)
+        built[name] = one if shape is None else one.expand(list(np.atleast_1d(shape)))
+    try:
+        return Prior(built)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"[prior]: {error}") from error
+
+
+def check_prior(forward: ForwardModel, prior: Prior) -> None:
+    """Refuse a prior over what the simulator has not, or does not allow."""
+    try:
+        forward.check(prior)
+        check_ranges(prior, forward.ranges())
+    except ValueError as error:
+        raise StudyError(f"[prior]: {error}") from error
+
+
+def read_sigma(table: Any, prior: Prior) -> float | str:
+    """The standard deviation of a Gaussian likelihood, or the leaf of the prior that it is."""
+    _, options = named(table, "[likelihood]", {"Gaussian": None})
+    sigma = keys(options, "[likelihood]", required=("sigma",))["sigma"]
+    if isinstance(sigma, str):
+        if sigma not in prior.shapes:
+            raise StudyError(f"[likelihood] sigma is {sigma!r}. {did_you_mean(sigma, prior.shapes)}")
+        if prior.shapes[sigma] != ():
+            raise StudyError(f"[likelihood] sigma is {sigma!r}, {list(prior.shapes[sigma])}; give one number for all")
+        return sigma
+    if number(sigma, "[likelihood] sigma", "a number above 0, or a leaf of the prior") <= 0.0:
+        raise StudyError(f"[likelihood] sigma is {sigma!r}; expected a number above 0, or a leaf of the prior")
+    return float(sigma)
+
+
+@dataclasses.dataclass(frozen=True)
+class Without:
+    """Theta without the leaf that the likelihood takes; for `ForwardModel(to_paths=)`."""
+
+    leaf: str
+
+    def __call__(self, theta: Theta) -> Theta:
+        return {name: value for name, value in theta.items() if name != self.leaf}
+
+
+def without_sigma(forward: ForwardModel, prior: Prior, sigma: float | str) -> ForwardModel:
+    """The forward model under a prior that also holds sigma."""
+    others = {name: dist for name, dist in prior.dists.items() if name != sigma}
+    if not others:
+        raise StudyError(f"[prior] holds {sigma!r} alone; add a parameter of the simulator")
+    check_prior(forward, Prior(others))
+    if not isinstance(sigma, str):
+        return forward
+    (monitor,), (summary,) = forward.outputs, forward.parts
+    how = {"t1": forward.t1, "transient": forward.transient, "monitor": monitor, "summary": summary}
+    return ForwardModel(forward.sim, **how, to_paths=Without(sigma))
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A forward model whose features carry the noise of a Gaussian likelihood.
+
+    x = f(theta, key) + sigma e,  e ~ N(0, 1): what the likelihood says would be recorded, where the forward model alone
+    gives its mean. Where the features are the series itself, the series carry the same noise.
+    """
+
+    forward: ForwardModel
+    sigma: float | str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.forward.names
+
+    def check(self, prior: Prior) -> None:
+        """Refuse a prior that does not fit."""
+        self.forward.check(prior)
+
+    def fingerprint(self) -> str:
+        """What identifies its draws."""
+        return f"{self.forward.fingerprint()} sigma {self.sigma}"
+
+    def __call__(self, theta: Mapping[str, Any], key: Array) -> Array:
+        """One draw, x `[F]`."""
+        return self.batch({name: jnp.asarray(value)[None] for name, value in theta.items()}, key[None])[0]
+
+    def batch(self, theta: Mapping[str, Any], keys: Array) -> Array:
+        """x `[B, F]` of leaves `[B, ...]`."""
+        return self.batch_series(theta, keys)[0]
+
+    def batch_series(self, theta: Mapping[str, Any], keys: Array) -> tuple[Array, Any]:
+        """As `batch`, with the series."""
+        mean, ys = self.forward.batch_series(theta, keys)
+        # the simulation has used `key` itself, measurement noise of an `observe=` fold 1 of it
+        noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 2), mean.shape[1:]))(keys)
+        sigma = jnp.asarray(theta[self.sigma])[:, None] if isinstance(self.sigma, str) else self.sigma
+        x = mean + sigma * noise
+        return x, x.reshape(ys.shape) if self.forward.parts[0] is flat else ys

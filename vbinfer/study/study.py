@@ -1,0 +1,380 @@
+"""A study file (TOML) as the objects it describes."""
+
+import dataclasses
+import functools
+import importlib.util
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vbinfer import datasets
+from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS, FEWEST_RANKED
+from vbinfer.likelihoods.gaussian import Gaussian
+from vbinfer.monitors.base import steps_in
+from vbinfer.network.connectome import Connectome
+from vbinfer.priors.prior import Prior
+from vbinfer.simulation.forward import ForwardModel
+from vbinfer.simulation.simulator import Simulator
+
+from .model import (
+    Measured,
+    channels,
+    check_prior,
+    read_forward,
+    read_prior,
+    read_sigma,
+    read_simulator,
+    without_sigma,
+)
+from .table import Lazily, StudyError, construct, count, keys, named, number
+
+REQUIRED = ("data", "simulator", "prior", "inference")
+OPTIONAL = ("summary", "likelihood", "report", "output", "execution", "calibration")
+EXECUTORS = ("local", "dask")
+SAMPLERS = Lazily(
+    {
+        "NUTS": "sampling.nuts",
+        "HMC": "sampling.nuts",
+        "MCLMC": "sampling.mclmc",
+        "TemperedSMC": "sampling.smc",
+    }
+)
+ESTIMATORS = Lazily({"NPE": "neural.npe", "NLE": "neural.nle", "NRE": "neural.nre", "SbiEstimator": "neural.sbi"})
+PARTS = Lazily(
+    {
+        **dict.fromkeys(("MAF", "NSF"), "neural.densities.flows"),
+        "MDN": "neural.densities.mixture",
+        "Regional": "neural.densities.regional",
+        **dict.fromkeys(("MLP", "Conv", "Recurrent", "Transformer", "Invariant"), "neural.embeddings"),
+        "Training": "neural.training",
+        "Classifier": "neural.nre",
+    }
+)
+CHAINS = {"NLE": 20, "NRE": 20, **dict.fromkeys(SAMPLERS, 4)}
+"""Methods whose posteriors are chains, and how many there are by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """What the report of a study checks beyond its posterior."""
+
+    title: str = "Posterior report"
+    predictive: int = 64
+    recovery: int = 20
+    compare_dt: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationOptions:
+    """Held-out data sets of a calibration, and posterior draws for each."""
+
+    draws: int = 300
+    posterior_samples: int = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Everything a run needs; equal files give equal studies.
+
+    Attributes:
+        forward: theta to summary.
+        prior: over theta.
+        recording: the segment that is explained, of the length the simulation keeps.
+        replicates: the other segments of that length.
+        method: an estimator (`vb.NPE`, `vb.NLE`, `vb.NRE`, `vb.SbiEstimator`) or a kernel (`vb.NUTS`, ...).
+        draws: simulations that an estimator is trained on; 0 for a sampler.
+        posterior_samples: per chain.
+        chains: `num_chains`, `num_warmup` and `kernel`, of methods whose posteriors are chains.
+        sigma: of the Gaussian likelihood of a sampler, a number or a leaf of the prior; None for an estimator.
+        theta_true: known truth, for simulated recordings.
+        workers: processes that simulate the draws; None for the devices of this one.
+        executor: "local", or "dask" with `workers` processes of this computer or those of `scheduler`.
+        calibration: what `vb.calibrate_study` does beyond a run.
+
+    Example:
+        >>> study = vb.Study.from_toml("study.toml")  # doctest: +SKIP
+        >>> vb.run_study(study, say=print).verdict  # doctest: +SKIP
+        'pass'
+    """
+
+    path: Path
+    forward: ForwardModel
+    prior: Prior
+    recording: datasets.Recording
+    replicates: tuple[datasets.Recording, ...]
+    method: Any
+    draws: int
+    posterior_samples: int
+    chains: Mapping[str, Any]
+    sigma: float | str | None
+    seed: int
+    out: Path
+    report: ReportOptions
+    theta_true: dict[str, Any] | None
+    workers: int | None = None
+    executor: str = "local"
+    scheduler: str | None = None
+    calibration: CalibrationOptions = dataclasses.field(default_factory=CalibrationOptions)
+
+    @classmethod
+    def from_toml(
+        cls, path: str | Path, *, out: str | Path | None = None, data: Mapping[str, Any] | None = None
+    ) -> "Study":
+        """Read a study file; nothing is simulated.
+
+        Args:
+            path: the TOML file; the paths in it start at its folder.
+            out: a folder instead of `[output] dir`.
+            data: entries instead of those in `[data]`.
+
+        Raises:
+            FileNotFoundError: no such file, or a file that it names is missing.
+            ValueError: not TOML, an unknown or missing key, parts that do not fit each other (a `StudyError`).
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no study file {str(path)!r}")
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise StudyError(f"{str(path)!r} is not TOML: {error}; write it as `vbinfer example` does") from error
+        tables = keys(tables, "the study file", required=REQUIRED, optional=OPTIONAL)
+        if isinstance(tables["data"], dict):
+            tables["data"] |= data or {}
+        return cls(path=path, **_parts(tables, path, out))
+
+    @property
+    def connectome(self) -> Connectome | None:
+        """The network of the simulator."""
+        return self.forward.sim.connectome
+
+    @property
+    def is_sampler(self) -> bool:
+        """Whether a kernel samples a likelihood, instead of an estimator trained on draws."""
+        return self.sigma is not None
+
+    @property
+    def simulator(self) -> ForwardModel | Measured:
+        """What makes data as the recording: the forward model, with the likelihood's noise where there is one."""
+        return self.forward if self.sigma is None else Measured(self.forward, self.sigma)
+
+    @functools.cached_property
+    def likelihood(self) -> Gaussian:
+        """Of a sampler: x around the simulation of theta; a noisy simulator keeps to one noise path."""
+        return Gaussian(lambda theta: self.forward(theta, jax.random.key(0)), self.sigma)
+
+    @property
+    def x_o(self) -> np.ndarray:
+        """The features of the recording."""
+        return self.features(self.recording)
+
+    def features(self, recording: datasets.Recording) -> np.ndarray:
+        """The features of a recording `[F]`."""
+        return np.asarray(self.forward.parts[0](recording.values))
+
+
+def _parts(tables: dict[str, Any], path: Path, out: str | Path | None) -> dict[str, Any]:
+    """The fields of a study from its tables."""
+    folder = path.parent
+    data = keys(
+        tables["data"],
+        "[data]",
+        required=("recording",),
+        optional=("connectome", "normalise", "period", "participant", "theta_true"),
+    )
+    sim, t1, transient = read_simulator(tables["simulator"], _connectome(data, folder), folder)
+    inference = _inference(tables, folder)
+    is_sampler = not inference["draws"]
+    if "summary" not in tables and not is_sampler:
+        raise StudyError("the study file lacks the key 'summary'")
+    forward = read_forward(sim, tables.get("summary"), t1, transient, folder)
+    prior, sigma = read_prior(tables["prior"], folder), None
+    if is_sampler:
+        sigma = read_sigma(tables.get("likelihood"), prior)
+        forward = without_sigma(forward, prior, sigma)
+    else:
+        check_prior(forward, prior)
+    segments = _segments(data, forward, folder)
+    total = inference["posterior_samples"] * inference["chains"].get("num_chains", 1)
+    output = keys(tables.get("output", {}), "[output]", optional=("dir",))
+    return {
+        **inference,
+        "forward": forward,
+        "prior": prior,
+        "sigma": sigma,
+        "recording": segments[0],
+        "replicates": segments[1:],
+        "out": Path(out) if out is not None else folder / output.get("dir", f"runs/{path.stem}"),
+        "report": _report(tables.get("report", {}), sim, total, is_sampler),
+        "theta_true": _truth(data.get("theta_true"), prior),
+        **_execution(tables.get("execution", {})),
+        "calibration": _calibration(tables.get("calibration", {})),
+    }
+
+
+def _inference(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Method, draws, posterior samples, chains and seed."""
+    optional = ("method", "draws", "posterior_samples", "seed", "kernel", "num_chains", "num_warmup")
+    given = keys(tables["inference"], "[inference]", optional=optional)
+    has_likelihood = "likelihood" in tables
+    if "method" not in given:
+        given["method"] = given.pop("kernel", {"name": "NUTS"}) if has_likelihood else {"name": "NPE"}
+    known = {**dict.fromkeys(ESTIMATORS), **dict.fromkeys(SAMPLERS)}
+    name, _ = named(given["method"], "[inference] method", known)
+    is_sampler = name in SAMPLERS
+    if is_sampler and "draws" in given:
+        raise StudyError(f"[inference] draws train an estimator, and {name} takes none; leave draws out")
+    if is_sampler and not has_likelihood:
+        raise StudyError(f'{name} samples a likelihood; add [likelihood] with name = "Gaussian" and sigma = ...')
+    if has_likelihood and not is_sampler:
+        raise StudyError(f"[likelihood] goes with a sampler, {', '.join(SAMPLERS)}; {name} learns from draws")
+    if not is_sampler and "draws" not in given:
+        raise StudyError("[inference] lacks the key 'draws'")
+    chains = {key: given[key] for key in ("kernel", "num_chains", "num_warmup") if key in given}
+    if chains and name not in CHAINS:
+        raise StudyError(f"[inference] {next(iter(chains))} goes with {', '.join(CHAINS)}; {name} has no chains")
+    if is_sampler and "kernel" in chains:
+        raise StudyError(f"[inference] has kernel and method {name}, which is a kernel; leave one of them out")
+    if "kernel" in chains:
+        chains["kernel"] = construct(chains["kernel"], "[inference] kernel", SAMPLERS, folder)
+    if name in CHAINS:
+        chains["num_chains"] = count(chains.get("num_chains", CHAINS[name]), "[inference] num_chains")
+    if "num_warmup" in chains:
+        count(chains["num_warmup"], "[inference] num_warmup", least=0)
+    methods = SAMPLERS if is_sampler else ESTIMATORS
+    samples = given.get("posterior_samples", 4_000 // chains.get("num_chains", 1) or 1)
+    return {
+        "method": construct(given["method"], "[inference] method", methods, folder, parts=PARTS),
+        "draws": 0 if is_sampler else count(given["draws"], "[inference] draws"),
+        "posterior_samples": count(samples, "[inference] posterior_samples"),
+        "chains": chains,
+        "seed": count(given.get("seed", 0), "[inference] seed", least=0),
+    }
+
+
+def _calibration(table: Any) -> CalibrationOptions:
+    chosen = _options(table, "[calibration]", CalibrationOptions)
+    count(chosen.draws, "[calibration] draws", least=FEWEST_DATA_SETS)
+    count(chosen.posterior_samples, "[calibration] posterior_samples", least=FEWEST_RANKED)
+    return chosen
+
+
+def _options(table: Any, where: str, kind: Any) -> Any:
+    """A dataclass of options from a table of its fields."""
+    return kind(**keys(table, where, optional=tuple(field.name for field in dataclasses.fields(kind))))
+
+
+def _execution(table: Any) -> dict[str, Any]:
+    """Where the draws run, as the fields of a study."""
+    chosen = keys(table, "[execution]", optional=("executor", "workers", "scheduler"))
+    executor, scheduler = chosen.get("executor", "local"), chosen.get("scheduler")
+    if executor not in EXECUTORS:
+        raise StudyError(f"[execution] executor is {executor!r}; there are {', '.join(map(repr, EXECUTORS))}")
+    if executor == "dask" and importlib.util.find_spec("distributed") is None:
+        raise StudyError("[execution] executor 'dask' needs dask.distributed: pip install vbinfer[cluster]")
+    if "workers" in chosen:
+        count(chosen["workers"], "[execution] workers")
+    if scheduler is not None:
+        if executor != "dask":
+            raise StudyError('[execution] scheduler goes with executor = "dask"')
+        if not isinstance(scheduler, str) or "://" not in scheduler:
+            raise StudyError(f'[execution] scheduler is {scheduler!r}; expected an address, such as "tcp://host:8786"')
+        if "workers" in chosen:
+            raise StudyError("[execution] has workers and a scheduler, which has its own; leave workers out")
+    return {"executor": executor, "scheduler": scheduler, "workers": chosen.get("workers")}
+
+
+def _report(table: Any, sim: Simulator, samples: int, is_sampler: bool) -> ReportOptions:
+    """Options of the report; a sampler recovers no truths unless asked, each being a run of its own."""
+    chosen = _options(
+        {"recovery": 0, **table} if is_sampler and isinstance(table, dict) else table, "[report]", ReportOptions
+    )
+    count(chosen.predictive, "[report] predictive")
+    count(chosen.recovery, "[report] recovery", least=0)
+    if chosen.predictive > samples:
+        raise StudyError(
+            f"[report] predictive is {chosen.predictive}, more than the {samples} of [inference] posterior_samples; "
+            "give no more than these"
+        )
+    if chosen.compare_dt is not None:
+        dt = number(chosen.compare_dt, "[report] compare_dt")
+        if not 0.0 < dt < math.inf:
+            raise StudyError(f"[report] compare_dt is {dt:g}; give a step in ms, finer than that of the integrator")
+        for name, monitor in sim.monitors.items():
+            if monitor.period is not None:
+                try:
+                    steps_in(monitor.period, dt, f"the period of monitor {name!r}")
+                    monitor.stride(dt)
+                except ValueError as error:
+                    raise StudyError(f"[report] compare_dt: {error}") from error
+    return chosen
+
+
+def _truth(given: Any, prior: Prior) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    truth = keys(given, "[data] theta_true", required=tuple(prior.shapes))
+    for name, shape in prior.shapes.items():
+        if np.shape(truth[name]) != shape:
+            raise StudyError(
+                f"[data] theta_true {name!r} has shape {list(np.shape(truth[name]))}; the prior has {list(shape)}"
+            )
+    return truth
+
+
+def _source(name: str, folder: Path) -> str:
+    """The name of bundled data, or a path from the folder of the study file."""
+    return name if name in datasets.BUNDLED else str(folder / name)
+
+
+def _connectome(data: dict[str, Any], folder: Path) -> Connectome | None:
+    if "connectome" not in data:
+        return None
+    how = {"normalise": data["normalise"]} if "normalise" in data else {}
+    return datasets.load_connectome(_source(str(data["connectome"]), folder), **how)
+
+
+def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tuple[datasets.Recording, ...]:
+    """The recording in pieces as long as what the simulation keeps."""
+    name = forward.outputs[0]
+    period = forward.sim.monitors[name].period or forward.sim.dt
+    source = _source(str(data["recording"]), folder)
+    given = {key: data[key] for key in ("participant",) if key in data}
+    if given and source not in datasets.BUNDLED:
+        raise StudyError(f"[data] participant goes with bundled data; {str(data['recording'])!r} is one recording")
+    whole = datasets.load_recording(source, period=data.get("period"), **given)
+    if abs(whole.period - period) > 1e-6 * period:
+        raise StudyError(
+            f"the recording has a sample every {whole.period:g} ms, the monitor every {period:g} ms; make them equal"
+        )
+    _check_channels(forward.sim, name, whole)
+    needed = len(forward.times(name))
+    if whole.values.shape[0] < needed:
+        raise StudyError(
+            f"the recording has {whole.values.shape[0]} samples but {needed} are simulated after the transient; "
+            f"set t1 to at most {forward.transient + whole.values.shape[0] * period:g}"
+        )
+    return tuple(whole.segments(needed * period))
+
+
+def _check_channels(sim: Simulator, name: str, recording: datasets.Recording) -> None:
+    """The columns of a recording are what the monitor records: nodes, sensors or groups."""
+    monitor, there = sim.monitors[name], recording.n_channels
+    if monitor.by_node and sim.connectome is not None:
+        datasets.match(sim.connectome, recording)
+        return
+    width, kind = channels(sim, name), "nodes" if monitor.by_node else f"channels of {type(monitor).__name__}"
+    if there != width:
+        raise StudyError(f"the recording has {there} channels, monitor {name!r} records {width} {kind}")
+    labels = getattr(monitor, "labels", None)
+    if labels and recording.labels and set(labels) & set(recording.labels) and labels != recording.labels:
+        k = next(k for k in range(width) if labels[k] != recording.labels[k])
+        raise StudyError(
+            f"column {k} of the recording is {recording.labels[k]!r} but channel {k} of monitor {name!r} is "
+            f"{labels[k]!r}; bring them into the same order"
+        )
