@@ -337,7 +337,9 @@ class Evidence:
 
     @functools.cached_property
     def fc_observed(self) -> np.ndarray | None:
-        return None if self.observed is None else fc(self.observed.values)
+        if self.observed is None or np.shape(self.observed.values)[1] < 3:  # two channels have one correlation
+            return None
+        return fc(self.observed.values)
 
     @functools.cached_property
     def fc_posterior(self) -> np.ndarray | None:

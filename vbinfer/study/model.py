@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from vbinfer import features, integrators, models, monitors, noise, stimuli
 from vbinfer._names import Theta
@@ -98,7 +98,7 @@ def read_forward(sim: Simulator, table: Any, t1: float, transient: float, folder
     return forward
 
 
-def flat(y: Array) -> Array:
+def flat(y: ArrayLike) -> Array:
     """The series as its own summary."""
     return jnp.ravel(y)
 
