@@ -63,7 +63,7 @@ HOMES = {  # library: the modules that may import it, at any depth of nesting
     "distributed": ("execute.dask",),
     "diffrax": ("integrators", "approximate.optimise"),
     "optimistix": ("integrators", "approximate.optimise"),
-    "matplotlib": ("reporting.plots",),
+    "matplotlib": ("reporting.figures",),
 }
 
 

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from vbinfer.diagnostics.result import worst
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
+from vbinfer.features.connectivity import fc_matrix
+from vbinfer.features.dynamics import fcd_matrix
 from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
-from vbinfer.reporting import Extras, Recovery, Section, report
-from vbinfer.reporting.checks import checks
-from vbinfer.reporting.connectivity import fcd
-from vbinfer.reporting.evidence import Evidence, fc, percentile
+from vbinfer.reporting import Recovery, ReportExtras, Section, report
+from vbinfer.reporting.evidence import Evidence, percentile
 
 NAMES = ("fc.mean", "fc.std", "fcd.var")
 TRUTH = {"coupling.G": 0.31, "model.w": 0.66}
@@ -92,7 +92,7 @@ def good(prior):
         "observed": types.SimpleNamespace(
             values=rng.normal(size=(150, 6)) @ mixing + 7.0, period=720.0, labels=tuple("abcdef")
         ),
-        "extras": Extras(
+        "extras": ReportExtras(
             prior_predictive=Predictive(draws.x[:40], NAMES, prior_ys, every[:40], {}),
             recovery=Recovery(truths, asked),
             replicates={"segment 2": posterior},
@@ -104,8 +104,8 @@ def good(prior):
 
 
 def lights(**inputs):
-    done, _ = checks(Evidence(prior=inputs["posterior"].prior, **inputs))
-    return {check.question: check for check in done}
+    found = topics(Evidence(prior=inputs["posterior"].prior, **inputs))
+    return {check.question: check for topic in found for check in topic.checks}
 
 
 def light(start, **inputs):
@@ -226,10 +226,11 @@ def test_the_verdict_is_the_worst_light():
 
 
 def test_shrinkage_and_percentiles_are_the_closed_forms(good, prior):
-    evidence = Evidence(posterior=good["posterior"], prior=prior)
+    parameters = Parameters.of(Evidence(posterior=good["posterior"], prior=prior))
     variance = good["posterior"].theta["coupling.G"].astype(float).var(ddof=1)
-    assert evidence.shrinkage is not None
-    assert evidence.shrinkage[0] == pytest.approx(1.0 - variance / (0.5**2 / 12.0), rel=1e-5)  # float32 prior variance
+    assert parameters.shrinkage is not None
+    expected = 1.0 - variance / (0.5**2 / 12.0)
+    assert parameters.shrinkage[0] == pytest.approx(expected, rel=1e-5)  # float32 prior variance
     sample = np.array([1.0, 2.0, 2.0, 5.0])
     assert [percentile(v, sample) for v in (0.0, 1.0, 2.0, 4.0, 9.0)] == [0.0, 12.5, 50.0, 75.0, 100.0]
     assert percentile(1.0, None) is None
@@ -241,11 +242,11 @@ def test_fcd_of_a_signal_that_switches_has_two_blocks():
     a, b = rng.normal(size=(2, 4000))
     noise = 0.05 * rng.normal(size=(4, 4000))
     y = np.where(np.arange(4000) < 2000, [a, a, b, b], [a, b, a, b]) + noise + 3.0
-    matrix = fcd(y.T, width=500, step=500)
+    matrix = np.asarray(fcd_matrix(y.T, window=500.0, step=500.0, period=1.0))
     assert matrix.shape == (8, 8)
     assert matrix[:4, :4].min() > 0.95
     assert matrix[:4, 4:].max() < 0.0
-    assert fc(np.c_[a, np.ones(4000)])[0, 1] == 0.0
+    assert fc_matrix(np.c_[a, np.ones(4000)])[0, 1] == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +342,8 @@ def test_text_from_files_is_escaped_everywhere(good, tmp_path):
 
 def test_own_section_and_truth_are_shown(good, tmp_path):
     section = Section("Step size", text="first\n\nsecond", table=[["dt", "r"], ["0.5", "0.99"]])
-    verdict = report(good["posterior"], theta_true=TRUTH, extras=Extras(sections=[section]), out=tmp_path / "r.html")
+    extras = ReportExtras(sections=[section])
+    verdict = report(good["posterior"], theta_true=TRUTH, extras=extras, out=tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<p>first</p>" in text
     assert "<p>second</p>" in text

@@ -14,13 +14,16 @@ from tests.calibration_sources import FEATURES, NAMES, Exact, make_draws
 from vbinfer.diagnostics.chains import Convergence
 from vbinfer.diagnostics.local import LC2ST
 from vbinfer.diagnostics.local_sbc import PosteriorSbc
+from vbinfer.diagnostics.recovery import REGIONS, region_of
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 from vbinfer.reporting import report
-from vbinfer.reporting.asked import Asked, named, paragraph
-from vbinfer.reporting.plots_trust import REGIONS, power, region_of
+from vbinfer.reporting.features import power, series_p
+from vbinfer.reporting.format import paragraph
+from vbinfer.reporting.parameters import truth_p
+from vbinfer.reporting.questions import by_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,9 +219,8 @@ def test_series_are_compared_without_their_unit_and_level():
 
     x, theta = rng.normal(size=(60, 2)), {"g": np.zeros(60)}
     predicted = Predictive(x, ("a", "b"), process(60, 0.9), np.ones(60, bool), theta)
-    posterior = Posterior({"g": rng.normal(size=(1, 50))})
     same, white = 4000.0 + 17.0 * process(1, 0.9)[0], process(1, 0.0)[0]
-    p_same, p_white = (Asked(posterior, None, predicted, y, {}).series for y in (same, white))
+    p_same, p_white = (series_p(predicted, vb.Recording(y, 1.0)) for y in (same, white))
     assert min(p_same.values()) > 0.05
     assert p_white["lag-1 autocorrelation"] < 0.05
     assert "mean" not in p_same
@@ -250,15 +252,12 @@ def test_a_truth_far_from_the_posterior_is_seen(tmp_path, h, expected):
 
 def test_a_right_posterior_holds_the_truth_as_often_as_it_says():
     """Rank p-values over 2,000 truths that are exchangeable with the draws: at most 5 % below 0.05."""
-    from vbinfer.reporting.evidence import Evidence
-    from vbinfer.reporting.trust import truth_rows
 
     rng = np.random.default_rng(3)
     p = []
     for _ in range(500):
         rows = np.exp(rng.normal(size=(100, 4)))
-        e = Evidence(Posterior({"a": rows[None, :-1]}), theta_true={"a": rows[-1]})
-        p += [row.p for row in truth_rows(e)]
+        p += truth_p(rows[:-1], rows[-1]).tolist()
     share = np.mean(np.asarray(p) < 0.05)
     assert 0.02 < share < 0.065  # 0.04 for 99 draws: ranks 0, 1, 98, 99
 
@@ -321,7 +320,7 @@ def test_mistakes_name_their_remedy(name, tmp_path):
 
 
 def test_results_of_a_sequence_are_named_after_their_type():
-    assert list(named([Result(), Result(), Result()])) == ["Result", "Result 2", "Result 3"]
+    assert list(by_name([Result(), Result(), Result()])) == ["Result", "Result 2", "Result 3"]
     assert paragraph(["coupling.G lies too low", "joint regions are overconfident"]) == (
         "coupling.G lies too low. Joint regions are overconfident."
     )

@@ -249,7 +249,7 @@ def test_inputs_of_a_report_come_back_as_they_were(tmp_path):
     """No name in a mapping of the user's is taken for one of the file's."""
     theta = {"array": np.arange(3.0), "mapping": np.ones((3, 2))}
     predictive = vb.Predictive(np.ones((3, 1)), ("x",), {"list": np.zeros((3, 2, 1))}, np.ones(3, bool), theta)
-    extras = vb.Extras(prior_predictive=predictive, notes={"Section": [1, "two", None]}, units={"tuple": "ms"})
+    extras = vb.ReportExtras(prior_predictive=predictive, notes={"Section": [1, "two", None]}, units={"tuple": "ms"})
     save_inputs(tmp_path / "e.npz", ReportInputs(predictive=predictive, extras=extras, theta_true={"array": 2.0}))
     back = load_inputs(tmp_path / "e.npz")
     assert back.predictive is not None

@@ -97,10 +97,10 @@ from .neural.truncated import Truncated as Truncated
 from .neural.truncated import TruncatedPrior as TruncatedPrior
 from .posterior import Posterior as Posterior
 from .priors.prior import Prior as Prior
-from .reporting.evidence import Extras as Extras
 from .reporting.evidence import Recovery as Recovery
+from .reporting.evidence import ReportExtras as ReportExtras
 from .reporting.page import report as report
-from .reporting.section import Section as Section
+from .reporting.sections import Section as Section
 from .reporting.verdict import Verdict as Verdict
 from .sampling import HMC as HMC
 from .sampling import MCLMC as MCLMC

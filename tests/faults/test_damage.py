@@ -21,7 +21,7 @@ from vbinfer.cli.main import main
 from vbinfer.io import npz
 from vbinfer.neural.checkpoint import Checkpoint
 from vbinfer.neural.fit_info import FitInfo
-from vbinfer.reporting import Extras
+from vbinfer.reporting import ReportExtras
 from vbinfer.study.folder import ReportInputs, load_inputs, rebuild, save_inputs
 from vbinfer.study.study import Study
 
@@ -87,7 +87,7 @@ def make_evidence(place):
     signal = np.random.default_rng(2).normal(10.0, 2.0, (30, 3))
     recording = vb.Recording(signal, 720.0, ("a", "b", "c"), "scan")
     predictive = vb.Predictive(np.ones((4, 2)), ("x1", "x2"), None, np.ones(4, bool), {"g": np.full(4, 2.0)})
-    extras = Extras(notes={"seed": 3}, title="A study", sections=[vb.Section("One", text="two")])
+    extras = ReportExtras(notes={"seed": 3}, title="A study", sections=[vb.Section("One", text="two")])
     save_inputs(place / "evidence.npz", ReportInputs(fit, predictive, recording, {"g": 2.0, "m": 0.1}, extras))
 
 

@@ -35,7 +35,7 @@ from vbinfer.io import archive as _archive
 from vbinfer.io import npz
 from vbinfer.monitors.matlab import matrices
 from vbinfer.monitors.sensors import read_projection
-from vbinfer.reporting import Extras, Section, report
+from vbinfer.reporting import ReportExtras, Section, report
 from vbinfer.study.study import Study
 from vbinfer.study.table import StudyError, value_of
 
@@ -467,7 +467,7 @@ def page_of(words, out):
     figure.subplots().plot([0.0, 1.0])
     check = types.SimpleNamespace(verdict="warn", findings=(w(8), w(9)), numbers={w(10): w(11)})
     sections = [Section(w(12), text=w(13), table=[[w(14), w(15)], [w(16), w(17)]], figure=figure, alt=w(18))]
-    extras = Extras(
+    extras = ReportExtras(
         title=w(19),
         notes={w(20): [w(21)]},
         units=dict.fromkeys(names, w(22)),

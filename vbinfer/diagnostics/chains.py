@@ -61,7 +61,7 @@ class Convergence(AbstractResult):
             `[chain, bin]` with mean 1; for the first parameters, of several chains.
     """
 
-    question = "Have the chains converged?"
+    question = "Did the chains mix?"
     rule = (
         f"Warn: R-hat above {RHAT_WARN}, effective sample size below {ESS_PER_CHAIN} per chain or {ESS_WARN} in all, "
         f"any divergence, E-BFMI below {EBFMI_WARN}, acceptance {ACCEPT_SHORT} below its target, trajectories cut, or "

@@ -96,6 +96,17 @@ class Bars:
 
 
 @dataclasses.dataclass(frozen=True)
+class Intervals:
+    """Horizontal intervals from `low [n]` to `high [n]`, at heights 0, 1, 2, ..."""
+
+    low: np.ndarray
+    high: np.ndarray
+    role: Role = "posterior"
+    label: str = ""
+    thick: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Rule:
     """Straight line across the panel at one number.
 
@@ -142,7 +153,7 @@ class Note:
     text: str
 
 
-Mark = Line | Band | Points | Bars | Rule | Picture | Note
+Mark = Line | Band | Points | Bars | Intervals | Rule | Picture | Note
 
 
 @dataclasses.dataclass(frozen=True)

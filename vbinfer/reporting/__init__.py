@@ -1,6 +1,7 @@
-"""One page that says what was learned and whether to believe it."""
+"""Reports: what was learned, and whether to believe it."""
 
-from .evidence import Extras as Extras, Recovery as Recovery
+from .evidence import Recovery as Recovery
+from .evidence import ReportExtras as ReportExtras
 from .page import report as report
-from .section import Section as Section
+from .sections import Section as Section
 from .verdict import Verdict as Verdict

@@ -1,8 +1,11 @@
-"""`report`: the verdict and its evidence as one self-contained HTML page, and the same verdict as JSON."""
+"""`report`: the verdict and its evidence as one self-contained page."""
 
 import dataclasses
+import importlib.metadata
 import importlib.resources
-from collections.abc import Iterable, Mapping
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +13,30 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vbinfer.diagnostics.calibration.result import Calibration
+from vbinfer.diagnostics.figure import Figure
 from vbinfer.diagnostics.result import worst
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
 from vbinfer.io import npz
 from vbinfer.neural.fit_info import FitInfo
-from vbinfer.posterior import Posterior, hdi
+from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
-from .asked import Diagnostic, named
-from .checks import checks as all_checks
-from .checks import recovery_rows
-from .evidence import HDI_PROB, Evidence, Extras, RecordingLike
-from .parts import parts
-from .section import Part
+from .evidence import Evidence, RecordingLike, ReportExtras
+from .figures import images, of_user
+from .format import fixed2, percent, plus_minus, round_to_sd
+from .parameters import HDI_PROB
+from .questions import absent, by_name, in_reading_order, topics
+from .sections import Block, Images, Section, Table, Text, Topic
 from .verdict import Verdict
-from .words import percent, plus_minus, spread, two
 
-_HEADLINE = {
+HEADLINES = {
     "pass": "No check raised a doubt",
     "warn": "Read with care",
     "fail": "Do not rely on this posterior",
 }
-_WORD = {"pass": "pass", "warn": "warning", "fail": "fail"}
+WORDS = {"pass": "pass", "warn": "warning", "fail": "fail"}
+MOST_TILES = 6
 
 
 def report(
@@ -42,16 +46,16 @@ def report(
     draws: Draws | None = None,
     fit: FitInfo | None = None,
     calibration: Calibration | None = None,
-    checks: Mapping[str, Any] | Iterable[Any] | Diagnostic | None = None,
+    checks: Mapping[str, Any] | Iterable[Any] | None = None,
     predictive: Predictive | None = None,
     observed: RecordingLike | None = None,
     theta_true: Mapping[str, ArrayLike] | None = None,
-    extras: Extras | None = None,
+    extras: ReportExtras | None = None,
     out: str | Path = "report.html",
 ) -> Verdict:
-    """Write one page that says what was learned, whether to believe it, and what failed.
+    """Write one page that says what was learned and what failed.
 
-    The verdict comes first, one light per question, with its threshold and a link to its evidence. Each section is
+    The verdict comes first, one status per question, with its rule and a link to its evidence. Each section is
     there when its input is; questions that could not be asked are named. Beside the page, `report.json` carries the
     verdict (key `verdict`) and its numbers; the same text sits in the page.
 
@@ -92,72 +96,42 @@ def report(
     path = Path(out)
     if path.suffix != ".html":
         raise ValueError(f"out={str(out)!r} was given; expected a name ending in .html, as out='report.html'")
+    extras = extras if extras is not None else ReportExtras()
+    given = {"calibration": calibration, "given": by_name(checks)}
     evidence = Evidence(
-        posterior=posterior,
-        prior=prior if prior is not None else posterior.prior,
+        posterior,
+        prior if prior is not None else posterior.prior,
         draws=draws,
         fit=fit,
         predictive=predictive,
         observed=observed,
         theta_true=theta_true,
-        extras=extras if extras is not None else Extras(),
-        calibration=calibration,
-        given=named(checks),
+        extras=extras,
+        **given,
     )
-    done, absent = all_checks(evidence)
+    found = topics(evidence)
+    asked = [check for topic in found for check in topic.checks]
+    numbers = {name: value for topic in found for name, value in topic.numbers.items()}
     verdict = Verdict(
-        verdict=worst(check.light for check in done) if done else "warn",
-        findings=tuple(check.sentence for check in done) or ("Nothing could be checked: only draws were given.",),
-        checks=tuple(dataclasses.asdict(check) for check in done),
-        numbers=_numbers(evidence),
+        verdict=worst(check.light for check in asked) if asked else "warn",
+        findings=tuple(check.sentence for check in asked) or ("Nothing could be checked: only draws were given.",),
+        checks=tuple(dataclasses.asdict(check) for check in asked),
+        numbers=numbers,
         path=path,
     )
-    page = _render(verdict, absent, parts(evidence, absent), evidence)
+    sections = [
+        *in_reading_order(found),
+        *(_own(section, i) for i, section in enumerate(extras.sections, 1)),
+        _limits(evidence, found),
+        _provenance(evidence),
+    ]
+    page = _render(verdict, absent(found), sections, extras.title)
     npz.write_text(path.with_suffix(".json"), verdict.to_json() + "\n")
     npz.write_text(path, page)
     return verdict
 
 
-def _numbers(e: Evidence) -> dict[str, object]:
-    features = [
-        {
-            "name": row.name,
-            "observed": row.observed,
-            "prior_percentile": row.prior_percentile,
-            "posterior_percentile": row.posterior_percentile,
-        }
-        for row in e.features
-    ]
-    numbers: dict[str, object] = {"parameters": e.parameters, "features": features, "fc_correlation": e.fc_match}
-    if e.extras.recovery is not None:
-        numbers["recovery"] = [dataclasses.asdict(row) for row in recovery_rows(e)]
-    if e.fit is not None:
-        numbers["info_gain"], numbers["converged"] = float(e.fit.info_gain), bool(e.fit.converged)
-    if e.calibration is not None:
-        numbers["calibration"] = e.calibration.numbers
-    found = {
-        "misspecification": e.asked.misspecification,
-        "convergence": e.asked.convergence,
-        "predictive_check": e.asked.predictive,
-        **e.asked.others,
-    }
-    numbers |= {name: _of(item) for name, item in found.items() if item is not None and not isinstance(item, str)}
-    if e.modes is not None:
-        numbers["modes"] = e.modes._asdict()
-    if e.asked.series:
-        numbers["p_series"] = e.asked.series
-    if e.draws is not None:
-        numbers["draws"] = {"n": len(e.draws), "failed": int(np.sum(~np.asarray(e.draws.valid)))}
-    return numbers
-
-
-def _of(item: Diagnostic) -> dict[str, object]:
-    """A result for the file: its light, sentences and numbers."""
-    own = getattr(item, "numbers", {})
-    return {**(own if isinstance(own, Mapping) else {}), "verdict": item.verdict, "findings": list(item.findings)}
-
-
-def _render(verdict: Verdict, absent: list[str], sections: list[Part], e: Evidence) -> str:
+def _render(verdict: Verdict, missing: Sequence[str], sections: Sequence[Topic], title: str) -> str:
     import jinja2
 
     text = importlib.resources.files("vbinfer.reporting").joinpath("page.html").read_text(encoding="utf-8")
@@ -167,40 +141,101 @@ def _render(verdict: Verdict, absent: list[str], sections: list[Part], e: Eviden
     data = verdict.to_json()
     for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):  # still JSON, and closes no tag
         data = data.replace(sign, code)
-    anchors = {f"#{part.anchor}" for part in sections}
+    shown = [dataclasses.replace(topic, blocks=[_drawn(block) for block in topic.blocks]) for topic in sections]
     return environment.from_string(text).render(
-        title=e.extras.title,
+        title=title,
         verdict=verdict,
-        headline=_HEADLINE[verdict.verdict],
-        word=_WORD,
-        absent=absent,
-        sections=sections,
-        anchors=anchors,
-        tiles=_tiles(e),
+        headline=HEADLINES[verdict.verdict],
+        word=WORDS,
+        absent=missing,
+        sections=shown,
+        anchors={f"#{topic.anchor}" for topic in shown},
+        tiles=[_tile(row) for row in verdict.numbers["parameters"][:MOST_TILES]],
         data=data,
     )
 
 
+def _drawn(block: Block) -> Block:
+    """Figures become pictures."""
+    return Images(images(block), block.caption, block.size) if isinstance(block, Figure) else block
+
+
 def _unbroken(value: object) -> object:
-    """Keep a number and its percent sign on one line; leave what is already HTML or JSON alone."""
+    """Keep a number and its percent sign on one line, outside HTML and JSON."""
     return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
 
 
-def _tiles(e: Evidence) -> list[dict[str, str]]:
-    """The answer in a line per parameter, for the top of the page; the first six."""
-    tiles = []
-    low, high = hdi(e.samples, HDI_PROB)
-    for i, name in enumerate(e.names[:6]):
-        mean, sd = float(e.samples[:, i].mean()), float(e.samples[:, i].std(ddof=1))
-        interval = [float(low[i]), float(high[i])]
-        tile = {
-            "name": name,
-            "value": plus_minus(mean, sd),
-            "unit": e.unit(name),
-            "interval": f"{percent(HDI_PROB)} interval {' to '.join(spread(interval, sd))}",
-            "extra": ""
-            if e.shrinkage is None or not np.isfinite(e.shrinkage[i])
-            else f"shrinkage {two(float(e.shrinkage[i]))}",
-        }
-        tiles.append(tile)
-    return tiles
+def _tile(row: Mapping[str, Any]) -> dict[str, str]:
+    """The answer for one parameter, for the top of the page."""
+    learned = row.get("shrinkage")
+    return {
+        "name": row["name"],
+        "value": plus_minus(row["mean"], row["sd"]),
+        "unit": row["unit"],
+        "interval": f"{percent(HDI_PROB)} interval {' to '.join(round_to_sd(row['hdi'], row['sd']))}",
+        "extra": "" if learned is None or not np.isfinite(learned) else f"shrinkage {fixed2(learned)}",
+    }
+
+
+def _own(section: Section, i: int) -> Topic:
+    """A section of the user's own."""
+    blocks: list[Block] = [Text(text) for text in section.text.split("\n\n") if text.strip()]
+    if section.figure is not None:
+        picture, size = of_user(section.figure, section.alt)
+        blocks.append(Images([picture], section.alt, size))
+    if section.table:
+        head, *rows = [[str(cell) for cell in row] for row in section.table]
+        blocks.append(Table(head, rows, section.title))
+    return Topic(f"section-{i}", section.title, blocks)
+
+
+def _limits(e: Evidence, found: Sequence[Topic]) -> Topic:
+    """What the posterior is conditional on, what its checks are blind to, and what was not asked."""
+    said = [
+        "The posterior is conditional on the model, its prior, and the features that the recording was reduced to: "
+        "what the features do not measure, no check on this page can see.",
+        *dict.fromkeys(topic.limits for topic in found if topic.limits),
+    ]
+    if e.fit is not None and e.posterior.num_chains == 1:
+        said.append(
+            "A neural posterior is trusted near its training draws only; for a recording outside them it extrapolates."
+        )
+    if missing := absent(found):
+        said.append(f"Not asked, for want of input: {'; '.join(missing)}.")
+    return Topic("limits", "Known limits", [Text(text) for text in said])
+
+
+def _provenance(e: Evidence) -> Topic:
+    """Seeds, versions and timings."""
+    here = {"python": platform.python_version()} | {name: _version(name) for name in ("vbinfer", "jax", "numpy")}
+    sources: list[tuple[str, Mapping[str, object]]] = [
+        ("posterior", e.posterior.info),
+        ("draws", e.draws.info if e.draws is not None else {}),
+        ("notes", e.extras.notes),
+    ]
+    if e.fit is not None:
+        facts = {"method": e.fit.method, "backend": e.fit.backend, "seconds": round(e.fit.seconds, 1)}
+        sources.append(("training", {**facts, "versions": e.fit.versions}))
+    sources.append(("report", {"versions": here}))
+    rows = [
+        [source, str(name).replace("_", " "), _fact(value)]
+        for source, facts in sources
+        for name, value in facts.items()
+    ]
+    table = Table(["source", "fact", "value"], rows, "Seeds, versions, timings.", words=3)
+    return Topic("provenance", "Provenance", [table])
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

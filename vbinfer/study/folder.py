@@ -28,9 +28,9 @@ from vbinfer.io import npz
 from vbinfer.io.fingerprint import checksum
 from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
-from vbinfer.reporting.evidence import Extras, Recovery
+from vbinfer.reporting.evidence import Recovery, ReportExtras
 from vbinfer.reporting.page import report
-from vbinfer.reporting.section import Section
+from vbinfer.reporting.sections import Section
 from vbinfer.reporting.verdict import Verdict
 
 PLAN, STORE, TRAINING, ESTIMATOR, CHAINS = "run.json", "store", "training.npz", "estimator.npz", "chains"
@@ -51,13 +51,14 @@ class ReportInputs:
     predictive: Predictive | None = None
     recording: Recording | None = None
     theta_true: Mapping[str, Any] | None = None
-    extras: Extras = dataclasses.field(default_factory=Extras)
+    extras: ReportExtras = dataclasses.field(default_factory=ReportExtras)
     trained: str | None = None
     of_series: bool = False
 
 
 _KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (ReportInputs, FitInfo, Predictive, Recording, Extras, Recovery, Section, Posterior)
+    kind.__name__: kind
+    for kind in (ReportInputs, FitInfo, Predictive, Recording, ReportExtras, Recovery, Section, Posterior)
 }
 _KEPT = {"Posterior": ("theta",), "Section": ("title", "text", "table")}
 """Fields that are written, of classes of which not all are."""

@@ -30,8 +30,8 @@ from vbinfer.io.fingerprint import checksum
 from vbinfer.neural.checkpoint import OtherFitError
 from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
-from vbinfer.reporting.evidence import Extras, Recovery
-from vbinfer.reporting.section import Section
+from vbinfer.reporting.evidence import Recovery, ReportExtras
+from vbinfer.reporting.sections import Section
 from vbinfer.reporting.verdict import Verdict
 from vbinfer.simulation.forward import ForwardModel
 
@@ -151,7 +151,7 @@ def _run(study: Study, say: Say | None, *, with_calibration: bool) -> tuple[Verd
         predictive=predictive,
         recording=study.recording,
         theta_true=study.theta_true,
-        extras=Extras(
+        extras=ReportExtras(
             prior_predictive=prior_predictive,
             recovery=recovery,
             replicates=replicates,

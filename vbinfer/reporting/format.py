@@ -1,6 +1,7 @@
 """Numbers in words: digits that match their uncertainty, true minus signs, no minus zero."""
 
 import math
+from collections.abc import Sequence
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -18,19 +19,19 @@ def number(value: object, digits: int = 3) -> str:
     return signed(f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.{digits}g}")
 
 
-def two(value: float) -> str:
+def fixed2(value: float) -> str:
     """Two decimals, as shares and z-scores are read.
 
-    >>> two(-0.001), two(0.934)
+    >>> fixed2(-0.001), fixed2(0.934)
     ('0.00', '0.93')
     """
     return signed(f"{value:.2f}") if math.isfinite(value) else "not a number"
 
 
-def spread(values: list[float], sd: float) -> list[str]:
+def round_to_sd(values: list[float], sd: float) -> list[str]:
     """Numbers with as many decimals as two digits of their standard deviation need.
 
-    >>> spread([0.381, 0.4172], 0.0204)
+    >>> round_to_sd([0.381, 0.4172], 0.0204)
     ['0.381', '0.417']
     """
     if not (math.isfinite(sd) and sd > 0.0):
@@ -47,7 +48,7 @@ def plus_minus(mean: float, sd: float) -> str:
     >>> plus_minus(0.3812, 0.0204)
     '0.381 ± 0.020'
     """
-    return " ± ".join(spread([mean, sd], sd))
+    return " ± ".join(round_to_sd([mean, sd], sd))
 
 
 def percent(share: float, decimals: int = 0) -> str:
@@ -64,3 +65,17 @@ def signed(text: str) -> str:
     if text.startswith("-") and float(text.replace(",", "")) == 0.0:
         text = text[1:]
     return text.replace("-", MINUS)
+
+
+def paragraph(findings: Sequence[str], most: int = 3) -> str:
+    """The first findings as sentences of one paragraph.
+
+    >>> paragraph(["the chains agree", "No transition diverged."])
+    'The chains agree. No transition diverged.'
+    """
+    said = []
+    for text in [item.strip() for item in findings if item.strip()][:most]:
+        word = text.split()[0].isalpha()  # names of parameters and features stay as they are
+        said.append(text[0].upper() + text[1:] if word else text)
+        said[-1] += "" if said[-1].endswith((".", "!", "?")) else "."
+    return " ".join(said)

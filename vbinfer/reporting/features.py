@@ -1,0 +1,536 @@
+"""What the model can produce, and what the posterior predicts: features, FC, FCD, spectra."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from vbinfer.diagnostics.figure import Axis, Band, Figure, Intervals, Line, Mark, Panel, Picture, Points, Role, Rule
+from vbinfer.diagnostics.predictive import (
+    FEWEST_REPLICATES,
+    PredictiveCheck,
+    pooled_p,
+    predictive_check,
+    test_quantities,
+)
+from vbinfer.diagnostics.prior_check import Misspecification, misspecification
+from vbinfer.diagnostics.result import Status, worst
+from vbinfer.diagnostics.thresholds import (
+    OUTSIDE_POSTERIOR,
+    OUTSIDE_PRIOR,
+    OUTSIDE_SHARE,
+    P_FAIL,
+    P_WARN,
+    UNPREDICTED_FAIL,
+    UNPREDICTED_WARN,
+)
+from vbinfer.draws.predictive import Predictive
+from vbinfer.features.connectivity import fc_matrix, upper_triangle
+from vbinfer.features.dynamics import fcd_matrix
+
+from .evidence import Evidence, RecordingLike, series
+from .format import MINUS, fixed2, number, paragraph, percent, signed
+from .sections import Block, Table, Text, Topic, topic_of
+from .verdict import Check
+
+MOST_FEATURES, MOST_DRAWS = 40, 50
+FARTHEST = 3.2  # half-widths of the predictive range that are drawn
+SHORTEST = 8  # samples, for a spectrum
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """One feature of the recording among simulations; percentiles in 0..100, None without any."""
+
+    name: str
+    observed: float
+    prior: np.ndarray | None
+    posterior: np.ndarray | None
+
+    @property
+    def prior_percentile(self) -> float | None:
+        return percentile(self.observed, self.prior)
+
+    @property
+    def posterior_percentile(self) -> float | None:
+        return percentile(self.observed, self.posterior)
+
+    @property
+    def row(self) -> dict[str, object]:
+        """For the file."""
+        return {
+            "name": self.name,
+            "observed": self.observed,
+            "prior_percentile": self.prior_percentile,
+            "posterior_percentile": self.posterior_percentile,
+        }
+
+
+def percentile(value: float, sample: np.ndarray | None) -> float | None:
+    """Where a value lies in a sample, 0..100; ties count half."""
+    if sample is None:
+        return None
+    return float(100.0 * (np.mean(sample < value) + 0.5 * np.mean(sample == value))) if np.isfinite(value) else np.nan
+
+
+def features_of(e: Evidence) -> list[Feature]:
+    """Every feature of the recording; empty without `posterior.x_o`."""
+    if e.posterior.x_o is None:
+        return []
+    x_o = np.asarray(e.posterior.x_o, np.float64).ravel()
+    before = e.draws if e.draws is not None else e.extras.prior_predictive
+    sources = (e.draws, e.predictive, e.extras.prior_predictive)
+    names = next((s.names for s in sources if s is not None and s.names), [f"x[{i}]" for i in range(x_o.size)])
+    prior, posterior = _columns(before), _columns(e.predictive)
+    return [
+        Feature(name, float(value), None if prior is None else prior[i], None if posterior is None else posterior[i])
+        for i, (name, value) in enumerate(zip(names, x_o, strict=True))
+    ]
+
+
+def _columns(source: Any) -> np.ndarray | None:
+    """Simulated features `[F, n]` of the draws that did not fail."""
+    if source is None or not np.any(source.valid):
+        return None
+    return np.asarray(source.x, np.float64)[np.asarray(source.valid)].T
+
+
+def outside(value: float | None, edge: float) -> bool:
+    """Whether a percentile lies within `edge` of an end; NaN does."""
+    return value is not None and not edge <= value <= 100.0 - edge
+
+
+def data(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
+    """The section of the data: is the recording inside what the model can produce?"""
+    found = _misspecification(e)
+    blocks: list[Block] = [] if e.observed is None else [_recording(e.observed)]
+    checks, numbers = [], {"features": [row.row for row in rows]}
+    with_prior = [row for row in rows if row.prior is not None]
+    if isinstance(found, Misspecification):
+        topic = topic_of("misspecification", found, "data", "")
+        checks, numbers = list(topic.checks), numbers | dict(topic.numbers)
+        blocks.append(Text(paragraph(found.findings, len(found.findings))))
+    else:
+        blocks += [Text(f"No test of all features together: {found}.")] if found else []
+        checks += _inside(e, with_prior)
+    if with_prior and with_prior[0].prior is not None:
+        shown = _most_extreme(with_prior)
+        cut = "" if len(shown) == len(rows) else f" The {len(shown)} most extreme of {len(rows)} are shown."
+        blocks += [_strips(shown, cut), _feature_table(shown, cut)]
+    title = "The data and what the model can produce"
+    return Topic("data", title, blocks, checks, numbers) if blocks or checks else None
+
+
+def _misspecification(e: Evidence) -> Misspecification | str | None:
+    """The test that was given, or is made here; why there is none."""
+    given = next((item for item in e.given.values() if isinstance(item, Misspecification)), None)
+    if given is not None or e.draws is None or e.posterior.x_o is None:
+        return given
+    try:
+        return misspecification(np.ravel(e.posterior.x_o), e.draws, key=jax.random.key(0))
+    except ValueError as error:
+        return str(error)
+
+
+def _inside(e: Evidence, rows: Sequence[Feature]) -> list[Check]:
+    """Each feature by itself, where there are too few simulations for a test of all."""
+    question, status = Misspecification.question, "fail"
+    if not rows:
+        if e.draws is None or e.posterior.x_o is None or np.any(e.draws.valid):
+            return []
+        said = "No simulation worked: there is nothing to compare with."
+        return [Check(question, "fail", said, "#failures", Misspecification.rule)]
+    odd = [row.name for row in rows if outside(row.prior_percentile, OUTSIDE_PRIOR)]
+    said = f"All {len(rows)} features of the recording lie inside the model's prior predictive range."
+    if odd:
+        names = ", ".join(odd[:4]) + (", ..." if len(odd) > 4 else "")
+        said = f"{len(odd)} of {len(rows)} features of the recording lie where the model hardly goes: {names}."
+    status: Status = "fail" if len(odd) > OUTSIDE_SHARE * len(rows) else "warn" if odd else "pass"
+    rule = (
+        f"Each feature's percentile among valid prior draws. Warn: any outside {OUTSIDE_PRIOR:g} to "
+        f"{100 - OUTSIDE_PRIOR:g}. Fail: more than {percent(OUTSIDE_SHARE)} of them. "
+        "Features are looked at one by one: odd combinations go unseen."
+    )
+    return [Check(question, status, said, "#data", rule)]
+
+
+def _recording(observed: RecordingLike) -> Figure:
+    """Signals and their correlations."""
+    values = np.asarray(observed.values, np.float64)
+    (steps, n), minutes = values.shape, len(values) * observed.period / 60e3
+    sd = values.std(axis=0)
+    z = (values - values.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
+    carpet = Panel(
+        (Picture(z.T, (-2.5, 2.5), "grey", (0.0, minutes, n + 0.5, 0.5)),),
+        Axis("time (min)"),
+        Axis(f"channel (n = {n})"),
+        f"Signals of {n} channels over {minutes:.1f} minutes",
+        title="Signals",
+    )
+    panels = [carpet]
+    if n > 2:
+        panels += _fc_panels({"Functional connectivity": _fc(values)}, observed.labels)
+    caption = (
+        f"The recording: {n} channels, {steps} samples, one every {observed.period:g} ms ({minutes:.1f} minutes), each "
+        "on its own scale, and the correlations between them."
+    )
+    return Figure(tuple(panels), caption)
+
+
+def _most_extreme(rows: Sequence[Feature]) -> list[Feature]:
+    """The features that are drawn, in their order."""
+    far = [-abs((row.prior_percentile if row.prior_percentile is not None else 50.0) - 50.0) for row in rows]
+    keep = sorted(np.argsort(np.nan_to_num(far, nan=-100.0), kind="stable")[:MOST_FEATURES].tolist())
+    return [rows[i] for i in keep]
+
+
+def _strips(rows: Sequence[Feature], cut: str) -> Figure:
+    """Each feature on the scale of its predictive distribution, where its 90 % range is [-1, 1]."""
+    of = "prior" if rows[0].prior is not None else "posterior"
+    ends = np.array([np.quantile(getattr(row, of), [0.05, 0.95]) for row in rows]).T
+    scale = functools.partial(_on_scale, low=ends[0], high=ends[1])
+    marks: list[Mark] = [Rule(0.0)]
+    if of == "prior":
+        marks.append(Intervals(scale(ends[0]), scale(ends[1]), "prior", "prior predictive, 90 %", thick=True))
+    if rows[0].posterior is not None:
+        low, high = (scale(np.array([np.quantile(row.posterior, q) for row in rows])) for q in (0.05, 0.95))
+        marks.append(Intervals(low, high, "posterior", "posterior predictive, 90 %"))
+    observed = np.array([row.observed for row in rows])
+    places = scale(np.where(np.isfinite(observed), observed, np.inf))
+    marks.append(Points(places, np.arange(len(rows)), "observed", "recording"))
+    panel = Panel(
+        tuple(marks),
+        Axis(f"scaled: the 90 % range of the {of} predictive is {MINUS}1 to 1"),
+        Axis(limits=(len(rows) - 0.4, -0.6), ticks=tuple(row.name for row in rows)),
+        f"{len(rows)} features of the recording on the scale of their {of} predictive ranges; numbers are in the "
+        "table below",
+    )
+    n = [f"{name} n = {len(x):,}" for name, x in (("prior", rows[0].prior), ("posterior", rows[0].posterior))
+         if x is not None]  # fmt: skip
+    caption = (
+        f"Features of the recording (orange) on the scale of the {of} predictive distribution; simulations: "
+        f"{', '.join(n)}. Beyond {FARTHEST:g} they are drawn at {FARTHEST:g}.{cut}"
+    )
+    return Figure((panel,), caption, "large")
+
+
+def _on_scale(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return np.clip((2.0 * values - low - high) / np.where(high > low, high - low, 1.0), -FARTHEST, FARTHEST)
+
+
+def _feature_table(rows: Sequence[Feature], cut: str) -> Table:
+    head = [
+        "feature",
+        "recording",
+        "prior median",
+        "prior 90 % range",
+        "percentile in prior",
+        "percentile in posterior",
+    ]
+    cells, marks = [], set()
+    for i, row in enumerate(rows):
+        low, middle, high = np.quantile(row.prior if row.prior is not None else np.zeros(1), [0.05, 0.5, 0.95])
+        before = f"{row.prior_percentile:.1f}"
+        if outside(row.prior_percentile, OUTSIDE_PRIOR):
+            marks.add(i)
+            before += " outside"
+        cells.append([row.name, number(row.observed), number(float(middle)),
+                      f"{number(float(low))} to {number(float(high))}", before])  # fmt: skip
+        if row.posterior_percentile is not None:
+            cells[-1].append(f"{row.posterior_percentile:.1f}")
+    caption = f"The recording's features and their percentiles among simulations.{cut}"
+    return Table(head[: len(cells[0])], cells, caption, frozenset(marks))
+
+
+def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
+    """The section of prediction: does the posterior predict the data?"""
+    shown = [row for row in rows if row.posterior is not None]
+    recorded = None
+    if e.observed is not None and np.shape(e.observed.values)[1] > 2:
+        recorded = _fc(np.asarray(e.observed.values))
+    fcs = {
+        "posterior predictive": _mean_fc(e.predictive),
+        "prior predictive": _mean_fc(e.extras.prior_predictive),
+        "structural connectivity": e.extras.structural,
+    }
+    match = {} if recorded is None else {
+        name: fc_correlation(fc, recorded) for name, fc in fcs.items() if fc is not None
+    }  # fmt: skip
+    found, p_series = _predictive_check(e), series_p(e.predictive, e.observed)
+    blocks: list[Block] = []
+    if shown:
+        blocks += [Text(_share_inside(shown) + "."), *_predictive_blocks(found, p_series)]
+        if shown[0].prior is None:
+            blocks.append(_strips(_most_extreme(shown), ""))
+    if e.observed is not None and recorded is not None and match:
+        blocks += [*_spectra(e), *_fc_blocks(e, recorded, match), *_fcd_blocks(e)]
+    numbers: dict[str, Any] = {"fc_correlation": match}
+    numbers |= {"p_series": p_series} if p_series else {}
+    if isinstance(found, PredictiveCheck):
+        numbers |= topic_of("predictive_check", found, "", "").numbers
+    asked = bool(shown) or "posterior predictive" in match
+    checks = [_predicts(shown, match, found, p_series)] if asked else []
+    title = "What the posterior predicts" if e.predictive is not None else "Functional connectivity"
+    return Topic("predictive", title, blocks, checks, numbers) if blocks or checks else None
+
+
+def _predictive_check(e: Evidence) -> PredictiveCheck | str | None:
+    """The check that was given, or is made here; why there is none."""
+    given = next((item for item in e.given.values() if isinstance(item, PredictiveCheck)), None)
+    if given is not None or e.predictive is None or e.posterior.x_o is None:
+        return given
+    try:
+        return predictive_check(e.predictive, np.ravel(e.posterior.x_o))
+    except ValueError as error:
+        return str(error)
+
+
+def series_p(predictive: Predictive | None, observed: RecordingLike | None) -> dict[str, float]:
+    """p of statistics of the series, corrected for their number; unit and level are left out.
+
+    Signals such as BOLD have neither, and models none that agrees with the scanner's: each recording is centred by
+    channel and brought to a variance of one over all channels.
+    """
+    replicates, recorded = series(predictive), None if observed is None else np.asarray(observed.values, np.float64)
+    if replicates is None or recorded is None or len(replicates) < FEWEST_REPLICATES or not np.isfinite(recorded).all():
+        return {}
+    length = min(len(recorded), replicates.shape[1])
+    if length < 4:
+        return {}
+    rows = np.concatenate([recorded[None, :length], np.asarray(replicates, np.float64)[:, :length]])
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    rows = rows / np.maximum(rows.std(axis=(1, 2), keepdims=True), 1e-30)
+    names, statistics = test_quantities(rows)
+    kept = [i for i, name in enumerate(names) if name not in ("mean", "log sd")]
+    return {names[i]: float(p) for i, p in zip(kept, pooled_p(statistics[:, kept])[1], strict=True)}
+
+
+def _share_inside(rows: Sequence[Feature]) -> str:
+    inside = sum(not outside(row.posterior_percentile, OUTSIDE_POSTERIOR) for row in rows)
+    n = 0 if rows[0].posterior is None else len(rows[0].posterior)
+    return (
+        f"{inside} of {len(rows)} features of the recording lie inside the central "
+        f"{percent(1 - OUTSIDE_POSTERIOR / 50)} of {n:,} posterior predictive simulations"
+    )
+
+
+def _predicts(
+    rows: Sequence[Feature],
+    match: Mapping[str, float],
+    found: PredictiveCheck | str | None,
+    p_series: Mapping[str, float],
+) -> Check:
+    far = sum(outside(row.posterior_percentile, OUTSIDE_POSTERIOR) for row in rows)
+    share, words = far / len(rows) if rows else 0.0, [_share_inside(rows)] if rows else []
+    post, prior = match.get("posterior predictive"), match.get("prior predictive")
+    no_better = post is not None and prior is not None and not post > prior
+    if post is not None:
+        others = [f"{fixed2(value)} for the {name}" for name, value in match.items() if name != "posterior predictive"]
+        text = f"mean predicted FC correlates with the recording's FC at r = {fixed2(post)}"
+        words.append(text + (f" ({', '.join(others)})" if others else ""))
+    odd = [name for name, p in p_series.items() if p < P_WARN]
+    warned = share > UNPREDICTED_WARN or no_better or bool(odd)
+    statuses: list[Status] = ["fail" if share > UNPREDICTED_FAIL else "warn" if warned else "pass"]
+    if isinstance(found, PredictiveCheck):
+        statuses.append(found.verdict)
+        words.append(f"features as the recording's have p = {found.p_value:.2g} among them")
+        words += [f"unlike them: {', '.join(found.off[:6])}"] if found.off else []
+    words += [f"the series differ in {', '.join(odd)}"] if odd else []
+    said = "; ".join(words)
+    return Check(
+        "Does the posterior predict the data?",
+        worst(statuses),
+        f"{said[0].upper()}{said[1:]}.",
+        "#predictive",
+        f"Warn: more than {percent(UNPREDICTED_WARN)} of the features outside ({percent(OUTSIDE_POSTERIOR / 50)} "
+        f"expected), an FC no closer to the recording's than the prior predictive, or p < {P_WARN:g} of all features "
+        f"together (vb.predictive_check) or of a statistic of the series. Fail: more than {percent(UNPREDICTED_FAIL)} "
+        f"outside, or p < {P_FAIL:g} of the features. The data are used twice: passing is weak evidence.",
+    )
+
+
+def _predictive_blocks(found: PredictiveCheck | str | None, p_series: Mapping[str, float]) -> list[Block]:
+    """p-values of the features and of the series."""
+    blocks: list[Block] = []
+    if isinstance(found, PredictiveCheck):
+        blocks.append(Text(paragraph(found.findings, len(found.findings))))
+        order = np.argsort(found.p_adjusted, kind="stable")[:MOST_FEATURES].tolist()
+        rows = [[found.names[j], f"{found.p_features[j]:.2g}", f"{found.p_adjusted[j]:.2g}"] for j in order]
+        marks = frozenset(i for i, j in enumerate(order) if found.p_adjusted[j] < P_WARN)
+        cut = "" if len(order) == len(found.names) else f" The {len(order)} smallest of {len(found.names)}."
+        words = f"Two-sided predictive p-values by feature; adjusted for how many there are.{cut}"
+        blocks.append(Table(["feature", "p", "adjusted p"], rows, words, marks))
+    elif found:
+        blocks.append(Text(f"No test of all features together: {found}."))
+    if p_series:
+        rows = [[name, f"{p:.2g}"] for name, p in p_series.items()]
+        words = "Statistics of the series that the features may not hold; p adjusted for their number."
+        blocks.append(Table(["statistic of the series", "adjusted p"], rows, words))
+    return blocks
+
+
+# ---- functional connectivity
+
+
+def _fc(y: np.ndarray) -> np.ndarray:
+    return np.asarray(fc_matrix(y), np.float64)
+
+
+def _mean_fc(predictive: Predictive | None) -> np.ndarray | None:
+    """The mean FC of the draws that did not fail."""
+    ys = series(predictive)
+    return None if ys is None or ys.shape[2] < 3 else np.mean([_fc(y) for y in ys], axis=0)
+
+
+def upper(matrix: np.ndarray) -> np.ndarray:
+    """The entries above the diagonal."""
+    return np.asarray(matrix, np.float64)[upper_triangle(len(matrix))]
+
+
+def fc_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation of two matrices over their symmetrised upper triangles."""
+    left, right = (upper((np.asarray(m, np.float64) + np.asarray(m, np.float64).T) / 2.0) for m in (a, b))
+    return float(np.corrcoef(left, right)[0, 1])
+
+
+def _fc_blocks(e: Evidence, recorded: np.ndarray, match: Mapping[str, float]) -> list[Block]:
+    """FC matrices on one colour scale, scatters over pairs of regions, and their correlations."""
+    there, clouds = {"Recording": recorded}, []
+    caption = "Functional connectivity (Pearson correlation) on one colour scale."
+    for name, source in (("posterior", e.predictive), ("prior", e.extras.prior_predictive)):
+        mean = _mean_fc(source)
+        if source is not None and mean is not None:
+            there[f"{name.capitalize()} predictive mean"] = mean
+            caption += f" Mean over {int(np.sum(source.valid))} simulations from the {name}."
+            clouds.append(_cloud(recorded, mean, f"{name.capitalize()} predictive", "predicted correlation"))
+    if e.extras.structural is not None:
+        clouds.append(_cloud(recorded, e.extras.structural, "Structural connectivity", "connection weight"))
+    labels = None if e.observed is None else e.observed.labels
+    points = f"One point per pair of regions, n = {len(upper(recorded)):,}; r is Pearson's correlation."
+    rows = [[name, signed(f"{value:.3f}")] for name, value in match.items()]
+    return [
+        Figure(tuple(_fc_panels(there, labels)), caption),
+        Figure(tuple(clouds), points),
+        Table(["compared with the recording's FC", "r"], rows, "Pearson correlation over the upper triangle."),
+    ]
+
+
+def _fc_panels(matrices: Mapping[str, np.ndarray], labels: Sequence[str] | None) -> list[Panel]:
+    """Matrices on one colour scale, left before right where every label says its side."""
+    sides = [_side(name) for name in labels or ()]
+    n = len(next(iter(matrices.values())))
+    known = len(sides) == n and None not in sides and len(set(sides)) == 2
+    order = np.argsort([side == "r" for side in sides], kind="stable") if known else np.arange(n)
+    middle = sides.count("l") - 0.5
+    lines = (Rule(middle), Rule(middle, "y")) if known else ()
+    top = float(np.quantile(np.abs(np.concatenate([upper(values) for values in matrices.values()])), 0.995)) or 1.0
+    axis = Axis(f"region (n = {n}{', left before right' if known else ''})")
+    return [
+        Panel(
+            (Picture(values[np.ix_(order, order)], (-top, top), label="correlation"), *lines),
+            axis,
+            Axis(),
+            f"{title}: correlations between {n} regions, mean {upper(values).mean():.2f}",
+            title=title,
+        )
+        for title, values in matrices.items()
+    ]
+
+
+def _side(name: str) -> str | None:
+    found = re.search(r"(?:^|[_.\- ])(l|r|lh|rh|left|right)(?:$|[_.\- ])", str(name).lower())
+    return found.group(1)[0] if found else None
+
+
+def _cloud(recorded: np.ndarray, other: np.ndarray, title: str, label: str) -> Panel:
+    r, x, y = fc_correlation(other, recorded), upper(recorded), upper((other + other.T) / 2)
+    marks = (Points(x, y, marker="dot"),)
+    alt = f"{title} against the recording, {len(x)} pairs of regions, r = {r:.2f}"
+    return Panel(marks, Axis("correlation in the recording"), Axis(label), alt, title=f"{title}: r = {fixed2(r)}")
+
+
+def _fcd_blocks(e: Evidence) -> list[Block]:
+    """FCD matrices and distributions; one sentence where the recording is too short."""
+    if e.observed is None:
+        return []
+    (window, step), period = e.extras.fcd, e.observed.period
+    minutes = len(e.observed.values) * period / 60e3
+    if minutes * 60e3 < window + step:
+        return [Text(f"No FCD: {minutes:.1f} minutes hold fewer than two windows of {window / 1e3:g} s.")]
+    of = functools.partial(fcd_matrix, window=max(window, period), step=max(step, period), period=period)
+    recorded = np.asarray(of(np.asarray(e.observed.values)))
+    panels, groups = [_fcd_panel(recorded, "Recording", step / 60e3)], [("recording", upper(recorded), "observed")]
+    sources = (("posterior", e.predictive), ("prior", e.extras.prior_predictive))
+    for role, source in sources:
+        ys = series(source)
+        if ys is None:
+            continue
+        matrices = [np.asarray(of(y)) for y in ys[:MOST_DRAWS]]
+        entries = [upper(values) for values in matrices]
+        groups.append((f"{role} predictive (n = {len(matrices)})", np.concatenate(entries), role))
+        typical = matrices[int(np.argsort([np.var(values) for values in entries])[len(entries) // 2])]
+        panels.append(_fcd_panel(typical, f"One {role} predictive draw", step / 60e3))
+    caption = (
+        f"Functional connectivity dynamics: correlation between the FC of windows of {window / 1e3:g} s, one every "
+        f"{step / 1e3:g} s. The simulated draw shown is the one whose FCD has the median variance."
+    )
+    return [Figure(tuple(panels), caption), _distributions(groups)]
+
+
+def _fcd_panel(values: np.ndarray, title: str, minutes: float) -> Panel:
+    end, axis = len(values) * minutes, Axis("start of window (min)")
+    alt = f"{title}: correlations between {len(values)} windows, mean {upper(values).mean():.2f}"
+    picture = Picture(values, (0.0, 1.0), "sequential", (0.0, end, end, 0.0), "correlation")
+    return Panel((picture,), axis, axis, alt, title=title)
+
+
+def _distributions(groups: Sequence[tuple[str, np.ndarray, Any]]) -> Figure:
+    """Outlined histograms of FCD entries."""
+    low, high = min(values.min() for _, values, _ in groups), max(values.max() for _, values, _ in groups)
+    edges = np.linspace(low, high if high > low else low + 1.0, 61)
+    lines = [_outline(values, edges, role, name) for name, values, role in groups]
+    label = "correlation between the FC of two windows"
+    alt = f"Distributions of {label}: {', '.join(name for name, _, _ in groups)}"
+    panel = Panel(tuple(lines), Axis(label), Axis("density", numbers=False), alt)
+    return Figure((panel,), "Distribution of the FCD entries above the diagonal; simulations pooled.", "large")
+
+
+def _outline(values: np.ndarray, edges: np.ndarray, role: Role, label: str) -> Line:
+    heights = np.histogram(values, edges, density=True)[0]
+    return Line(np.repeat(edges, 2)[1:-1], np.repeat(heights, 2), role, label)
+
+
+def _spectra(e: Evidence) -> list[Block]:
+    """Mean power spectrum over channels: recording, and 90 % of the replicates."""
+    ys, observed = series(e.predictive), e.observed
+    if ys is None or observed is None or min(len(observed.values), ys.shape[1]) < SHORTEST:
+        return []
+    length = min(len(observed.values), ys.shape[1])
+    hz = np.fft.rfftfreq(length, observed.period / 1e3)[1:]
+    mine, theirs = power(np.asarray(observed.values)[None, :length])[0], power(ys[:, :length])
+    low, middle, high = np.quantile(theirs, [0.05, 0.5, 0.95], axis=0)
+    inside = float(np.mean((mine >= low) & (mine <= high)))
+    panel = Panel(
+        (
+            Band(hz, low, high, "posterior", f"posterior predictive, 90 % (n = {len(theirs)})"),
+            Line(hz, middle, thin=True),
+            Line(hz, mine, "observed", "recording", thin=True),
+        ),
+        Axis("frequency", "Hz", log=True),
+        Axis("power (share of variance)", log=True),
+        f"Power spectrum of the recording among posterior predictive ones: inside their 90 % range at "
+        f"{100 * inside:.0f} % of the frequencies",
+    )
+    return [Figure((panel,), "Power spectra, mean over channels, each channel scaled to a variance of one.", "large")]
+
+
+def power(ys: np.ndarray) -> np.ndarray:
+    """Mean periodogram over channels `[n, T // 2]` of `[n, T, N]`, as shares of the variance."""
+    centred = np.asarray(ys, np.float64) - np.mean(ys, axis=1, keepdims=True)
+    spectrum = np.abs(np.fft.rfft(centred, axis=1)[:, 1:]) ** 2
+    total = np.maximum(spectrum.sum(axis=1, keepdims=True), 1e-300)
+    return (spectrum / total).mean(axis=2)

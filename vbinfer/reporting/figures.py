@@ -1,0 +1,216 @@
+"""Figures as pictures that a page can carry; the one home of matplotlib."""
+
+import base64
+import functools
+import io
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vbinfer.diagnostics.figure import (
+    Axis,
+    Band,
+    Bars,
+    Figure,
+    Intervals,
+    Line,
+    Mark,
+    Note,
+    Panel,
+    Picture,
+    Points,
+    Rule,
+)
+
+from .sections import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+COLOURS = {
+    "posterior": "#0b5cad",
+    "prior": "#8b95a3",
+    "observed": "#c2410c",
+    "reference": "#d5dae1",
+    "null": "#8b95a3",
+    "other": "#5b7fa6",
+    "good": "#e7f4ec",
+}
+CYCLE = ("#0b5cad", "#c2410c", "#17663d", "#7a3e9d", "#8a5a00", "#0f766e")
+"""Of several points in one panel that stand for the same thing, each of another parameter."""
+COLOUR_MAPS = {"diverging": "RdBu_r", "sequential": "viridis", "grey": "Greys"}
+MARKERS = {"circle": "o", "square": "s", "dot": "."}
+DASHED = (0, (4, 2))
+INK = "#1f2933"
+LONGEST, LONGEST_TICK = 72, 32  # characters of a text in a figure
+STYLE: dict[str, object] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#7b8794",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": "#52606d",
+    "ytick.color": "#52606d",
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.hashsalt": "vbinfer",
+    "figure.facecolor": "white",
+}
+
+
+def images(figure: Figure) -> list[Image]:
+    """One picture for each panel of a figure."""
+    return [draw(panel, figure.size) for panel in figure.panels]
+
+
+def draw(panel: Panel, size: str) -> Image:
+    """A panel as a picture, under the report's style."""
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
+    with matplotlib.rc_context(STYLE):  # pyright: ignore[reportArgumentType]  # keys are matplotlib's literals
+        canvas = Canvas(figsize=_inches(panel, size), layout="constrained")
+        axes = canvas.subplots()
+        cycle = sum(isinstance(mark, Points) and bool(mark.label) and mark.role == "posterior" for mark in panel.marks)
+        number = 0
+        for mark in panel.marks:
+            colour = COLOURS[mark.role] if hasattr(mark, "role") else INK  # pyright: ignore[reportAttributeAccessIssue]
+            if cycle > 1 and isinstance(mark, Points):
+                colour, number = CYCLE[number % len(CYCLE)], number + 1
+            _put(mark, axes, colour)
+        _arrange(panel, axes)
+        if any(getattr(mark, "label", "") for mark in panel.marks if not isinstance(mark, Picture)):
+            canvas.legend(loc="outside upper left", ncols=4 if size in ("large", "full") else 2)
+        dense = any(isinstance(m, Picture) or (isinstance(m, Points) and m.marker == "dot") for m in panel.marks)
+        return image(canvas, panel.alt, "png" if dense else "svg")
+
+
+def _inches(panel: Panel, size: str) -> tuple[float, float]:
+    """Width and height: rows of names need room, one for each."""
+    width = 7.4 if size in ("large", "full") else 3.9
+    if panel.y.ticks is not None:
+        return width, 0.9 + 0.26 * len(panel.y.ticks)
+    if panel.square or any(isinstance(mark, Picture) for mark in panel.marks):
+        return 3.7, 3.5
+    return width, 2.7 if width < 5 else 3.4
+
+
+def _put(mark: Mark, axes: "Axes", colour: str) -> None:
+    """Draw one mark."""
+    match mark:
+        case Line():
+            style = DASHED if mark.dashed else "-"
+            axes.plot(mark.x, mark.y, color=colour, lw=0.9 if mark.thin else 1.7, ls=style, label=plain(mark.label))
+        case Band():
+            alpha = 0.3 if mark.role in ("posterior", "other") else 1.0
+            kind = {"color": colour, "alpha": alpha, "lw": 0, "label": plain(mark.label)}
+            axes.fill_between(mark.x, mark.low, mark.high, zorder=0, **kind)
+        case Points():
+            _points(mark, axes, colour)
+        case Bars():
+            _bars(mark, axes, colour)
+        case Intervals():
+            places, width = np.arange(len(mark.low)), 7.0 if mark.thick else 2.5
+            axes.hlines(places, mark.low, mark.high, color=colour, lw=width, label=plain(mark.label), zorder=2)
+        case Rule():
+            line = axes.axvline if mark.axis == "x" else axes.axhline
+            line(mark.at, color=colour, lw=1.3, ls=DASHED if mark.dashed else "-", label=plain(mark.label))
+        case Picture():
+            _picture(mark, axes)
+        case Note():
+            aligned = {"ha": "left" if mark.x < 0.5 else "right", "va": "bottom" if mark.y < 0.5 else "top"}
+            kind = {"color": "#52606d", "style": "italic", "transform": axes.transAxes}
+            axes.text(mark.x, mark.y, plain(mark.text), **aligned, **kind)
+
+
+def _points(mark: Points, axes: "Axes", colour: str) -> None:
+    shape = {"fmt": MARKERS[mark.marker], "color": colour, "elinewidth": 1.2}
+    if mark.marker == "dot":
+        shape |= {"ms": 3.5, "alpha": 0.4, "mew": 0.0}
+    else:
+        shape |= {"ms": 5.0, "alpha": 0.9, "mew": 0.6, "mec": "white"}
+    axes.errorbar(mark.x, mark.y, mark.error, label=plain(mark.label), zorder=3, **shape)
+
+
+def _bars(mark: Bars, axes: "Axes", colour: str) -> None:
+    kind = {"color": colour, "alpha": 0.6, "label": plain(mark.label)}
+    upright, places = mark.along == "x", np.arange(len(mark.heights))
+    if mark.edges is not None:
+        way = "vertical" if upright else "horizontal"
+        axes.stairs(mark.base + mark.heights, mark.edges, baseline=mark.base, orientation=way, fill=True, **kind)
+    elif upright:
+        axes.bar(places, mark.heights, bottom=mark.base, **kind)
+    else:
+        axes.barh(places, mark.heights, left=mark.base, **kind)
+
+
+def _picture(mark: Picture, axes: "Axes") -> None:
+    (low, high), aspect = mark.limits, "equal" if mark.label else "auto"
+    kind = {"vmin": low, "vmax": high, "cmap": COLOUR_MAPS[mark.colours], "aspect": aspect, "extent": mark.extent}
+    shown = axes.imshow(mark.values, interpolation="nearest", **kind)
+    if mark.label:
+        bar = axes.figure.colorbar(shown, ax=axes, shrink=0.85, aspect=24, pad=0.02, label=mark.label)
+        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]  # a spine, typed as callable
+
+
+def _arrange(panel: Panel, axes: "Axes") -> None:
+    """Labels, limits, ticks and scales of a panel."""
+    axes.set_title(plain(panel.title))
+    if panel.square:
+        axes.set_aspect("equal")
+    for name, axis in (("x", panel.x), ("y", panel.y)):
+        put = functools.partial(_set, axes, name)
+        put("label", _label(axis))
+        if axis.log:
+            put("scale", "log")
+        if axis.limits is not None:
+            put("lim", axis.limits)
+        if axis.ticks is not None:
+            put("ticks", range(len(axis.ticks)), [plain(tick, LONGEST_TICK) for tick in axis.ticks])
+            axes.tick_params(axis=name, length=0)  # pyright: ignore[reportArgumentType]  # "x" or "y"
+        if not axis.numbers:
+            put("ticks", [])
+
+
+def _set(axes: "Axes", axis: str, what: str, *values: Any) -> None:
+    getattr(axes, f"set_{axis}{what}")(*values)
+
+
+def _label(axis: Axis) -> str:
+    """A name with its unit."""
+    return plain(f"{axis.label} ({axis.unit})" if axis.unit else axis.label)
+
+
+def plain(text: str, longest: int = LONGEST) -> str:
+    """Text that matplotlib takes literally, cut where it is long; tables have it whole."""
+    text = "".join(sign if sign.isprintable() else "?" for sign in text)  # SVG cannot hold the others
+    short = text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return short.replace("$", r"\$")
+
+
+def image(canvas: "Canvas", alt: str, form: Literal["svg", "png"] = "svg") -> Image:
+    """A matplotlib figure as a data address: SVG for lines, PNG for matrices and clouds of points."""
+    buffer = io.BytesIO()
+    canvas.draw_without_rendering()  # arranges the parts
+    canvas.set_layout_engine("none")  # or saving would arrange them twice more, which is most of the time
+    metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+    canvas.savefig(buffer, format=form, dpi=160, metadata=metadata)
+    mime = "image/svg+xml" if form == "svg" else "image/png"
+    return Image(f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}", alt)
+
+
+def of_user(canvas: "Canvas", alt: str) -> tuple[Image, str]:
+    """A figure of the user's own, and how wide to show it."""
+    import matplotlib
+
+    form: Literal["svg", "png"] = "png" if any(axes.images for axes in canvas.axes) else "svg"
+    with matplotlib.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
+        return image(canvas, alt, form), "large" if canvas.get_figwidth() > 5.5 else "half"

@@ -1,0 +1,310 @@
+"""The topics of a report: each asks its questions of the evidence once."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from vbinfer.diagnostics.calibration.result import Calibration
+from vbinfer.diagnostics.chains import Convergence, convergence
+from vbinfer.diagnostics.figure import Axis, Bars, Figure, Line, Panel, Rule
+from vbinfer.diagnostics.predictive import PredictiveCheck
+from vbinfer.diagnostics.prior_check import Misspecification
+from vbinfer.diagnostics.recovery import Recovered
+from vbinfer.diagnostics.result import STATUSES, Status
+from vbinfer.diagnostics.thresholds import FAILED_FAIL, FAILED_WARN, OVERFIT
+from vbinfer.draws.draws import Draws, FailureRow
+from vbinfer.neural.fit_info import FitInfo
+from vbinfer.posterior import Posterior
+from vbinfer.priors.prior import Prior
+
+from .evidence import Evidence
+from .features import data, features_of, predicted
+from .format import fixed2, number, percent
+from .parameters import MOST_PARAMETERS, Parameters, flat, learned, recovered, replicates
+from .sections import Block, Table, Text, Topic, topic_of
+from .verdict import Check
+
+TITLES = {
+    "LC2ST": ("local", "Local calibration"),
+    "PosteriorSbc": ("posterior-sbc", "Calibration around this recording"),
+    "Agreement": ("agreement", "Agreement of methods"),
+    "Sensitivity": ("sensitivity", "Sensitivity"),
+    "Loo": ("loo", "Leave-one-out prediction"),
+    "Comparison": ("comparison", "Comparison of models"),
+}
+"""Anchor and heading of the results that have a section of their own; others are headed by their name."""
+NEEDS = {
+    "What was learned": "what was learned (give prior=)",
+    "Is the recording": "whether the recording is inside what the model can produce (give draws= and a posterior with "
+    "x_o)",
+    "Does the estimator recover": "recovery of known truths (give extras=ReportExtras(recovery=...))",
+    "Did training": "training (give fit=)",
+    "Does the posterior predict": "posterior prediction (give predictive=)",
+    "Is the estimator calibrated": "calibration of the estimator over the prior (give calibration=vb.calibrate(...))",
+    "Did simulations": "failed simulations (give draws=)",
+}
+"""Questions by their beginning, and what would allow them to be asked."""
+READING = (
+    *("data", "posterior", "chains", "training", "local", "posterior-sbc", "agreement", "predictive"),
+    *("calibration", "recovery", "given", "failures", "replicates"),
+)
+"""Sections in the order in which they are read; questions are asked in the order of `topics`."""
+
+
+def topics(e: Evidence) -> list[Topic]:
+    """What the inputs allow to be said, in the order of the questions."""
+    p, rows = Parameters.of(e), features_of(e)
+    found = [
+        learned(e, p),
+        data(e, rows),
+        _recovery(recovered(e, p)),
+        None if e.fit is None else _training(e.fit),
+        _chains(e.posterior, e.given),
+        predicted(e, rows),
+        None if e.calibration is None else _calibration(e.calibration),
+        None if e.draws is None else _failures(e.draws, e.prior, p),
+        *_given(e.given),
+        replicates(e.extras.replicates, p),
+    ]
+    return [topic for topic in found if topic is not None]
+
+
+def in_reading_order(found: Iterable[Topic]) -> list[Topic]:
+    """Sections as a page shows them."""
+    place = {anchor: i for i, anchor in enumerate(READING)}
+    return sorted((topic for topic in found if topic.blocks), key=lambda topic: place.get(topic.anchor, place["given"]))
+
+
+def absent(found: Iterable[Topic]) -> list[str]:
+    """Questions that could not be asked, and what they need."""
+    asked = [check.question for topic in found for check in topic.checks]
+    return [needs for start, needs in NEEDS.items() if not any(question.startswith(start) for question in asked)]
+
+
+def by_name(given: Mapping[str, Any] | Iterable[Any] | None) -> dict[str, Any]:
+    """Results by name; those of a sequence are named after their type.
+
+    Raises:
+        TypeError: something that has no verdict and findings.
+        ValueError: a verdict that is not one of three.
+    """
+    if given is None:
+        return {}
+    if _is_result(given):
+        raise TypeError(f"checks is one {type(given).__name__}; write checks=[result] or checks={{'name': result}}")
+    result: dict[str, Any] = {}
+    for name, item in given.items() if isinstance(given, Mapping) else [(None, item) for item in given]:
+        if not _is_result(item):
+            raise TypeError(
+                f"checks holds a {type(item).__name__}; expected results of vb.lc2st, vb.misspecification, "
+                "vb.sensitivity, vb.loo, ...: objects with .verdict and .findings"
+            )
+        if item.verdict not in STATUSES:
+            raise ValueError(f"a {type(item).__name__} has the verdict {item.verdict!r}; expected one of {STATUSES}")
+        label, number_ = str(name) if name is not None else type(item).__name__, 2
+        while name is None and label in result:
+            label, number_ = f"{type(item).__name__} {number_}", number_ + 1
+        result[label] = item
+    return result
+
+
+def _is_result(item: Any) -> bool:
+    return hasattr(item, "verdict") and hasattr(item, "findings")
+
+
+def _given(given: Mapping[str, Any]) -> list[Topic]:
+    """A section for each given result that has no other place."""
+    made = []
+    for i, (name, item) in enumerate(given.items(), 1):
+        if isinstance(item, Misspecification | Convergence | PredictiveCheck):
+            continue
+        kind = type(item).__name__
+        anchor, title = TITLES.get(kind, (f"check-{i}", name))
+        if kind in TITLES and name not in (kind, anchor):
+            anchor, title = f"{anchor}-{i}", f"{title}: {name}"
+        made.append(topic_of(name, item, anchor, title))
+    return made
+
+
+def _recovery(found: Recovered | None) -> Topic | None:
+    """Known truths and what the estimator said of them."""
+    if found is None:
+        return None
+    rows = [
+        [
+            row.name,
+            f"{row.within} of {row.n}",
+            f"{row.covered} of {row.n}",
+            f"{percent(row.covered_low)} to {percent(row.covered_high)}",
+            fixed2(row.shrinkage),
+            fixed2(row.r),
+        ]
+        for row in found.rows
+    ]
+    head = ["parameter", "|z| < 2", "inside 90 % interval", "coverage, 95 % interval", "median shrinkage", "r"]
+    table = Table(head, rows, "Recovery by parameter; r correlates truth and posterior mean.")
+    topic = topic_of("recovered", found, "recovery", "Recovery of known truths", tables=[table])
+    words = "The same estimator was asked about simulated observations whose parameters are known."
+    return Topic(topic.anchor, topic.title, [Text(words), *topic.blocks[1:]], topic.checks,
+                 {"recovery": found.numbers["recovery"]})  # fmt: skip
+
+
+def _training(fit: FitInfo) -> Topic:
+    """Loss by epoch, and whether training converged."""
+    train, val = np.asarray(fit.train, float), np.asarray(fit.val, float)
+    blocks: list[Block] = [Text(str(fit.sentence))]
+    if len(val):
+        blocks.append(_loss(train, val, fit))
+    status, sentence = _converged(fit, train, val)
+    rule = (
+        f"Warn: stopped by the limit of epochs, or held-out loss {OVERFIT:g} nat above training loss, or no held-out "
+        "gain. Fail: not converged and no gain, or no finite loss."
+    )
+    check = Check("Did training converge?", status, sentence, "#training", rule)
+    return Topic("training", "Training of the estimator", blocks, [check])
+
+
+def _converged(fit: FitInfo, train: np.ndarray, val: np.ndarray) -> tuple[Status, str]:
+    if not np.isfinite(val).any():
+        return "fail", f"{fit.method} did not train: no finite held-out loss was recorded."
+    best = min(int(fit.best_epoch), len(val))  # counted from 1; 0 is the untrained network
+    gap = float(val[best - 1] - train[best - 1]) if 0 < best <= len(train) else math.nan
+    overfit, gained = gap > OVERFIT, bool(fit.info_gain > 0.0)
+    state = "converged" if fit.converged else "has not converged: held-out loss was still falling when training ended"
+    said = (
+        f"{fit.method} {state} (best of {len(val)} epochs at {best}; {fit.num_train:,} draws to train on, "
+        f"{fit.num_val:,} held out)."
+    )
+    said += f" It fits its training draws {gap:.2f} nats better than held-out ones: overfitted." if overfit else ""
+    said += "" if gained else f" On held-out draws it is no better than the prior ({fixed2(fit.info_gain)} nats)."
+    if not fit.converged and not gained:
+        return "fail", said
+    return "pass" if fit.converged and gained and not overfit else "warn", said
+
+
+def _loss(train: np.ndarray, val: np.ndarray, fit: FitInfo) -> Figure:
+    """Loss per epoch, on the draws trained on and on those held out."""
+    both = np.concatenate([train, val])
+    limits = None
+    if len(finite := both[np.isfinite(both)]):
+        low, top = float(finite.min()), float(np.quantile(finite, 0.98))
+        limits = low - 0.05 * (top - low) - 1e-3, top + 0.1 * (top - low) + 1e-3
+    marks: list[Any] = [
+        Line(np.arange(1, len(train) + 1), train, "prior", "trained on"),
+        Line(np.arange(1, len(val) + 1), val, "posterior", "held out"),
+    ]
+    best = int(fit.best_epoch)
+    if 0 < best <= len(val):
+        marks.append(Rule(best, role="observed", label="best epoch", dashed=True))
+    alt = f"Training and held-out loss over {len(val)} epochs, best at epoch {best}"
+    caption = (
+        f"Mean negative log density per draw, {fit.num_train:,} draws trained on and {fit.num_val:,} held out; "
+        f"{fit.method} ({fit.backend}), {fit.seconds:.0f} s."
+    )
+    panel = Panel(tuple(marks), Axis("epoch"), Axis("loss", "nats per draw", limits), alt)
+    return Figure((panel,), caption, "large")
+
+
+def _chains(posterior: Posterior, given: Mapping[str, Any]) -> Topic | None:
+    """Health of the chains; nothing for draws that are independent by construction."""
+    found = next((item for item in given.values() if isinstance(item, Convergence)), None)
+    if found is None and posterior.num_chains == 1 and not posterior.sample_stats:
+        return None
+    try:
+        found = convergence(posterior) if found is None else found
+    except ValueError as error:
+        said = f"It cannot be said: {error}."
+        check = Check(Convergence.question, "fail", said, "#posterior", Convergence.rule)
+        return Topic("chains", "Health of the chains", [], [check])
+    tables = [_by_parameter(posterior, found), *_by_chain(posterior, found)]
+    limits = "Chains that agree can agree on a wrong posterior: no chain may have found a further mode."
+    topic = topic_of("convergence", found, "chains", "Health of the chains", tables=tables)
+    return Topic(topic.anchor, topic.title, topic.blocks, topic.checks, topic.numbers, limits)
+
+
+def _by_parameter(posterior: Posterior, found: Convergence) -> Table:
+    columns = {"R-hat": found.rhat, "ESS bulk": found.ess_bulk, "ESS tail": found.ess_tail}
+    columns |= {"Monte-Carlo error": found.mcse}
+    shapes = posterior.shapes
+    known = {head: flat(leaves, shapes) for head, leaves in columns.items() if set(leaves) == set(shapes)}
+    rows = [
+        [name, *(number(float(values[i]), 4) for values in known.values())] for i, name in enumerate(posterior.names)
+    ]
+    return Table(["parameter", *known], rows, "R-hat near 1 and effective sample sizes of 400 and more are wanted.")
+
+
+def _by_chain(posterior: Posterior, found: Convergence) -> list[Table]:
+    columns = {
+        "step size": found.step_size,
+        "divergences": found.divergences,
+        "E-BFMI": found.ebfmi,
+        "trajectories cut": found.saturated,
+        "acceptance": found.acceptance,
+    }
+    known = {name: np.asarray(value) for name, value in columns.items() if value is not None}
+    rows = [[f"chain {c}", *(number(value[c].item()) for value in known.values())] for c in range(posterior.num_chains)]
+    return [Table(["chain", *known], rows, "What the sampler says of each chain.")] if known else []
+
+
+def _calibration(study: Calibration) -> Topic:
+    """Calibration over the prior."""
+    tests = study.tests
+    bad = sum(row.status != "pass" for row in tests)
+    many = f"{len(tests)} tests on {len(study)} held-out data sets"
+    head = f"{bad} of {many} did not pass. " if bad else f"None of {many} found a fault. "
+    topic = topic_of("calibration", study, "calibration", "Calibration of the estimator")
+    (check,) = topic.checks
+    said = head + check.sentence if bad or study.verdict == "pass" else check.sentence
+    limits = (
+        "Calibration and recovery are averages over the prior. The prior itself would pass them as a posterior, errors "
+        "at this recording can hide behind the others, and simulated data are never unlike the model."
+    )
+    asked = [Check(check.question, check.light, said, check.evidence, check.threshold)]
+    return Topic(topic.anchor, topic.title, topic.blocks, asked, {"calibration": study.numbers}, limits)
+
+
+def _failures(draws: Draws, prior: Prior | None, p: Parameters) -> Topic:
+    """Failed simulations, by region of the prior."""
+    n, failed = len(draws), int(np.sum(~np.asarray(draws.valid)))
+    share = failed / n if n else 1.0
+    rows = [] if prior is None or not failed else draws.failures(prior)
+    said = f"{failed:,} of {n:,} simulations failed" if failed else f"None of {n:,} simulations failed."
+    blocks: list[Block] = [Text(said if said.endswith(".") else f"{said} ({percent(share, 1)}).")]
+    if rows:
+        most = max((row for row in rows if row.n), key=lambda row: (row.share, row.n))
+        said += f", most often for {most.parameter} {_region(most)} ({percent(most.share)} there)"
+        blocks.append(_failure_figure(rows, p, n))
+    if failed:
+        said += ". The posterior holds for parameters at which the simulation works."
+    rule = f"Warn: {percent(FAILED_WARN)} or more. Fail: {percent(FAILED_FAIL)} or more."
+    status = "fail" if share >= FAILED_FAIL else "warn" if share >= FAILED_WARN else "pass"
+    limits = (
+        f"The posterior is also conditional on a simulation that works: {percent(share, 1)} of the simulations failed, "
+        "and parameters at which they do are excluded without a word from the data."
+    )
+    check = Check("Did simulations fail?", status, said, "#failures", rule)
+    numbers = {"draws": {"n": n, "failed": failed}}
+    return Topic("failures", "Failed simulations", blocks, [check], numbers, limits if failed else "")
+
+
+def _failure_figure(rows: list[FailureRow], p: Parameters, n: int) -> Figure:
+    """Share of failures by region of each parameter's prior."""
+    names = list(dict.fromkeys(row.parameter for row in rows))[:MOST_PARAMETERS]
+    top, panels = 105.0 * max(row.share for row in rows if row.n), []
+    for name in names:
+        own, i = [row for row in rows if row.parameter == name], p.names.index(name)
+        edges = np.clip([own[0].low, *(row.high for row in own)], *p.view(i))
+        bars = Bars(np.array([100 * row.share if row.n else 0.0 for row in own]), edges, role="observed")
+        alt = f"Failed simulations by region of {name}, highest {max(row.share for row in own if row.n):.0%}"
+        panels.append(Panel((bars,), p.axis(i), Axis("failed", "%", (0.0, top)), alt))
+    caption = f"Share of failed simulations by region of the prior (about equal prior mass each), n = {n:,}."
+    return Figure(tuple(panels), caption)
+
+
+def _region(row: FailureRow) -> str:
+    """A region of the prior in words."""
+    if not math.isfinite(row.low):
+        return f"below {row.high:.3g}"
+    return f"above {row.low:.3g}" if not math.isfinite(row.high) else f"between {row.low:.3g} and {row.high:.3g}"
