@@ -21,7 +21,10 @@ from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 from vbinfer.reporting import Recovery, ReportExtras, Section, report
-from vbinfer.reporting.evidence import Evidence, percentile
+from vbinfer.reporting.evidence import Evidence
+from vbinfer.reporting.features import percentile
+from vbinfer.reporting.parameters import Parameters
+from vbinfer.reporting.questions import topics
 
 NAMES = ("fc.mean", "fc.std", "fcd.var")
 TRUTH = {"coupling.G": 0.31, "model.w": 0.66}

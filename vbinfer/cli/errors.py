@@ -1,4 +1,4 @@
-"""Messages of the command line: one sentence, and what to do."""
+"""Messages of the command line."""
 
 import contextlib
 import os
@@ -64,7 +64,7 @@ def tell(words: str) -> None:
 
 
 def say(words: str) -> None:
-    """A line on standard error; silence where that is closed too."""
+    """A line on standard error, unless that is closed."""
     with contextlib.suppress(OSError, ValueError):
         print(printable(words), file=sys.stderr, flush=True)
 

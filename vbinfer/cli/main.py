@@ -247,7 +247,7 @@ NOTHING_RUNS = {"report": _report, "status": _status, "merge": _merge, "export":
 
 
 def _workers(args: argparse.Namespace) -> int | None:
-    """`[execution] workers` of the study file, read ahead since devices are set before anything else loads."""
+    """`[execution] workers`, read before anything else loads."""
     try:
         workers = tomllib.loads(Path(args.study).read_text(encoding="utf-8"))["execution"]["workers"]
     except (AttributeError, KeyError, TypeError, ValueError, OSError, RecursionError):
@@ -256,7 +256,7 @@ def _workers(args: argparse.Namespace) -> int | None:
 
 
 def _cores() -> int:
-    """The cores that this process may use, which in a container are fewer than the machine has."""
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

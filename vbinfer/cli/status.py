@@ -1,4 +1,4 @@
-"""`vbinfer status`: how far a run is, a line per stage, from what lies in its folder; also while it runs."""
+"""`vbinfer status`: how far a run is, by stage."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from vbinfer.study.folder import CALIBRATION, ESTIMATOR, POSTERIOR, TRAINING, re
 
 
 def status(folder: str | Path) -> str:
-    """Lines for the folder of a run, of a store or of chains.
+    """Lines for a run, a store or chains.
 
     Raises:
         FileNotFoundError: no such folder.

@@ -1,4 +1,4 @@
-"""What a report is about: its inputs, checked against each other."""
+"""Inputs of a report, checked against each other."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ Extras = ReportExtras
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """The inputs of one report, which have to fit each other."""
+    """Inputs of one report."""
 
     posterior: Posterior
     prior: Prior | None = None
@@ -180,7 +180,7 @@ class Evidence:
 
 
 def series(predictive: Predictive | None) -> np.ndarray | None:
-    """Simulated series `[n, time, node]` that did not fail; None with several monitors."""
+    """Valid simulated series `[n, time, node]`, of one monitor."""
     if predictive is None or predictive.ys is None or isinstance(predictive.ys, Mapping):
         return None
     ys = np.asarray(predictive.ys)[np.asarray(predictive.valid)]

@@ -1,4 +1,4 @@
-"""What the model can produce, and what the posterior predicts: features, FC, FCD, spectra."""
+"""Prior and posterior prediction of features, FC, FCD, spectra."""
 
 import dataclasses
 import functools
@@ -44,7 +44,7 @@ SHORTEST = 8  # samples, for a spectrum
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
-    """One feature of the recording among simulations; percentiles in 0..100, None without any."""
+    """One feature of the recording among simulations."""
 
     name: str
     observed: float
@@ -71,7 +71,7 @@ class Feature:
 
 
 def percentile(value: float, sample: np.ndarray | None) -> float | None:
-    """Where a value lies in a sample, 0..100; ties count half."""
+    """Percentile of a value in a sample; ties count half."""
     if sample is None:
         return None
     return float(100.0 * (np.mean(sample < value) + 0.5 * np.mean(sample == value))) if np.isfinite(value) else np.nan
@@ -93,19 +93,19 @@ def features_of(e: Evidence) -> list[Feature]:
 
 
 def _columns(source: Any) -> np.ndarray | None:
-    """Simulated features `[F, n]` of the draws that did not fail."""
+    """Valid simulated features `[F, n]`."""
     if source is None or not np.any(source.valid):
         return None
     return np.asarray(source.x, np.float64)[np.asarray(source.valid)].T
 
 
 def outside(value: float | None, edge: float) -> bool:
-    """Whether a percentile lies within `edge` of an end; NaN does."""
+    """Whether a percentile is within `edge` of an end."""
     return value is not None and not edge <= value <= 100.0 - edge
 
 
 def data(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
-    """The section of the data: is the recording inside what the model can produce?"""
+    """Section of the data: is the recording possible?"""
     found = _misspecification(e)
     blocks: list[Block] = [] if e.observed is None else [_recording(e.observed)]
     checks, numbers = [], {"features": [row.row for row in rows]}
@@ -126,7 +126,7 @@ def data(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
 
 
 def _misspecification(e: Evidence) -> Misspecification | str | None:
-    """The test that was given, or is made here; why there is none."""
+    """The test given, or made here, or its error."""
     given = next((item for item in e.given.values() if isinstance(item, Misspecification)), None)
     if given is not None or e.draws is None or e.posterior.x_o is None:
         return given
@@ -137,7 +137,7 @@ def _misspecification(e: Evidence) -> Misspecification | str | None:
 
 
 def _inside(e: Evidence, rows: Sequence[Feature]) -> list[Check]:
-    """Each feature by itself, where there are too few simulations for a test of all."""
+    """Each feature by itself, for want of a joint test."""
     question, status = Misspecification.question, "fail"
     if not rows:
         if e.draws is None or e.posterior.x_o is None or np.any(e.draws.valid):
@@ -189,7 +189,7 @@ def _most_extreme(rows: Sequence[Feature]) -> list[Feature]:
 
 
 def _strips(rows: Sequence[Feature], cut: str) -> Figure:
-    """Each feature on the scale of its predictive distribution, where its 90 % range is [-1, 1]."""
+    """Features scaled so that predictive 90 % ranges are [-1, 1]."""
     of = "prior" if rows[0].prior is not None else "posterior"
     ends = np.array([np.quantile(getattr(row, of), [0.05, 0.95]) for row in rows]).T
     scale = functools.partial(_on_scale, low=ends[0], high=ends[1])
@@ -279,7 +279,7 @@ def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
 
 
 def _predictive_check(e: Evidence) -> PredictiveCheck | str | None:
-    """The check that was given, or is made here; why there is none."""
+    """The check given, or made here, or its error."""
     given = next((item for item in e.given.values() if isinstance(item, PredictiveCheck)), None)
     if given is not None or e.predictive is None or e.posterior.x_o is None:
         return given
@@ -290,7 +290,7 @@ def _predictive_check(e: Evidence) -> PredictiveCheck | str | None:
 
 
 def series_p(predictive: Predictive | None, observed: RecordingLike | None) -> dict[str, float]:
-    """p of statistics of the series, corrected for their number; unit and level are left out.
+    """Adjusted p of statistics of the series.
 
     Signals such as BOLD have neither, and models none that agrees with the scanner's: each recording is centred by
     channel and brought to a variance of one over all channels.
@@ -398,7 +398,7 @@ def fc_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _fc_blocks(e: Evidence, recorded: np.ndarray, match: Mapping[str, float]) -> list[Block]:
-    """FC matrices on one colour scale, scatters over pairs of regions, and their correlations."""
+    """FC matrices, scatters over pairs of regions, correlations."""
     there, clouds = {"Recording": recorded}, []
     caption = "Functional connectivity (Pearson correlation) on one colour scale."
     for name, source in (("posterior", e.predictive), ("prior", e.extras.prior_predictive)):
@@ -420,7 +420,7 @@ def _fc_blocks(e: Evidence, recorded: np.ndarray, match: Mapping[str, float]) ->
 
 
 def _fc_panels(matrices: Mapping[str, np.ndarray], labels: Sequence[str] | None) -> list[Panel]:
-    """Matrices on one colour scale, left before right where every label says its side."""
+    """FC matrices on one colour scale, left hemisphere first."""
     sides = [_side(name) for name in labels or ()]
     n = len(next(iter(matrices.values())))
     known = len(sides) == n and None not in sides and len(set(sides)) == 2
@@ -454,7 +454,7 @@ def _cloud(recorded: np.ndarray, other: np.ndarray, title: str, label: str) -> P
 
 
 def _fcd_blocks(e: Evidence) -> list[Block]:
-    """FCD matrices and distributions; one sentence where the recording is too short."""
+    """FCD matrices and distributions."""
     if e.observed is None:
         return []
     (window, step), period = e.extras.fcd, e.observed.period
@@ -505,7 +505,7 @@ def _outline(values: np.ndarray, edges: np.ndarray, role: Role, label: str) -> L
 
 
 def _spectra(e: Evidence) -> list[Block]:
-    """Mean power spectrum over channels: recording, and 90 % of the replicates."""
+    """Power spectra of recording and replicates."""
     ys, observed = series(e.predictive), e.observed
     if ys is None or observed is None or min(len(observed.values), ys.shape[1]) < SHORTEST:
         return []
@@ -529,7 +529,7 @@ def _spectra(e: Evidence) -> list[Block]:
 
 
 def power(ys: np.ndarray) -> np.ndarray:
-    """Mean periodogram over channels `[n, T // 2]` of `[n, T, N]`, as shares of the variance."""
+    """Periodogram, mean over channels, as shares of the variance."""
     centred = np.asarray(ys, np.float64) - np.mean(ys, axis=1, keepdims=True)
     spectrum = np.abs(np.fft.rfft(centred, axis=1)[:, 1:]) ** 2
     total = np.maximum(spectrum.sum(axis=1, keepdims=True), 1e-300)

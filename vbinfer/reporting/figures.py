@@ -1,4 +1,4 @@
-"""Figures as pictures that a page can carry; the one home of matplotlib."""
+"""Figures as pictures; the one home of matplotlib."""
 
 import base64
 import functools
@@ -94,7 +94,7 @@ def draw(panel: Panel, size: str) -> Image:
 
 
 def _inches(panel: Panel, size: str) -> tuple[float, float]:
-    """Width and height: rows of names need room, one for each."""
+    """Width and height; each row of names needs room."""
     width = 7.4 if size in ("large", "full") else 3.9
     if panel.y.ticks is not None:
         return width, 0.9 + 0.26 * len(panel.y.ticks)
@@ -190,14 +190,14 @@ def _label(axis: Axis) -> str:
 
 
 def plain(text: str, longest: int = LONGEST) -> str:
-    """Text that matplotlib takes literally, cut where it is long; tables have it whole."""
+    """Text that matplotlib takes literally, cut where long."""
     text = "".join(sign if sign.isprintable() else "?" for sign in text)  # SVG cannot hold the others
     short = text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
     return short.replace("$", r"\$")
 
 
 def image(canvas: "Canvas", alt: str, form: Literal["svg", "png"] = "svg") -> Image:
-    """A matplotlib figure as a data address: SVG for lines, PNG for matrices and clouds of points."""
+    """A matplotlib figure as a data address."""
     buffer = io.BytesIO()
     canvas.draw_without_rendering()  # arranges the parts
     canvas.set_layout_engine("none")  # or saving would arrange them twice more, which is most of the time
@@ -208,7 +208,7 @@ def image(canvas: "Canvas", alt: str, form: Literal["svg", "png"] = "svg") -> Im
 
 
 def of_user(canvas: "Canvas", alt: str) -> tuple[Image, str]:
-    """A figure of the user's own, and how wide to show it."""
+    """A user's figure, and how wide to show it."""
     import matplotlib
 
     form: Literal["svg", "png"] = "png" if any(axes.images for axes in canvas.axes) else "svg"

@@ -1,4 +1,4 @@
-"""Numbers in words: digits that match their uncertainty, true minus signs, no minus zero."""
+"""Numbers as text, with digits that match their uncertainty."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def number(value: object, digits: int = 3) -> str:
-    """A number with `digits` significant digits; text as it is, nothing for None.
+    """A number with significant digits; text as it is.
 
     >>> number(0.12345), number(None), number(float("nan"))
     ('0.123', '', 'not a number')
@@ -29,7 +29,7 @@ def fixed2(value: float) -> str:
 
 
 def round_to_sd(values: list[float], sd: float) -> list[str]:
-    """Numbers with as many decimals as two digits of their standard deviation need.
+    """Numbers rounded to two digits of their standard deviation.
 
     >>> round_to_sd([0.381, 0.4172], 0.0204)
     ['0.381', '0.417']
@@ -61,7 +61,7 @@ def percent(share: float, decimals: int = 0) -> str:
 
 
 def signed(text: str) -> str:
-    """The text of a number with a true minus sign, and none before zero."""
+    """A number's text with a true minus sign."""
     if text.startswith("-") and float(text.replace(",", "")) == 0.0:
         text = text[1:]
     return text.replace("-", MINUS)

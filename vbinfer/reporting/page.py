@@ -53,7 +53,7 @@ def report(
     extras: ReportExtras | None = None,
     out: str | Path = "report.html",
 ) -> Verdict:
-    """Write one page that says what was learned and what failed.
+    """Write a page on what was learned and what failed.
 
     The verdict comes first, one status per question, with its rule and a link to its evidence. Each section is
     there when its input is; questions that could not be asked are named. Beside the page, `report.json` carries the
@@ -161,12 +161,12 @@ def _drawn(block: Block) -> Block:
 
 
 def _unbroken(value: object) -> object:
-    """Keep a number and its percent sign on one line, outside HTML and JSON."""
+    """Keep a number and its percent sign on one line."""
     return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
 
 
 def _tile(row: Mapping[str, Any]) -> dict[str, str]:
-    """The answer for one parameter, for the top of the page."""
+    """One parameter, for the top of the page."""
     learned = row.get("shrinkage")
     return {
         "name": row["name"],
@@ -190,7 +190,7 @@ def _own(section: Section, i: int) -> Topic:
 
 
 def _limits(e: Evidence, found: Sequence[Topic]) -> Topic:
-    """What the posterior is conditional on, what its checks are blind to, and what was not asked."""
+    """What the posterior is conditional on, and blind spots."""
     said = [
         "The posterior is conditional on the model, its prior, and the features that the recording was reduced to: "
         "what the features do not measure, no check on this page can see.",

@@ -1,4 +1,4 @@
-"""What was learned about the parameters: posterior against prior, and against the truth."""
+"""Parameters: posterior against prior and truth."""
 
 import dataclasses
 import math
@@ -36,7 +36,7 @@ MOST_PARAMETERS, MOST_PAIRS, MOST_DOTS = 12, 4, 1_000
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
-    """The D flattened parameters of a posterior, with what is known of them beforehand.
+    """The D flattened parameters of a posterior.
 
     Attributes:
         names: `("coupling.G", "model.eta[0]", ...)`.
@@ -86,7 +86,7 @@ class Parameters:
 
     @property
     def zscore(self) -> np.ndarray | None:
-        """(posterior mean - truth) / posterior sd `[D]`; NaN for a constant."""
+        """(posterior mean - truth) / posterior sd `[D]`."""
         if self.truth is None:
             return None
         sd = np.where(self.constant, np.nan, self.samples.std(axis=0, ddof=1))
@@ -143,7 +143,7 @@ def flat(theta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> np.
 
 
 def learned(e: Evidence, p: Parameters) -> Topic:
-    """The section of the posterior: what the data taught, and whether it holds the truth."""
+    """Section of the posterior: what was learned?"""
     modes = find_modes(e.posterior, e.prior)
     note = _modes_note(modes, e, p)
     shown = p.most_shrunk
@@ -211,7 +211,7 @@ def _taught(p: Parameters, i: int, shrinkage: float) -> str:
 
 
 def _modes_note(found: Modes | None, e: Evidence, p: Parameters) -> str:
-    """What is to be said of several modes; nothing of one."""
+    """A sentence about several modes."""
     if found is None:
         return ""
     places = f"along {found.where}"
@@ -232,7 +232,7 @@ def _modes_note(found: Modes | None, e: Evidence, p: Parameters) -> str:
 
 
 def _edge_shares(p: Parameters) -> list[tuple[str, str, float]]:
-    """Posterior share beyond the prior's outer quantile, by parameter and end."""
+    """Posterior share beyond the prior's outer quantiles."""
     if p.prior_samples is None:
         return []
     low, high = np.quantile(p.prior_samples, [EDGE_PRIOR, 1.0 - EDGE_PRIOR], axis=0)
@@ -245,7 +245,10 @@ def _edge_shares(p: Parameters) -> list[tuple[str, str, float]]:
 
 
 def truth_p(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """p of the rank of each truth among the draws `[n, D]`: 2 min(r + 1, n - r + 1) / (n + 1)."""
+    """Two-sided p of each truth's rank among the draws.
+
+    2 min(r + 1, n - r + 1) / (n + 1), of draws `[n, D]`.
+    """
     below, above = (samples <= truth).sum(axis=0), (samples >= truth).sum(axis=0)
     return np.minimum(1.0, 2.0 * (np.minimum(below, above) + 1) / (len(samples) + 1))
 
@@ -309,7 +312,7 @@ def _marginal(e: Evidence, p: Parameters, i: int) -> Panel:
 
 
 def _prior_density(e: Evidence, p: Parameters, i: int, grid: np.ndarray) -> np.ndarray | None:
-    """The exact density of a scalar parameter's prior, else an estimate from prior draws."""
+    """Exact density of a scalar prior, else an estimate."""
     name = p.names[i]
     if e.prior is not None and e.prior.shapes.get(name) == ():
         dist: Any = e.prior.dists[name]  # numpyro types `support` as optional
@@ -367,7 +370,7 @@ def _cell(key: str, value: object, sd: float) -> str:
 
 
 def _eye(e: Evidence, p: Parameters) -> list[Block]:
-    """Shrinkage against |z|, from a recovery study, a calibration or the truth; nothing without any."""
+    """Shrinkage against |z|, where truths are known."""
     source = _eye_of(e, p)
     if source is None:
         return []
@@ -411,7 +414,7 @@ def _eye_of(e: Evidence, p: Parameters) -> _Source | None:
 
 
 def recovered(e: Evidence, p: Parameters) -> Recovered | None:
-    """Known truths against their posteriors, where a recovery study was given."""
+    """Known truths against their posteriors."""
     given = e.extras.recovery
     if given is None:
         return None

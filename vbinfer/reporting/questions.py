@@ -1,4 +1,4 @@
-"""The topics of a report: each asks its questions of the evidence once."""
+"""Topics of a report and their questions."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -54,7 +54,7 @@ READING = (
 
 
 def topics(e: Evidence) -> list[Topic]:
-    """What the inputs allow to be said, in the order of the questions."""
+    """All topics that the inputs allow."""
     p, rows = Parameters.of(e), features_of(e)
     found = [
         learned(e, p),
@@ -84,7 +84,7 @@ def absent(found: Iterable[Topic]) -> list[str]:
 
 
 def by_name(given: Mapping[str, Any] | Iterable[Any] | None) -> dict[str, Any]:
-    """Results by name; those of a sequence are named after their type.
+    """Results by name, else by type.
 
     Raises:
         TypeError: something that has no verdict and findings.
@@ -115,7 +115,7 @@ def _is_result(item: Any) -> bool:
 
 
 def _given(given: Mapping[str, Any]) -> list[Topic]:
-    """A section for each given result that has no other place."""
+    """Sections of further results."""
     made = []
     for i, (name, item) in enumerate(given.items(), 1):
         if isinstance(item, Misspecification | Convergence | PredictiveCheck):
@@ -185,7 +185,7 @@ def _converged(fit: FitInfo, train: np.ndarray, val: np.ndarray) -> tuple[Status
 
 
 def _loss(train: np.ndarray, val: np.ndarray, fit: FitInfo) -> Figure:
-    """Loss per epoch, on the draws trained on and on those held out."""
+    """Loss per epoch, trained on and held out."""
     both = np.concatenate([train, val])
     limits = None
     if len(finite := both[np.isfinite(both)]):
@@ -208,7 +208,7 @@ def _loss(train: np.ndarray, val: np.ndarray, fit: FitInfo) -> Figure:
 
 
 def _chains(posterior: Posterior, given: Mapping[str, Any]) -> Topic | None:
-    """Health of the chains; nothing for draws that are independent by construction."""
+    """Health of the chains; None for independent draws."""
     found = next((item for item in given.values() if isinstance(item, Convergence)), None)
     if found is None and posterior.num_chains == 1 and not posterior.sample_stats:
         return None

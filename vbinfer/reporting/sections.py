@@ -1,4 +1,4 @@
-"""What a page is made of: sections, their blocks, and the questions they answer."""
+"""Sections of a page, and the questions they answer."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ MOST_ROWS = 24
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A section of the user's own: words, a table, a figure.
+    """A user's own section: text, table, figure.
 
     Any of them may be left out; everything is escaped.
 
@@ -62,7 +62,10 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of cells; `marks` stand out, `words` leading columns hold words."""
+    """Rows of cells.
+
+    Rows in `marks` stand out; the first `words` columns hold words.
+    """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -82,7 +85,7 @@ class Image:
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Pictures side by side under one caption; `size` is that of a `Figure`."""
+    """Pictures side by side under one caption."""
 
     images: Sequence[Image]
     caption: str
@@ -95,7 +98,7 @@ Block = Text | Table | Figure | Images
 
 @dataclasses.dataclass(frozen=True)
 class Topic:
-    """A section of the report, with the questions that it answers.
+    """A section of the report with its questions.
 
     Attributes:
         anchor: what links point to.
@@ -141,7 +144,7 @@ def topic_of(name: str, result: Any, anchor: str, title: str, *, tables: Iterabl
 
 
 def tables_of(numbers: Mapping[str, Any]) -> list[Table]:
-    """Tables of a result's numbers: lists of rows, then the scalars.
+    """Tables of a result's numbers, the scalars last.
 
     >>> [table.caption for table in tables_of({"pairs": [{"first": "NPE", "p": 0.2}], "n": 7})]
     ['Pairs.', 'Numbers of this result; all are in the JSON.']
@@ -167,7 +170,7 @@ def _row(value: Any) -> Mapping[str, Any]:
 
 
 def _rows_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One row for each, those that did not pass marked; where there are p-values, the smallest first."""
+    """A table of rows, those that did not pass marked."""
     shown = sorted(rows, key=lambda row: row["p"]) if "p" in rows[0] else rows
     shown = shown[:MOST_ROWS]
     cut = "" if len(shown) == len(rows) else f" {len(shown)} of {len(rows)}; all are in the JSON."

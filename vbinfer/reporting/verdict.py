@@ -1,4 +1,4 @@
-"""The verdict of a report: one status per question, with its rule."""
+"""Verdict of a report: one status per question."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from vbinfer.diagnostics.result import Status, json_able
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One question, its status, the answer, where the evidence is, and the rule."""
+    """One question with its status, answer and rule."""
 
     question: str
     light: Status
@@ -39,7 +39,7 @@ class Verdict:
     path: Path
 
     def to_json(self) -> str:
-        """The verdict as JSON text; numbers that are not finite become null."""
+        """JSON text; numbers that are not finite become null."""
         content = {
             "format": 1,
             "verdict": self.verdict,

@@ -1,4 +1,4 @@
-"""Files that a run leaves in its folder, so that the report can be made again.
+"""Files of a run, from which its report is made again.
 
 | file | holds |
 |---|---|
@@ -65,13 +65,13 @@ _KEPT = {"Posterior": ("theta",), "Section": ("title", "text", "table")}
 
 
 def write_plan(out: Path, **numbers: int | None) -> None:
-    """Make the folder of a run, with the numbers asked for; None leaves one as it was."""
+    """Record the numbers asked for; None leaves one alone."""
     asked = {**read_plan(out), **{name: value for name, value in numbers.items() if value is not None}}
     npz.write_text(out / PLAN, npz.to_json(asked) + "\n")
 
 
 def read_plan(out: Path) -> dict[str, int]:
-    """The numbers asked for; none where the file is missing or damaged."""
+    """The numbers asked for, where they can be read."""
     try:
         found = json.loads((out / PLAN).read_text(encoding="utf-8"))
         return {str(name): value for name, value in found.items() if isinstance(value, int)}
@@ -97,7 +97,7 @@ def write_report(
 
 
 def rebuild(folder: str | Path) -> Verdict:
-    """The report of a run from its folder; missing evidence is named on the page.
+    """The report of a run, again, from its folder.
 
     Raises:
         FileNotFoundError: no such folder, or no posterior in it.
@@ -125,7 +125,7 @@ def _expect(path: Path, kind: type) -> Any:
 
 
 def calibration_of(out: Path) -> Calibration | None:
-    """The calibration in a folder, if it is of the estimator or sampler there."""
+    """The calibration of what lies in a folder."""
     if not (out / CALIBRATION).is_file() or not (out / POSTERIOR).is_file():
         return None
     found = _expect(out / CALIBRATION, Calibration)
@@ -133,17 +133,17 @@ def calibration_of(out: Path) -> Calibration | None:
 
 
 def calibrated(out: Path) -> str:
-    """What a calibration in a folder speaks of: the weights of the estimator, or the chains."""
+    """Identity of the estimator, or of the chains."""
     return fingerprint(out / ESTIMATOR if (out / ESTIMATOR).is_file() else out / POSTERIOR)
 
 
 def fingerprint(path: Path) -> str:
-    """A digest of the arrays in a file; training times and versions do not count."""
+    """Digest of the arrays in a file."""
     return checksum(npz.read(path)[2])
 
 
 def save_inputs(path: Path, inputs: ReportInputs) -> None:
-    """Write the inputs of a report to one file, but for the figures of own sections."""
+    """Write the inputs of a report, without users' figures."""
     arrays: dict[str, np.ndarray] = {}
     header = {"inputs": _pack(inputs, arrays)}
     npz.write(path, _KIND, header, arrays)
@@ -159,7 +159,7 @@ def load_inputs(path: Path) -> ReportInputs:
 
 
 def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """A tree of records, mappings, sequences and arrays as JSON, its arrays by number.
+    """A tree of records and arrays as JSON.
 
     Each container becomes a mapping with one entry, `{what it is: its content}`, so that no name in a user's mapping
     can be taken for one of ours.

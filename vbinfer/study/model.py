@@ -1,4 +1,4 @@
-"""The model of a study file: `[simulator]`, `[prior]`, `[summary]` and `[likelihood]`."""
+"""`[simulator]`, `[prior]`, `[summary]` and `[likelihood]` of a study file."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def read_simulator(table: Any, connectome: Connectome | None, folder: Path) -> t
 
 
 def read_forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Path) -> ForwardModel:
-    """The forward model; without `[summary]` (None) its features are the series itself."""
+    """The forward model; without `[summary]`, of the series itself."""
     if table is not None and (not isinstance(table, dict) or not set(table) - {"preprocess", "monitor"}):
         raise StudyError('[summary] names no feature; write for example fc = { name = "fc_stat" }')
     table = dict(table or {})
@@ -144,7 +144,7 @@ def read_prior(table: Any, folder: Path) -> Prior:
 
 
 def check_prior(forward: ForwardModel, prior: Prior) -> None:
-    """Refuse a prior over what the simulator has not, or does not allow."""
+    """Refuse a prior that the simulator does not allow."""
     try:
         forward.check(prior)
         check_ranges(prior, forward.ranges())
@@ -153,7 +153,7 @@ def check_prior(forward: ForwardModel, prior: Prior) -> None:
 
 
 def read_sigma(table: Any, prior: Prior) -> float | str:
-    """The standard deviation of a Gaussian likelihood, or the leaf of the prior that it is."""
+    """sigma of the likelihood: a number, or a prior's leaf."""
     _, options = named(table, "[likelihood]", {"Gaussian": None})
     sigma = keys(options, "[likelihood]", required=("sigma",))["sigma"]
     if isinstance(sigma, str):
@@ -192,7 +192,7 @@ def without_sigma(forward: ForwardModel, prior: Prior, sigma: float | str) -> Fo
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A forward model whose features carry the noise of a Gaussian likelihood.
+    """A forward model with the likelihood's measurement noise.
 
     x = f(theta, key) + sigma e,  e ~ N(0, 1): what the likelihood says would be recorded, where the forward model alone
     gives its mean. Where the features are the series itself, the series carry the same noise.

@@ -1,4 +1,4 @@
-"""A study from file to report: simulate, train, infer, check, write the page.
+"""Run a study: simulate, train, infer, check, report.
 
 Every stage leaves its result in the folder of the study, so that the same call goes on where another one stopped.
 """
@@ -53,7 +53,7 @@ Say = Callable[[str], object]
 
 @dataclasses.dataclass
 class Clock:
-    """Stages of a run as they pass, with the seconds that each took."""
+    """Stages of a run, with their seconds."""
 
     say: Say | None
     total: int
@@ -74,7 +74,7 @@ class Clock:
 
 
 def run_study(study: Study, *, say: Say | None = None) -> Verdict:
-    """Run a study: what `vbinfer run` does.
+    """Run a study, as `vbinfer run` does.
 
     Its folder then holds the simulations in `store/`, `estimator.npz` (of a sampler `chains/`), `posterior.npz`,
     `evidence.npz` and the report. An interrupted run goes on where it stopped, and a finished one is not repeated. A
@@ -91,7 +91,7 @@ def run_study(study: Study, *, say: Say | None = None) -> Verdict:
 
 
 def calibrate_study(study: Study, *, say: Say | None = None) -> tuple[Verdict, Calibration]:
-    """Run a study, and test its method on held-out simulations: what `vbinfer calibrate` does.
+    """Run a study and calibrate it, as `vbinfer calibrate` does.
 
     Adds `calibration/` (held-out draws, with a key of their own, and their posteriors, from which an interrupted study
     goes on) and `calibration.npz`; the report then says whether the method is calibrated over the prior.
@@ -108,14 +108,14 @@ def calibrate_study(study: Study, *, say: Say | None = None) -> tuple[Verdict, C
 
 
 def fit_study(study: Study, *, say: Say | None = None) -> None:
-    """Simulate what is missing and train: what `vbinfer fit` does."""
+    """Simulate what is missing and train, as `vbinfer fit` does."""
     if study.is_sampler:
         raise ValueError(f"{_name(study)} trains nothing; write `vbinfer infer {study.path}`")
     _fit(study, Clock(say, 2))
 
 
 def infer_study(study: Study, *, say: Say | None = None) -> Verdict:
-    """Posterior and report, from the estimator in the folder: what `vbinfer infer` does.
+    """Posterior and report, as `vbinfer infer` makes them.
 
     Raises:
         FileNotFoundError: no estimator was fitted yet.
@@ -172,7 +172,7 @@ def _run(study: Study, say: Say | None, *, with_calibration: bool) -> tuple[Verd
 
 
 def stage_keys(study: Study) -> dict[str, PRNGKey]:
-    """A key for each stage, from the seed of the study."""
+    """A key for each stage, from the seed."""
     return dict(zip(STAGES, jax.random.split(jax.random.key(study.seed), len(STAGES)), strict=True))
 
 
@@ -186,7 +186,7 @@ def executor_of(study: Study) -> Executor:
 
 
 def simulate_study(study: Study, part: tuple[int, int] = (1, 1), *, say: Say | None = None) -> "StoreStatus":
-    """Simulate the draws of a study, or one part of them: what `vbinfer simulate` does."""
+    """Simulate draws, or a part, as `vbinfer simulate` does."""
     from vbinfer.draws.manage import simulate_store
 
     if study.is_sampler:
@@ -206,7 +206,7 @@ def _how(study: Study, say: Say | None) -> dict[str, Any]:
 
 
 def _fit(study: Study, clock: Clock, held_out: int | None = None) -> tuple[Draws, Any, FitInfo, str]:
-    """Draws, the fitted estimator, its record and what identifies the fit."""
+    """Draws, fitted estimator, its record and its identity."""
     out = study.out
     folder.write_plan(out, draws=study.draws, held_out=held_out)
     with clock.stage("simulation", f"simulating {study.draws:,} draws into {out / folder.STORE}"):
@@ -226,7 +226,7 @@ def _fit(study: Study, clock: Clock, held_out: int | None = None) -> tuple[Draws
 
 
 def _kept_fit(out: Path, asked: str) -> tuple[Any, FitInfo] | None:
-    """The estimator in a folder with its record, if it is the fit that is asked for."""
+    """Estimator and record in a folder, if asked for."""
     if not (out / folder.ESTIMATOR).is_file() or not (out / folder.EVIDENCE).is_file():
         return None
     try:
@@ -239,7 +239,7 @@ def _kept_fit(out: Path, asked: str) -> tuple[Any, FitInfo] | None:
 
 
 def _train(study: Study, draws: Draws) -> tuple[Any, FitInfo]:
-    """Train, going on from the checkpoint unless it is of another fit."""
+    """Train from the checkpoint, unless of another fit."""
     key, path = stage_keys(study)["fit"], study.out / folder.TRAINING
     if _name(study) == "SbiEstimator":  # which keeps none
         return study.method.fit(draws, study.prior, key=key)
@@ -251,7 +251,10 @@ def _train(study: Study, draws: Draws) -> tuple[Any, FitInfo]:
 
 
 class _Sampler:
-    """A kernel and the likelihood of a study, as a source of posteriors beside the fitted estimators."""
+    """Kernel and likelihood of a study as a source.
+
+    It answers as fitted estimators do, by `sample` and `sample_batch`.
+    """
 
     def __init__(self, study: Study) -> None:
         from vbinfer.sampling.sampler import ChainSampler
@@ -307,7 +310,7 @@ def _sample(study: Study, source: Any, x_o: np.ndarray, key: PRNGKey) -> Posteri
 
 
 def _replicates(study: Study, source: Any, key: PRNGKey) -> dict[str, Posterior]:
-    """The same question asked of the other segments of the recording."""
+    """Posteriors of the recording's other segments."""
     posteriors = {}
     for i, other in enumerate(study.replicates):
         with warnings.catch_warnings():
@@ -319,7 +322,7 @@ def _replicates(study: Study, source: Any, key: PRNGKey) -> dict[str, Posterior]
 
 
 def _prior_predictive(study: Study, key: PRNGKey) -> Predictive:
-    """Simulations from the prior with their series, none of those trained on."""
+    """New simulations from the prior, with their series."""
     n = max(study.report.predictive, study.report.recovery)
     k_theta, k_sim = jax.random.split(key)
     theta = study.prior.sample(key=k_theta, n=n)
@@ -328,7 +331,7 @@ def _prior_predictive(study: Study, key: PRNGKey) -> Predictive:
 
 
 def _recovery(study: Study, source: Any, simulated: Predictive, key: PRNGKey) -> Recovery | None:
-    """The method asked about simulated observations whose truth is known."""
+    """Posteriors of simulations whose truth is known."""
     chosen = np.flatnonzero(simulated.valid)[: study.report.recovery]
     if not len(chosen):
         return None
@@ -337,7 +340,7 @@ def _recovery(study: Study, source: Any, simulated: Predictive, key: PRNGKey) ->
 
 
 def _calibrate(study: Study, clock: Clock, source: Any) -> Calibration:
-    """Held-out simulations, their posteriors and the tests; every part is on disk before the next begins."""
+    """Held-out simulations, their posteriors and the tests."""
     from vbinfer.diagnostics.calibration.store import OtherStudyError
     from vbinfer.diagnostics.calibration.study import calibrate
 
@@ -362,7 +365,7 @@ def _name(study: Study) -> str:
 
 
 def _structural(study: Study) -> np.ndarray | None:
-    """The weights, where the channels of the recording are the nodes."""
+    """The weights, where channels are nodes."""
     monitor = study.forward.sim.monitors[study.forward.outputs[0]]
     if study.connectome is None or not monitor.by_node:
         return None
@@ -370,7 +373,7 @@ def _structural(study: Study) -> np.ndarray | None:
 
 
 def step_size_section(study: Study, posterior: Posterior, key: PRNGKey) -> Section:
-    """What a finer integration step changes in FC, at the posterior mean."""
+    """FC at the posterior mean with a finer step."""
     coarse, fine = study.forward.sim.dt, float(study.report.compare_dt or study.forward.sim.dt)
     mean = {name: np.asarray(value).mean(axis=(0, 1)) for name, value in posterior.theta.items()}
     theta = {name: jnp.broadcast_to(jnp.asarray(v), (DT_DRAWS, *np.shape(v))) for name, v in mean.items()}

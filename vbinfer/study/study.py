@@ -71,7 +71,7 @@ class ReportOptions:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationOptions:
-    """Held-out data sets of a calibration, and posterior draws for each."""
+    """Held-out data sets, and posterior draws for each."""
 
     draws: int = 300
     posterior_samples: int = 500
@@ -155,17 +155,17 @@ class Study:
 
     @property
     def is_sampler(self) -> bool:
-        """Whether a kernel samples a likelihood, instead of an estimator trained on draws."""
+        """Whether a kernel samples a likelihood."""
         return self.sigma is not None
 
     @property
     def simulator(self) -> ForwardModel | Measured:
-        """What makes data as the recording: the forward model, with the likelihood's noise where there is one."""
+        """The forward model, with the likelihood's noise if any."""
         return self.forward if self.sigma is None else Measured(self.forward, self.sigma)
 
     @functools.cached_property
     def likelihood(self) -> Gaussian:
-        """Of a sampler: x around the simulation of theta; a noisy simulator keeps to one noise path."""
+        """Gaussian around the simulation of theta, of a sampler."""
         return Gaussian(lambda theta: self.forward(theta, jax.random.key(0)), self.sigma)
 
     @property
@@ -290,7 +290,7 @@ def _execution(table: Any) -> dict[str, Any]:
 
 
 def _report(table: Any, sim: Simulator, samples: int, is_sampler: bool) -> ReportOptions:
-    """Options of the report; a sampler recovers no truths unless asked, each being a run of its own."""
+    """Options of the report; samplers recover truths when asked."""
     chosen = _options(
         {"recovery": 0, **table} if is_sampler and isinstance(table, dict) else table, "[report]", ReportOptions
     )
@@ -328,7 +328,7 @@ def _truth(given: Any, prior: Prior) -> dict[str, Any] | None:
 
 
 def _source(name: str, folder: Path) -> str:
-    """The name of bundled data, or a path from the folder of the study file."""
+    """A bundled name, or a path from the file's folder."""
     return name if name in datasets.BUNDLED else str(folder / name)
 
 
@@ -340,7 +340,7 @@ def _connectome(data: dict[str, Any], folder: Path) -> Connectome | None:
 
 
 def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tuple[datasets.Recording, ...]:
-    """The recording in pieces as long as what the simulation keeps."""
+    """The recording in pieces of the simulated length."""
     name = forward.outputs[0]
     period = forward.sim.monitors[name].period or forward.sim.dt
     source = _source(str(data["recording"]), folder)
@@ -363,7 +363,7 @@ def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tupl
 
 
 def _check_channels(sim: Simulator, name: str, recording: datasets.Recording) -> None:
-    """The columns of a recording are what the monitor records: nodes, sensors or groups."""
+    """Check that columns are what the monitor records."""
     monitor, there = sim.monitors[name], recording.n_channels
     if monitor.by_node and sim.connectome is not None:
         datasets.match(sim.connectome, recording)

@@ -18,11 +18,11 @@ from vbinfer.io import archive
 
 
 class StudyError(ValueError):
-    """A mistake in a study file, with what to write instead."""
+    """A mistake in a study file, with its remedy."""
 
 
 class Lazily(Mapping[str, Any]):
-    """Classes by name, whose modules load when a file names one."""
+    """Classes by name; a module loads when named."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = places
@@ -63,7 +63,7 @@ def construct(
     values: Mapping[str, Any] | None = None,
     parts: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Any:
-    """The object that `{ name = ..., option = ... }` describes.
+    """Build the object that a table describes.
 
     Args:
         table: from the file.
@@ -89,7 +89,7 @@ def construct(
 
 
 def named(table: object, where: str, known: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name in a table, one of the known, and its options."""
+    """The known name in a table, and its options."""
     if isinstance(table, str):
         raise StudyError(f'{where} is {table!r}; write {where.split()[-1]} = {{ name = "{table}" }}')
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
