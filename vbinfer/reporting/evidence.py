@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vbinfer._param import did_you_mean
-from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
 from vbinfer.neural.fit_info import FitInfo
@@ -16,6 +15,9 @@ from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
 from .sections import Section
+
+if TYPE_CHECKING:
+    from vbinfer.diagnostics.calibration.result import Calibration
 
 
 @runtime_checkable
@@ -103,7 +105,7 @@ class Evidence:
     observed: RecordingLike | None = None
     theta_true: Mapping[str, ArrayLike] | None = None
     extras: ReportExtras = dataclasses.field(default_factory=ReportExtras)
-    calibration: Calibration | None = None
+    calibration: "Calibration | None" = None
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -110,6 +110,7 @@ def data(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     blocks: list[Block] = [] if e.observed is None else [_recording(e.observed)]
     checks, numbers = [], {"features": [row.row for row in rows]}
     with_prior = [row for row in rows if row.prior is not None]
+    # a joint test takes the place of looking at features one by one
     if isinstance(found, Misspecification):
         topic = topic_of("misspecification", found, "data", "")
         checks, numbers = list(topic.checks), numbers | dict(topic.numbers)
@@ -131,6 +132,7 @@ def _misspecification(e: Evidence) -> Misspecification | str | None:
     if given is not None or e.draws is None or e.posterior.x_o is None:
         return given
     try:
+        # a fixed key: the report of the same inputs is the same page
         return misspecification(np.ravel(e.posterior.x_o), e.draws, key=jax.random.key(0))
     except ValueError as error:
         return str(error)
@@ -191,6 +193,7 @@ def _most_extreme(rows: Sequence[Feature]) -> list[Feature]:
 def _strips(rows: Sequence[Feature], cut: str) -> Figure:
     """Features scaled so that predictive 90 % ranges are [-1, 1]."""
     of = "prior" if rows[0].prior is not None else "posterior"
+    # each feature has a scale of its own: its 90 % range becomes [-1, 1], whatever its unit
     ends = np.array([np.quantile(getattr(row, of), [0.05, 0.95]) for row in rows]).T
     scale = functools.partial(_on_scale, low=ends[0], high=ends[1])
     marks: list[Mark] = [Rule(0.0)]
@@ -200,6 +203,7 @@ def _strips(rows: Sequence[Feature], cut: str) -> Figure:
         low, high = (scale(np.array([np.quantile(row.posterior, q) for row in rows])) for q in (0.05, 0.95))
         marks.append(Intervals(low, high, "posterior", "posterior predictive, 90 %"))
     observed = np.array([row.observed for row in rows])
+    # what is not finite is drawn at the far end, where nobody overlooks it
     places = scale(np.where(np.isfinite(observed), observed, np.inf))
     marks.append(Points(places, np.arange(len(rows)), "observed", "recording"))
     panel = Panel(
@@ -298,10 +302,12 @@ def series_p(predictive: Predictive | None, observed: RecordingLike | None) -> d
     replicates, recorded = series(predictive), None if observed is None else np.asarray(observed.values, np.float64)
     if replicates is None or recorded is None or len(replicates) < FEWEST_REPLICATES or not np.isfinite(recorded).all():
         return {}
+    # recording and replicates as far as both go
     length = min(len(recorded), replicates.shape[1])
     if length < 4:
         return {}
     rows = np.concatenate([recorded[None, :length], np.asarray(replicates, np.float64)[:, :length]])
+    # unit and level go; what is left is shape over time and across channels
     rows = rows - rows.mean(axis=1, keepdims=True)
     rows = rows / np.maximum(rows.std(axis=(1, 2), keepdims=True), 1e-30)
     names, statistics = test_quantities(rows)
@@ -327,6 +333,7 @@ def _predicts(
     far = sum(outside(row.posterior_percentile, OUTSIDE_POSTERIOR) for row in rows)
     share, words = far / len(rows) if rows else 0.0, [_share_inside(rows)] if rows else []
     post, prior = match.get("posterior predictive"), match.get("prior predictive")
+    # structure alone predicts FC to some degree, and so does the prior: that is what to beat
     no_better = post is not None and prior is not None and not post > prior
     if post is not None:
         others = [f"{fixed2(value)} for the {name}" for name, value in match.items() if name != "posterior predictive"]
@@ -424,9 +431,11 @@ def _fc_panels(matrices: Mapping[str, np.ndarray], labels: Sequence[str] | None)
     sides = [_side(name) for name in labels or ()]
     n = len(next(iter(matrices.values())))
     known = len(sides) == n and None not in sides and len(set(sides)) == 2
+    # a stable sort keeps the atlas' order within each hemisphere
     order = np.argsort([side == "r" for side in sides], kind="stable") if known else np.arange(n)
     middle = sides.count("l") - 0.5
     lines = (Rule(middle), Rule(middle, "y")) if known else ()
+    # one scale for all, from the bulk of the entries: a few large ones would wash out the rest
     top = float(np.quantile(np.abs(np.concatenate([upper(values) for values in matrices.values()])), 0.995)) or 1.0
     axis = Axis(f"region (n = {n}{', left before right' if known else ''})")
     return [
@@ -472,6 +481,7 @@ def _fcd_blocks(e: Evidence) -> list[Block]:
         matrices = [np.asarray(of(y)) for y in ys[:MOST_DRAWS]]
         entries = [upper(values) for values in matrices]
         groups.append((f"{role} predictive (n = {len(matrices)})", np.concatenate(entries), role))
+        # a mean over draws would have no dynamics; the median draw has typical ones
         typical = matrices[int(np.argsort([np.var(values) for values in entries])[len(entries) // 2])]
         panels.append(_fcd_panel(typical, f"One {role} predictive draw", step / 60e3))
     caption = (
@@ -531,6 +541,7 @@ def _spectra(e: Evidence) -> list[Block]:
 def power(ys: np.ndarray) -> np.ndarray:
     """Periodogram, mean over channels, as shares of the variance."""
     centred = np.asarray(ys, np.float64) - np.mean(ys, axis=1, keepdims=True)
+    # without the zero frequency, which is the level
     spectrum = np.abs(np.fft.rfft(centred, axis=1)[:, 1:]) ** 2
     total = np.maximum(spectrum.sum(axis=1, keepdims=True), 1e-300)
     return (spectrum / total).mean(axis=2)

@@ -79,6 +79,7 @@ def draw(panel: Panel, size: str) -> Image:
     with matplotlib.rc_context(STYLE):  # pyright: ignore[reportArgumentType]  # keys are matplotlib's literals
         canvas = Canvas(figsize=_inches(panel, size), layout="constrained")
         axes = canvas.subplots()
+        # several labelled sets of points stand for several parameters: one colour each
         cycle = sum(isinstance(mark, Points) and bool(mark.label) and mark.role == "posterior" for mark in panel.marks)
         number = 0
         for mark in panel.marks:
@@ -89,6 +90,7 @@ def draw(panel: Panel, size: str) -> Image:
         _arrange(panel, axes)
         if any(getattr(mark, "label", "") for mark in panel.marks if not isinstance(mark, Picture)):
             canvas.legend(loc="outside upper left", ncols=4 if size in ("large", "full") else 2)
+        # a cloud of points or a matrix as SVG would be megabytes
         dense = any(isinstance(m, Picture) or (isinstance(m, Points) and m.marker == "dot") for m in panel.marks)
         return image(canvas, panel.alt, "png" if dense else "svg")
 
@@ -96,6 +98,7 @@ def draw(panel: Panel, size: str) -> Image:
 def _inches(panel: Panel, size: str) -> tuple[float, float]:
     """Width and height; each row of names needs room."""
     width = 7.4 if size in ("large", "full") else 3.9
+    # a row for each name
     if panel.y.ticks is not None:
         return width, 0.9 + 0.26 * len(panel.y.ticks)
     if panel.square or any(isinstance(mark, Picture) for mark in panel.marks):

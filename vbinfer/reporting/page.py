@@ -7,12 +7,11 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.diagnostics.figure import Figure
 from vbinfer.diagnostics.result import worst
 from vbinfer.draws.draws import Draws
@@ -30,6 +29,9 @@ from .questions import absent, by_name, in_reading_order, topics
 from .sections import Block, Images, Section, Table, Text, Topic
 from .verdict import Verdict
 
+if TYPE_CHECKING:
+    from vbinfer.diagnostics.calibration.result import Calibration
+
 HEADLINES = {
     "pass": "No check raised a doubt",
     "warn": "Read with care",
@@ -45,7 +47,7 @@ def report(
     prior: Prior | None = None,
     draws: Draws | None = None,
     fit: FitInfo | None = None,
-    calibration: Calibration | None = None,
+    calibration: "Calibration | None" = None,
     checks: Mapping[str, Any] | Iterable[Any] | None = None,
     predictive: Predictive | None = None,
     observed: RecordingLike | None = None,

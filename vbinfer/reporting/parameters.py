@@ -63,6 +63,7 @@ class Parameters:
         units = tuple(e.extras.units.get(name, e.extras.units.get(name.split("[")[0], "")) for name in names)
         before = moments = None
         if e.prior is not None:
+            # draws are for figures and edges; shrinkage uses the exact moments
             before = flat(e.prior.sample(key=jax.random.key(0), n=PRIOR_DRAWS), shapes)
             moments = np.stack([flat(e.prior.mean(), shapes), flat(e.prior.variance(), shapes)])
         elif e.draws is not None:
@@ -100,6 +101,7 @@ class Parameters:
         if self.truth is not None:
             shown.append(self.truth[[i]])
         every = np.concatenate(shown)
+        # a constant has no width of its own
         margin = 0.03 * (np.ptp(every) or 1.0)
         return float(every.min() - margin), float(every.max() + margin)
 
@@ -179,6 +181,7 @@ def _what_was_learned(e: Evidence, p: Parameters, note: str) -> Check:
     listed = "; ".join(words[:6]) + (f"; and {len(words) - 6} more" if len(words) > 6 else "")
     head = "Nothing learned: the posterior is no better than the prior. " if nothing else ""
     tail = "" if gain is None else f"; on average the estimator gains {fixed2(gain)} nats over the prior"
+    # mass at an edge: the prior, not the data, ends the posterior there
     crowded = [f"{name} ({percent(share)} at the {end} end)" for name, end, share in _edge_shares(p)
                if share > EDGE_POSTERIOR]  # fmt: skip
     edge = (
@@ -249,6 +252,7 @@ def truth_p(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     2 min(r + 1, n - r + 1) / (n + 1), of draws `[n, D]`.
     """
+    # ties count on both sides, which can only make p larger
     below, above = (samples <= truth).sum(axis=0), (samples >= truth).sum(axis=0)
     return np.minimum(1.0, 2.0 * (np.minimum(below, above) + 1) / (len(samples) + 1))
 
@@ -296,6 +300,7 @@ def _marginal(e: Evidence, p: Parameters, i: int) -> Panel:
     if p.constant[i]:
         marks: list[Any] = [Rule(float(values[0]), role="posterior", label="posterior, constant")]
     else:
+        # more bins for more draws, as n^0.4
         heights, edges = np.histogram(values, min(40, max(12, int(len(values) ** 0.4))), density=True)
         marks = [
             Bars(heights, edges, role="posterior"),
@@ -317,6 +322,7 @@ def _prior_density(e: Evidence, p: Parameters, i: int, grid: np.ndarray) -> np.n
     if e.prior is not None and e.prior.shapes.get(name) == ():
         dist: Any = e.prior.dists[name]  # numpyro types `support` as optional
         inside = np.asarray(dist.support(jnp.asarray(grid)))
+        # log_prob may be NaN outside the support: there it is asked about a point inside
         safe = np.where(inside, grid, np.asarray(dist.sample(jax.random.key(0))))
         return np.where(inside, np.exp(np.asarray(dist.log_prob(jnp.asarray(safe)))), 0.0)
     if p.prior_samples is None or np.ptp(p.prior_samples[:, i]) == 0.0:
@@ -326,6 +332,7 @@ def _prior_density(e: Evidence, p: Parameters, i: int, grid: np.ndarray) -> np.n
 
 def _pair(p: Parameters, i: int, j: int) -> Panel:
     """Posterior draws over prior draws of two parameters."""
+    # a fixed choice of dots: chains are in order, so that the first ones would be one chain's
     pick, marks = np.random.default_rng(0), []
     for values, role in ((p.prior_samples, "prior"), (p.samples, "posterior")):
         if values is not None:
@@ -398,8 +405,10 @@ class _Source(NamedTuple):
 
 def _eye_of(e: Evidence, p: Parameters) -> _Source | None:
     """Shrinkage and z `[n, D]`, and what they are of."""
+    # the most telling source first: many truths, then their averages, then one truth
     found = recovered(e, p)
     if found is not None and p.prior_moments is not None:
+        # a posterior of one point has no z
         sd = np.where(found.sd > 0.0, found.sd, np.nan)
         what = f"one point per parameter of {len(found.truth)} simulated data sets"
         return _Source(p.names, found.shrinkage, (found.mean - found.truth) / sd, what)

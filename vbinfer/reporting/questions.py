@@ -2,15 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vbinfer.diagnostics.calibration.result import Calibration
-from vbinfer.diagnostics.chains import Convergence, convergence
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Line, Panel, Rule
-from vbinfer.diagnostics.predictive import PredictiveCheck
-from vbinfer.diagnostics.prior_check import Misspecification
 from vbinfer.diagnostics.recovery import Recovered
 from vbinfer.diagnostics.result import STATUSES, Status
 from vbinfer.diagnostics.thresholds import FAILED_FAIL, FAILED_WARN, OVERFIT
@@ -26,6 +22,10 @@ from .parameters import MOST_PARAMETERS, Parameters, flat, learned, recovered, r
 from .sections import Block, Table, Text, Topic, topic_of
 from .verdict import Check
 
+if TYPE_CHECKING:
+    from vbinfer.diagnostics.calibration.result import Calibration
+    from vbinfer.diagnostics.chains import Convergence
+
 TITLES = {
     "LC2ST": ("local", "Local calibration"),
     "PosteriorSbc": ("posterior-sbc", "Calibration around this recording"),
@@ -35,6 +35,8 @@ TITLES = {
     "Comparison": ("comparison", "Comparison of models"),
 }
 """Anchor and heading of the results that have a section of their own; others are headed by their name."""
+ELSEWHERE = ("Misspecification", "Convergence", "PredictiveCheck")
+"""Results that are part of another section, where they take the place of the one computed."""
 NEEDS = {
     "What was learned": "what was learned (give prior=)",
     "Is the recording": "whether the recording is inside what the model can produce (give draws= and a posterior with "
@@ -55,6 +57,7 @@ READING = (
 
 def topics(e: Evidence) -> list[Topic]:
     """All topics that the inputs allow."""
+    # computed once; every section below reads them
     p, rows = Parameters.of(e), features_of(e)
     found = [
         learned(e, p),
@@ -73,6 +76,7 @@ def topics(e: Evidence) -> list[Topic]:
 
 def in_reading_order(found: Iterable[Topic]) -> list[Topic]:
     """Sections as a page shows them."""
+    # results without a place of their own go between recovery and failures
     place = {anchor: i for i, anchor in enumerate(READING)}
     return sorted((topic for topic in found if topic.blocks), key=lambda topic: place.get(topic.anchor, place["given"]))
 
@@ -104,6 +108,7 @@ def by_name(given: Mapping[str, Any] | Iterable[Any] | None) -> dict[str, Any]:
         if item.verdict not in STATUSES:
             raise ValueError(f"a {type(item).__name__} has the verdict {item.verdict!r}; expected one of {STATUSES}")
         label, number_ = str(name) if name is not None else type(item).__name__, 2
+        # two results of a type: the second is called `LC2ST 2`
         while name is None and label in result:
             label, number_ = f"{type(item).__name__} {number_}", number_ + 1
         result[label] = item
@@ -118,9 +123,9 @@ def _given(given: Mapping[str, Any]) -> list[Topic]:
     """Sections of further results."""
     made = []
     for i, (name, item) in enumerate(given.items(), 1):
-        if isinstance(item, Misspecification | Convergence | PredictiveCheck):
-            continue
         kind = type(item).__name__
+        if kind in ELSEWHERE:
+            continue
         anchor, title = TITLES.get(kind, (f"check-{i}", name))
         if kind in TITLES and name not in (kind, anchor):
             anchor, title = f"{anchor}-{i}", f"{title}: {name}"
@@ -190,6 +195,7 @@ def _loss(train: np.ndarray, val: np.ndarray, fit: FitInfo) -> Figure:
     limits = None
     if len(finite := both[np.isfinite(both)]):
         low, top = float(finite.min()), float(np.quantile(finite, 0.98))
+        # the first epochs may be far up: leave them out of the frame
         limits = low - 0.05 * (top - low) - 1e-3, top + 0.1 * (top - low) + 1e-3
     marks: list[Any] = [
         Line(np.arange(1, len(train) + 1), train, "prior", "trained on"),
@@ -209,6 +215,8 @@ def _loss(train: np.ndarray, val: np.ndarray, fit: FitInfo) -> Figure:
 
 def _chains(posterior: Posterior, given: Mapping[str, Any]) -> Topic | None:
     """Health of the chains; None for independent draws."""
+    from vbinfer.diagnostics.chains import Convergence, convergence
+
     found = next((item for item in given.values() if isinstance(item, Convergence)), None)
     if found is None and posterior.num_chains == 1 and not posterior.sample_stats:
         return None
@@ -224,7 +232,7 @@ def _chains(posterior: Posterior, given: Mapping[str, Any]) -> Topic | None:
     return Topic(topic.anchor, topic.title, topic.blocks, topic.checks, topic.numbers, limits)
 
 
-def _by_parameter(posterior: Posterior, found: Convergence) -> Table:
+def _by_parameter(posterior: Posterior, found: "Convergence") -> Table:
     columns = {"R-hat": found.rhat, "ESS bulk": found.ess_bulk, "ESS tail": found.ess_tail}
     columns |= {"Monte-Carlo error": found.mcse}
     shapes = posterior.shapes
@@ -235,7 +243,7 @@ def _by_parameter(posterior: Posterior, found: Convergence) -> Table:
     return Table(["parameter", *known], rows, "R-hat near 1 and effective sample sizes of 400 and more are wanted.")
 
 
-def _by_chain(posterior: Posterior, found: Convergence) -> list[Table]:
+def _by_chain(posterior: Posterior, found: "Convergence") -> list[Table]:
     columns = {
         "step size": found.step_size,
         "divergences": found.divergences,
@@ -248,7 +256,7 @@ def _by_chain(posterior: Posterior, found: Convergence) -> list[Table]:
     return [Table(["chain", *known], rows, "What the sampler says of each chain.")] if known else []
 
 
-def _calibration(study: Calibration) -> Topic:
+def _calibration(study: "Calibration") -> Topic:
     """Calibration over the prior."""
     tests = study.tests
     bad = sum(row.status != "pass" for row in tests)
@@ -295,6 +303,7 @@ def _failure_figure(rows: list[FailureRow], p: Parameters, n: int) -> Figure:
     top, panels = 105.0 * max(row.share for row in rows if row.n), []
     for name in names:
         own, i = [row for row in rows if row.parameter == name], p.names.index(name)
+        # the outer regions of an unbounded prior reach to infinity: cut them at the frame
         edges = np.clip([own[0].low, *(row.high for row in own)], *p.view(i))
         bars = Bars(np.array([100 * row.share if row.n else 0.0 for row in own]), edges, role="observed")
         alt = f"Failed simulations by region of {name}, highest {max(row.share for row in own if row.n):.0%}"

@@ -129,6 +129,7 @@ def topic_of(name: str, result: Any, anchor: str, title: str, *, tables: Iterabl
     """
     found = getattr(result, "numbers", {})
     found = found if isinstance(found, Mapping) else {}
+    # results of users may leave empty sentences
     findings = [text for text in result.findings if text.strip()]
     question = getattr(result, "question", title)
     rule = getattr(result, "rule", "The rule of the result that was given.")
@@ -171,6 +172,7 @@ def _row(value: Any) -> Mapping[str, Any]:
 
 def _rows_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """A table of rows, those that did not pass marked."""
+    # what failed comes first
     shown = sorted(rows, key=lambda row: row["p"]) if "p" in rows[0] else rows
     shown = shown[:MOST_ROWS]
     cut = "" if len(shown) == len(rows) else f" {len(shown)} of {len(rows)}; all are in the JSON."

@@ -16,12 +16,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vbinfer.datasets import Recording
-from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
 from vbinfer.io import npz
@@ -32,6 +31,9 @@ from vbinfer.reporting.evidence import Recovery, ReportExtras
 from vbinfer.reporting.page import report
 from vbinfer.reporting.sections import Section
 from vbinfer.reporting.verdict import Verdict
+
+if TYPE_CHECKING:
+    from vbinfer.diagnostics.calibration.result import Calibration
 
 PLAN, STORE, TRAINING, ESTIMATOR, CHAINS = "run.json", "store", "training.npz", "estimator.npz", "chains"
 POSTERIOR, CALIBRATION, EVIDENCE, REPORT = "posterior.npz", "calibration.npz", "evidence.npz", "report.html"
@@ -80,7 +82,7 @@ def read_plan(out: Path) -> dict[str, int]:
 
 
 def write_report(
-    out: Path, posterior: Posterior, draws: Draws | None, inputs: ReportInputs, calibration: Calibration | None
+    out: Path, posterior: Posterior, draws: Draws | None, inputs: ReportInputs, calibration: "Calibration | None"
 ) -> Verdict:
     """The page and the JSON of a run."""
     return report(
@@ -124,10 +126,12 @@ def _expect(path: Path, kind: type) -> Any:
     return found
 
 
-def calibration_of(out: Path) -> Calibration | None:
+def calibration_of(out: Path) -> "Calibration | None":
     """The calibration of what lies in a folder."""
     if not (out / CALIBRATION).is_file() or not (out / POSTERIOR).is_file():
         return None
+    from vbinfer.diagnostics.calibration.result import Calibration
+
     found = _expect(out / CALIBRATION, Calibration)
     return found if found.info.get("estimator") == calibrated(out) else None
 
@@ -166,12 +170,14 @@ def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """
     name = type(value).__name__
     if name in _KINDS:
+        # a matplotlib figure and a prior are objects, which a file of numbers cannot hold
         fields = _KEPT.get(name) or [field.name for field in dataclasses.fields(value)]
         return {name: {field: _pack(getattr(value, field), arrays) for field in fields}}
     if isinstance(value, Mapping):
         return {"mapping": {str(key): _pack(item, arrays) for key, item in value.items()}}
     if isinstance(value, list | tuple):
         return {"tuple" if isinstance(value, tuple) else "list": [_pack(item, arrays) for item in value]}
+    # an array leaves its number behind
     if np.ndim(value) > 0:
         arrays[str(len(arrays))] = np.asarray(value)
         return {"array": str(len(arrays) - 1)}
@@ -181,6 +187,7 @@ def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 def _unpack(packed: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if not isinstance(packed, dict):
         return packed
+    # one entry, or the file is not ours: `rebuilding` turns the error into a sentence
     ((name, content),) = packed.items()
     if name == "array":
         return arrays[content]

@@ -179,6 +179,7 @@ class Without:
 
 def without_sigma(forward: ForwardModel, prior: Prior, sigma: float | str) -> ForwardModel:
     """The forward model under a prior that also holds sigma."""
+    # sigma is the likelihood's: the simulator has no such parameter
     others = {name: dist for name, dist in prior.dists.items() if name != sigma}
     if not others:
         raise StudyError(f"[prior] holds {sigma!r} alone; add a parameter of the simulator")
@@ -226,6 +227,7 @@ class Measured:
         mean, ys = self.forward.batch_series(theta, keys)
         # the simulation has used `key` itself, measurement noise of an `observe=` fold 1 of it
         noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 2), mean.shape[1:]))(keys)
+        # each draw has its own sigma
         sigma = jnp.asarray(theta[self.sigma])[:, None] if isinstance(self.sigma, str) else self.sigma
         x = mean + sigma * noise
         return x, x.reshape(ys.shape) if self.forward.parts[0] is flat else ys

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbinfer._names import PRNGKey
-from vbinfer.diagnostics.calibration.result import Calibration
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive, posterior_predictive
 from vbinfer.draws.sample import sample_prior_predictive
@@ -41,6 +40,7 @@ from .model import flat
 from .study import Study
 
 if TYPE_CHECKING:
+    from vbinfer.diagnostics.calibration.result import Calibration
     from vbinfer.draws.manage import StoreStatus
 
 DT_DRAWS = 16
@@ -90,7 +90,7 @@ def run_study(study: Study, *, say: Say | None = None) -> Verdict:
     return _run(study, say, with_calibration=False)[0]
 
 
-def calibrate_study(study: Study, *, say: Say | None = None) -> tuple[Verdict, Calibration]:
+def calibrate_study(study: Study, *, say: Say | None = None) -> "tuple[Verdict, Calibration]":
     """Run a study and calibrate it, as `vbinfer calibrate` does.
 
     Adds `calibration/` (held-out draws, with a key of their own, and their posteriors, from which an interrupted study
@@ -125,9 +125,10 @@ def infer_study(study: Study, *, say: Say | None = None) -> Verdict:
     return run_study(study, say=say)
 
 
-def _run(study: Study, say: Say | None, *, with_calibration: bool) -> tuple[Verdict, Calibration | None]:
+def _run(study: Study, say: Say | None, *, with_calibration: bool) -> "tuple[Verdict, Calibration | None]":
     out, keys = study.out, stage_keys(study)
     clock = Clock(say, (3 if study.is_sampler else 5) + with_calibration)
+    # of a sampler none of these exists
     draws = fit = trained = None
     if study.is_sampler:
         source = _Sampler(study)
@@ -214,6 +215,7 @@ def _fit(study: Study, clock: Clock, held_out: int | None = None) -> tuple[Draws
     failed = int(np.sum(~draws.valid))
     with clock.stage("training", f"training {_name(study)} on {len(draws) - failed:,} draws ({failed} failed)"):
         asked = checksum({**draws.theta, "x of the draws": draws.x}) + repr((study.method, study.seed))
+        # a finished fit of the same draws, options and seed is taken as it is
         kept = _kept_fit(out, asked)
         if kept is None:
             kept = _train(study, draws)
@@ -241,6 +243,7 @@ def _kept_fit(out: Path, asked: str) -> tuple[Any, FitInfo] | None:
 def _train(study: Study, draws: Draws) -> tuple[Any, FitInfo]:
     """Train from the checkpoint, unless of another fit."""
     key, path = stage_keys(study)["fit"], study.out / folder.TRAINING
+    # sbi trains in one piece
     if _name(study) == "SbiEstimator":  # which keeps none
         return study.method.fit(draws, study.prior, key=key)
     try:
@@ -260,6 +263,7 @@ class _Sampler:
         from vbinfer.sampling.sampler import ChainSampler
 
         out = study.out
+        # a report from this folder would mix two runs
         if (out / folder.ESTIMATOR).exists() or (out / folder.STORE).exists():
             raise ValueError(
                 f"{str(out)!r} holds the run of an estimator; give another folder in [output] dir or --out"
@@ -303,6 +307,7 @@ class _Sampler:
 
 def _sample(study: Study, source: Any, x_o: np.ndarray, key: PRNGKey) -> Posterior:
     """The posterior of the recording."""
+    # a study file counts draws per chain
     n = study.posterior_samples * study.chains.get("num_chains", 1)
     if study.is_sampler:
         return source.sample(x_o, n=n, key=key, store=study.out / folder.CHAINS)
@@ -326,12 +331,14 @@ def _prior_predictive(study: Study, key: PRNGKey) -> Predictive:
     n = max(study.report.predictive, study.report.recovery)
     k_theta, k_sim = jax.random.split(key)
     theta = study.prior.sample(key=k_theta, n=n)
+    # prior draws in the shape of one chain, so that the same function simulates them
     as_posterior = Posterior({name: np.asarray(value)[None] for name, value in theta.items()})
     return posterior_predictive(as_posterior, study.simulator, n=n, key=k_sim, series=True)
 
 
 def _recovery(study: Study, source: Any, simulated: Predictive, key: PRNGKey) -> Recovery | None:
     """Posteriors of simulations whose truth is known."""
+    # the simulations from the prior serve twice: their truths are known
     chosen = np.flatnonzero(simulated.valid)[: study.report.recovery]
     if not len(chosen):
         return None
@@ -339,7 +346,7 @@ def _recovery(study: Study, source: Any, simulated: Predictive, key: PRNGKey) ->
     return Recovery({name: value[chosen] for name, value in simulated.theta.items()}, theta)
 
 
-def _calibrate(study: Study, clock: Clock, source: Any) -> Calibration:
+def _calibrate(study: Study, clock: Clock, source: Any) -> "Calibration":
     """Held-out simulations, their posteriors and the tests."""
     from vbinfer.diagnostics.calibration.store import OtherStudyError
     from vbinfer.diagnostics.calibration.study import calibrate
@@ -376,6 +383,7 @@ def step_size_section(study: Study, posterior: Posterior, key: PRNGKey) -> Secti
     """FC at the posterior mean with a finer step."""
     coarse, fine = study.forward.sim.dt, float(study.report.compare_dt or study.forward.sim.dt)
     mean = {name: np.asarray(value).mean(axis=(0, 1)) for name, value in posterior.theta.items()}
+    # every draw has the same theta: what differs is noise and step
     theta = {name: jnp.broadcast_to(jnp.asarray(v), (DT_DRAWS, *np.shape(v))) for name, v in mean.items()}
     fcs = {}
     for label, dt, salt in (("coarse", coarse, 0), ("again", coarse, 1), ("fine", fine, 2)):

@@ -7,14 +7,13 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from vbinfer import datasets
 from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS, FEWEST_RANKED
-from vbinfer.likelihoods.gaussian import Gaussian
 from vbinfer.monitors.base import steps_in
 from vbinfer.network.connectome import Connectome
 from vbinfer.priors.prior import Prior
@@ -32,6 +31,9 @@ from .model import (
     without_sigma,
 )
 from .table import Lazily, StudyError, construct, count, keys, named, number
+
+if TYPE_CHECKING:
+    from vbinfer.likelihoods.gaussian import Gaussian
 
 REQUIRED = ("data", "simulator", "prior", "inference")
 OPTIONAL = ("summary", "likelihood", "report", "output", "execution", "calibration")
@@ -164,8 +166,10 @@ class Study:
         return self.forward if self.sigma is None else Measured(self.forward, self.sigma)
 
     @functools.cached_property
-    def likelihood(self) -> Gaussian:
+    def likelihood(self) -> "Gaussian":
         """Gaussian around the simulation of theta, of a sampler."""
+        from vbinfer.likelihoods.gaussian import Gaussian
+
         return Gaussian(lambda theta: self.forward(theta, jax.random.key(0)), self.sigma)
 
     @property
@@ -222,8 +226,10 @@ def _inference(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     optional = ("method", "draws", "posterior_samples", "seed", "kernel", "num_chains", "num_warmup")
     given = keys(tables["inference"], "[inference]", optional=optional)
     has_likelihood = "likelihood" in tables
+    # a likelihood without a method is sampled, by the kernel of the file if there is one
     if "method" not in given:
         given["method"] = given.pop("kernel", {"name": "NUTS"}) if has_likelihood else {"name": "NPE"}
+    # names only: a module is loaded when its class is built
     known = {**dict.fromkeys(ESTIMATORS), **dict.fromkeys(SAMPLERS)}
     name, _ = named(given["method"], "[inference] method", known)
     is_sampler = name in SAMPLERS
@@ -247,6 +253,7 @@ def _inference(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if "num_warmup" in chains:
         count(chains["num_warmup"], "[inference] num_warmup", least=0)
     methods = SAMPLERS if is_sampler else ESTIMATORS
+    # 4,000 draws in all, however many chains share them
     samples = given.get("posterior_samples", 4_000 // chains.get("num_chains", 1) or 1)
     return {
         "method": construct(given["method"], "[inference] method", methods, folder, parts=PARTS),
@@ -353,6 +360,7 @@ def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tupl
             f"the recording has a sample every {whole.period:g} ms, the monitor every {period:g} ms; make them equal"
         )
     _check_channels(forward.sim, name, whole)
+    # the recording is cut to what the simulation keeps; further pieces of that length are replicates
     needed = len(forward.times(name))
     if whole.values.shape[0] < needed:
         raise StudyError(
