@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike
 
 from vbinfer.diagnostics.figure import Axis, Band, Figure, Intervals, Line, Mark, Panel, Picture, Points, Role, Rule
 from vbinfer.diagnostics.predictive import (
@@ -270,8 +272,9 @@ def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
         blocks += [Text(_share_inside(shown) + "."), *_predictive_blocks(found, p_series)]
         if shown[0].prior is None:
             blocks.append(_strips(_most_extreme(shown), ""))
-    if e.observed is not None and recorded is not None and match:
-        blocks += [*_spectra(e), *_fc_blocks(e, recorded, match), *_fcd_blocks(e)]
+    blocks += _spectra(e)
+    if recorded is not None and match:
+        blocks += [*_fc_blocks(e, recorded, fcs, match), *_fcd_blocks(e)]
     numbers: dict[str, Any] = {"fc_correlation": match}
     numbers |= {"p_series": p_series} if p_series else {}
     if isinstance(found, PredictiveCheck):
@@ -383,14 +386,27 @@ def _predictive_blocks(found: PredictiveCheck | str | None, p_series: Mapping[st
 # ---- functional connectivity
 
 
+@jax.jit
+def _fcs(ys: ArrayLike) -> Array:
+    """FC `[n, N, N]` of series `[n, T, N]`, one after the other to spare memory."""
+    return jax.lax.map(fc_matrix, jnp.asarray(ys, jnp.result_type(float)))
+
+
+@functools.partial(jax.jit, static_argnames=("window", "step", "period"))
+def _fcds(ys: ArrayLike, window: float, step: float, period: float) -> Array:
+    """FCD `[n, W, W]` of series `[n, T, N]`."""
+    of = functools.partial(fcd_matrix, window=window, step=step, period=period)
+    return jax.lax.map(of, jnp.asarray(ys, jnp.result_type(float)))
+
+
 def _fc(y: np.ndarray) -> np.ndarray:
-    return np.asarray(fc_matrix(y), np.float64)
+    return np.asarray(_fcs(y[None])[0], np.float64)
 
 
 def _mean_fc(predictive: Predictive | None) -> np.ndarray | None:
     """The mean FC of the draws that did not fail."""
     ys = series(predictive)
-    return None if ys is None or ys.shape[2] < 3 else np.mean([_fc(y) for y in ys], axis=0)
+    return None if ys is None or ys.shape[2] < 3 else np.asarray(_fcs(ys), np.float64).mean(axis=0)
 
 
 def upper(matrix: np.ndarray) -> np.ndarray:
@@ -404,12 +420,14 @@ def fc_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(left, right)[0, 1])
 
 
-def _fc_blocks(e: Evidence, recorded: np.ndarray, match: Mapping[str, float]) -> list[Block]:
+def _fc_blocks(
+    e: Evidence, recorded: np.ndarray, fcs: Mapping[str, np.ndarray | None], match: Mapping[str, float]
+) -> list[Block]:
     """FC matrices, scatters over pairs of regions, correlations."""
     there, clouds = {"Recording": recorded}, []
     caption = "Functional connectivity (Pearson correlation) on one colour scale."
     for name, source in (("posterior", e.predictive), ("prior", e.extras.prior_predictive)):
-        mean = _mean_fc(source)
+        mean = fcs[f"{name} predictive"]
         if source is not None and mean is not None:
             there[f"{name.capitalize()} predictive mean"] = mean
             caption += f" Mean over {int(np.sum(source.valid))} simulations from the {name}."
@@ -470,15 +488,15 @@ def _fcd_blocks(e: Evidence) -> list[Block]:
     minutes = len(e.observed.values) * period / 60e3
     if minutes * 60e3 < window + step:
         return [Text(f"No FCD: {minutes:.1f} minutes hold fewer than two windows of {window / 1e3:g} s.")]
-    of = functools.partial(fcd_matrix, window=max(window, period), step=max(step, period), period=period)
-    recorded = np.asarray(of(np.asarray(e.observed.values)))
+    of = functools.partial(_fcds, window=max(window, period), step=max(step, period), period=period)
+    recorded = np.asarray(of(np.asarray(e.observed.values)[None])[0])
     panels, groups = [_fcd_panel(recorded, "Recording", step / 60e3)], [("recording", upper(recorded), "observed")]
     sources = (("posterior", e.predictive), ("prior", e.extras.prior_predictive))
     for role, source in sources:
         ys = series(source)
         if ys is None:
             continue
-        matrices = [np.asarray(of(y)) for y in ys[:MOST_DRAWS]]
+        matrices = np.asarray(of(ys[:MOST_DRAWS]))
         entries = [upper(values) for values in matrices]
         groups.append((f"{role} predictive (n = {len(matrices)})", np.concatenate(entries), role))
         # a mean over draws would have no dynamics; the median draw has typical ones

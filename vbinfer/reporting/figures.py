@@ -137,14 +137,15 @@ def _put(mark: Mark, axes: "Axes", colour: str) -> None:
 def _points(mark: Points, axes: "Axes", colour: str) -> None:
     shape = {"fmt": MARKERS[mark.marker], "color": colour, "elinewidth": 1.2}
     if mark.marker == "dot":
-        shape |= {"ms": 3.5, "alpha": 0.4, "mew": 0.0}
+        many = len(mark.x) > 200
+        shape |= {"ms": 3.5 if many else 7.0, "alpha": 0.4 if many else 0.8, "mew": 0.0}
     else:
         shape |= {"ms": 5.0, "alpha": 0.9, "mew": 0.6, "mec": "white"}
     axes.errorbar(mark.x, mark.y, mark.error, label=plain(mark.label), zorder=3, **shape)
 
 
 def _bars(mark: Bars, axes: "Axes", colour: str) -> None:
-    kind = {"color": colour, "alpha": 0.6, "label": plain(mark.label)}
+    kind = {"color": colour, "alpha": 0.35 if mark.edges is not None else 0.8, "label": plain(mark.label)}
     upright, places = mark.along == "x", np.arange(len(mark.heights))
     if mark.edges is not None:
         way = "vertical" if upright else "horizontal"
