@@ -299,15 +299,15 @@ def _predictive_check(e: Evidence) -> PredictiveCheck | str | None:
 def series_p(predictive: Predictive | None, observed: RecordingLike | None) -> dict[str, float]:
     """Adjusted p of statistics of the series.
 
-    Signals such as BOLD have neither, and models none that agrees with the scanner's: each recording is centred by
-    channel and brought to a variance of one over all channels.
+    Without unit and level, which BOLD has not, and of which models have none that agrees with the scanner's: each
+    recording is centred by channel and brought to a variance of one over all channels.
     """
     replicates, recorded = series(predictive), None if observed is None else np.asarray(observed.values, np.float64)
     if replicates is None or recorded is None or len(replicates) < FEWEST_REPLICATES or not np.isfinite(recorded).all():
         return {}
     # recording and replicates as far as both go
     length = min(len(recorded), replicates.shape[1])
-    if length < 4:
+    if length < 4 or recorded.shape[1] < 3:
         return {}
     rows = np.concatenate([recorded[None, :length], np.asarray(replicates, np.float64)[:, :length]])
     # unit and level go; what is left is shape over time and across channels

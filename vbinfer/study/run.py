@@ -26,7 +26,7 @@ from vbinfer.execute.executor import Executor, Local
 from vbinfer.features.connectivity import fc_matrix, upper_triangle
 from vbinfer.io import npz
 from vbinfer.io.fingerprint import checksum
-from vbinfer.neural.checkpoint import OtherFitError
+from vbinfer.io.folder import OtherStudyError
 from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.reporting.evidence import Recovery, ReportExtras
@@ -248,7 +248,7 @@ def _train(study: Study, draws: Draws) -> tuple[Any, FitInfo]:
         return study.method.fit(draws, study.prior, key=key)
     try:
         return study.method.fit(draws, study.prior, key=key, checkpoint=path)
-    except OtherFitError:
+    except OtherStudyError:
         path.unlink()
         return study.method.fit(draws, study.prior, key=key, checkpoint=path)
 
@@ -348,7 +348,6 @@ def _recovery(study: Study, source: Any, simulated: Predictive, key: PRNGKey) ->
 
 def _calibrate(study: Study, clock: Clock, source: Any) -> "Calibration":
     """Held-out simulations, their posteriors and the tests."""
-    from vbinfer.diagnostics.calibration.store import OtherStudyError
     from vbinfer.diagnostics.calibration.study import calibrate
 
     options, place = study.calibration, study.out / "calibration"
