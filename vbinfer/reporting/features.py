@@ -196,13 +196,13 @@ def _strips(rows: Sequence[Feature], cut: str) -> Figure:
     """Features scaled so that predictive 90 % ranges are [-1, 1]."""
     of = "prior" if rows[0].prior is not None else "posterior"
     # each feature has a scale of its own: its 90 % range becomes [-1, 1], whatever its unit
-    ends = np.array([np.quantile(getattr(row, of), [0.05, 0.95]) for row in rows]).T
+    ends = _ends(rows, of)
     scale = functools.partial(_on_scale, low=ends[0], high=ends[1])
     marks: list[Mark] = [Rule(0.0)]
     if of == "prior":
         marks.append(Intervals(scale(ends[0]), scale(ends[1]), "prior", "prior predictive, 90 %", thick=True))
     if rows[0].posterior is not None:
-        low, high = (scale(np.array([np.quantile(row.posterior, q) for row in rows])) for q in (0.05, 0.95))
+        low, high = map(scale, _ends(rows, "posterior"))
         marks.append(Intervals(low, high, "posterior", "posterior predictive, 90 %"))
     observed = np.array([row.observed for row in rows])
     # what is not finite is drawn at the far end, where nobody overlooks it
@@ -222,6 +222,11 @@ def _strips(rows: Sequence[Feature], cut: str) -> Figure:
         f"{', '.join(n)}. Beyond {FARTHEST:g} they are drawn at {FARTHEST:g}.{cut}"
     )
     return Figure((panel,), caption, "large")
+
+
+def _ends(rows: Sequence[Feature], of: str) -> np.ndarray:
+    """Ends of the predictive 90 % ranges `[2, F]`."""
+    return np.array([np.quantile(getattr(row, of), [0.05, 0.95]) for row in rows]).T
 
 
 def _on_scale(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

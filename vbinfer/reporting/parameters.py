@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from vbinfer.diagnostics.figure import Axis, Bars, Figure, Intervals, Line, Panel, Points, Rule
+from vbinfer.diagnostics.figure import Axis, Bars, Figure, Intervals, Line, Panel, Points, Role, Rule
 from vbinfer.diagnostics.modes import Modes, find_modes
 from vbinfer.diagnostics.recovery import REGIONS, Recovered, eye, nothing_learned, recover, region_of
 from vbinfer.diagnostics.result import Status, status_of
@@ -334,7 +334,8 @@ def _pair(p: Parameters, i: int, j: int) -> Panel:
     """Posterior draws over prior draws of two parameters."""
     # a fixed choice of dots: chains are in order, so that the first ones would be one chain's
     pick, marks = np.random.default_rng(0), []
-    for values, role in ((p.prior_samples, "prior"), (p.samples, "posterior")):
+    sources: tuple[tuple[np.ndarray | None, Role], ...] = ((p.prior_samples, "prior"), (p.samples, "posterior"))
+    for values, role in sources:
         if values is not None:
             some = values[pick.permutation(len(values))[:MOST_DOTS]]
             marks.append(Points(some[:, i], some[:, j], role, marker="dot"))
