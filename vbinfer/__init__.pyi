@@ -97,6 +97,7 @@ from .neural.truncated import Truncated as Truncated
 from .neural.truncated import TruncatedPrior as TruncatedPrior
 from .posterior import Posterior as Posterior
 from .priors.prior import Prior as Prior
+from .reporting.evidence import Extras as Extras
 from .reporting.evidence import Recovery as Recovery
 from .reporting.evidence import ReportExtras as ReportExtras
 from .reporting.page import report as report
