@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from vbinfer.diagnostics.result import worst
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
-from vbinfer.features.connectivity import fc_matrix
 from vbinfer.features.dynamics import fcd_matrix
+from vbinfer.features.matrices import fc_matrix
 from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior

@@ -11,7 +11,7 @@ from small_study import command
 
 import vbinfer as vb
 from vbinfer.cli.main import main
-from vbinfer.neural.densities.registry import DENSITIES
+from vbinfer.neural.densities import DENSITIES
 from vbinfer.neural.embeddings import EMBEDDINGS
 from vbinfer.study.folder import ReportInputs, load_inputs, save_inputs
 from vbinfer.study.model import Measured

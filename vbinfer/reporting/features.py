@@ -31,8 +31,8 @@ from vbinfer.diagnostics.thresholds import (
     UNPREDICTED_WARN,
 )
 from vbinfer.draws.predictive import Predictive
-from vbinfer.features.connectivity import fc_matrix, upper_triangle
 from vbinfer.features.dynamics import fcd_matrix
+from vbinfer.features.matrices import fc_matrix, upper_triangle
 
 from .evidence import Evidence, RecordingLike, series
 from .format import MINUS, fixed2, number, paragraph, percent, signed

@@ -23,7 +23,7 @@ from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive, posterior_predictive
 from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.execute.executor import Executor, Local
-from vbinfer.features.connectivity import fc_matrix, upper_triangle
+from vbinfer.features.matrices import fc_matrix, upper_triangle
 from vbinfer.io import npz
 from vbinfer.io.fingerprint import checksum
 from vbinfer.io.folder import OtherStudyError
