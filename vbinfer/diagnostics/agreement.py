@@ -180,6 +180,7 @@ def _pair(
     sd = np.sqrt(0.5 * (sd_a**2 + sd_b**2))
     difference, ratio = (mean_a - mean_b) / sd, sd_a / sd_b
     told = c2st(first, second)
+    # scaled: the kernel of MMD has one length for all coordinates
     p = mmd((first - mean_a) / sd, (second - mean_a) / sd, key=key, num_permutations=_RELABELLED).p_value
     far, wide = np.abs(difference).max(), np.maximum(ratio, 1.0 / ratio).max()
     status: Status = "pass"

@@ -182,6 +182,7 @@ def _by_chain(posterior: Posterior, depth: int | None) -> dict[str, np.ndarray]:
 def _about_leaves(rows: np.ndarray, names: Names, by_leaf: dict[str, ByLeaf]) -> list[Finding]:
     """What R-hat and ESS say of rows `[chain, draw, D]`."""
     chains, draws, _ = rows.shape
+    # exactly constant, not nearly: a sampler that rejects everything repeats its start
     stuck = (rows == rows[:, :1]).all(axis=1)  # [chain, D]
     found = [_about_stuck(stuck, names)] if stuck.any() else []
     if stuck.any(axis=0).all():
@@ -238,6 +239,7 @@ def _about_rhat(values: np.ndarray, names: Names) -> Finding:
 
 
 def _about_ess(kinds: dict[str, np.ndarray], names: Names, chains: int, draws: int) -> Finding:
+    # the poorer of bulk and tail, and the poorest parameter in it
     kind = min(kinds, key=lambda one: np.nanmin(kinds[one]))
     i = int(np.nanargmin(kinds[kind]))
     value, wanted, total = kinds[kind][i], max(ESS_WARN, ESS_PER_CHAIN * chains), chains * draws

@@ -227,6 +227,7 @@ def _classify(
     from scipy.special import log_softmax
     from sklearn.neural_network import MLPClassifier
 
+    # three quarters to fit, one quarter for the temperature and the score
     order = rng.permutation(len(h))
     held, fitting = np.split(order, [int(_HELD * len(h))])
     network = MLPClassifier(

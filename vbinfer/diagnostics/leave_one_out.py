@@ -131,6 +131,7 @@ def loo(
             raise ValueError("replicate was given without a key; write vb.loo(..., replicate=f, key=jax.random.key(0))")
         y = _at_draws(replicate, theta, jax.random.split(_check.key(key), total))
         pit = _pit(np.asarray(posterior.x_o), y, log_weights)
+    # with few draws even a moderate k cannot be smoothed (Vehtari et al. 2024)
     threshold = min(1.0 - 1.0 / np.log10(total), PARETO_K)
     high, worst = np.flatnonzero(pareto_k > threshold), int(np.argmax(pareto_k))
     failed = len(high) > MANY_HIGH_K * n or pareto_k[worst] > PARETO_K_FAIL

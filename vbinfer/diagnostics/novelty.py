@@ -206,5 +206,6 @@ def _shrunk(scores: np.ndarray) -> np.ndarray:
     mu = np.trace(cov) / f
     distance = np.sum((cov - mu * np.eye(f)) ** 2)
     spread = (np.sum(np.sum(scores**2, axis=1) ** 2) / n - np.sum(cov**2)) / n
+    # how far the sample covariance must be trusted: its own error against its distance from the target
     share = 0.0 if distance <= 0.0 else float(np.clip(spread / distance, 0.0, 1.0))
     return (1.0 - share) * cov + share * mu * np.eye(f)

@@ -123,6 +123,7 @@ def like_prior(z: np.ndarray) -> bool:
     (True, False)
     """
     n = len(z)
+    # the prior is N(0, I) in z: its draws have means 0, variances 1 and no correlations
     near = np.all(np.abs(z.mean(axis=0)) < 0.1 + 3.0 / np.sqrt(n))
     wide = np.all(z.var(axis=0) > (1.0 - NOTHING_LEARNED) * (1.0 - 3.0 * np.sqrt(2.0 / n)))
     apart = np.corrcoef(z.T) if z.shape[1] > 1 else np.eye(1)
@@ -304,6 +305,7 @@ def share_limits(k: int, n: int, confidence: float = 0.95) -> tuple[float, float
     [0.0, 0.308]
     """
     tail = (1.0 - confidence) / 2.0
+    # quantiles of Beta distributions; the two ends are known
     low = 0.0 if k == 0 else float(st.beta.ppf(tail, k, n - k + 1))
     return low, 1.0 if k == n else float(st.beta.isf(tail, k + 1, n - k))
 
@@ -320,6 +322,7 @@ def eye(names: Sequence[str], shrinkage: np.ndarray, z: np.ndarray, what: str) -
     Right and low: good. Right and high, overfitted: sure and wrong. Left and low, poorly identified: the data say
     little. Left and high: prior and data disagree (Betancourt 2018, arXiv:1803.08393).
     """
+    # what is beyond is drawn at the edge: one wild point must not flatten the others
     height = np.minimum(np.abs(z), _HIGHEST)
     top = max(3.5, 1.1 * float(np.nanmax(height)))
     left = min(-0.05, float(np.nanmin(np.maximum(shrinkage, -1.0))) - 0.05)

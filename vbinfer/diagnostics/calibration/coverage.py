@@ -141,6 +141,8 @@ def build(held: HeldOut, u: np.ndarray, joint: np.ndarray, tests: tuple[TestResu
     `tests` may be those of a whole study.
     """
     own = tuple(row for row in tests if row.quantity.startswith(HPD) or row.quantity == WIDTH)
+    # the truth lies in the HPD region of credibility 1 - u, u the share of draws less dense than it;
+    # in the central interval between the quantiles (1 - c) / 2 and (1 + c) / 2 if c >= |2 u - 1|
     credibility, central = 1.0 - joint, np.abs(2.0 * u - 1.0)
     columns = {(HPD, "joint"): credibility}
     columns |= {("central", name): column for name, column in zip(held.names, central.T, strict=True)}

@@ -62,6 +62,7 @@ def tarp_uniforms(held: HeldOut) -> np.ndarray:
     reference = np.empty_like(order)
     reference[order] = np.roll(order, 1)
     at = (held.truth[reference] - mean) / sd
+    # squared distances rank as distances do
     distance = (((held.pooled - mean) / sd - at[:, None]) ** 2).sum(axis=2)
     return uniforms(distance, rng)
 
@@ -76,6 +77,7 @@ def _pairs(centred: np.ndarray) -> list[tuple[int, int]]:
     every = list(itertools.combinations(range(d), 2))
     if len(every) <= MOST_PAIRS:
         return every
+    # correlations within each data set, averaged: pairs that are never tied are left out
     unit = centred / np.maximum(np.sqrt((centred**2).mean(axis=1, keepdims=True)), 1e-300)
     # over data sets together, truth and draws alike: a symmetric choice does not spoil the ranks
     rows = unit.reshape(-1, d)

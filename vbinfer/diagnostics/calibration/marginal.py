@@ -112,6 +112,7 @@ def quantity_tests(held: HeldOut, quantities: Mapping[str, Quantity] | None, sha
                     "finite wherever the prior is"
                 )
             values.append(value)
+        # a purpose of its own: no other test draws other ties because this one is there
         u = uniforms(np.stack(values), held.rng(f"quantity {name}"))
         found += [test(u, name) for test in (location, width, shape)]
     return found
@@ -241,6 +242,7 @@ def _joined(components: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 def _standard(x: np.ndarray) -> np.ndarray:
     """Columns made normal by ranks, and centred, without constant ones."""
+    # a feature that never varies has no ranks
     varied = x[:, (x.min(axis=0) < x.max(axis=0))]
     if not varied.shape[1]:
         return varied.astype(float)

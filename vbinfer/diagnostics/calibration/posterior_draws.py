@@ -25,6 +25,7 @@ def chunk_size(source: Any, count: int) -> int:
         TypeError: an object that cannot be asked.
     """
     if callable(getattr(source, "sample_batch", None)):
+        # ceil(count / number of chunks): equal chunks of at most 64, so that the last one is hardly filled up
         return -(-count // -(-count // CHUNK))
     if callable(getattr(source, "sample", None)) or callable(source):
         return 1
@@ -53,6 +54,7 @@ def sample_posteriors(
         start: number of the first data set of the chunk.
         width: data sets in a whole chunk; a shorter last one is filled up: one shape is one compilation.
     """
+    # by the chunk's own place, so that a study that goes on later draws the same
     k = jax.random.fold_in(key, start)
     if callable(getattr(source, "sample_batch", None)):
         # the last chunk is filled up with copies of its last row: one shape is one compilation
