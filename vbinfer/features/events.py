@@ -51,6 +51,7 @@ class onset(NodeFeature):
         first = jnp.argmax(high, axis=0)
         after = jnp.take_along_axis(y, first[None], axis=0)[0]
         before = jnp.take_along_axis(y, jnp.maximum(first - 1, 0)[None], axis=0)[0]
+        # argmax picks sample and neighbours without a gradient; the crossing between them has that of the straight line
         crossed = first - 1 + ratio(self.threshold - before, after - before)
         time = jnp.where(reached, jnp.where(first == 0, 0.0, crossed), never)
         rises = y[1:] - y[:-1]

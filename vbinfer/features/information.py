@@ -18,7 +18,7 @@ _bins = functools.partial(_check.count, what="bins", example=8, least=2)
 
 
 def _occupied(y: Array, bins: int) -> Array:
-    """Membership of samples in equal bins, `[T, bins, N]`, 0 or 1.
+    """Samples in equal bins, `[T, bins, N]`, 0 or 1.
 
     From the node's least to its greatest value. A constant node stays in the first bin.
     """
@@ -149,6 +149,8 @@ def transfer_entropy_matrix(y: ArrayLike, *, lag: float, period: float) -> Array
     n = r.shape[0]
     still = centred(now)[2][0]
     kept = ~(jnp.eye(n, dtype=bool) | still[:, None] | still[None])
+    # partial correlation from three correlations: a = later_ij, b = own_i (of y_i with its past), r = now_ij:
+    # q = (a - b r) / sqrt((1 - b^2) (1 - r^2))
     own = jnp.diagonal(later)[:, None]
     eps = jnp.finfo(y.dtype).eps
     left, new = 1.0 - own**2, 1.0 - r**2

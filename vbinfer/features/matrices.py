@@ -120,7 +120,7 @@ def partial_matrix(y: ArrayLike) -> Array:
 
 
 def lagged_matrix(y: ArrayLike, *, lag: float, period: float) -> Array:
-    """Correlation of nodes with one another some time later, `[N, N]`.
+    """Correlation of nodes some time apart, `[N, N]`.
 
     [i, j] = corr_t(y_i(t), y_j(t + lag)): each side centred and scaled over its own part of the recording; not
     symmetric. 0 where either part is constant.
@@ -153,7 +153,7 @@ def eigenvalues(matrix: Array) -> Array:
 
 
 class ArrayLeaf(eqx.Module):
-    """An array of a feature: a traced leaf, hashed by content.
+    """Array of a feature: traced leaf, hashed by content.
 
     NumPy's, so that it keeps its precision whatever JAX's is when the feature is made.
     """
@@ -187,7 +187,7 @@ def mask_of(mask: "Mask | ArrayLike | None") -> Mask | None:
 
 
 def take_pairs(matrix: Array, mask: Mask | None) -> Array:
-    """Entries above the diagonal, row by row, or of the mask."""
+    """Entries above the diagonal, or those of the mask."""
     if mask is None:
         return matrix[upper_triangle(matrix.shape[0])]
     if mask.n != matrix.shape[0]:
@@ -196,7 +196,7 @@ def take_pairs(matrix: Array, mask: Mask | None) -> Array:
 
 
 def mirrored(n: int, pairs: str) -> tuple[np.ndarray, np.ndarray]:
-    """Left and right node of each mirrored pair, both `[N // 2]`.
+    """Left and right nodes of mirrored pairs, `[N // 2]` each.
 
     Args:
         n: number of nodes, even.
@@ -215,7 +215,7 @@ def ordering(pairs: str) -> str:
 
 
 def homotopic(matrix: Array, pairs: str) -> Array:
-    """Entries between a node and its mirror image, `[N // 2]`."""
+    """Entries between mirrored nodes, `[N // 2]`."""
     return matrix[mirrored(matrix.shape[0], pairs)]
 
 
@@ -243,7 +243,7 @@ def homotopic_mask(n: int, pairs: str) -> np.ndarray:
 
 
 def within_mask(labels: Sequence[object] | np.ndarray) -> np.ndarray:
-    """Mask `[N, N]` of pairs of nodes with the same label.
+    """Mask `[N, N]` of pairs with the same label.
 
     Labels of hemispheres or networks; the diagonal is left out.
 
@@ -254,5 +254,5 @@ def within_mask(labels: Sequence[object] | np.ndarray) -> np.ndarray:
 
 
 def between_mask(labels: Sequence[object] | np.ndarray) -> np.ndarray:
-    """Mask `[N, N]` of pairs of nodes with different labels."""
+    """Mask `[N, N]` of pairs with different labels."""
     return np.array([[a != b for b in labels] for a in labels])

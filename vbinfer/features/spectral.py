@@ -229,6 +229,7 @@ class psd(NodeFeature):
         f, p = _densities(y, period, self.segment)
         if self.relative:
             p = ratio(p, p.sum(axis=0, keepdims=True) * f[1] + 0.0 * p)
+        # fractional place on the grid of frequencies; the last interval also holds its right end
         place = np.minimum(np.array(self.frequencies) / f[1], len(f) - 1)
         left = np.minimum(np.floor(place).astype(int), len(f) - 2)
         weight = jnp.asarray(place - left, p.dtype)[:, None]

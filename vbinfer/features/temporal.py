@@ -142,6 +142,7 @@ class timescales(NodeFeature):
         before = jnp.take_along_axis(r, jnp.maximum(fold - 1, 0)[None], axis=0)[0]
         crossed = jnp.minimum(ratio(before - level, before - after), 1.0)
         interpolated = jnp.where(r[0] == 0.0, 0.0, fold - 1 + jnp.where(low.any(axis=0), crossed, 1.0))
+        # r up to, and without, its first negative value; r(0) = 1 counts once, the others on both sides
         kept = jnp.where(jnp.cumsum(negative, axis=0) == 0, r, 0.0)
         numbers = {
             "e_folding": fold.astype(y.dtype),

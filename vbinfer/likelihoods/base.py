@@ -15,6 +15,7 @@ from vbinfer._param import did_you_mean
 Predict = Callable[[Mapping[str, Any]], Any]
 """theta to what is expected of the recording, an array."""
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+POSITIVE = (0.0, math.inf)
 
 
 class AbstractLikelihood(abc.ABC):
@@ -39,17 +40,17 @@ class AbstractLikelihood(abc.ABC):
         """One y ~ p(y | theta), for posterior-predictive checks."""
 
 
-def given(value: Any, name: str, low: float = 0.0, high: float = math.inf) -> Any:
-    """A noise parameter at construction: a name, or numbers in (low, high)."""
-    if isinstance(value, str):
-        return value
-    array = jnp.asarray(value, jnp.result_type(float))
-    if not isinstance(array, Tracer):
-        off = ~((np.asarray(array) > low) & (np.asarray(array) < high))
-        if off.any():
+def keep_levels(likelihood: AbstractLikelihood, **ranges: tuple[float, float]) -> None:
+    """Check noise parameters at construction: names, or numbers in (low, high)."""
+    for name, (low, high) in ranges.items():
+        value = getattr(likelihood, name)
+        if isinstance(value, str):
+            continue
+        array = jnp.asarray(value, jnp.result_type(float))
+        if not isinstance(array, Tracer) and (off := ~((np.asarray(array) > low) & (np.asarray(array) < high))).any():
             bad = float(np.asarray(array)[off].flat[0])
             raise ValueError(f"{name} is {bad:g}; expected numbers in ({low:g}, {high:g}), or the name of a parameter")
-    return array
+        object.__setattr__(likelihood, name, array)
 
 
 def level(theta: Mapping[str, Any], value: Any, name: str, shape: tuple[int, ...]) -> Array:
@@ -77,7 +78,7 @@ def predicted(predict: Predict, theta: Mapping[str, Any], name: str = "predict")
 
 
 def compared(y: Any, shape: tuple[int, ...], name: str = "predict") -> tuple[Array, Array]:
-    """The observation with 0 for NaN, and which entries are there."""
+    """The observation with 0 for NaN, and what is there."""
     y = jnp.asarray(y, jnp.result_type(float))
     if y.shape != shape:
         raise ValueError(

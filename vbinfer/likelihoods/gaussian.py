@@ -10,11 +10,12 @@ from jaxtyping import Array
 
 from vbinfer.likelihoods.base import (
     HALF_LOG_2PI,
+    POSITIVE,
     AbstractLikelihood,
     Predict,
     callable_or_raise,
     compared,
-    given,
+    keep_levels,
     level,
     predicted,
 )
@@ -48,7 +49,7 @@ class Gaussian(AbstractLikelihood):
 
     def __post_init__(self) -> None:
         callable_or_raise(self.predict, "predict", _EXAMPLE)
-        object.__setattr__(self, "sigma", given(self.sigma, "sigma"))
+        keep_levels(self, sigma=POSITIVE)
 
     def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
         mean = predicted(self.predict, theta)
@@ -83,8 +84,7 @@ class StudentT(AbstractLikelihood):
 
     def __post_init__(self) -> None:
         callable_or_raise(self.predict, "predict", _EXAMPLE)
-        object.__setattr__(self, "sigma", given(self.sigma, "sigma"))
-        object.__setattr__(self, "nu", given(self.nu, "nu"))
+        keep_levels(self, sigma=POSITIVE, nu=POSITIVE)
 
     def _levels(self, theta: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[Array, Array]:
         return level(theta, self.sigma, "sigma", shape), level(theta, self.nu, "nu", shape)
@@ -130,8 +130,7 @@ class Autoregressive(AbstractLikelihood):
 
     def __post_init__(self) -> None:
         callable_or_raise(self.predict, "predict", _EXAMPLE)
-        object.__setattr__(self, "sigma", given(self.sigma, "sigma"))
-        object.__setattr__(self, "rho", given(self.rho, "rho", -1.0, 1.0))
+        keep_levels(self, sigma=POSITIVE, rho=(-1.0, 1.0))
 
     def _levels(self, theta: Mapping[str, Any], mean: Array) -> tuple[Array, Array]:
         if mean.ndim not in (1, 2):
@@ -157,6 +156,7 @@ class Autoregressive(AbstractLikelihood):
     def sample(self, theta: Mapping[str, Any], key: Array) -> Array:
         mean = predicted(self.predict, theta)
         sigma, rho = self._levels(theta, mean)
+        # the first sample from the stationary distribution, the others by the recursion
         w = sigma[None] * jax.random.normal(key, mean.shape, mean.dtype)
         start = w[0] / jnp.sqrt(1.0 - rho**2)
 

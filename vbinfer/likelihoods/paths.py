@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._param import bind, did_you_mean
 from vbinfer.likelihoods.base import predicted
 from vbinfer.likelihoods.transition import transition_log_prob
@@ -65,8 +66,7 @@ class NoisePath:
         known = tuple(self.sim.monitors)
         if self.monitor is None and len(known) > 1:
             raise ValueError(f"the simulator has the monitors {', '.join(known)}; name one: monitor={known[0]!r}")
-        if self.monitor is not None and self.monitor not in known:
-            raise ValueError(f"monitor={self.monitor!r} was given. {did_you_mean(self.monitor, known)}")
+        _check.one_of(self.monitor, "monitor", (*known, None))
         _steps(self.sim, self.t1)
 
     @property
@@ -87,7 +87,7 @@ class NoisePath:
         return simulate(sim, t1=self.t1, key=self.key, init=self.init, noise_path=path, checkpoint=self.checkpoint)
 
     def __call__(self, theta: Mapping[str, Any]) -> Array:
-        """Samples of the monitor, `[samples, N]`: a likelihood's `predict`."""
+        """Samples of the monitor, `[samples, N]`."""
         name = self.monitor or next(iter(self.sim.monitors))
         y = self.simulate(theta).ys[name]
         only = next(iter(y.values())) if isinstance(y, Mapping) and len(y) == 1 else y
@@ -162,11 +162,13 @@ class StatePath:
         return _extended(prior, {name: d[name.removeprefix(STATE)].expand(s) for name, s in self.shapes.items()})
 
     def __call__(self, theta: Mapping[str, Any]) -> dict[str, Array]:
-        """The states by variable, `[T + 1, N]`, or `[T, N]` with `init`."""
+        """States by variable, `[T + 1, N]`; T with `init`."""
         return {name.removeprefix(STATE): _leaf(theta, name, shape) for name, shape in self.shapes.items()}
 
     def log_prob(self, theta: Mapping[str, Any]) -> Array:
-        """log p(path | theta) less the reference's, a term of the log-likelihood.
+        """log p(path | theta), less the reference's log-density.
+
+        A term of the log-likelihood: the sampler adds the reference, as part of the prior, and here it goes again.
 
         The density of x_0 under the reference is its prior, and stays.
         """
@@ -200,7 +202,8 @@ def _leaf(theta: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Array:
 
 
 def _bound(sim: Simulator, theta: Mapping[str, Any]) -> Simulator:
-    """The simulator with its own parameters; others belong to the observation."""
+    """The simulator with its own parameters of theta."""
+    # the others belong to the observation, such as the sigma of a likelihood
     own = {name: value for name, value in theta.items() if name.split(".")[0] in _PARTS and "." in name}
     return bind(sim, own)
 

@@ -60,7 +60,7 @@ def _summaries(y: Any, width: int) -> Array:
 
 
 def _distance2(x: Array, mean: Array, root: Array) -> Array:
-    """Squared Mahalanobis distance of x `[..., F]` under the covariance root root^T."""
+    """Squared Mahalanobis distance of x `[..., F]`; covariance root root^T."""
     z = jax.scipy.linalg.solve_triangular(root, jnp.moveaxis(x - jnp.broadcast_to(mean, x.shape), -1, 0), lower=True)
     return (z**2).sum(axis=0)
 
@@ -108,6 +108,7 @@ class SyntheticLikelihood(AbstractLikelihood):
 
     def simulations(self, theta: Mapping[str, Any]) -> Array:
         """The n summaries, `[n, F]`."""
+        # the same n keys at every theta: common random numbers, so that the likelihood is smooth in theta
         keys = jax.vmap(lambda i: jax.random.fold_in(self.key, i))(jnp.arange(self.n, dtype=jnp.uint32))
         theta = {name: jnp.asarray(value, jnp.result_type(float)) for name, value in theta.items()}
         if hasattr(self.simulator, "batch"):

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbinfer.likelihoods.base import HALF_LOG_2PI
 from vbinfer.simulation import Simulator
 from vbinfer.simulation.compiled import Compiled
 from vbinfer.simulation.initial import by_variable, initial_history
@@ -16,15 +17,13 @@ from vbinfer.simulation.solution import Final
 from vbinfer.simulation.transition import Innovations, check_invertible, is_bounded
 from vbinfer.simulation.transition import innovations as innovations_of
 
-LOG_2PI = 1.8378770664093453
-
 
 def transition_log_prob(
     sim: Simulator, path: Any, *, init: Any = None, slack: Any = None, t0: float = 0.0, pointwise: bool = False
 ) -> Array:
-    """Log-density of a path of states: log p(x_1, ..., x_T | x_0).
+    """Log-density of a path of states, given its start.
 
-    The centred form of state-space inference:
+    log p(x_1, ..., x_T | x_0), the centred form of state-space inference:
 
     log p = sum_k [sum_i log N(z_ki; 0, 1) + log |dz_k / dx_{k+1}|]
 
@@ -104,13 +103,15 @@ def _innovations(sim: Simulator, history: Any, path: Any, first: Array) -> Innov
 def _log_prob(sim: Simulator, history: Any, path: Any, slack: dict[str, Array], first: Array, pointwise: bool) -> Array:
     """Log-density of every step, `[T]`, or of all of them."""
     found = innovations_of(sim, history, path, first)
+    # per step: -|z|^2 / 2 of what is driven, the residuals of what is not (slack), and log |dz / dx'| of the step
     squares = jnp.asarray(sum(z * z for z in found.z.values()))
-    constant = 0.5 * LOG_2PI * len(path) * sim.n_nodes  # of each step
+    constant = HALF_LOG_2PI * len(path) * sim.n_nodes  # of each step
     for name, residual in found.slack.items():
         width = jnp.broadcast_to(slack[name], residual.shape[1:])
         squares = squares + (residual / width[None]) ** 2
         constant = constant + jnp.log(width).sum()
     if is_bounded(sim.model):
+        # a state that the model's bounds would move lies outside: density 0
         after = jax.tree.map(lambda a: a[1:], path)
         for given, nearest in zip(after, jax.vmap(sim.model.project)(after), strict=True):
             squares = jnp.where(given == nearest, squares, jnp.inf)
@@ -133,7 +134,7 @@ def _sum(a: Array) -> Array:
 
 
 def _prepared(sim: Simulator, path: Any, init: Any, slack: Any, t0: float) -> tuple[Any, Any, dict[str, Array], Array]:
-    """History `[H, N]`, path `[T + 1, N]`, slack, number of the first step."""
+    """History `[H, N]`, path `[T + 1, N]`, slack, start."""
     check_invertible(sim)
     assert sim.noise is not None
     rows = _rows(sim, path)

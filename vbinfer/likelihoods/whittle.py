@@ -154,12 +154,14 @@ class Whittle(AbstractLikelihood):
         S = _interpolated(jnp.asarray(f[inside], S.dtype), self.frequencies, S)
         a, b = jax.random.normal(key, (2, *S.shape), S.dtype)
         size = jnp.sqrt(S * T / (4.0 * dt))  # E |Y|^2 = S T / (2 dt), half of it in either part
+        # random phases and amplitudes of a Hermitian spectrum, nothing outside the band; irfft makes the series real
         Y = jnp.zeros((len(f), *S.shape[1:]), jnp.result_type(S, jnp.complex64)).at[inside].set(size * (a + 1j * b))
         return jnp.fft.irfft(Y, n=T, axis=0)
 
 
 def _inside(f: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Which frequencies lie in [low, high], rounding of the ends forgiven."""
+    """Which frequencies lie in [low, high]."""
+    # an end that is a frequency of the grid belongs to the band, whatever the rounding
     return (f >= low * (1.0 - 1e-9)) & (f <= high * (1.0 + 1e-9))
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import constraints as numpyro_constraints
 
 if TYPE_CHECKING:
     from vbinfer.priors.prior import Prior
@@ -82,19 +81,9 @@ def _middle_spread(prior: "Prior") -> np.ndarray:
 
 
 def _bounds(prior: "Prior", constraint: Any) -> list[Any]:
-    """One torch constraint per element of theta, from numpyro's supports."""
-    found = []
-    for name, d in prior.dists.items():
-        support: Any = d.support
-        shape = prior.shapes[name]
-        while hasattr(support, "base_constraint"):
-            support = support.base_constraint
-        simplex = support is numpyro_constraints.simplex
-        low = 0.0 if simplex else getattr(support, "lower_bound", -np.inf)
-        high = 1.0 if simplex else getattr(support, "upper_bound", np.inf)
-        lows, highs = np.broadcast_to(np.asarray(low), shape), np.broadcast_to(np.asarray(high), shape)
-        found += [_interval(float(a), float(b), constraint) for a, b in zip(lows.flat, highs.flat, strict=True)]
-    return found
+    """One torch constraint per element of theta."""
+    ends = [np.stack(leaf.bounds()).reshape(2, -1) for leaf in prior._leaves.values()]
+    return [_interval(low, high, constraint) for low, high in np.concatenate(ends, axis=1).T.tolist()]
 
 
 def _interval(low: float, high: float, constraint: Any) -> Any:

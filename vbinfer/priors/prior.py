@@ -83,12 +83,15 @@ class Prior:
 
     @functools.cached_property
     def z_dim(self) -> int:
-        """Number of elements of z; less than D for a simplex."""
+        """Number of elements of z; fewer for a simplex."""
         return sum(int(np.prod(shape)) for shape in self.z_shapes.values())
 
     @property
     def z_is_normal(self) -> bool:
-        """Whether z is exactly standard normal; whitened leaves match two moments only."""
+        """Whether z is exactly standard normal.
+
+        It is, but for leaves that are whitened: their z has mean 0 and covariance I, and another shape.
+        """
         return not any(isinstance(leaf, WhitenedLeaf) for leaf in self._leaves.values())
 
     def __eq__(self, other: object) -> bool:
@@ -109,7 +112,7 @@ class Prior:
         return f"Prior({{{inside}}})"
 
     def sample(self, *, key: PRNGKey, n: int | None = None) -> Theta:
-        """Draws: leaves `[n, ...]`; without the axis when `n` is None."""
+        """Draws, leaves `[n, ...]`; no leading axis for n=None."""
         keys = jax.random.split(key, len(self.dists))
         shape = () if n is None else (n,)
         return {name: _draw(leaf, k, shape) for (name, leaf), k in zip(self._leaves.items(), keys, strict=True)}
@@ -294,7 +297,7 @@ def _moment(leaf: LeafMap, which: str) -> np.ndarray:
     own = _formula(leaf.d, which)
     value = np.full(leaf.shape, np.nan) if own is None else np.broadcast_to(own, leaf.shape)
     infinite = np.zeros(leaf.shape, bool)
-    if which == "variance" and not _is_bounded(leaf.d):
+    if which == "variance" and not np.isfinite(leaf.bounds()).all():  # an interval has a variance, whatever is said
         known = _formula(_unscaled(leaf.d), which) if own is None else own
         infinite = np.broadcast_to(False if known is None else ~np.isfinite(known), leaf.shape)
     if np.isnan(value[~infinite]).any():
@@ -321,14 +324,6 @@ def _unscaled(d: Any) -> Any:
     ):
         d = d.base_dist
     return d
-
-
-def _is_bounded(d: Any) -> bool:
-    """Whether the support has two ends, hence a variance."""
-    support = d.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return hasattr(support, "lower_bound") and hasattr(support, "upper_bound")
 
 
 def _mass_outside(leaf: LeafMap, low: float, high: float) -> float:

@@ -49,7 +49,7 @@ def from_spec(spec: dict[str, Any]) -> dist.Distribution:
 
 
 def identity(d: dist.Distribution) -> tuple[Any, ...]:
-    """Hashable description of a distribution: equal for equal families and parameters.
+    """Hashable description: equal for equal families and parameters.
 
     A distribution that `to_spec` cannot describe is told by the object itself, which its holder keeps alive.
 

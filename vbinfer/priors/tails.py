@@ -29,7 +29,7 @@ class Tails(NamedTuple):
 
 
 def tails(d: Any) -> Tails | None:
-    """The four functions of a scalar distribution; None without a CDF."""
+    """Tails of a scalar distribution; None without a CDF."""
     for family, make in _FAMILIES.items():
         if isinstance(d, family):
             made = make(d)
@@ -143,18 +143,21 @@ def _student(d: Any) -> Tails:
     return _bisected(cdf, lambda x: cdf(2.0 * d.loc - x), d.support)
 
 
+def _mirrored(d: Any, cdf: Callable[[Array], Array], icdf: Callable[[Array], Array]) -> Tails:
+    """Tails of a distribution that is symmetric about `loc`."""
+    return Tails(cdf, lambda x: cdf(2.0 * d.loc - x), icdf, lambda q: 2.0 * d.loc - icdf(q))
+
+
 def _symmetric(d: Any) -> Tails:
-    return Tails(d.cdf, lambda x: d.cdf(2.0 * d.loc - x), d.icdf, lambda q: 2.0 * d.loc - d.icdf(q))
+    return _mirrored(d, d.cdf, d.icdf)
 
 
 def _cauchy(d: Any) -> Tails:
-    def cdf(x: Array) -> Array:
-        return jnp.arctan2(jnp.ones_like(x), -(x - d.loc) / d.scale) / jnp.pi
-
-    def icdf(q: Array) -> Array:
-        return d.loc - d.scale / jnp.tan(jnp.pi * q)
-
-    return Tails(cdf, lambda x: cdf(2.0 * d.loc - x), icdf, lambda q: 2.0 * d.loc - icdf(q))
+    return _mirrored(
+        d,
+        lambda x: jnp.arctan2(jnp.ones_like(x), -(x - d.loc) / d.scale) / jnp.pi,
+        lambda q: d.loc - d.scale / jnp.tan(jnp.pi * q),
+    )
 
 
 def _generic(d: Any) -> Tails | None:

@@ -161,7 +161,7 @@ class TransformedMap(ScalarMap):
 
 
 def scalar_map(d: Any) -> ScalarMap | None:
-    """The map of a distribution over scalars; None for a joint one.
+    """Map of a distribution over scalars; None if joint.
 
     Expanded and independent ones are over scalars.
     """
@@ -197,6 +197,15 @@ class LeafMap(abc.ABC):
     def __hash__(self) -> int:
         return self._hash
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of each element's support, infinite without one."""
+        support = self.d.support
+        while hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        ends = getattr(support, "lower_bound", -np.inf), getattr(support, "upper_bound", np.inf)
+        low, high = (0.0, 1.0) if support is constraints.simplex else ends
+        return np.broadcast_to(low, self.shape), np.broadcast_to(high, self.shape)
+
     @functools.cached_property
     def _identity(self) -> tuple[Any, ...]:
         return identity(self.d)
@@ -227,13 +236,13 @@ class ElementwiseLeaf(LeafMap):
 
     def constrain(self, z: Array) -> tuple[Array, Array]:
         theta, log_det = self.scalar.constrain(z)
-        return theta, _sum_trailing(log_det, len(self.shape))
+        return theta, log_det.sum(_last(len(self.shape)))
 
     def unconstrain(self, theta: Array) -> Array:
         return self.scalar.unconstrain(theta)
 
     def log_prob(self, theta: Array) -> Array:
-        return _sum_trailing(self.scalar.log_prob(theta), len(self.shape))
+        return self.scalar.log_prob(theta).sum(_last(len(self.shape)))
 
     def mass_outside(self, low: float, high: float) -> float:
         """Probability that any element is below `low` or above `high`."""
@@ -252,7 +261,7 @@ class ElementwiseLeaf(LeafMap):
 
 
 class JointNormalLeaf(LeafMap):
-    """theta = loc + L z, L the covariance's Cholesky factor."""
+    """theta = loc + L z, L L' the covariance."""
 
     def __init__(self, d: Any, loc: Array, factor: Array) -> None:
         self.d = d
@@ -270,15 +279,15 @@ class JointNormalLeaf(LeafMap):
         return jax.scipy.linalg.solve_triangular(factor, centred[..., None], lower=True)[..., 0]
 
     def log_prob(self, theta: Array) -> Array:
-        inside = _all_trailing(jnp.isfinite(theta), len(self.shape))
+        inside = jnp.isfinite(theta).all(_last(len(self.shape)))
         safe = jnp.where(_expand(inside, len(self.shape)), theta, self.loc)
-        return jnp.where(inside, _sum_trailing(self.d.log_prob(safe), len(self.d.batch_shape)), -jnp.inf)
+        return jnp.where(inside, self.d.log_prob(safe).sum(_last(len(self.d.batch_shape))), -jnp.inf)
 
 
 class WhitenedLeaf(LeafMap):
-    """theta = g(m + C z), g numpyro's bijection onto the support.
+    """theta = g(m + C z), g numpyro's bijection.
 
-    m and C C' are the moments of g^-1(theta), from draws.
+    g maps onto the support; m and C C' are the moments of g^-1(theta), from draws.
     """
 
     def __init__(self, d: Any) -> None:
@@ -301,7 +310,7 @@ class WhitenedLeaf(LeafMap):
         log_det = self.bijection.log_abs_det_jacobian(free, theta)
         # log |d theta / d z| = log |d theta / d free| + log |C|; g's part may come per element of a batch of simplices
         whole = jnp.sum(jnp.log(jnp.diagonal(self.factor)))
-        return theta, _sum_trailing(log_det, log_det.ndim - (z.ndim - 1)) + whole
+        return theta, log_det.sum(_last(log_det.ndim - (z.ndim - 1))) + whole
 
     def unconstrain(self, theta: Array) -> Array:
         free = self.bijection.inv(theta)
@@ -314,14 +323,14 @@ class WhitenedLeaf(LeafMap):
         centre = self.constrain(jnp.zeros(self.z_shape))[0]
         value = self.d.log_prob(jnp.where(_expand(inside, len(self.d.event_shape)), theta, centre))
         value = jnp.where(inside & ~jnp.isnan(value), value, -jnp.inf)
-        return _sum_trailing(value, len(self.d.batch_shape))
+        return value.sum(_last(len(self.d.batch_shape)))
 
     def _inside(self, theta: Array) -> Array:
         support = self.d.support
         if support is constraints.simplex:
             total = jnp.abs(jnp.sum(theta, axis=-1) - 1.0)
             return jnp.all(theta >= 0.0, axis=-1) & (total < _SIMPLEX_TOLERANCE)
-        finite = _all_trailing(jnp.isfinite(theta), len(self.d.event_shape))
+        finite = jnp.isfinite(theta).all(_last(len(self.d.event_shape)))
         return jnp.asarray(support(theta)) & finite
 
 
@@ -340,12 +349,9 @@ def leaf_map(d: Any) -> LeafMap:
     return WhitenedLeaf(d)
 
 
-def _sum_trailing(value: Array, count: int) -> Array:
-    return jnp.sum(value, axis=tuple(range(value.ndim - count, value.ndim)))
-
-
-def _all_trailing(value: Array, count: int) -> Array:
-    return jnp.all(value, axis=tuple(range(value.ndim - count, value.ndim)))
+def _last(count: int) -> tuple[int, ...]:
+    """The last axes, `count` of them."""
+    return tuple(range(-count, 0))
 
 
 def _expand(value: Array, count: int) -> Array:

@@ -49,7 +49,7 @@ def bernoulli_glm() -> Task:
 
 
 def design_matrix() -> np.ndarray:
-    """V `[100, 10]`: ones, and the stimulus delayed by 0 to 8 bins."""
+    """V `[100, 10]`: ones, and the delayed stimulus."""
     # NumPy's old generator is frozen, and with it the stimulus
     stimulus = np.random.RandomState(_SEED).randn(_BINS).astype(np.float32)
     delayed = [np.concatenate([np.zeros(lag, np.float32), stimulus[: _BINS - lag]]) for lag in range(_FILTER)]
