@@ -338,7 +338,7 @@ MISTAKES = {
     "unknown variable": (
         lambda: transition_log_prob(_linear(noise=LOUD), {"X": ROWS["x"]}),
         ValueError,
-        "path names 'X'. Known: x",
+        "path names 'X'.* Known: x",
     ),
     "missing variable": (lambda: transition_log_prob(_linear(noise=LOUD), {}), ValueError, "path lacks 'x'"),
     "no mapping": (lambda: transition_log_prob(_linear(noise=LOUD), ROWS["x"]), TypeError, "a State or a mapping"),

@@ -26,7 +26,7 @@ def by_variable(sim: Simulator, given: Any, what: str) -> dict[str, Array]:
     known = sim.model.variables()
     for name in named:
         if name not in known:
-            raise ValueError(f"{what} names {name!r}. {did_you_mean(name, known)}")
+            raise ValueError(f"{what} names {name!r}; the model has no such variable. {did_you_mean(name, known)}")
     return {name: jnp.asarray(a, jnp.result_type(float)) for name, a in named.items() if a is not None}
 
 
