@@ -49,7 +49,7 @@ def count(value: Any, what: str, example: object = None, *, least: int = 1, most
 
 
 def number(value: Any, what: str, example: object, expected: str = "a number", *, least: float = -math.inf) -> float:
-    """A finite real number of at least `least`, as a float.
+    """A finite number of at least `least`, as a float.
 
     Raises:
         ValueError: anything else, naming `what`.
@@ -73,7 +73,9 @@ def positive(value: Any, what: str, example: object, unit: str = "") -> float:
 
 
 def milliseconds(value: Any, what: str, example: str) -> float:
-    """A positive duration in ms, as a Python float: arrays would not be static.
+    """A positive duration in ms, as a Python float.
+
+    An array would not be static.
 
     Raises:
         TypeError: no Python or NumPy number, with the example to write.

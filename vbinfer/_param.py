@@ -27,7 +27,7 @@ _META = "vbinfer_param"
 
 
 @dataclasses.dataclass(frozen=True)
-class Leaf:
+class Parameter:
     """One parameter of a tree, as declared."""
 
     path: str
@@ -38,6 +38,10 @@ class Leaf:
     doc: str
     axes: tuple[str, ...] | None
     """None for an elementwise leaf (a scalar or `[node]`); axis names for a leaf that its owner arranges."""
+
+
+Leaf = Parameter
+"""The name that 0.1.0 had."""
 
 
 def param(
@@ -118,7 +122,7 @@ class Parametrised(eqx.Module):
 
 def check(module: "Parametrised") -> None:
     """Check one module's declared ranges, then its `validate`."""
-    for leaf in _own_leaves(module, ""):
+    for leaf in _own(module, ""):
         if not _is_concrete(leaf.value):
             continue
         value = np.asarray(leaf.value)
@@ -150,40 +154,41 @@ def _is_concrete(value: object) -> bool:
     return not isinstance(value, Tracer) and hasattr(value, "shape")
 
 
-def _own_leaves(module: eqx.Module, prefix: str) -> Iterator[Leaf]:
+def _own(module: eqx.Module, prefix: str) -> Iterator[Parameter]:
+    """The parameters that a module declares itself."""
     for field in dataclasses.fields(cast(Any, module)):
-        meta = field.metadata.get(_META)
-        if meta is not None:
-            yield from _leaves_of(getattr(module, field.name), f"{prefix}{field.name}", meta)
+        if meta := field.metadata.get(_META):
+            yield from _parameters(getattr(module, field.name), f"{prefix}{field.name}", meta)
 
 
-def _leaves_of(value: object, path: str, meta: dict[str, Any]) -> Iterator[Leaf]:
+def _parameters(value: object, path: str, meta: dict[str, Any]) -> Iterator[Parameter]:
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _leaves_of(item, f"{path}.{name}", meta)
+            yield from _parameters(item, f"{path}.{name}", meta)
     elif value is not None:
-        yield Leaf(path=path, value=cast(Array, value), **meta)
+        yield Parameter(path=path, value=cast(Array, value), **meta)
 
 
-def _walk(node: object, prefix: str) -> Iterator[Leaf]:
+def _modules(node: object, prefix: str = "") -> Iterator[tuple[str, eqx.Module]]:
+    """Every module of a tree with its prefix, outermost first."""
     if isinstance(node, eqx.Module):
-        yield from _own_leaves(node, prefix)
+        yield prefix, node
         for field in dataclasses.fields(cast(Any, node)):
             if _META not in field.metadata:
-                yield from _walk(getattr(node, field.name), f"{prefix}{field.name}.")
+                yield from _modules(getattr(node, field.name), f"{prefix}{field.name}.")
     elif isinstance(node, Mapping):
         for name, item in node.items():
-            yield from _walk(item, f"{prefix}{name}.")
+            yield from _modules(item, f"{prefix}{name}.")
 
 
-def paths(tree: object) -> dict[str, Leaf]:
+def paths(tree: object) -> dict[str, Parameter]:
     """Every declared parameter of a tree, by dotted path.
 
     >>> import vbinfer as vb
     >>> sorted(vb.paths(vb.coupling.Linear(G=0.5)))
     ['G', 'offset']
     """
-    return {leaf.path: leaf for leaf in _walk(tree, "")}
+    return {leaf.path: leaf for prefix, module in _modules(tree) for leaf in _own(module, prefix)}
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
@@ -208,7 +213,7 @@ def _get(tree: object, path: str) -> object:
     return tree
 
 
-def _unknown_path(tree: object, path: str, known: Mapping[str, Leaf]) -> ValueError:
+def _unknown_path(tree: object, path: str, known: Mapping[str, Parameter]) -> ValueError:
     owner = type(tree).__name__
     below = [name for name in known if name.startswith(path + ".")]
     if below:
@@ -224,7 +229,7 @@ def _unknown_path(tree: object, path: str, known: Mapping[str, Leaf]) -> ValueEr
     return ValueError(f"{path!r} is fixed when {owner} is built and cannot be bound; build a new {owner} with it")
 
 
-def resolve(tree: object, names: Iterable[str]) -> dict[str, Leaf]:
+def resolve(tree: object, names: Iterable[str]) -> dict[str, Parameter]:
     """The parameters that `names` address, in their order.
 
     An unknown, static or partial path is an error with a remedy.
@@ -280,17 +285,7 @@ def bind(tree: Tree, theta: Mapping[str, Any]) -> Tree:
             )
         values[name] = value
     bound = replace(tree, values)
-    for module in _modules(bound):
-        check(module)
+    for _, module in reversed(list(_modules(bound))):  # parts before what they are parts of
+        if isinstance(module, Parametrised):
+            check(module)
     return bound
-
-
-def _modules(node: object) -> Iterator[Parametrised]:
-    if isinstance(node, eqx.Module):
-        for field in dataclasses.fields(cast(Any, node)):
-            yield from _modules(getattr(node, field.name))
-        if isinstance(node, Parametrised):
-            yield node
-    elif isinstance(node, Mapping):
-        for item in node.values():
-            yield from _modules(item)

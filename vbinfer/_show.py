@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vbinfer._param import Leaf, paths, range_text
+from vbinfer._param import Parameter, paths, range_text
 
 
 def show(tree: object) -> None:
@@ -46,7 +46,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _row(leaf: Leaf) -> tuple[str, str, str, str, str]:
+def _row(leaf: Parameter) -> tuple[str, str, str, str, str]:
     value = np.asarray(leaf.value, float)
     shown = f"{value:g}" if value.ndim == 0 else f"{list(value.shape)} {value.min():.4g} to {value.max():.4g}"
     return leaf.path, shown, leaf.unit, range_text(leaf.low, leaf.high), leaf.doc

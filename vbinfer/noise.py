@@ -69,18 +69,19 @@ class AbstractNoise(Parametrised):
         )
 
 
-def _amplitudes(sigma: Any, D: Any, name: str) -> Any:
+def _amplitudes(sigma: Any, D: Any) -> Any:
     """sigma, or sqrt(2 D)."""
     if (sigma is None) == (D is None):
-        raise ValueError(f"{name} noise takes sigma or D, one of the two; write {name}(sigma=0.01)")
+        raise ValueError("Additive noise takes sigma or D, one of the two; write Additive(sigma=0.01)")
+
+    def root(value: Any) -> Array:
+        if not isinstance(value, Tracer) and np.any(np.asarray(value) < 0):
+            raise ValueError(f"Additive noise was given D={np.min(value):g}; D = sigma^2 / 2 cannot be negative")
+        return jnp.sqrt(2.0 * jnp.asarray(value))
+
     if D is None:
         return sigma
-    for value in D.values() if isinstance(D, Mapping) else (D,):
-        if not isinstance(value, Tracer) and np.any(np.asarray(value) < 0):
-            raise ValueError(f"{name} noise was given D={np.min(value):g}; D = sigma^2 / 2 cannot be negative")
-    if isinstance(D, Mapping):
-        return {key: jnp.sqrt(2.0 * jnp.asarray(value)) for key, value in D.items()}
-    return jnp.sqrt(2.0 * jnp.asarray(D))
+    return {name: root(value) for name, value in D.items()} if isinstance(D, Mapping) else root(D)
 
 
 def _named(sigma: Any, variables: tuple[str, ...], given: str = "sigma") -> tuple[str, ...]:
@@ -124,7 +125,7 @@ class Additive(AbstractNoise):
     correlation: Param | None = param(None, axes=("node", "node"), doc="correlation across nodes, within [-1, 1]")
 
     def __init__(self, sigma: Any = None, *, D: Any = None, correlation: Any = None):
-        self.sigma = _amplitudes(sigma, D, "Additive")
+        self.sigma = _amplitudes(sigma, D)
         self.correlation = correlation
 
     def validate(self) -> None:

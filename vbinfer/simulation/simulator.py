@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vbinfer._check import is_count
-from vbinfer._param import Leaf, Parametrised, paths
+from vbinfer._param import Parameter, Parametrised, paths
 from vbinfer.integrators import AbstractIntegrator, Native
 from vbinfer.models.base import AbstractModel, AbstractStepper
 from vbinfer.monitors import AbstractMonitor, Raw
@@ -89,7 +89,7 @@ class Simulator(Parametrised):
         """Step of the integrator, ms."""
         return self.integrator.dt
 
-    def _elementwise(self) -> dict[str, Leaf]:
+    def _elementwise(self) -> dict[str, Parameter]:
         return {path: leaf for path, leaf in paths(self).items() if leaf.axes is None}
 
     def period_steps(self) -> dict[str, int]:
@@ -200,7 +200,7 @@ def _check_monitors(monitors: Any) -> None:
             raise TypeError(f"monitor {name!r} was given as {monitor!r}; expected an object such as vb.monitors.Raw()")
 
 
-def _length(leaf: Leaf) -> int:
+def _length(leaf: Parameter) -> int:
     return leaf.value.shape[0] if leaf.value.ndim == 1 else 1
 
 
