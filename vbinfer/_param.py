@@ -80,7 +80,7 @@ def _as_leaf(value: object) -> object:
         return {str(name): _as_leaf(item) for name, item in value.items()}
     if isinstance(value, str):
         raise TypeError(f"a parameter was given as the string {value!r}; write a number or an array of numbers")
-    return jnp.asarray(value, dtype=jnp.result_type(float))
+    return jnp.asarray(value, dtype=jnp.result_type(float))  # strongly typed: a weak type would compile again
 
 
 class Parametrised(eqx.Module):
@@ -199,6 +199,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     known = sorted(candidates)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not close:
+        # the last part of a path, for those who leave out its beginning
         tails = {path.rsplit(".", 1)[-1]: path for path in known}
         tail = difflib.get_close_matches(name.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.6)
         close = [tails[tail[0]]] if tail else []
@@ -251,6 +252,7 @@ def replace(tree: Tree, values: Mapping[str, Array]) -> Tree:
     if not values:
         return tree
     names = list(values)
+    # all leaves in one surgery: tree_at copies the tree once
     where: Callable[[Any], list[Any]] = lambda node: [_get(node, name) for name in names]  # noqa: E731
     return eqx.tree_at(where, tree, [values[name] for name in names])
 

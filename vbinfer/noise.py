@@ -296,6 +296,7 @@ class Coloured(AbstractNoise):
         return {name: jnp.broadcast_to(_of(self.sigma, name) * value, value.shape) for name, value in z.items()}
 
     def process(self, dt: float) -> Process:
+        # the exact transition of an Ornstein-Uhlenbeck process; expm1 keeps digits where dt is far below tau
         keep, kick = jnp.exp(-dt / self.tau), jnp.sqrt(-jnp.expm1(-2.0 * dt / self.tau))
 
         def increments(xi: Named, z: Named, x: Named) -> tuple[Named, Named]:

@@ -48,6 +48,7 @@ def _edge(t: Array, at: Array, rise: Array) -> Array:
     0 before `at`, 1 from `at + rise` on, in between 3 x^2 - 2 x^3 with x = (t - at) / rise.
     """
     soft = rise > 0.0
+    # guarded before the division, so that the gradient of a hard edge is 0 and not NaN
     x = jnp.clip((t - at) / jnp.where(soft, rise, 1.0), 0.0, 1.0)
     late = t - at >= -1.5 * jnp.finfo(jnp.result_type(t, float)).eps * jnp.abs(t)
     return jnp.where(soft, x * x * (3.0 - 2.0 * x), jnp.where(late, 1.0, 0.0))
@@ -218,7 +219,7 @@ def _is_sorted(times: Array) -> Array:
 def _interpolate(t: Array, times: Array, values: Array) -> Array:
     """The row of `values`, `[T, ...]`, at time t."""
     n = len(times)
-    k = jnp.searchsorted(times, t, side="right")
+    k = jnp.searchsorted(times, t, side="right")  # of a time that occurs twice, the second value
     before, after = jnp.maximum(k - 1, 0), jnp.minimum(k, n - 1)
     gap = times[after] - times[before]
     x = jnp.where(gap > 0.0, (t - times[before]) / jnp.where(gap > 0.0, gap, 1.0), 0.0)

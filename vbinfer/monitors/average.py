@@ -49,7 +49,7 @@ class SpatialAverage(AbstractMonitor):
                 f"groups has shape {list(given.shape)} and type {given.dtype}; expected a label or a whole number for "
                 "each region, or a matrix [group, node]"
             )
-        names = list(dict.fromkeys(given.tolist()))
+        names = list(dict.fromkeys(given.tolist()))  # in the order of their first region
         names = names if given.dtype.kind == "U" else sorted(names)
         member = np.array([given == name for name in names], float)
         self.weights = member / member.sum(axis=1, keepdims=True)  # type: ignore  (converted to an array)

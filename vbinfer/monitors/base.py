@@ -29,7 +29,7 @@ def steps_in(duration: float, dt: float, what: str) -> int:
     """
     if not math.isfinite(duration):
         raise ValueError(f"{what} is {duration} ms; it must be a finite number")
-    n = round(duration / dt)
+    n = round(duration / dt)  # never a floor: 0.3 / 0.1 is below 3
     if n < 1 or abs(duration / dt - n) > 1e-6:
         low, high = max(1, math.floor(duration / dt)) * dt, max(1, math.ceil(duration / dt)) * dt
         near = f"{low:g}" if low == high else f"{low:g} or {high:g}"
@@ -59,7 +59,7 @@ def block_steps(period: float | None, longest: float, dt: float, kind: str) -> i
     if period is None:
         raise ValueError(f"{kind} was given period=None; give the repetition time, period=720.0")
     n = steps_in(period, dt, f"the period of {kind}")
-    most = max(1, int(longest / dt + 1e-6))
+    most = max(1, int(longest / dt + 1e-6))  # 10.0 / 0.1 may be just below 100
     return next(k for k in range(min(most, n), 0, -1) if n % k == 0)
 
 

@@ -17,6 +17,7 @@ PRESETS: dict[str, dict[str, float]] = {
     "deco_legacy_vbjax": dict(
         kappa=1 / 0.65, gamma=1 / 0.41, tau=0.98, alpha=0.32, E0=0.4, V0=4.0, k1=2.77264, k2=0.2, k3=0.5
     ),
+    # the constants k of TVB's "revised" and "classical" coefficients
     "tvb_balloon_rbm": dict(
         kappa=1 / 1.54, gamma=1 / 1.44, tau=0.98, alpha=0.32, E0=0.4, V0=4.0, k1=2.77264, k2=0.2, k3=0.5
     ),
@@ -120,6 +121,7 @@ class BalloonWindkessel(AbstractBlocks):
     def dfun(self, blood: Haemodynamics, u: Array) -> Haemodynamics:
         """Drift of the haemodynamics, per second, for input u."""
         s, log_f, log_v, log_q = blood
+        # derivatives of logarithms: d log f / dt = s / f, and so on
         f, per_f = jnp.exp(log_f), jnp.exp(-log_f)
         survival = jnp.log1p(-self.E0)
         # the same expression above and below, so that rest is a fixed point to the last bit
@@ -134,5 +136,6 @@ class BalloonWindkessel(AbstractBlocks):
 
     def sample(self, carry: Block, x: dict[str, Array]) -> tuple[Block, Array]:
         _, _, log_v, log_q = carry.inner
+        # expm1 of logarithms: small deviations from rest keep their digits
         y = -self.k1 * jnp.expm1(log_q) - self.k2 * jnp.expm1(log_q - log_v) - self.k3 * jnp.expm1(log_v)
         return carry, self.V0 * y

@@ -67,7 +67,7 @@ def _chain(stages: tuple[Array, ...], u: Array, x: Array) -> tuple[Array, ...]:
     weights = [jnp.exp(-x)]
     for j in range(1, len(stages)):
         weights.append(weights[-1] * x / j)
-    before = [z - u for z in stages]
+    before = [z - u for z in stages]  # distance from the fixed point, which is u for every stage
     return tuple(u + sum(weights[j] * before[k - j] for j in range(k + 1)) for k in range(len(stages)))
 
 
@@ -146,7 +146,7 @@ class DoubleGammaKernel(AbstractKernel):
 
 def _wave(t: Array, tau: Array, omega: Array) -> Array:
     """e^(-t / tau) sin(omega t) from t = 0 on."""
-    late = jnp.maximum(t, 0.0)
+    late = jnp.maximum(t, 0.0)  # the exponential of a negative time would overflow, and its gradient be NaN
     return jnp.exp(-late / tau) * jnp.sin(omega * late)
 
 
@@ -169,7 +169,7 @@ def _oscillate(z: tuple[Array, ...], u: Array, tau: Array, omega: Array, seconds
     turn_re, turn_im = _turn(tau, omega, seconds)
     # e^(lambda h) - 1 without the loss of digits of a small difference
     gone = jnp.expm1(rate * seconds) * jnp.cos(omega * seconds) - 2.0 * jnp.sin(0.5 * omega * seconds) ** 2
-    size = rate**2 + omega**2
+    size = rate**2 + omega**2  # |lambda|^2: the gain is (e^(lambda h) - 1) / lambda
     gain_re, gain_im = (gone * rate + turn_im * omega) / size, (turn_im * rate - gone * omega) / size
     return turn_re * re - turn_im * im + gain_re * u, turn_im * re + turn_re * im + gain_im * u
 
@@ -283,7 +283,7 @@ class TvbVolterraKernel(VolterraKernel):
 
     def advance(self, state: tuple[Array, ...], u: Array, seconds: float) -> tuple[Array, ...]:
         self.check_block(seconds)
-        re, im, newest = state
+        re, im, newest = state  # the newest block counts from the next one on
         turn_re, turn_im = _turn(2.0 * self.tau_s, self.omega(), seconds)
         return turn_re * re - turn_im * im + newest, turn_im * re + turn_re * im, u
 

@@ -28,6 +28,7 @@ def contract(matrix: Array, x: Array) -> Array:
 
     `[S, N]`, or one for each draw `[S, N, B]`, times `[N]` or `[N, B]`.
     """
+    # full precision: gains of unequal sign cancel, and tensor cores would keep ten bits
     sum_over_nodes = "snb,nb->sb" if matrix.ndim == 3 else "sn,n...->s..."
     return jnp.einsum(sum_over_nodes, matrix, x, precision=jax.lax.Precision.HIGHEST)
 
@@ -88,6 +89,7 @@ class AbstractSensors(AbstractMean):
         if self.reference == "average":
             y = y - y.mean(axis=0, keepdims=True)
         elif self.reference is not None:
+            # a slice, so that a batch axis stays
             row = (self.labels or ()).index(self.reference)
             y = y - y[row : row + 1]
         return self.init(x), y

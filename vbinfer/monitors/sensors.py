@@ -115,6 +115,7 @@ def read_projection(path: str | Path, name: str | None = None) -> np.ndarray:
     gain = np.asarray(gain, np.float64)
     if gain.ndim != 2:
         raise ValueError(f"{str(path)!r} holds numbers of shape {list(gain.shape)}; expected [sensor, source]")
+    # a whole row of NaN is a channel that is no sensor, anything less is damage
     holes = ~np.isfinite(gain) & ~np.isnan(gain).all(axis=1, keepdims=True)
     if holes.any():
         raise ValueError(f"row {int(holes.any(axis=1).argmax())} of {str(path)!r} holds NaN or infinite numbers")
@@ -190,7 +191,7 @@ def region_gain(gain: np.ndarray, mapping: np.ndarray, n_regions: int | None = N
     n = int(mapping.max()) + 1 if n_regions is None else n_regions
     if mapping.max() >= n:
         raise ValueError(f"mapping names region {int(mapping.max())} but n_regions={n}; regions count from 0")
-    member = np.zeros((len(mapping), n))
+    member = np.zeros((len(mapping), n))  # the sum over vertices as a matrix product
     member[np.arange(len(mapping)), mapping.astype(int)] = 1.0
     return gain @ member
 

@@ -210,7 +210,7 @@ class Connectome(Parametrised):
         elif how == "row":
             scale = np.where(received > 0, received, 1.0)[rows]
         else:
-            full = np.zeros((n, n))
+            full = np.zeros((n, n))  # parallel connections add up
             np.add.at(full, (rows, columns), weights)
             scale = np.abs(np.linalg.eigvals(full)).max()
             if scale < 1e-9 * max(received.max(), 1e-300):

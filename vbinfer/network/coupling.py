@@ -130,7 +130,7 @@ class SigmoidalJansenRit(AbstractCoupling):
             raise ValueError(
                 f"SigmoidalJansenRit reads two coupled variables, y1 and y2 of JansenRit; the model couples {len(x_j)}"
             )
-        v = x_j[0] - x_j[1]
+        v = x_j[0] - x_j[1]  # the potential of the pyramidal cells
         return (v if self.form == "sigmoid_of_sum" else self._rate(v),)
 
     def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:

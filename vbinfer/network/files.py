@@ -150,7 +150,7 @@ def _text(path: Path, member: str, members: Mapping[str, Open]) -> str:
         raise ValueError(f"{member} in {str(path)!r}: {error}; copy the file again from where it came") from error
     if len(data) > LIMIT:
         raise ValueError(f"{member} in {str(path)!r} is larger than {LIMIT:,} bytes; give a smaller network")
-    try:
+    try:  # with or without a byte-order mark; old files of labels are Latin-1
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
@@ -207,6 +207,7 @@ def write_tvb(
     }
     with npz.replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, text in tables.items():
+            # no clock in the file: equal networks give equal bytes
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             archive.writestr(info, text, compress_type=zipfile.ZIP_DEFLATED)
 

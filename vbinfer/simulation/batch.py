@@ -46,7 +46,7 @@ def run_batch(
         words: key words `[B]` each, or None.
     """
     words = None if words is None else (words[0][None, :], words[1][None, :])
-    batched = arrange(sim, theta)
+    batched = arrange(sim, theta)  # from here on every [N] is [N, 1] or [N, B], and broadcasting does the rest
     history = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), history)
 
     def run() -> dict[str, Any]:

@@ -204,18 +204,21 @@ class ForwardModel(eqx.Module):
         leaves, init = (
             self._split(theta) if self.to_paths is None else jax.vmap(self._split, axis_size=len(keys))(theta)
         )
+        # batch last inside, [B, T, N] outside; to_paths is a user's function of one draw, hence vmap
         ys = self._run(leaves, init, keys, self.n_steps)
         return {name: self._drop(name, ys[name], axis=1) for name in self.summary}
 
     def _valid(self, theta: Theta, x: Array) -> Array:
         """x, or NaN where theta is out of range: a failed draw."""
         known, leaves = paths(self.sim), self._split(theta)[0]
+        # in traced code a failure is a value: NaN is counted as invalid, with its region of the prior
         inside = [jnp.all((v >= known[path].low) & (v <= known[path].high)) for path, v in leaves.items()]
         return jnp.where(jnp.all(jnp.asarray(inside)), x, jnp.nan) if inside else x
 
     def _run(self, leaves: Theta, init: Theta, keys: Array, n_steps: int) -> dict[str, Any]:
         """Samples of every monitor, a draw per key, `[B, T, N]`."""
         start_of = lambda leaves, init: self._history(replace(self.sim, leaves), init).state  # noqa: E731
+        # before the leaves are arranged: the model's own start may depend on its parameters, a draw each
         history = jax.vmap(start_of, axis_size=len(keys))(leaves, init)
         words = None if self.sim.noise is None else key_words(keys)
         return run_batch(self.sim, leaves, history, n_steps, words)
@@ -273,7 +276,7 @@ class ForwardModel(eqx.Module):
         probe_steps = min(steps, 2_000)
         keys = jax.random.split(jax.random.key(0), width)
         run = Compiled(lambda k: self._run({}, {}, keys, k))
-        jax.block_until_ready(run(probe_steps))
+        jax.block_until_ready(run(probe_steps))  # compiles
         begin = time.perf_counter()
         jax.block_until_ready(run(probe_steps))
         seconds = (time.perf_counter() - begin) * steps / probe_steps * math.ceil(n / width)

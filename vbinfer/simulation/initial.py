@@ -57,7 +57,7 @@ def initial_history(sim: Simulator, init: Any) -> Any:
 
     One row is a constant history.
     """
-    if not isinstance(init, History):
+    if not isinstance(init, History):  # a constant past
         return jax.tree.map(lambda a: a[None], initial_state(sim, init))
     n, State, rows = sim.n_nodes, sim.model.State, []
     if not isinstance(init.state, State):

@@ -69,9 +69,10 @@ def run(
 
 def _cuts(sim: Simulator, carry: Carry, n_steps: int, words: KeyWords | None, checkpoint: Any) -> Cuts:
     segments: tuple[int, ...] = ()
-    if checkpoint is True:
+    if checkpoint is True:  # as many starts as steps in a segment: the least memory with one level
         segments = (max(2, math.isqrt(n_steps)),)
     elif checkpoint:
+        # (60, 100, 10) cuts segments of 10 in segments of 1000: the outermost length is a count, not a segment
         lengths = [math.prod(checkpoint[i:]) for i in range(min(1, len(checkpoint) - 1), len(checkpoint))]
         segments = tuple(sorted({n for n in lengths if n > 1}))
     if sim.noise is None or words is None:
@@ -79,7 +80,7 @@ def _cuts(sim: Simulator, carry: Carry, n_steps: int, words: KeyWords | None, ch
     x = named(sim, carry.x)
     names = sim.noise.noisy(x)
     grain = min(512, max(2, NOISE_VALUES // max(1, len(names) * carry.x[0].size)))
-    if segments:
+    if segments:  # drawn within a segment, so that its backward pass draws again instead of keeping the normals
         grain = min(grain, segments[0])
     return Cuts(Generator(words, names, x), grain, segments)
 
@@ -165,10 +166,12 @@ def _nested(
 
     def group(carry: Carry, z: Any, many: int = many) -> tuple[Carry, Any]:
         if z is None and cuts.generator is not None and not is_segment:
+            # complex pairs, one row per step: the scan inside hands each step its own
             z = cuts.generator.draw(carry.step, many * size)
         return _nested(cuts, body, carry, z, many, size, inner)
 
     groups, rest = divmod(n, many)
+    # the rest stays outside of jax.checkpoint: it is shorter than a segment, and kept whole
     of_groups = jax.checkpoint(group, prevent_cse=False) if is_segment else group
     carry, ys = _scan(of_groups, carry, _part(z, 0, groups * many * size), groups, many * size)
     ys = jax.tree.map(lambda y: y.reshape((groups * many, *y.shape[2:])), ys)  # [group, round, ...] to [round, ...]
@@ -208,7 +211,7 @@ def _single(cuts: Cuts, step: Callable[[Carry, Named | None], Carry]) -> Advance
     """Advance by single steps."""
 
     def one(carry: Carry, z: Any) -> tuple[Carry, None]:
-        now = jax.tree.map(lambda a: a[0], z)
+        now = jax.tree.map(lambda a: a[0], z)  # one row: a body of one step
         return step(carry, now if cuts.generator is None or now is None else cuts.generator.unpack(now)), None
 
     return lambda carry, z, phase, n: repeat(cuts, one, carry, z, n, 1)
@@ -239,6 +242,7 @@ def _sample(sim: Simulator, carry: Carry, block: int) -> tuple[Carry, dict[str, 
         def sample(carry_: Any, monitor: Any = monitor, x: Any = x) -> tuple[Any, Any]:
             return monitor.sample(carry_, x)
 
+        # a branch of cond: the same shapes as sample, without its work
         def skip(carry_: Any, sample: Any = sample) -> tuple[Any, Any]:
             shape = jax.eval_shape(sample, carry_)[1]
             return carry_, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)

@@ -74,7 +74,7 @@ def simulate(
                 f"init is the end of a run with {init.grid}, this simulator has {_grid(sim)}; "
                 "continue with the same, or start anew from init=final.state"
             )
-        begin, phase = init.carry, init.phase
+        begin, phase = init.carry, init.phase  # windows that are open go on
     else:
         begin, phase = initial_history(sim, init), 0
     out = _run(sim, begin, phase, n_steps, words, path, _segments(checkpoint))
@@ -97,6 +97,7 @@ def in_order(sim: Simulator, ys: dict[str, Any]) -> dict[str, Any]:
 def _run(
     sim: Simulator, begin: Any, phase: int, n_steps: int, words: KeyWords | None, path: Any, checkpoint: Any
 ) -> Solution:
+    # phase and n_steps are static: the compiler knows which windows are open
     end, ys = loop.run(sim, begin, phase, n_steps, words, path, checkpoint)
     origin = end.step - n_steps - phase
     ts = {name: sample_times(origin, phase, n_steps, k, sim.dt) for name, k in sim.period_steps().items()}
@@ -105,6 +106,7 @@ def _run(
 
 def _grid(sim: Simulator) -> Grid:
     slots = 0 if sim.delays is None else sim.delays.slots(sim.dt)
+    # what decides the shapes and the meaning of a carry
     parts = [f"{type(sim.model).__name__} of {sim.n_nodes} nodes", f"noise {type(sim.noise).__name__}"]
     parts += [f"{k}: {type(m).__name__}, stride {m.stride(sim.dt)}" for k, m in sorted(sim.monitors.items())]
     return Grid(sim.dt, tuple(sorted(sim.period_steps().items())), slots, tuple(parts))
@@ -145,5 +147,5 @@ def sample_times(origin: Array, phase: int, n_steps: int, period: int, dt: float
     The multiples of `period` steps in (origin + phase, origin + phase + n_steps].
     """
     first, last = phase // period + 1, (phase + n_steps) // period
-    count = jnp.arange(first, last + 1)
+    count = jnp.arange(first, last + 1)  # whole periods, so that times of a long run are rounded once, not summed
     return (origin // period + count) * jnp.asarray(period * dt, jnp.result_type(float))

@@ -73,6 +73,7 @@ class Simulator(Parametrised):
             raise ValueError(f"nodes={nodes!r} was given; expected a whole number above 0")
         self.model, self.connectome, self.coupling = model, connectome, coupling
         self.integrator, self.noise, self.stimulus, self.nodes = integrator, noise, stimulus, nodes
+        # the ring is as long as the longest lag of this connectome, unless the user says more
         self.delays = delays if delays is None or connectome is None else delays.measured(connectome)
         self.monitors = {"raw": Raw()} if monitors is None else dict(monitors)
 
@@ -81,6 +82,7 @@ class Simulator(Parametrised):
         """Number of nodes N."""
         if self.connectome is not None:
             return self.connectome.n_nodes
+        # without a connectome the parameters say how many nodes there are
         lengths = {n for leaf in self._elementwise().values() if (n := _length(leaf)) > 1}
         return self.nodes or (max(lengths) if lengths else 1)
 
@@ -155,6 +157,7 @@ class Simulator(Parametrised):
         if self.coupling is None:
             return
         coupling, model = self.coupling, self.model
+        # asked of shapes alone: nothing is computed
         row = jax.ShapeDtypeStruct((n,), jnp.result_type(float))
         x_i = (row,) * len(model.cvar)
         gx = jax.eval_shape(coupling.pre, x_i)[: model.rows]

@@ -40,7 +40,7 @@ def start(sim: Simulator, history: Any, words: KeyWords | None, network: Connect
 
     From a history with leaves `[H, N]` or `[H, N, B]`, oldest first.
     """
-    history = jax.vmap(sim.model.project)(history)
+    history = jax.vmap(sim.model.project)(history)  # nothing inadmissible is sent before time zero either
     x = jax.tree.map(lambda a: a[-1], history)
     by_name = named(sim, x)
     monitors = {name: m.init(read(sim, m, by_name)) for name, m in sim.monitors.items()}
@@ -48,7 +48,7 @@ def start(sim: Simulator, history: Any, words: KeyWords | None, network: Connect
     if sim.noise is not None:
         names = sim.noise.noisy(by_name)
         z = {name: jnp.zeros_like(by_name[name]) for name in names}
-        if words is not None:
+        if words is not None:  # a step number that no simulation reaches
             generator = Generator(words, names, by_name)
             z = generator.unpack(generator.draw(jnp.asarray(START, jnp.uint32), 1)[0])
         noise = sim.noise.init(z)
@@ -82,6 +82,7 @@ def one_step(sim: Simulator, x: Any, network: ConnectivityOps | None) -> Step:
         dW = None
         if process is not None and z is not None:
             noise, kicks = process(noise, z, named(sim, x))
+            # variables without noise get a scalar zero, which XLA removes
             dW = type(x)(*(kicks.get(name, jnp.zeros((), a.dtype)) for name, a in named(sim, x).items()))
         new = sim.integrator.step(equations(sim, step, x[0], network, arriving), x, dW)
         by_name = named(sim, new)
@@ -114,7 +115,7 @@ def equations(sim: Simulator, step: Array, like: Array, network: ConnectivityOps
         return jnp.zeros_like(like) if sim.stimulus is None else sim.stimulus(time(stage), like)
 
     def delayed(stage: float) -> tuple[Array, ...]:
-        first, last = arriving
+        first, last = arriving  # half-way through the step: their mean, so Runge-Kutta is of order 2 with delays
         if stage in (0.0, 1.0):
             return last if stage else first
         return tuple((1.0 - stage) * a + stage * b for a, b in zip(first, last, strict=True))

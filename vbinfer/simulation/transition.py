@@ -111,6 +111,7 @@ def _in_chunks(one: Callable[..., Any], steps: Any, n_steps: int, size: int) -> 
 
     The backward pass makes the inside of a chunk anew.
     """
+    # lax.map is a scan: memory is that of one chunk, forwards and backwards
     many = jax.checkpoint(lambda chunk: jax.vmap(one)(*chunk), prevent_cse=False)
     whole = n_steps // size * size
     cut = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), steps)
@@ -205,6 +206,7 @@ def _local_jacobian(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
     def jacobian(w: Array) -> Array:
         along = jnp.eye(w.shape[-1], dtype=w.dtype)
+        # elementwise over nodes: one derivative along each variable gives that column at every node
         columns = [jax.jvp(f, (w,), (jnp.broadcast_to(e, w.shape),))[1] for e in along]
         return jnp.stack(columns, axis=-1)
 
