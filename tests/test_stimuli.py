@@ -264,6 +264,15 @@ def test_the_onset_can_be_inferred_by_gradients_through_a_simulation():
         assert abs(float(slope)) > 1.0
 
 
+def test_the_amplitude_of_a_pulse_train_can_be_drawn_alone():
+    """Its duration, rise and interval stay numbers while the amplitude is traced."""
+    train = stimuli.PulseTrain(onset=0.0, duration=2.0, interval=9.0, amplitude=1.0, rise=1.0)
+    fwd = vb.ForwardModel(driven(train), t1=2.0, summary=lambda y: y["x"].ravel())
+    keys = jax.random.split(jax.random.key(0), 2)
+    weak, strong = fwd.batch({"stimulus.amplitude": jnp.array([1.0, 2.0])}, keys)
+    assert np.abs(strong - weak).max() > 1e-3
+
+
 GARBAGE = {
     "pulses that overlap": (
         stimuli.PulseTrain(onset=0.0, duration=2.0, interval=9.0, amplitude=1.0, rise=1.0),
