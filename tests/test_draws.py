@@ -195,7 +195,7 @@ def test_check_runs_before_anything_else():
     [
         ({"n": 0}, ValueError, "expected a positive whole number"),
         ({"batch_size": 100}, ValueError, "write a multiple of 64: batch_size=128"),
-        ({"batch_size": -1}, ValueError, "expected a multiple of 64"),
+        ({"batch_size": -1}, ValueError, "such as batch_size=256, a multiple of 64"),
         ({"key": jax.random.split(KEY, 3)}, TypeError, r"write key=jax\.random\.key\(0\)"),
         ({"simulator": lambda theta, key: theta["g"]}, ValueError, r"shape \[\] for one draw.*atleast_1d"),
         ({"simulator": lambda theta, key: jnp.ones((2, 3))}, ValueError, r"shape \[2, 3\] for one draw.*ravel"),

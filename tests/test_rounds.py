@@ -11,7 +11,7 @@ import pytest
 import scipy.stats as st
 
 from vbinfer.draws.draws import Draws
-from vbinfer.draws.proposals import Proposed
+from vbinfer.draws.proposals import ProposalDraws
 from vbinfer.draws.sample import load_store, sample_prior_predictive
 from vbinfer.neural import truncated
 from vbinfer.neural.densities.mixture import MDN
@@ -172,7 +172,7 @@ def test_proposals_of_another_prior_are_refused(proposal, error, message):
     with pytest.raises(error, match=message):
         sample_prior_predictive(PRIOR, plain, 64, key=KEY, proposal=proposal, progress=False)
     with pytest.raises(TypeError, match=r"expected an object with \.sample\(key=, n=\)"):
-        Proposed.draw(PRIOR, lambda key: None, 64, KEY)
+        ProposalDraws.draw(PRIOR, lambda key: None, 64, KEY)
 
 
 def test_draws_are_joined_with_their_rounds_and_densities():

@@ -10,6 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
+from vbinfer.draws import schedule
 from vbinfer.draws.manage import StoreStatus, load_series, merge_stores, simulate_store
 from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.draws.store import DRAWS, Store
@@ -86,6 +87,95 @@ def test_interrupted_and_resumed_is_the_same_store_and_runs_only_what_is_missing
     assert resumed.info["read"] == 64 * fail_at
     assert same(resumed, fresh)
     assert contents(tmp_path / "broken") == contents(tmp_path / "fresh")
+
+
+class Backwards:
+    """An executor whose first items finish last, and that stops after `done` of them."""
+
+    def __init__(self, done):
+        self.done = done
+
+    def as_completed(self, fn, items):
+        for item in list(items)[::-1][: self.done]:
+            yield item, fn(item, jax.local_devices()[0])
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("series", [False, True])
+def test_batches_that_finished_behind_a_missing_one_survive_an_interrupt(tmp_path, series):
+    """Those after the first unfinished batch of a shard were simulated again."""
+    make = WithSeries if series else Counting
+    fresh = sample(tmp_path / "fresh", n=512, batch_size=512, sim=make(), series=series)
+    for done in (3, 2, 2):  # in pieces, none of which finishes the first batch
+        with pytest.raises(KeyboardInterrupt):
+            sample(tmp_path / "s", n=512, batch_size=512, sim=make(), series=series, executor=Backwards(done))
+    assert len(list((tmp_path / "s").glob("batch-*.npz"))) == 7
+    with pytest.raises(ValueError, match="holds no finished draws yet"):
+        npz.load(tmp_path / "s")
+    rest = make()
+    draws = sample(tmp_path / "s", n=512, batch_size=512, sim=rest, series=series)
+    assert draws.info["simulated"] == 64
+    assert draws.info["read"] == 448
+    assert same(draws, fresh)
+    assert contents(tmp_path / "s") == contents(tmp_path / "fresh")
+
+
+def test_a_damaged_early_batch_is_simulated_again(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        sample(tmp_path / "s", n=512, batch_size=512, sim=Counting(), executor=Backwards(3))
+    _flip(tmp_path / "s" / "batch-000006.npz")
+    with pytest.warns(UserWarning, match=r"set aside as batch-000006\.npz\.corrupt"):
+        draws = sample(tmp_path / "s", n=512, batch_size=512, sim=Counting())
+    assert draws.info["simulated"] == 6 * 64
+    assert same(draws, sample(None, n=512, sim=Counting()))
+
+
+class Failing(Counting):
+    """Fails in one batch of draws, whichever is run when."""
+
+    def batch(self, theta, keys):
+        x = self.run(theta, keys)
+        if not getattr(self, "mended", False) and np.any(
+            np.asarray(keys == jax.random.split(jax.random.fold_in(KEY, 130))[1])
+        ):
+            raise FloatingPointError
+        return x
+
+
+@pytest.mark.parametrize("executor", [Local(), Local(tuple(jax.local_devices()[:1] * 3)), Local(workers=2)])
+def test_a_run_in_pieces_of_any_executor_loses_no_finished_batch(tmp_path, executor, monkeypatch):
+    """What an executor had finished when a batch failed, or when the disk was full, is not run again."""
+    ran = []
+    add = schedule.Schedule.hold
+    monkeypatch.setattr(
+        schedule.Schedule, "hold", lambda self, batch, rows: ran.append(batch) or add(self, batch, rows)
+    )
+    with pytest.raises(FloatingPointError):
+        sample(tmp_path / "s", n=640, sim=Failing(), batch_size=640, executor=executor)
+    finished = len(ran)
+    assert 2 not in ran
+    mended = Failing()
+    mended.mended = True
+    draws = sample(tmp_path / "s", n=640, sim=mended, batch_size=640)
+    assert draws.info["read"] == 64 * finished
+    assert len(ran) == 10
+    assert same(draws, sample(None, n=640, sim=Counting()))
+
+
+def test_what_runs_while_a_shard_cannot_be_written_is_kept_once_it_can(tmp_path, monkeypatch):
+    devices = tuple(jax.local_devices()[:1] * 2)
+    counted, real = Counting(), Store.write
+
+    def full(self, shard, rows):
+        monkeypatch.setattr(Store, "write", real)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        sample(tmp_path / "s", n=640, sim=counted, executor=Local(devices))
+    rest = Counting()
+    assert same(sample(tmp_path / "s", n=640, sim=rest), sample(None, n=640, sim=Counting()))
+    assert counted.batches + rest.batches == 10
 
 
 def test_more_draws_append_and_fewer_read(tmp_path):

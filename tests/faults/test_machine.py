@@ -124,13 +124,13 @@ def test_a_new_name_is_on_the_disk_before_a_write_returns(tmp_path, monkeypatch)
 def test_a_clock_that_is_set_during_a_run_changes_no_rate(jump, tmp_path, monkeypatch, capsys):
     began, real = time.monotonic(), time.time
     with Progress(1_000) as bar:
-        bar.add(100, 1)
+        bar.show(100, 1)
         time.sleep(0.3)
         monkeypatch.setattr("time.time", lambda: real() + jump)
         bar._bar.mininterval = 0.0
-        bar.add(100, 0)
+        bar.show(200, 1)
         time.sleep(0.3)
-        bar.add(100, 0)
+        bar.show(300, 1)
         bar._bar.refresh()
     elapsed = time.monotonic() - began
     said = capsys.readouterr().err

@@ -13,7 +13,7 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike, Theta
 from vbinfer.approximate.rejection import Distance, distances, posterior, scale, standardised
 from vbinfer.draws.draws import finite_rows
-from vbinfer.draws.runner import check_simulator
+from vbinfer.draws.request import check_simulator
 from vbinfer.execute.batches import WIDTH, batched, checked, feature_names, key_ints
 from vbinfer.io import npz
 from vbinfer.neural.scaler import check_observation

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from vbinfer._names import SimulatorLike
 from vbinfer.draws.proposals import Proposal
-from vbinfer.draws.request import Job
+from vbinfer.draws.request import DrawRequest
 from vbinfer.draws.store import MANIFEST, Store, held, iter_series
 from vbinfer.execute.executor import Executor
 from vbinfer.io.folder import differences
@@ -147,8 +147,10 @@ def simulate_store(
         (256, 256)
     """
     i, of = _part(part)
-    job = Job.of(prior, simulator, n, key=key, proposal=proposal, batch_size=batch_size, store=store, series=series)
-    job.run(executor, progress, (i, of), keep=False)
+    request = DrawRequest.of(
+        prior, simulator, n, key=key, proposal=proposal, batch_size=batch_size, store=store, series=series
+    )
+    request.run(executor, progress, (i, of), keep=False)
     return StoreStatus.of(store)
 
 

@@ -13,10 +13,9 @@ class Progress:
     """
 
     def __init__(self, total: int, done: int = 0, shown: bool = True, label: str = "simulating") -> None:
-        self._total, self._left = total, total - done
-        self._finished = self._failed = 0
+        self._total, self._done = total, done
         self._bar: Any = None
-        if shown and self._left > 0:
+        if shown and done < total:
             from tqdm import tqdm
 
             live = sys.stderr.isatty()
@@ -37,14 +36,12 @@ class Progress:
     def __enter__(self) -> "Progress":
         return self
 
-    def add(self, finished: int, failed: int) -> None:
-        """Count one batch; draws beyond the total that was asked for are not shown."""
-        self._finished += finished
-        self._failed += failed
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{100 * self._failed / max(self._finished, 1):.3g}% failed", refresh=False)
-            self._bar.update(min(finished, self._left))
-            self._left -= min(finished, self._left)
+    def show(self, done: int, failed: int) -> None:
+        """Show how many draws are finished, and how many of them failed; those beyond the total are not shown."""
+        if self._bar is not None and done > self._done:
+            self._bar.set_postfix_str(f"{100 * failed / done:.3g}% failed", refresh=False)
+            self._bar.update(min(done, self._total) - min(self._done, self._total))
+            self._done = done
 
     def say(self, words: str) -> None:
         """Show words behind the numbers."""

@@ -38,7 +38,7 @@ class Proposal(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Proposed:
+class ProposalDraws:
     """Parameters drawn for a run, and whose round they are."""
 
     rows: Rows
@@ -48,7 +48,7 @@ class Proposed:
     """SHA-256 of the first block: what tells one proposal from another."""
 
     @classmethod
-    def draw(cls, prior: Prior, proposal: Any, n: int, key: PRNGKey) -> "Proposed":
+    def draw(cls, prior: Prior, proposal: Any, n: int, key: PRNGKey) -> "ProposalDraws":
         """At least n draws: block b by `proposal.sample(key=fold_in(fold_in(key, 2^32 - 1), b), n=1024)`.
 
         Raises:

@@ -1,34 +1,41 @@
-"""A run of draws with its arguments checked: what `sample_prior_predictive` and `simulate_store` share."""
+"""A request for draws with its arguments checked, and what simulates a batch of them."""
 
 import dataclasses
+import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from vbinfer import _check
-from vbinfer._names import PRNGKey
-from vbinfer.draws.proposals import Proposal, Proposed
-from vbinfer.draws.runner import Runner, batch_width_of, check_simulator, study_of
-from vbinfer.draws.schedule import Gathered, Plan, gather
-from vbinfer.draws.store import MANIFEST, Store
+from vbinfer._names import PRNGKey, SimulatorLike
+from vbinfer.draws.proposals import Proposal, ProposalDraws
+from vbinfer.draws.ranges import check_ranges
+from vbinfer.draws.schedule import Schedule, run
+from vbinfer.draws.store import SERIES, Rows, Store
+from vbinfer.execute.batches import WIDTH, batched, batched_series, checked, feature_names, key_ints
 from vbinfer.execute.executor import Executor, Local
+from vbinfer.execute.options import deterministic_xla
+from vbinfer.io.fingerprint import UnhashableError, traced
 from vbinfer.priors.prior import Prior
 
 _SHARDS = 256
+"""Shards of a new store, at most."""
+_SETTINGS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_random_seed_offset")
+"""Of those settings of JAX that change numbers, the ones that key and precision do not tell."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class DrawRequest:
     """The draws 0 to n - 1 of one study, in memory or in a store."""
 
     n: int
-    key: PRNGKey
     batch_size: int
-    proposed: Proposed | None
     store: Store | None
-    runner: Runner
+    simulate: "BatchSimulator"
 
     @classmethod
     def of(
@@ -42,47 +49,168 @@ class Job:
         batch_size: int | None = None,
         store: str | Path | None = None,
         series: bool = False,
-    ) -> "Job":
+    ) -> "DrawRequest":
         """Everything that can be known to be wrong is said before anything runs."""
         key, n, width = _check.key(key), _check.count(n, "n"), batch_width_of(simulator)
         batch_size = _batch_size(batch_size, n, width, store)
         check_simulator(prior, simulator)
         if series and store is None:
             raise ValueError("series=True keeps recordings beside the draws of a store; give store=, a folder")
-        proposed = None if proposal is None else Proposed.draw(prior, proposal, width * -(-n // width), key)
-        runner = Runner(prior, simulator, key, proposed, series)
-        folder = None
-        if store is not None:
-            folder = Store.open(store, study_of(prior, simulator, key, batch_size, proposed, series))
-        return cls(n, key, batch_size, proposed, folder, runner)
+        drawn = None if proposal is None else ProposalDraws.draw(prior, proposal, width * -(-n // width), key)
+        simulate = BatchSimulator(prior, simulator, key, drawn, series)
+        folder = None if store is None else Store.open(store, _study(simulate, batch_size))
+        return cls(n, batch_size, folder, simulate)
 
     def run(
         self, executor: Executor | None, progress: bool, part: tuple[int, int] = (1, 1), keep: bool = True
-    ) -> tuple[Gathered, float]:
-        """What is gathered, and the seconds it took."""
+    ) -> tuple[Schedule, float]:
+        """What was simulated and read, and the seconds it took."""
         began = time.perf_counter()
-        plan = Plan.of(self.n, self.runner.batch_width, self.batch_size, part, keep)
-        found = gather(plan, self.runner, self.store, executor or Local(), progress)
-        return found, time.perf_counter() - began
+        schedule = Schedule(self.n, self.simulate.batch_width, self.batch_size, self.store, part, keep)
+        run(schedule, self.simulate, self.store, executor or Local(), progress)
+        return schedule, time.perf_counter() - began
+
+
+@dataclasses.dataclass(eq=False)
+class BatchSimulator:
+    """`(batch, device) -> rows` of the draws of that batch; what is sent to other processes are its fields.
+
+    Draw i is made of `k_theta, k_sim = split(fold_in(key, i))`. A batch is always run whole.
+    """
+
+    prior: Prior
+    simulator: SimulatorLike
+    key: PRNGKey
+    drawn: ProposalDraws | None = None
+    series: bool = False
+
+    def __post_init__(self) -> None:
+        self.batch_width = batch_width_of(self.simulator)
+        self._run, self._names_fit = _recorded(self.simulator, self.series), False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BatchSimulator, (self.prior, self.simulator, self.key, self.drawn, self.series)
+
+    def __call__(self, batch: int, device: Any) -> Rows:
+        first, stop = batch * self.batch_width, (batch + 1) * self.batch_width
+        index = np.arange(first, stop, dtype=np.uint32)
+        theta, keys = _start(self.prior)(jax.device_put(self.key, device), jax.device_put(index, device))
+        drawn = {} if self.drawn is None else self.drawn.part(first, stop)
+        if drawn:
+            theta = {name: jax.device_put(drawn[f"theta/{name}"], device) for name in self.prior.shapes}
+        try:
+            x, ys = self._run(theta, keys)
+        except Exception as error:
+            error.add_note(f"while draws {first} to {stop - 1} were simulated")
+            raise
+        x = checked(x, self.batch_width)
+        if not self._names_fit:  # told by the first batch, not after the last
+            feature_names(self.simulator, x.shape[1])
+            self._names_fit = True
+        leaves = {f"theta/{name}": np.asarray(theta[name]) for name in self.prior.shapes}
+        return {**leaves, "x": x, **drawn, **{SERIES + name: np.asarray(y) for name, y in ys.items()}}
+
+
+@functools.lru_cache(maxsize=8)
+def _start(prior: Prior) -> Any:
+    """`(key, numbers of draws) -> theta, keys of the simulator`, compiled once for a prior."""
+
+    def one(root: PRNGKey, index: jax.Array) -> tuple[Any, Any]:
+        k_theta, k_sim = jax.random.split(jax.random.fold_in(root, index))
+        return prior.sample(key=k_theta), k_sim
+
+    return jax.jit(jax.vmap(one, in_axes=(None, 0)), compiler_options=deterministic_xla())
+
+
+def _recorded(simulator: Any, series: bool) -> Callable[[Any, Any], tuple[Any, dict[str, Any]]]:
+    """`(theta, keys) -> (x, {monitor: y})`, without recordings unless they are asked for."""
+    if not series:
+        batch = batched(simulator)
+        return lambda theta, keys: (batch(theta, keys), {})
+    batch_series = batched_series(simulator)
+    name = next(iter(getattr(simulator, "outputs", ())), "y")
+
+    def recorded(theta: Any, keys: Any) -> tuple[Any, dict[str, Any]]:
+        x, ys = batch_series(theta, keys)
+        return x, dict(ys) if isinstance(ys, dict) else {name: ys}
+
+    return recorded
+
+
+# ---- checks, and what identifies a study
+
+
+def batch_width_of(simulator: Any) -> int:
+    """Draws that run together: the simulator's own `.batch_width`, else 64."""
+    return _check.count(getattr(simulator, "batch_width", WIDTH), "batch_width", "16")
+
+
+def check_simulator(prior: Prior, simulator: Any) -> None:
+    """Refuse whatever can be known to be wrong before anything runs."""
+    if not callable(simulator):
+        raise TypeError(
+            f"the simulator is a {type(simulator).__name__}; expected a function (theta, key) -> x [feature]"
+        )
+    if hasattr(simulator, "check"):
+        simulator.check(prior)
+    if hasattr(simulator, "ranges"):
+        check_ranges(prior, simulator.ranges())
 
 
 def _batch_size(given: object, n: int, width: int, store: str | Path | None) -> int:
-    """The draws per shard: those asked for, those of a store that is there, or as many as make 256 shards or fewer."""
+    """Draws per shard: as asked, as in the store that is there, or so many that 256 shards are enough."""
     if given is None:
-        if store is not None and (Path(store) / MANIFEST).is_file():
-            try:
-                stored = int(Store.of(store).study["batch_size"])
-                if stored % width == 0:  # else it is of another simulator
-                    return stored
-            except (ValueError, TypeError, KeyError):  # another format, or damage, which `Store.open` names
-                pass
+        stored = None if store is None else _stored_size(store)
         doublings = max(0, (-(-n // (width * _SHARDS)) - 1).bit_length())
-        return width * 2**doublings
-    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 1:
-        raise ValueError(f"batch_size={given!r} was given; expected a multiple of {width}, such as {4 * width}")
-    if given % width:
+        return stored if stored and stored % width == 0 else width * 2**doublings  # else it is of another simulator
+    size = _check.count(given, "batch_size", f"{4 * width}, a multiple of {width}")
+    if size % width:
         raise ValueError(
             f"batch_size={given} was given; draws run {width} at a time, so write a multiple of {width}: "
-            f"batch_size={width * -(-int(given) // width)}"
+            f"batch_size={width * -(-size // width)}"
         )
-    return int(given)
+    return size
+
+
+def _stored_size(store: str | Path) -> int | None:
+    try:
+        return int(Store.of(store).study["batch_size"])
+    except (ValueError, TypeError, KeyError):  # none, another format, or damage, which `Store.open` names
+        return None
+
+
+def fingerprint(simulator: Any) -> str | None:
+    """What a simulator says of itself; None if it says nothing, or cannot tell."""
+    try:
+        return str(simulator.fingerprint()) if hasattr(simulator, "fingerprint") else None
+    except UnhashableError:
+        return None
+
+
+def _study(made: BatchSimulator, batch_size: int) -> dict[str, Any]:
+    """What makes a store this study's and no other's."""
+    prior, simulator, key = made.prior, made.simulator, made.key
+    mark, names = fingerprint(simulator), getattr(simulator, "names", None)
+    if mark is None:
+        try:
+            mark, shapes = traced(simulator, prior.sample(key=key), key)
+        except UnhashableError as error:
+            raise TypeError(
+                f"store= needs to know which simulator made its draws, and {error}; "
+                "give it a method fingerprint() that returns a string"
+            ) from error
+        if names is None and len(shapes) == 1 and len(shapes[0]) == 1:
+            names = feature_names(simulator, shapes[0][0])
+    return {
+        **({} if made.drawn is None else {"proposal": {"round": made.drawn.round, "first_block": made.drawn.mark}}),
+        **({"series": True} if made.series else {}),
+        "prior": prior.to_spec(),
+        "theta": {name: list(shape) for name, shape in prior.shapes.items()},
+        "features": None if names is None else list(names),
+        "simulator": mark,
+        "key": {"words": key_ints(key), "impl": str(jax.random.key_impl(key))},
+        "batch_size": batch_size,
+        "batch_width": made.batch_width,
+        "settings": {name: str(getattr(jax.config, name, None)) for name in _SETTINGS},
+        "dtype": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
+    }

@@ -9,8 +9,7 @@ from jaxtyping import Array
 from vbinfer._names import SimulatorLike
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.proposals import Proposal
-from vbinfer.draws.request import Job
-from vbinfer.draws.runner import fingerprint
+from vbinfer.draws.request import DrawRequest, fingerprint
 from vbinfer.draws.store import Rows, read_store
 from vbinfer.execute.batches import feature_names, key_ints
 from vbinfer.execute.executor import Executor
@@ -78,8 +77,13 @@ def sample_prior_predictive(
         >>> draws.x.shape, bool(draws.valid.all())
         ((100, 3), True)
     """
-    job = Job.of(prior, simulator, n, key=key, proposal=proposal, batch_size=batch_size, store=store, series=series)
-    draws = simulate_draws(job, simulator, executor, progress)
+    draws = simulate_draws(
+        DrawRequest.of(
+            prior, simulator, n, key=key, proposal=proposal, batch_size=batch_size, store=store, series=series
+        ),
+        executor,
+        progress,
+    )
     if not draws.valid.any():
         kept = f"; they are kept in {str(store)!r}, vb.load({str(store)!r}) reads them" if store is not None else ""
         raise RuntimeError(
@@ -89,24 +93,23 @@ def sample_prior_predictive(
     return draws
 
 
-def simulate_draws(
-    job: Job, simulator: SimulatorLike, executor: Executor | None = None, progress: bool = True
-) -> Draws:
-    """The draws of a job; also if all of them failed."""
-    found, seconds = job.run(executor, progress)
+def simulate_draws(request: DrawRequest, executor: Executor | None = None, progress: bool = True) -> Draws:
+    """The draws of a request; also if all of them failed."""
+    found, seconds = request.run(executor, progress)
+    made, store = request.simulate, request.store
     info = {
         "seconds": seconds,
         "draws_per_second": found.simulated / seconds if found.simulated else None,
         "simulated": found.simulated,
         "read": found.read,
-        "key": key_ints(job.key),
+        "key": key_ints(made.key),
         "versions": npz.versions(),
-        "simulator": fingerprint(simulator),
-        "batch_size": job.batch_size,
-        "store": None if job.store is None else str(job.store.folder.path),
+        "simulator": fingerprint(made.simulator) if store is None else store.study["simulator"],
+        "batch_size": request.batch_size,
+        "store": None if store is None else str(store.folder.path),
     }
-    number = 0 if job.proposed is None else job.proposed.round
-    return _draws(found.rows(), feature_names(simulator, found.width), info, number)
+    number = 0 if made.drawn is None else made.drawn.round
+    return _draws(found.rows(), feature_names(made.simulator, found.features), info, number)
 
 
 def load_store(folder: str | Path) -> Draws:

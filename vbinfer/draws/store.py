@@ -42,7 +42,9 @@ class Store:
 
     `manifest.json` describes the study. `shard-000000.npz` holds the rows `[0, batch_size)`, and so on. A shard that is
     shorter (the last one, or one that was interrupted) is completed when more draws are asked for.
-    `series-000000.npz` beside it holds the recordings of the same draws, where they are kept.
+    `series-000000.npz` beside it holds the recordings of the same draws, where they are kept. `batch-000000.npz` is a
+    batch that was finished before an earlier one of its shard when the run was interrupted; it goes when the shard is
+    whole.
 
     Several processes may write to one store: each claims the shard it works on, and finds what the others finished.
     """
@@ -131,6 +133,29 @@ class Store:
         if any(len(value) < n for value in found.values()):
             raise foreign(self.folder.path / name)
         return {name: value[:n] for name, value in found.items()}
+
+    def early_batches(self) -> set[int]:
+        """Numbers of the batches that wait for earlier ones."""
+        names = (path.stem.removeprefix("batch-") for path in self.folder.path.glob("batch-*.npz"))
+        return {int(name) for name in names if name.isdigit()}
+
+    def keep_early(self, batch: int, rows: Rows) -> None:
+        """Write a batch that cannot join its shard yet."""
+        self.folder.put(_name("batch", batch), rows, "batch", batch=batch)
+
+    def early_batch(self, batch: int) -> Rows | None:
+        """A batch that waits for earlier ones, if it is whole; its shard must be claimed."""
+        name = _name("batch", batch)
+        try:
+            return self.folder.read(name, "batch", batch=batch)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            return self.folder.set_aside(error, name)
+
+    def drop_early(self, batch: int) -> None:
+        """Remove a batch that its shard holds now."""
+        (self.folder.path / _name("batch", batch)).unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[tuple[int, Rows]]:
         """`(first draw, rows)` of every shard that is there now, checked, without changing the store."""

@@ -128,7 +128,13 @@ def _threaded(
                     running[pool.submit(run, item)] = item
             if not running:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            try:
+                wait(running, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt as error:  # once: what is under way is finished and yielded
+                if failed is not None:
+                    raise
+                failed = error
+            for future in [future for future in running if future.done()]:
                 item, error = running.pop(future), future.exception()
                 if error is None:
                     yield item, future.result()

@@ -115,7 +115,12 @@ class _Pass:
             running = [future for worker in self._workers for future in worker.held]
             if not running:
                 break
-            wait(running, return_when=FIRST_COMPLETED)
+            try:
+                wait(running, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:  # what has finished meanwhile is not lost
+                for worker in list(self._workers):
+                    yield from self._collect(worker)
+                raise
             for worker in list(self._workers):
                 yield from self._collect(worker)
         if self._error is not None:

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike, Theta
 from vbinfer.draws.draws import Draws
-from vbinfer.draws.request import Job
+from vbinfer.draws.request import DrawRequest
 from vbinfer.draws.sample import simulate_draws
 from vbinfer.execute.executor import Executor
 from vbinfer.neural.fit_info import FitInfo
@@ -148,8 +148,8 @@ def fit_rounds(
             proposals.append(_proposal(family, fitted, x_o, k_propose, epsilon, number))
         where = None if store is None else Path(store) / f"round-{number}"
         proposal = proposals[-1] if number else None
-        job = Job.of(prior, simulator, n, key=k_sim, proposal=proposal, store=where, batch_size=batch_size)
-        part = simulate_draws(job, simulator, executor, progress)
+        request = DrawRequest.of(prior, simulator, n, key=k_sim, proposal=proposal, store=where, batch_size=batch_size)
+        part = simulate_draws(request, executor, progress)
         parts.append(part if number else _first_round(part, prior, x_o, store))
         if not part.valid.any():
             findings.append(

@@ -95,7 +95,7 @@ class TemperedSMC(AbstractKernel):
             for chain in range(plan.num_chains):
                 key = jax.random.fold_in(plan.key, chain)
                 repeats.append(_repeat(programs, problem, key))
-                bar.add(plan.num_samples, 0)
+                bar.show((chain + 1) * plan.num_samples, 0)
         return _run(repeats)
 
 
