@@ -1,4 +1,4 @@
-"""Draws: pairs of parameters and simulated summaries, the failed ones included."""
+"""Pairs of parameters and simulated summaries."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,10 @@ from vbinfer.priors.prior import Prior
 
 
 class FailureRow(NamedTuple):
-    """Failed draws in one region of the prior: `low <= parameter < high`."""
+    """Failed draws in one region of the prior.
+
+    The region is `low <= parameter < high`.
+    """
 
     parameter: str
     low: float
@@ -28,7 +31,7 @@ class FailureRow(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Draws of parameters with the summaries that a simulator made of them.
+    """Draws of parameters and their simulated summaries.
 
     Attributes:
         theta: leaves `[n, ...]` by path.
@@ -123,8 +126,9 @@ class Draws:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Draws"]) -> "Draws":
-        """The draws of all parts, in order; `first + second` does the same for two.
+        """Join draws in order.
 
+        `first + second` does the same for two.
         Rounds are kept as they are. `info` holds the summed `seconds`, `simulated` and `read` where every part has
         them, and the notes of each under `parts`.
 
@@ -161,8 +165,9 @@ class Draws:
         return Draws.concatenate([self, other]) if isinstance(other, Draws) else NotImplemented
 
     def failures(self, prior: Prior, bins: int = 10) -> list[FailureRow]:
-        """Failed draws by region of the prior: a posterior is conditional on "the simulation did not fail".
+        """Count failed draws by region of the prior.
 
+        A posterior is conditional on "the simulation did not fail".
         A scalar parameter is cut at the prior's own quantiles (equal prior mass per region), the elements of an array
         at the quantiles of the draws.
 
@@ -206,8 +211,9 @@ class Draws:
         ]
 
     def to_xarray(self) -> Any:
-        """An `xarray.Dataset`: theta by path, `x`, `valid`, `round` and `log_q` along `draw`; failed draws are kept.
+        """Convert to an `xarray.Dataset`.
 
+        Theta by path, `x`, `valid`, `round` and `log_q` lie along `draw`; failed draws are kept.
         The axes of a leaf are `<path>_dim_0`, ...; the features of `x` are labelled by name; `attrs` hold `info` as
         JSON. A parameter that is called like a part of the draws (`x`) becomes `theta.x`. `vb.export` writes files.
 
@@ -248,7 +254,10 @@ def _listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def _prior_edges(prior: Prior, bins: int) -> dict[str, np.ndarray]:
-    """Inner quantiles of the scalar leaves: z is standard normal, so its quantiles map to the prior's."""
+    """Inner quantiles of the scalar leaves.
+
+    z is standard normal, so that its quantiles map to the prior's.
+    """
     normal = jax.scipy.special.ndtri(jnp.arange(1, bins) / bins)
     z = {
         name: jnp.broadcast_to(normal.reshape((-1,) + (1,) * len(shape)), (bins - 1, *shape))
@@ -259,6 +268,6 @@ def _prior_edges(prior: Prior, bins: int) -> dict[str, np.ndarray]:
 
 
 def _support(prior: Prior, name: str) -> tuple[float, float]:
-    """Bounds of a scalar leaf; infinite where its distribution has none."""
+    """Bounds of a scalar leaf, perhaps infinite."""
     support: Any = prior.dists[name].support
     return (float(getattr(support, "lower_bound", -np.inf)), float(getattr(support, "upper_bound", np.inf)))

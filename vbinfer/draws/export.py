@@ -1,4 +1,4 @@
-"""Draws for other programs: netCDF, Zarr, Parquet and CSV, written all or nothing."""
+"""Export to netCDF, Zarr, Parquet and CSV."""
 
 import dataclasses
 import importlib
@@ -25,7 +25,9 @@ _BLOCK = 32_000_000
 
 
 def export(draws: Draws | str | Path | Any, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write draws to one file (for `.zarr` one folder) of a format that other programs read.
+    """Write draws in a format of other programs.
+
+    One file, for `.zarr` one folder, all or nothing.
 
     | suffix | what it holds |
     |---|---|
@@ -92,7 +94,10 @@ _ZARR_MARKS = (".zgroup", "zarr.json")
 
 
 def _put(temporary: Path, path: Path) -> None:
-    """Give what is finished its name; a folder cannot be replaced, so an old one is moved away first."""
+    """Give what is finished its name.
+
+    A folder cannot be replaced, so that an old one is moved away first.
+    """
     if temporary.is_file():
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -155,7 +160,7 @@ def _size(draws: Draws) -> int:
 
 
 def _shards(folder: Path) -> Iterator[Block]:
-    """The shards of a store, each with the numbers of its draws."""
+    """Shards with the numbers of their draws."""
     store = Store.of(folder)
     for start, rows in store:
         yield np.arange(start, start + len(rows["x"])), stored_draws(store.study, rows, folder)
@@ -196,7 +201,10 @@ def _write_netcdf(blocks: Iterator[Block], path: Path) -> None:
 
 
 def _exact(found: Any) -> dict[str, Any]:
-    """No value stands for "missing": NaN stays the NaN that it was."""
+    """Encoding that keeps NaN as it is.
+
+    No value stands for "missing".
+    """
     return {name: {"_FillValue": None} for name, value in found.variables.items() if value.dtype.kind == "f"}
 
 

@@ -1,4 +1,4 @@
-"""Stores as a whole: fill one without holding its draws, say what is in it, join several, read its recordings."""
+"""Fill, inspect and merge stores; read recordings."""
 
 import dataclasses
 import time
@@ -45,7 +45,7 @@ class StoreStatus:
 
     @classmethod
     def of(cls, folder: str | Path) -> "StoreStatus":
-        """The status of a store, also while others write to it.
+        """Read the status, also while others write.
 
         Raises:
             ValueError: no store, or a damaged one.
@@ -113,7 +113,9 @@ def simulate_store(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> StoreStatus:
-    """Fill a store with the draws of `vb.sample_prior_predictive`, holding no more than a few shards in memory.
+    """Simulate prior-predictive draws into a store.
+
+    The draws of `vb.sample_prior_predictive`, with no more than a few shards in memory.
 
     Args:
         prior: `vb.Prior`.
@@ -166,8 +168,9 @@ def _part(part: Any) -> tuple[int, int]:
 
 
 def merge_stores(store: str | Path, *others: str | Path) -> StoreStatus:
-    """Bring the shards of other stores of the same study into one; of a shard that several have, the longest.
+    """Merge stores of one study.
 
+    Of a shard that several have, the longest is taken.
     Every shard is checked before it is taken over. The others are left as they are.
 
     Args:
@@ -209,13 +212,15 @@ def merge_stores(store: str | Path, *others: str | Path) -> StoreStatus:
 
 
 def _store_in(folder: Path) -> Path:
-    """The folder of a store, also where that of its run was given."""
+    """The folder of a store, or of its run."""
     inside = folder / "store"
     return inside if (inside / MANIFEST).is_file() and not (folder / MANIFEST).is_file() else folder
 
 
 def load_series(store: str | Path) -> Iterator[dict[str, np.ndarray]]:
-    """The recordings that a store keeps, shard after shard in the order of the draws: `{monitor: y [draw, T, ...]}`.
+    """Read stored recordings shard by shard.
+
+    Each is `{monitor: y [draw, T, ...]}`, in the order of the draws.
 
     Raises:
         ValueError: the store keeps none, or a damaged one.

@@ -1,8 +1,8 @@
 """Posterior-predictive draws: what the fitted model would record next."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,17 @@ from vbinfer._names import SimulatorLike
 from vbinfer.draws.draws import finite_rows
 from vbinfer.execute.batches import batch_rows, batched, batched_series, checked, feature_names, joined
 from vbinfer.execute.executor import Executor, Local
-from vbinfer.posterior import Posterior
+
+
+class Chains(Protocol):
+    """Draws in chains, as `vb.Posterior` has them."""
+
+    @property
+    def theta(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def num_chains(self) -> int: ...
+    @property
+    def num_samples(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Predictive:
 
 
 def posterior_predictive(
-    posterior: Posterior,
+    posterior: Chains,
     fwd: SimulatorLike,
     *,
     n: int,
@@ -45,7 +55,9 @@ def posterior_predictive(
     series: bool = False,
     executor: Executor | None = None,
 ) -> Predictive:
-    """Simulate n draws of a posterior: theta_j ~ p(theta | x_o) without replacement, x_j ~ p(x | theta_j).
+    """Simulate draws of a posterior.
+
+    theta_j ~ p(theta | x_o) without replacement, x_j ~ p(x | theta_j).
 
     Args:
         posterior: draws, all chains pooled.
@@ -64,40 +76,27 @@ def posterior_predictive(
     """
     key = _check.key(key)
     total = posterior.num_chains * posterior.num_samples
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= total:
+    if not _check.is_count(n) or not 1 <= n <= total:
         raise ValueError(f"n={n!r} was given; this posterior has {total} draws, so write a number from 1 to {total}")
-    run = _series_runner(fwd) if series else _plain_runner(fwd)
+    simulate: Any = batched_series(fwd) if series else _without_series(batched(fwd))
     k_pick, k_sim = jax.random.split(key)
     picked = np.asarray(jax.random.permutation(k_pick, total))[:n]
     theta = {name: value.reshape(total, *value.shape[2:])[picked] for name, value in posterior.theta.items()}
-
     rows = batch_rows(n)
 
     def batch(number: int, device: Any) -> tuple[np.ndarray, Any]:
         index = rows[number]
         keys = jax.vmap(lambda i: jax.random.fold_in(k_sim, i))(jnp.asarray(index, jnp.uint32))
         put = {name: jax.device_put(value[index], device) for name, value in theta.items()}
-        x, ys = run(put, jax.device_put(keys, device))
-        feature_names(
-            fwd, x.shape[1]
-        )  # a simulator with other names than features fails here, not after the last batch
-        return x, ys
+        x, ys = simulate(put, jax.device_put(keys, device))
+        x = checked(x)
+        feature_names(fwd, x.shape[1])  # other names than features are told here, not after the last batch
+        return x, jax.tree.map(np.asarray, ys)
 
     done = dict((executor or Local()).as_completed(batch, range(len(rows))))
     x, ys = joined((done[i] for i in range(len(rows))), n)
     return Predictive(x, feature_names(fwd, x.shape[1]), ys, finite_rows(x), theta)
 
 
-def _plain_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, None]]:
-    batch = batched(fwd)
-    return lambda theta, keys: (checked(batch(theta, keys)), None)
-
-
-def _series_runner(fwd: SimulatorLike) -> Callable[[Any, Any], tuple[np.ndarray, Any]]:
-    batch_series = batched_series(fwd)
-
-    def run(theta: Any, keys: Any) -> tuple[np.ndarray, Any]:
-        x, ys = batch_series(theta, keys)
-        return checked(x), jax.tree.map(np.asarray, ys)
-
-    return run
+def _without_series(batch: Callable[[Any, Any], Any]) -> Callable[[Any, Any], tuple[Any, None]]:
+    return lambda theta, keys: (batch(theta, keys), None)

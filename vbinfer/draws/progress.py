@@ -1,4 +1,7 @@
-"""The progress bar of a run: draws per second, failed share and time left, on stderr."""
+"""Progress bar of a run, on stderr.
+
+Draws per second, failed share and time left.
+"""
 
 import sys
 import time
@@ -7,8 +10,9 @@ from typing import Any
 
 
 class Progress:
-    """A context that counts finished draws; silent when `shown` is False.
+    """Progress bar as a context.
 
+    It is silent when `shown` is False.
     On a terminal it is a live bar, elsewhere (a log file) a line about every ten seconds.
     """
 
@@ -37,7 +41,10 @@ class Progress:
         return self
 
     def show(self, done: int, failed: int) -> None:
-        """Show how many draws are finished, and how many of them failed; those beyond the total are not shown."""
+        """Show how many draws are finished and failed.
+
+        Those beyond the total are not shown.
+        """
         if self._bar is not None and done > self._done:
             self._bar.set_postfix_str(f"{100 * failed / done:.3g}% failed", refresh=False)
             self._bar.update(min(done, self._total) - min(self._done, self._total))

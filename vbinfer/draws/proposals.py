@@ -1,4 +1,7 @@
-"""Parameters from a proposal instead of the prior, in blocks that do not depend on how they are run."""
+"""Parameters from a proposal instead of the prior.
+
+They come in blocks that do not depend on how they are run.
+"""
 
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
@@ -23,8 +26,9 @@ _APART = np.uint32(2**32 - 1)
 
 @runtime_checkable
 class Proposal(Protocol):
-    """A distribution that parameters can be drawn from: `vb.Prior`, `vb.TruncatedPrior`, what `vb.restrict` returns.
+    """A distribution to draw parameters from.
 
+    `vb.Prior`, `vb.TruncatedPrior`, or what `vb.restrict` returns.
     One of your own needs the two methods; `.round`, a number, is kept with its draws (1 where there is none).
     """
 
@@ -33,7 +37,7 @@ class Proposal(Protocol):
         ...
 
     def log_prob(self, theta: Theta) -> Array:
-        """Log density `[n]`, up to a constant if it has no other."""
+        """Log density `[n]`, perhaps up to a constant."""
         ...
 
 
@@ -49,7 +53,9 @@ class ProposalDraws:
 
     @classmethod
     def draw(cls, prior: Prior, proposal: Any, n: int, key: PRNGKey) -> "ProposalDraws":
-        """At least n draws: block b by `proposal.sample(key=fold_in(fold_in(key, 2^32 - 1), b), n=1024)`.
+        """Draw at least n parameters in blocks.
+
+        Block b is `proposal.sample(key=fold_in(fold_in(key, 2^32 - 1), b), n=1024)`.
 
         Raises:
             TypeError: an object without `.sample`.

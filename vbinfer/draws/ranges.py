@@ -1,4 +1,4 @@
-"""A prior against the ranges that a simulator declares: refused before anything runs."""
+"""Priors against the declared ranges of a simulator."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,9 @@ TOLERATED = 1e-6
 
 
 def check_ranges(prior: Prior, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse a prior with more than 1e-6 of its mass outside the declared range of a parameter.
+    """Refuse a prior with mass outside declared ranges.
+
+    Up to 1e-6 of it is tolerated.
 
     Args:
         prior: the prior.
@@ -43,7 +45,7 @@ def check_ranges(prior: Prior, ranges: Mapping[str, tuple[float, float]]) -> Non
 
 
 def _remedy(name: str, prior: Any, low: float, high: float) -> str:
-    """The prior cut to the range, as the text to write."""
+    """The truncated prior to write instead."""
     base, shape = prior, tuple(prior.batch_shape) + tuple(prior.event_shape)
     while type(base).__name__ in ("Independent", "ExpandedDistribution"):
         base = base.base_dist
@@ -71,6 +73,9 @@ def _tighter(base: Any, low: float, high: float) -> list[str]:
 
 
 def _number(value: Any) -> str:
-    """A number as one writes it: the shortest text that gives it back in single precision, with a decimal point."""
+    """A number as one writes it.
+
+    The shortest text that gives it back in single precision, with a decimal point.
+    """
     values = np.unique(np.asarray(value, np.float32))
     return str(float(str(values[0]))) if len(values) == 1 else "..."

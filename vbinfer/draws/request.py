@@ -1,4 +1,4 @@
-"""A request for draws with its arguments checked, and what simulates a batch of them."""
+"""Requests for draws; simulation of one batch."""
 
 import dataclasses
 import functools
@@ -30,7 +30,10 @@ _SETTINGS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_
 
 @dataclasses.dataclass(frozen=True)
 class DrawRequest:
-    """The draws 0 to n - 1 of one study, in memory or in a store."""
+    """The first n draws of a study.
+
+    They go into memory or into a store.
+    """
 
     n: int
     batch_size: int
@@ -50,7 +53,7 @@ class DrawRequest:
         store: str | Path | None = None,
         series: bool = False,
     ) -> "DrawRequest":
-        """Everything that can be known to be wrong is said before anything runs."""
+        """Check a request before anything runs."""
         key, n, width = _check.key(key), _check.count(n, "n"), batch_width_of(simulator)
         batch_size = _batch_size(batch_size, n, width, store)
         check_simulator(prior, simulator)
@@ -73,8 +76,9 @@ class DrawRequest:
 
 @dataclasses.dataclass(eq=False)
 class BatchSimulator:
-    """`(batch, device) -> rows` of the draws of that batch; what is sent to other processes are its fields.
+    """Simulate one batch: `(batch, device) -> rows`.
 
+    What is sent to other processes are its fields.
     Draw i is made of `k_theta, k_sim = split(fold_in(key, i))`. A batch is always run whole.
     """
 
@@ -113,7 +117,7 @@ class BatchSimulator:
 
 @functools.lru_cache(maxsize=8)
 def _start(prior: Prior) -> Any:
-    """`(key, numbers of draws) -> theta, keys of the simulator`, compiled once for a prior."""
+    """Compiled `(key, numbers) -> theta, keys of the simulator`."""
 
     def one(root: PRNGKey, index: jax.Array) -> tuple[Any, Any]:
         k_theta, k_sim = jax.random.split(jax.random.fold_in(root, index))
@@ -123,7 +127,10 @@ def _start(prior: Prior) -> Any:
 
 
 def _recorded(simulator: Any, series: bool) -> Callable[[Any, Any], tuple[Any, dict[str, Any]]]:
-    """`(theta, keys) -> (x, {monitor: y})`, without recordings unless they are asked for."""
+    """The simulator as `(theta, keys) -> (x, {monitor: y})`.
+
+    There are no recordings unless they are asked for.
+    """
     if not series:
         batch = batched(simulator)
         return lambda theta, keys: (batch(theta, keys), {})
@@ -146,7 +153,7 @@ def batch_width_of(simulator: Any) -> int:
 
 
 def check_simulator(prior: Prior, simulator: Any) -> None:
-    """Refuse whatever can be known to be wrong before anything runs."""
+    """Check a simulator before anything runs."""
     if not callable(simulator):
         raise TypeError(
             f"the simulator is a {type(simulator).__name__}; expected a function (theta, key) -> x [feature]"
@@ -158,7 +165,10 @@ def check_simulator(prior: Prior, simulator: Any) -> None:
 
 
 def _batch_size(given: object, n: int, width: int, store: str | Path | None) -> int:
-    """Draws per shard: as asked, as in the store that is there, or so many that 256 shards are enough."""
+    """Draws per shard.
+
+    As asked, as in the store that is there, or so many that 256 shards are enough.
+    """
     if given is None:
         stored = None if store is None else _stored_size(store)
         doublings = max(0, (-(-n // (width * _SHARDS)) - 1).bit_length())
@@ -180,7 +190,7 @@ def _stored_size(store: str | Path) -> int | None:
 
 
 def fingerprint(simulator: Any) -> str | None:
-    """What a simulator says of itself; None if it says nothing, or cannot tell."""
+    """The simulator's own fingerprint, if it has one."""
     try:
         return str(simulator.fingerprint()) if hasattr(simulator, "fingerprint") else None
     except UnhashableError:

@@ -1,4 +1,7 @@
-"""Prior-predictive draws: theta from the prior or a proposal, x from the simulator, in batches, resumable."""
+"""Prior-predictive draws.
+
+Theta comes from the prior or a proposal, x from the simulator, in batches, resumable.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,8 +33,9 @@ def sample_prior_predictive(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> Draws:
-    """Draw parameters from the prior and simulate each: theta_i ~ p(theta), x_i ~ p(x | theta_i).
+    """Draw parameters from the prior and simulate each.
 
+    theta_i ~ p(theta), x_i ~ p(x | theta_i).
     Draw i uses `k_theta, k_sim = split(fold_in(key, i))` and runs among 64 neighbours (a simulator with an
     attribute `batch_width` says another number), whatever n, batch size, executor, device count or interruption: a
     longer run begins with the draws of a shorter one. The last batch is run whole. Draws with NaN or
@@ -94,7 +98,7 @@ def sample_prior_predictive(
 
 
 def simulate_draws(request: DrawRequest, executor: Executor | None = None, progress: bool = True) -> Draws:
-    """The draws of a request; also if all of them failed."""
+    """The draws of a request, failed or not."""
     found, seconds = request.run(executor, progress)
     made, store = request.simulate, request.store
     info = {
@@ -113,13 +117,19 @@ def simulate_draws(request: DrawRequest, executor: Executor | None = None, progr
 
 
 def load_store(folder: str | Path) -> Draws:
-    """The finished draws of a store as `Draws`, without the simulator; what `vb.load(folder)` returns."""
+    """Load the finished draws of a store.
+
+    This is what `vb.load(folder)` returns; the simulator is not needed.
+    """
     study, rows = read_store(folder)
     return stored_draws(study, rows, folder, simulated=0, read=len(rows["x"]))
 
 
 def stored_draws(study: Mapping[str, Any], rows: Rows, folder: str | Path, **more: Any) -> Draws:
-    """Rows of a store as `Draws`, with what its study says of them and `more` as provenance."""
+    """Rows of a store as `Draws`.
+
+    Their provenance is what the study says, and `more`.
+    """
     info = {"key": study["key"]["words"], "simulator": study["simulator"], "batch_size": study["batch_size"]}
     info = {**info, "store": str(folder), **more}
     return _draws(rows, study["features"], info, study.get("proposal", {}).get("round", 0))

@@ -1,4 +1,4 @@
-"""Draws by batches and shards: read what is there, simulate the rest, keep what is finished."""
+"""Which batches to read, simulate and write."""
 
 import time
 import warnings
@@ -18,7 +18,7 @@ _PATIENCE, _LONG = 0.2, 60.0
 
 
 class Schedule:
-    """The batches of a run, and what has become of them.
+    """Batches and shards of a run.
 
         draw    0   64  128 ...                             n
         batch   | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 |      run whole, the last one too
@@ -72,14 +72,14 @@ class Schedule:
         return sum(min(size, self._n - shard * size) for shard in self._shards)
 
     def rows(self) -> Rows:
-        """The rows of the draws, in order; empty where they are only in the store."""
+        """The rows in order, if they are held."""
         return {name: value[: self._n] for name, value in self._columns.items()}
 
     def __length_hint__(self) -> int:
         return sum(len(self._batches(shard)) for shard in self.left)
 
     def __iter__(self) -> Iterator[int]:
-        """Batches that nobody else works on, claimed as they are asked for."""
+        """Claim and yield batches that nobody works on."""
         for shard in list(self.left):
             there = None
             if self._store is not None:
@@ -97,7 +97,7 @@ class Schedule:
                 yield batch
 
     def _whole(self, shard: int, rows: Rows | None) -> bool:
-        """Whether these are all of a shard, which is then taken in; a part is kept for later."""
+        """Take in a whole shard; False for a part."""
         n = len(self._batches(shard)) * self._width
         if rows is None or len(rows["x"]) < n:
             return False
@@ -106,7 +106,10 @@ class Schedule:
         return True
 
     def _resumed(self, shard: int, rows: Rows | None) -> list[int]:
-        """The batches of a claimed shard that are missing: neither in what it holds nor kept beside it."""
+        """Missing batches of a claimed shard.
+
+        They are neither in what it holds nor kept beside it.
+        """
         batches, there = self._batches(shard), self._open.setdefault(shard, {})
         for i in range(len(rows["x"]) // self._width if rows is not None else 0):
             part = slice(i * self._width, (i + 1) * self._width)
@@ -125,7 +128,10 @@ class Schedule:
         return missing
 
     def _take(self, batch: int, rows: Rows) -> None:
-        """Count rows from the first of a batch on, and hold them; a series is on disk and not held."""
+        """Count rows, and hold them if asked to.
+
+        They begin with the first of a batch. A series is on disk and not held.
+        """
         self.features = rows["x"].shape[1]
         self.failed += int(np.sum(~finite_rows(rows["x"])))
         if not self._keep:
@@ -138,7 +144,7 @@ class Schedule:
             self._columns[name][at : at + len(value)] = value
 
     def add(self, batch: int, rows: Rows) -> None:
-        """A batch is finished; so may be its shard, which is then written."""
+        """Add a finished batch, and write a finished shard."""
         shard = self.hold(batch, rows)
         if self._store is not None and not self.simulated:  # the first: now it is known how large they are
             check_disk(self._store.folder.path, _need(self._size - self.read, rows))
@@ -149,7 +155,10 @@ class Schedule:
             self._finish(shard)
 
     def hold(self, batch: int, rows: Rows) -> int:
-        """Keep a finished batch until its shard is written; the number of that shard."""
+        """Hold a batch until its shard is written.
+
+        Returns the number of the shard.
+        """
         shard = batch // self._per_shard
         self._open[shard][batch] = rows
         return shard
@@ -163,7 +172,10 @@ class Schedule:
             self._store.claims.release(shard)
 
     def _save(self, shard: int) -> None:
-        """Write the batches of a shard up to the first that is missing, and those behind it by themselves."""
+        """Write the finished batches of a shard.
+
+        Those up to the first that is missing go into the shard, those behind it into files of their own.
+        """
         there, batches = self._open[shard], self._batches(shard)
         if self._store is None:
             return
@@ -192,8 +204,9 @@ class Schedule:
 def run(
     schedule: Schedule, simulate: Callable[[int, Any], Rows], store: Store | None, executor: Executor, progress: bool
 ) -> None:
-    """Run what is left of a schedule by `simulate(batch, device)`; interrupted, it keeps what is finished.
+    """Run what is left of a schedule.
 
+    `simulate(batch, device)` makes the rows of a batch. Interrupted, it keeps what is finished.
     A shard that another process has claimed is left to it until all others are done, and then read; or run, if that
     process has ended without it.
     """

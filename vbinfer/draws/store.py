@@ -27,7 +27,10 @@ DRAWS = Kind(
 
 
 class Held(NamedTuple):
-    """What a shard on disk says of itself: `rows` draws, `failed` of them, from draw `start` on."""
+    """What a shard on disk says of itself.
+
+    It holds `rows` draws, `failed` of them, from draw `start` on.
+    """
 
     shard: int
     start: int
@@ -38,7 +41,7 @@ class Held(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """Shards of draws in a folder; a shard is there whole, or not at all.
+    """Shards of draws in a folder.
 
     `manifest.json` describes the study. `shard-000000.npz` holds the rows `[0, batch_size)`, and so on. A shard that is
     shorter (the last one, or one that was interrupted) is completed when more draws are asked for.
@@ -53,17 +56,23 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path, study: Mapping[str, Any]) -> "Store":
-        """The store of this study, begun if there is none; raises as `Folder.open`."""
+        """Open or begin the store of this study.
+
+        Raises as `Folder.open`.
+        """
         return cls(Folder.open(path, study, DRAWS))
 
     @classmethod
     def of(cls, path: str | Path) -> "Store":
-        """The store that is there, to read it; raises as `read_head`."""
+        """The store that is there, to read it.
+
+        Raises as `read_head`.
+        """
         return cls(Folder.of(path, DRAWS))
 
     @property
     def study(self) -> dict[str, Any]:
-        """Prior, simulator, key and all else on which the draws depend."""
+        """All on which the draws depend."""
         return self.folder.study
 
     @property
@@ -76,7 +85,10 @@ class Store:
         return self.folder.path / _name("shard", shard)
 
     def write(self, shard: int, rows: Rows) -> None:
-        """Write a shard, all or nothing; an earlier, shorter one is replaced, a longer one is kept."""
+        """Write a shard, all or nothing.
+
+        An earlier, shorter one is replaced, a longer one is kept.
+        """
         start, n = self._start(shard), len(rows["x"])
         if self._rows_on_disk(shard) >= n:
             return
@@ -99,8 +111,9 @@ class Store:
             return 0
 
     def read(self, shard: int, *, series: bool = False, mend: bool = False) -> Rows | None:
-        """The rows of a shard, with its recordings if asked for; None if it is not there, or damaged.
+        """Rows of a shard; None if missing or damaged.
 
+        Its recordings are among them if asked for.
         With `mend` damaged files are set aside, with a warning; the shard must be claimed.
         """
         files = [_name("shard", shard)]
@@ -124,8 +137,9 @@ class Store:
         return self.folder.read(_name("shard", shard), "shard", start=self._start(shard))
 
     def recordings(self, shard: int, n: int) -> Rows:
-        """The recordings of the first n draws of a shard, under their names in it; raises as `Folder.read`.
+        """Recordings of the first n draws of a shard.
 
+        They are under their names in it. Raises as `Folder.read`.
         There may be more than the shard has draws, since they are written first.
         """
         name = _name("series", shard)
@@ -144,7 +158,10 @@ class Store:
         self.folder.put(_name("batch", batch), rows, "batch", batch=batch)
 
     def early_batch(self, batch: int) -> Rows | None:
-        """A batch that waits for earlier ones, if it is whole; its shard must be claimed."""
+        """A batch that waits for earlier ones.
+
+        None if it is damaged. Its shard must be claimed.
+        """
         name = _name("batch", batch)
         try:
             return self.folder.read(name, "batch", batch=batch)
@@ -158,7 +175,7 @@ class Store:
         (self.folder.path / _name("batch", batch)).unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[tuple[int, Rows]]:
-        """`(first draw, rows)` of every shard that is there now, checked, without changing the store."""
+        """`(first draw, rows)` of every shard, only read."""
         for path in sorted(self.folder.path.glob(DRAWS.parts)):
             number = path.stem.removeprefix("shard-")
             if not number.isdigit():
@@ -171,7 +188,7 @@ def _name(label: str, number: int) -> str:
 
 
 def held(path: str | Path) -> list[Held]:
-    """What every shard of a store says of itself, in order, without reading its draws."""
+    """Describe every shard without reading its draws."""
     found = []
     for part in sorted(Path(path).glob(DRAWS.parts)):
         try:
@@ -187,7 +204,7 @@ def held(path: str | Path) -> list[Held]:
 
 
 def iter_series(path: str | Path) -> Iterator[Rows]:
-    """The recordings of every shard, `{monitor: y}`, as many as the shard has draws."""
+    """Recordings of every shard, `{monitor: y}`."""
     store = Store.of(path)
     for part in held(path):
         beside = store.folder.path / _name("series", part.shard)
@@ -198,7 +215,7 @@ def iter_series(path: str | Path) -> Iterator[Rows]:
 
 
 def read_store(path: str | Path) -> tuple[dict[str, Any], Rows]:
-    """`(study, rows)` of every whole shard of a store, in order, without changing it."""
+    """`(study, rows)` of a whole store, only read."""
     store = Store.of(path)
     shards = [rows for _, rows in store]
     if not shards:

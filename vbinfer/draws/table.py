@@ -1,20 +1,22 @@
-"""Draws with labels: as an xarray Dataset, and as the columns of a table."""
+"""Draws as an xarray Dataset or table."""
 
 import importlib
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vbinfer._names import flat_names
-from vbinfer.draws.draws import Draws
 from vbinfer.io import npz
+
+if TYPE_CHECKING:
+    from vbinfer.draws.draws import Draws
 
 OWN = ("draw", "feature", "x", "valid", "round", "log_q")
 """What draws consist of beside theta."""
 
 
-def dataset(draws: Draws, numbers: np.ndarray | None = None) -> Any:
+def dataset(draws: "Draws", numbers: np.ndarray | None = None) -> Any:
     """Draws as an `xarray.Dataset`; what `draws.to_xarray()` returns.
 
     Args:
@@ -35,8 +37,8 @@ def dataset(draws: Draws, numbers: np.ndarray | None = None) -> Any:
     return xr.Dataset(held, coordinates, attributes(draws))
 
 
-def attributes(draws: Draws) -> dict[str, str]:
-    """Provenance as strings: `info` and the paths of theta as JSON."""
+def attributes(draws: "Draws") -> dict[str, str]:
+    """Provenance as strings of JSON."""
     names = variables(tuple(draws.theta))
     versions = draws.info.get("versions", npz.versions())
     return {
@@ -48,14 +50,18 @@ def attributes(draws: Draws) -> dict[str, str]:
 
 
 def variables(paths: tuple[str, ...]) -> dict[str, str]:
-    """The variable of each leaf of theta: its path, unless a part of the draws has that name: then `theta.<path>`."""
+    """Names of the variables of theta.
+
+    A path, unless a part of the draws has that name: then `theta.<path>`.
+    """
     names = {path: path.replace("/", ".") for path in paths}  # a slash is a group in a file
     return {path: f"theta.{name}" if name in OWN else name for path, name in names.items()}
 
 
-def columns(draws: Draws, numbers: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Draws as columns `[n]`: draw, flattened theta (`model.eta[0]`), features, valid, round, log_q.
+def columns(draws: "Draws", numbers: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Draws as columns `[n]` of a table.
 
+    They are draw, flattened theta (`model.eta[0]`), features, valid, round, log_q.
     Where a parameter and a feature have one name, they become `theta.<name>` and `x.<name>`.
 
     Raises:

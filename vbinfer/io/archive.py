@@ -1,5 +1,6 @@
-"""Arrays from npz and npy files that anybody may have written: sizes are compared before anything is unpacked.
+"""Arrays from untrusted npz and npy files.
 
+Sizes are compared before anything is unpacked.
 No code runs (arrays of Python objects are refused) and nothing is unpacked to disk, so that a member called `../x` is
 a name like any other.
 """
@@ -35,7 +36,7 @@ class Stream(Protocol):
 
 
 def load(path: str | Path, limit: int = LIMIT) -> np.ndarray | dict[str, np.ndarray]:
-    """The array of an npy file, or the arrays of an npz by name.
+    """Load the arrays of an npy or npz.
 
     Raises:
         ValueError: anything else, with the reason (callers add the name of the file and what to do).
@@ -51,7 +52,10 @@ def load(path: str | Path, limit: int = LIMIT) -> np.ndarray | dict[str, np.ndar
 
 
 def arrays(file: IO[bytes], limit: int = LIMIT, only: str | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an open npz, or just the one called `only`; raises as `load` does."""
+    """Arrays of an open npz, perhaps `only` one.
+
+    Raises as `load` does.
+    """
     with understood(), zipfile.ZipFile(file) as archive:
         members = checked_members(archive, max(limit, os.fstat(file.fileno()).st_size))
         found = {}
@@ -69,7 +73,7 @@ def arrays(file: IO[bytes], limit: int = LIMIT, only: str | None = None) -> dict
 
 
 def checked_members(archive: zipfile.ZipFile, limit: int) -> list[zipfile.ZipInfo]:
-    """The members of an archive, which is refused before anything of it is unpacked.
+    """Members of an archive, checked before unpacking.
 
     Raises:
         ValueError: too many members, or not as many as it says; two of one name, an encrypted one, or more bytes than
@@ -95,7 +99,10 @@ def checked_members(archive: zipfile.ZipFile, limit: int) -> list[zipfile.ZipInf
 
 
 def _count(archive: zipfile.ZipFile) -> int:
-    """The number of members that the end of an archive tells, which zipfile does not compare."""
+    """Number of members by an archive's end record.
+
+    zipfile does not compare it.
+    """
     file = archive.fp
     assert file is not None
     size = file.seek(0, os.SEEK_END)
@@ -107,7 +114,10 @@ def _count(archive: zipfile.ZipFile) -> int:
 
 
 def _array(stream: Stream, size: int) -> np.ndarray:
-    """One array from a stream of `size` bytes, once its header claims no more and no less than these."""
+    """One array from a stream of `size` bytes.
+
+    Its header must claim no more and no less than these.
+    """
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"it is in npy format {version[0]}.{version[1]}")
@@ -122,7 +132,10 @@ def _array(stream: Stream, size: int) -> np.ndarray:
 
 
 def bounded(stream: Stream, limit: int) -> bytes:
-    """What a stream has, or a byte more than `limit` of it; memory grows with what is there, not with the limit."""
+    """Read a stream up to `limit` + 1 bytes.
+
+    Memory grows with what is there, not with the limit.
+    """
     blocks, total = [], 0
     while total <= limit and (block := stream.read(2**20)):
         blocks.append(block)
@@ -132,8 +145,9 @@ def bounded(stream: Stream, limit: int) -> bytes:
 
 @contextmanager
 def understood() -> Iterator[None]:
-    """Inside, whatever zipfile and NumPy raise over bytes that they do not understand becomes ValueError.
+    """Turn errors over damaged bytes into ValueError.
 
+    zipfile and NumPy raise many kinds over bytes that they do not understand.
     A trouble of the machine stays what it is: a file that cannot be read now is not a damaged one.
     """
     try:

@@ -67,7 +67,7 @@ def checksum(arrays: Mapping[str, Any]) -> str:
 
 
 def traced(fn: Callable[..., Any], *arguments: Any) -> tuple[str, list[tuple[int, ...]]]:
-    """SHA-256 of the program that JAX traces, and the shapes of what it returns.
+    """SHA-256 of a traced program; shapes of its results.
 
     Constants and captured arrays count; names of functions do not.
 
@@ -82,8 +82,9 @@ def traced(fn: Callable[..., Any], *arguments: Any) -> tuple[str, list[tuple[int
 
 
 def _program(program: Any, known: dict[int, bytes]) -> bytes:
-    """Digest of a traced program, equation by equation; `known` holds those of the programs inside it.
+    """Digest of a traced program, equation by equation.
 
+    `known` holds those of the programs inside it.
     Variables are numbered as they appear, so that names do not matter. The text that JAX prints would not do: functions
     that are jitted stand in it by name, and the letters of variables avoid these names.
     """
@@ -114,7 +115,10 @@ def _program(program: Any, known: dict[int, bytes]) -> bytes:
 
 
 def _option(value: Any, known: dict[int, bytes]) -> Any:
-    """An option of an equation; a function (a rule of differentiation) is left out, since its name is all one sees."""
+    """Digest of an option of an equation.
+
+    A function (a rule of differentiation) is left out, since its name is all one sees.
+    """
     if hasattr(value, "eqns"):
         return _program(value, known)
     plain = _plain(value)
@@ -133,8 +137,9 @@ def _array_bytes(array: Any) -> bytes:
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of what a function or object does: code, constants, defaults, captured values and globals, recursively.
+    """SHA-256 of what a function or object does.
 
+    Code, constants, defaults, captured values and globals count, recursively.
     Functions, classes and objects of the user are taken by content: a changed helper or captured array changes the
     hash. What is installed (the standard library, site-packages) is taken by name and version, vbinfer by name and
     `NUMBERS`. Bytecode belongs to a version of Python, so another one gives another hash.
@@ -246,7 +251,10 @@ class _Hasher:
         return _digest("code", sys.version_info[:2], code.co_code, code.co_exceptiontable, sizes, names, *inside)
 
     def _instance(self, value: Any, path: Path) -> bytes:
-        """Any other object: what pickle would keep of it, which is all of it, also where it is held by C code."""
+        """Digest of any other object.
+
+        What pickle would keep is all of it, also where it is held by C code.
+        """
         kind = type(value)
         try:
             reduced = value.__reduce_ex__(4)
@@ -263,7 +271,10 @@ class _Hasher:
 
 
 def _digest(*parts: Any) -> bytes:
-    """SHA-256 of parts, each preceded by its length; what is not bytes is taken by repr."""
+    """SHA-256 of parts, each preceded by its length.
+
+    What is not bytes is taken by repr.
+    """
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else repr(part).encode()
@@ -273,7 +284,10 @@ def _digest(*parts: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Bytes or a repr that is the content of a value that contains no other; None if it is not of that kind."""
+    """Content of a value that contains no other.
+
+    None if it is not of that kind.
+    """
     kind = type(value)
     if value is None or value is Ellipsis or value is NotImplemented or kind in (bool, int, str, bytes, range):
         return repr(value)
@@ -291,7 +305,10 @@ def _plain(value: Any) -> Any:
 
 
 def _wrapped(value: Any) -> tuple[Any, ...]:
-    """What is inside a method, property or partial, or a decorator of an installed package (jax.jit, numba)."""
+    """Functions inside methods, partials and decorators.
+
+    Of decorators, those of an installed package (jax.jit, numba).
+    """
     if isinstance(value, types.MethodType):
         return value.__func__, value.__self__
     if isinstance(value, functools.partial):
@@ -312,7 +329,9 @@ def _wrapped(value: Any) -> tuple[Any, ...]:
 
 
 def _reached(code: types.CodeType, namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """`(dotted name, value)` of everything that code looks up outside itself, functions defined inside it included.
+    """`(dotted name, value)` of what code looks up.
+
+    Functions defined inside it are included.
 
     Attributes of a module of the user's are followed to what is no such module any more. A name that is not there is
     left out: the code says it already.
@@ -330,7 +349,10 @@ def _reached(code: types.CodeType, namespace: dict[str, Any]) -> Iterator[tuple[
 
 
 def _imported(name: str, level: int, wanted: Any, namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What an import inside a function brings; one that fails is left out, as it would fail there."""
+    """What an import inside a function brings.
+
+    One that fails is left out, as it would fail there.
+    """
     try:
         module = importlib.import_module("." * level + name, namespace.get("__package__") or "")
     except ImportError:
@@ -341,7 +363,7 @@ def _imported(name: str, level: int, wanted: Any, namespace: dict[str, Any]) -> 
 
 
 def _followed(name: str, value: Any, after: list[Any]) -> tuple[str, Any]:
-    """Follow `module.part.function` while it is a module that is not installed."""
+    """Follow `module.part.function` through the user's modules."""
     for step in after:
         inside = _is_module(value) and not _installed(vars(value)["__name__"])
         if not inside or step.opname not in ("LOAD_ATTR", "LOAD_METHOD") or not hasattr(value, step.argval):
@@ -354,7 +376,7 @@ def _followed(name: str, value: Any, after: list[Any]) -> tuple[str, Any]:
 
 
 def _is_module(value: Any) -> bool:
-    """Whether it is a module, or what stands in for one and loads its parts on demand."""
+    """Whether it is a module or a lazy one."""
     if isinstance(value, types.ModuleType):
         return True
     name = vars(value).get("__name__") if hasattr(value, "__dict__") else None
@@ -362,7 +384,10 @@ def _is_module(value: Any) -> bool:
 
 
 def _installed_name(value: Any) -> tuple[str, ...] | None:
-    """Module, name and version of a function, class or ufunc that is found under its name in an installed module."""
+    """Module, name and version of something installed.
+
+    That is a function, class or ufunc that is found under its name in an installed module.
+    """
     where = getattr(value, "__module__", None)
     if isinstance(value, types.BuiltinFunctionType) and isinstance(value.__self__, types.ModuleType):
         where = where or value.__self__.__name__
@@ -381,7 +406,10 @@ def _installed_name(value: Any) -> tuple[str, ...] | None:
 
 @functools.cache
 def _installed(name: str) -> bool:
-    """Whether a module is of the standard library, of an installed distribution or of this package."""
+    """Whether a module is installed.
+
+    The standard library, a distribution, or this package.
+    """
     top = name.partition(".")[0]
     if top in ("vbinfer", "builtins", "__main__"):
         return top != "__main__"  # the program, also where a notebook's kernel is the file of it
@@ -396,7 +424,10 @@ def _installed(name: str) -> bool:
 
 @functools.cache
 def _version(name: str) -> tuple[str, str]:
-    """A module's name, and the version of what it belongs to; that of Python is in every code."""
+    """Name and version of an installed module.
+
+    The version of Python is in every code.
+    """
     top = name.partition(".")[0]
     if top == "vbinfer" or top in sys.stdlib_module_names:
         return name, f"numbers {NUMBERS}" if top == "vbinfer" else ""

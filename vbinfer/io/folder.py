@@ -1,4 +1,4 @@
-"""A resumable folder: of which study it is, and files that are whole or not there.
+"""Resumable folders.
 
 One file, the head, describes the study; every other file names the study by its `identity`. Whoever repeats the call
 that began a folder finds what is finished and makes what is missing; another study is told what differs.
@@ -25,7 +25,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class OtherStudyError(ValueError):
-    """A folder or file of another study than the one that asks for it."""
+    """A folder or file of another study."""
 
 
 class DamagedError(ValueError):
@@ -34,7 +34,7 @@ class DamagedError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What folders of one kind hold and how they are described.
+    """A kind of folder.
 
     Attributes:
         head: the file that describes the study, `.json` or `.npz`.
@@ -56,7 +56,7 @@ class Kind:
 
 
 class Head(NamedTuple):
-    """A study, the versions that began it, and arrays that belong to it."""
+    """A study, its versions and its arrays."""
 
     study: dict[str, Any]
     versions: dict[str, str]
@@ -64,12 +64,15 @@ class Head(NamedTuple):
 
 
 def described(study: Mapping[str, Any]) -> dict[str, Any]:
-    """A study as plain JSON values, with the number of what vbinfer computes."""
+    """A study as plain JSON, with `NUMBERS`."""
     return json.loads(npz.to_json({"numbers": NUMBERS, **study}))
 
 
 def identity(study: Mapping[str, Any]) -> str:
-    """A short name of a study: equal for equal ones, on any machine."""
+    """A short name of a study.
+
+    It is equal for equal ones, on any machine.
+    """
     return hashlib.sha256(json.dumps(study, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -95,7 +98,7 @@ def _short(value: Any) -> str:
 
 
 def write_head(path: Path, kind: Kind, study: Mapping[str, Any], arrays: Arrays | None = None) -> None:
-    """Describe a study in the file `path`, by the versions that are installed here."""
+    """Write the file that describes a study."""
     if path.suffix == ".npz":
         npz.write(path, kind.label, {"study": study, "versions": _versions(kind)}, arrays or {})
         return
@@ -138,7 +141,7 @@ def read_head(path: Path, kind: Kind) -> Head:
 
 
 def check_head(head: Head, study: Mapping[str, Any], place: str, kind: Kind) -> None:
-    """Refuse a head of another study, and warn of other versions.
+    """Refuse another study; warn of other versions.
 
     Raises:
         OtherStudyError: with one line for everything that differs.
@@ -156,7 +159,7 @@ def check_head(head: Head, study: Mapping[str, Any], place: str, kind: Kind) -> 
 
 
 def _versions(kind: Kind) -> dict[str, str]:
-    """What the last bits of a number depend on beyond the study."""
+    """Versions on which last bits depend."""
     return {**npz.versions(*kind.packages), "platform": jax.default_backend()}
 
 
@@ -184,7 +187,10 @@ class Folder:
 
     @classmethod
     def of(cls, path: str | Path, kind: Kind) -> "Folder":
-        """The folder that is there, whatever study it is of; raises as `read_head`."""
+        """The folder that is there, of any study.
+
+        Raises as `read_head`.
+        """
         path = Path(path)
         return cls(path, kind, read_head(path / kind.head, kind).study, Claims(path))
 
@@ -242,7 +248,9 @@ class Folder:
         return [name for name in names if not (self.path / name).is_file()]
 
     def put(self, name: str, arrays: Arrays, label: str = "", **place: Any) -> None:
-        """Write a part, all or nothing; `place` says which one it is, and is compared when it is read.
+        """Write a part, all or nothing.
+
+        `place` says which one it is, and is compared when it is read.
 
         Raises:
             OtherStudyError: another study was begun here since, on a file system without locks.
@@ -271,7 +279,10 @@ class Folder:
         return arrays
 
     def set_aside(self, error: Exception, *names: str) -> None:
-        """Rename damaged parts to `.corrupt`, with a warning, so that they are made again; they must be claimed."""
+        """Rename damaged parts to `.corrupt`, with a warning.
+
+        They are then made again. They must be claimed.
+        """
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 os.replace(self.path / name, self.path / f"{name}.corrupt")
@@ -280,7 +291,7 @@ class Folder:
 
 
 def foreign(path: Path) -> ValueError:
-    """The error of a part that is not what its name says."""
+    """Error for a misplaced part."""
     return ValueError(
         f"{path} does not hold what its header says, or is of another study: delete it, and repeat the call"
     )

@@ -1,4 +1,7 @@
-"""Who works on which shard: locks that end with their process, so that writers of one store share the work."""
+"""Locks on shards, so that writers share work.
+
+They end with their process.
+"""
 
 import contextlib
 import errno
@@ -19,8 +22,9 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 class Claims:
-    """Locks on the numbers of shards in one folder, one byte of the file `.claims` for each.
+    """Locks on the shards of a folder.
 
+    One byte of the file `.claims` stands for each.
     POSIX record locks: the system frees them when a process ends, however it ends, and network file systems pass them
     on to other computers. Where a file system has none, or the file may not be opened, every claim is granted: what two
     writers then write of the same shard is the same. Blind to: threads of one process; a computer that lost its power
@@ -39,7 +43,10 @@ class Claims:
         self._lock(shard, "LOCK_UN")
 
     def alone(self) -> bool:
-        """Whether nobody else works on this store; nobody else can begin to until `share`."""
+        """Whether nobody else works on this store.
+
+        Nobody else can begin to until `share`.
+        """
         return self._lock(_STUDY, "LOCK_EX")
 
     def share(self) -> None:
@@ -70,7 +77,10 @@ class Claims:
         return True
 
     def _opened(self) -> int:
-        """The file, open to all who may write to the folder, whatever the umask is."""
+        """Open the file for all writers.
+
+        All who may write to the folder may lock, whatever the umask is.
+        """
         file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         with contextlib.suppress(OSError):
             os.fchmod(file, stat.S_IMODE(self._path.parent.stat().st_mode) & 0o666)

@@ -1,5 +1,6 @@
-"""One file format for everything that is saved: an `.npz` of plain arrays and a JSON header. Loading runs no code.
+"""One file format: arrays and a JSON header.
 
+Everything is saved as `.npz`. Loading runs no code.
 The last 64 bytes of a file are the SHA-256 of all bytes before them: a changed byte is noticed before any is believed.
 """
 
@@ -41,7 +42,10 @@ _LOADERS = {
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of vbinfer, jax, jaxlib, numpy and `packages`, as provenance."""
+    """Installed versions, as provenance.
+
+    Those of vbinfer, jax, jaxlib, numpy and `packages`.
+    """
     found = {}
     for name in ("vbinfer", "jax", "jaxlib", "numpy", *packages):
         try:
@@ -62,12 +66,15 @@ def _plain(value: object) -> object:
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """JSON text of plain values; NumPy scalars and arrays become numbers and lists."""
+    """JSON text of plain values.
+
+    NumPy scalars and arrays become numbers and lists.
+    """
     return json.dumps(value, default=_plain, indent=indent)
 
 
 def write(path: str | Path, kind: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays and a JSON header to one `.npz`, all or nothing.
+    """Write arrays and a header, all or nothing.
 
     The file appears under its name only when it is complete and on the disk, and equal content gives equal bytes.
 
@@ -103,7 +110,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write in, which takes the name `path` when it is complete and on the disk, and is gone otherwise.
+    """Write a file that replaces `path` when complete.
+
+    It takes the name when it is on the disk, and is gone otherwise.
 
     Raises:
         OSError: with the name of the file and what to do about it.
@@ -129,7 +138,10 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def _sweep(folder: Path, stem: str) -> None:
-    """Remove what a process of this computer left unfinished when it was killed."""
+    """Remove what a killed process left unfinished.
+
+    Only of this computer.
+    """
     if os.name != "posix":
         return
     for left in folder.glob(f"{glob.escape(stem)}*.tmp"):
@@ -155,13 +167,19 @@ _REMEDIES = {
 
 
 def remedy(error: OSError) -> str:
-    """What to do about a trouble of the machine; everything that is saved is whole, or not there."""
+    """What to do about an OSError.
+
+    Everything that is saved is whole, or not there.
+    """
     what = _REMEDIES.get(error.errno or 0, "mend that, or give another place")
     return f"{what}, and repeat the call: what was finished before is kept"
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until a new name in a folder is on the disk, where the system can say so."""
+    """Flush the names in a folder to disk.
+
+    Only where the system can.
+    """
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -209,7 +227,9 @@ def read(path: str | Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The header alone, at the price of a few kilobytes; the arrays are neither read nor compared with the SHA-256.
+    """Read the header alone.
+
+    The arrays are neither read nor compared with the SHA-256.
 
     Raises:
         FileNotFoundError, ValueError: as `read`.
@@ -225,7 +245,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def mark(path: Path, name: str) -> Any:
-    """What the header of a file says under a name; None where it says nothing, or is none of ours."""
+    """An entry of a file's header, or None."""
     try:
         return read_header(path).get(name)
     except (OSError, ValueError):
@@ -271,7 +291,10 @@ def _check(path: Path, header: Mapping[str, Any]) -> None:
 
 
 def _is_sealed(file: IO[bytes]) -> bool | None:
-    """Whether the bytes are those that were written; None for a file without the number that would tell."""
+    """Whether the bytes are those that were written.
+
+    None for a file without the number that would tell.
+    """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - len(_SEAL) - _DIGITS))
     tail = file.read()
@@ -282,7 +305,9 @@ def _is_sealed(file: IO[bytes]) -> bool | None:
 
 @contextmanager
 def rebuilding(path: str | Path, header: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, a header that lacks an entry or has one of another type gives one sentence with the file and a remedy.
+    """Turn errors over a header into one sentence.
+
+    It names the file and a remedy where an entry is missing or of another type.
 
     Raises:
         ValueError: for whatever goes wrong inside.
@@ -305,7 +330,9 @@ def _maker(header: Mapping[str, Any]) -> str:
 
 
 def load(path: str | Path) -> Any:
-    """Load what was saved, a `Posterior`, `Draws` or a fitted estimator, whichever the file holds.
+    """Load what was saved.
+
+    A `Posterior`, `Draws` or a fitted estimator, whichever the file holds.
 
     Args:
         path: the file that `.save(path)` wrote; or the folder of a store, for the draws that it holds so far.

@@ -1,4 +1,4 @@
-"""Tables of numbers from files: csv with any usual delimiter, npy, npz."""
+"""Tables of numbers from csv, npy and npz."""
 
 from pathlib import Path
 from typing import NoReturn
@@ -13,7 +13,10 @@ _MISSING = ("", "na", "n/a", "nan", "null", "none")
 
 
 def read(path: Path) -> Table:
-    """Values `[T, N]`, names of the columns if the file has them, sampling period if it has it."""
+    """Values `[T, N]`, column names and sampling period.
+
+    Names and period are None where the file has none.
+    """
     if path.suffix == ".npz":
         return _read_npz(path)
     if path.suffix == ".npy":
@@ -83,7 +86,10 @@ def _read_text(path: Path) -> tuple[np.ndarray, tuple[str, ...] | None]:
 
 
 def _delimiter(lines: list[str]) -> str | None:
-    """The delimiter that the second line (the first may be a title) has most claim to; None is blanks."""
+    """The delimiter of a table; None is blanks.
+
+    Judged by the second line, since the first may be a title.
+    """
     sample = lines[min(1, len(lines) - 1)] if lines else ""
     return next((mark for mark in ("\t", ";", ",") if mark in sample), None)
 
@@ -102,7 +108,10 @@ def _number(cell: str) -> float | None:
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Names, or the numbers 0, 1, 2, ... or 1, 2, 3, ... in place of names; one misprint among numbers is neither."""
+    """Whether cells are names of columns.
+
+    So are 0, 1, 2, ... and 1, 2, 3, ...; one misprint among numbers is not.
+    """
     numbers = [_number(cell) for cell in cells]
     named = sum(number is None for number in numbers)
     if named:

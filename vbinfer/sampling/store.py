@@ -1,4 +1,4 @@
-"""A folder of chains: what run it is, the state after warm-up, and one file per finished chunk of draws."""
+"""Stored chains: settings, warm-up state and chunks of draws."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -30,7 +30,10 @@ CHAINS = Kind(
 
 
 class Saved(NamedTuple):
-    """What a store holds: the state after the last piece, warm-up steps done, and the pieces of draws."""
+    """What a store holds.
+
+    The state after the last piece, warm-up steps done, and the pieces of draws.
+    """
 
     state: dict[str, np.ndarray] | None
     warmed: int
@@ -39,7 +42,7 @@ class Saved(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ChainStore:
-    """The folder of one run; every file in it is whole, or not there.
+    """The folder of one run.
 
     `chains.npz` describes the run (prior, kernel, sizes, key, likelihood), `warmup.npz` holds the state of the chains
     while they warm up, `draws-000000.npz` the first chunk of draws and the state after it, and so on.
@@ -49,7 +52,7 @@ class ChainStore:
 
     @classmethod
     def of(cls, folder: str | Path) -> "ChainStore":
-        """The store that lies in a folder, whatever run it is of."""
+        """The store in a folder, of any run."""
         return cls(Folder.of(folder, CHAINS))
 
     def put_warmup(self, done: int, state: Mapping[str, np.ndarray]) -> None:
@@ -57,7 +60,7 @@ class ChainStore:
         self.folder.put(_WARMUP, _prefixed("state", state) | {"warmed": np.asarray(done)})
 
     def put_draws(self, index: int, piece: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:
-        """Chunk number `index`, and the state of the chains after it."""
+        """Write a chunk and the state after it."""
         arrays = {"z": piece["z"], "potential_energy": piece["potential_energy"]}
         arrays |= _prefixed("stats", piece["stats"]) | _prefixed("state", state)
         self.folder.put(_chunk(index), arrays, chunk=index)
@@ -82,7 +85,9 @@ def _chunk(index: int) -> str:
 
 
 def open_store(kernel: Any, problem: Problem, plan: Plan) -> ChainStore:
-    """The store of this run in `plan.store`, begun if there is none.
+    """Open or begin the store of a run.
+
+    It is the folder `plan.store`.
 
     Raises:
         ValueError: the folder holds another run (the message lists what differs), or more draws than are asked for.
@@ -100,7 +105,9 @@ def open_store(kernel: Any, problem: Problem, plan: Plan) -> ChainStore:
 
 
 def load_chains(folder: str | Path) -> Posterior:
-    """The draws that a store holds so far, as a `Posterior`; called by `vb.load`.
+    """Load the draws of a store so far.
+
+    Called by `vb.load`.
 
     Raises:
         ValueError: no chunk of draws is finished yet.
@@ -128,7 +135,7 @@ def _posterior(head: Head, saved: Saved) -> Posterior:
 
 
 def numbers(x_o: Any) -> np.ndarray | None:
-    """An observation as an array, or None if it is not one of numbers (a dictionary, say)."""
+    """An observation as an array of numbers, or None."""
     try:
         array = np.asarray(x_o)
     except (ValueError, TypeError):  # lists of unequal length; what NumPy cannot hold, such as a typed key
@@ -137,7 +144,10 @@ def numbers(x_o: Any) -> np.ndarray | None:
 
 
 def _settings(kernel: Any, problem: Problem, plan: Plan) -> dict[str, Any]:
-    """What a run is, but for its length: chains may grow longer."""
+    """What identifies a run, but for its length.
+
+    Chains may grow longer.
+    """
     x_o = numbers(problem.x_o)
     start = plan.state
     if start is None and plan.init is not None:

@@ -1,4 +1,4 @@
-"""A resumable folder of posteriors that a calibration study asked for."""
+"""Stored posteriors of a calibration study."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,7 +25,10 @@ class StudyStore:
 
     @classmethod
     def open(cls, folder: str | Path, study: Mapping[str, Any]) -> "StudyStore":
-        """The store of this study, begun if there is none; raises as `Folder.open`."""
+        """Open or begin the store of this study.
+
+        Raises as `Folder.open`.
+        """
         return cls(Folder.open(folder, study, POSTERIORS))
 
     def get(self, start: int) -> dict[str, np.ndarray] | None:
@@ -33,7 +36,9 @@ class StudyStore:
         return None if self.folder.missing(_chunk(start)) else self.folder.read(_chunk(start), start=start)
 
     def put(self, start: int, part: Mapping[str, np.ndarray]) -> None:
-        """Write a finished chunk; the first must equal what is there.
+        """Write a finished chunk.
+
+        The first must equal what is there.
 
         Raises:
             OtherStudyError: another source than the one that began the study.
