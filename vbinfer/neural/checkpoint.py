@@ -43,6 +43,7 @@ class Checkpoint:
             return state, curves
         head = read_head(self._path, self._kind)
         check_head(head, self._study, f"the checkpoint {str(self._path)!r}", self._kind)
+        # by position: a fresh state of the same fit tells structure, shapes and types
         leaves, structure = jax.tree_util.tree_flatten(state)
         with npz.rebuilding(self._path, {"versions": head.versions}):
             stored = [jnp.asarray(head.arrays[f"state/{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]

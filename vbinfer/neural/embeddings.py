@@ -129,6 +129,7 @@ class Conv(AbstractTable):
     width: int = 64
 
     def network(self, key: PRNGKey) -> Callable[[Array], Array]:
+        # backwards from one sample after the last layer to the samples that the first must have
         least = 1
         for _ in range(self.layers):
             least = (least - 1) * self.stride + self.kernel
@@ -257,6 +258,7 @@ class _ConvNet(eqx.Module):
     shape: tuple[int, int] = eqx.field(static=True)
 
     def __call__(self, h: Array) -> Array:
+        # Conv1d wants [channel, time]
         y = h.reshape(self.shape).T
         for layer in self.filters:
             y = jax.nn.relu(layer(y))
@@ -275,6 +277,7 @@ class _RecurrentNet(eqx.Module):
             return (state, carry[1] + state), None
 
         tokens, zero = _patches(h, self.shape, self.patch), jnp.zeros(self.cell.hidden_size, h.dtype)
+        # one pass: the state, and the sum of states for their mean
         (last, total), _ = jax.lax.scan(step, (zero, zero), tokens)
         return self.head(jnp.concatenate([last, total / len(tokens)]))
 
@@ -285,6 +288,7 @@ class _Block(eqx.Module):
     mlp: eqx.nn.MLP
 
     def __call__(self, t: Array) -> Array:
+        # norm before attention and before the layers, sums after: trains without a warm-up
         seen = jax.vmap(self.norms[0])(t)
         t = t + self.attention(seen, seen, seen)
         return t + jax.vmap(lambda row: self.mlp(self.norms[1](row)))(t)
@@ -311,6 +315,7 @@ class _InvariantNet(eqx.Module):
     shape: tuple[int, int] = eqx.field(static=True)
 
     def __call__(self, h: Array) -> Array:
+        # the trial itself beside phi of it: means are exact, whatever phi has learned
         trials = h.reshape(self.shape)
         return self.head(jnp.mean(jnp.concatenate([trials, jax.vmap(self.each)(trials)], axis=1), axis=0))
 
@@ -328,6 +333,7 @@ def _patches(h: Array, shape: tuple[int, int], patch: int) -> Array:
 
     Consecutive samples side by side, the last row filled up with 0.
     """
+    # 0 is the mean of a standardised feature
     series = jnp.pad(h.reshape(shape), ((0, -shape[0] % patch), (0, 0)))
     return series.reshape(-1, patch * shape[1])
 

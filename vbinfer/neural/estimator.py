@@ -126,6 +126,7 @@ class AbstractAmortized(abc.ABC):
         prior, scaler = Prior.from_spec(header["prior"]), FeatureScaler.from_saved(header["names"], arrays)
         own = cls.options.from_spec(header)
         context = ThetaContext.from_arrays(prior, arrays) if own.sees_theta else None
+        # a network of zeros in, to know the widths; its structure then takes the saved numbers
         y, c = own._pairs(scaler, context, jnp.zeros((1, prior.z_dim)), jnp.zeros((1, len(scaler.names))))
         empty = own._join(own._members(jax.random.key(0), y, c))
         network = _filled(empty, arrays, header["versions"])
@@ -170,6 +171,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         self._check_draws(draws, prior)
         k_split, k_fit = jax.random.split(_check.key(key))
         rows, held = split_rows(len(z), self.training.validation_fraction, k_split)
+        # fitted to training rows only: held-out rows must not set scales
         own, (k_init, k_train) = self._sized(len(rows)), jax.random.split(k_fit)
         columns = own.embedding.columns(x.shape[1]) if isinstance(own.embedding, AbstractEmbedding) else None
         scaler = FeatureScaler(draws.names, Standardise.fit(x[rows], columns))
@@ -265,6 +267,7 @@ def _fit_info(trained: Trained, method: str, gain: float, numbers: tuple[int, in
 
     Curves are means over the members still training.
     """
+    # epoch 0 is the untrained network, which has no loss in the curves
     best = [row[epoch - 1] if epoch else np.nan for row, epoch in zip(trained.val, trained.best_epoch, strict=True)]
     first = int(np.nanargmin(best)) if np.isfinite(best).any() else 0
     with warnings.catch_warnings():  # of an epoch in which no loss was a number

@@ -99,9 +99,11 @@ def has_converged(train: np.ndarray, val: np.ndarray, cap: int) -> bool:
     val = val[: np.flatnonzero(~np.isnan(val))[-1] + 1] if np.isfinite(val).any() else val[:0]
     if len(val) == 0:
         return False
+    # ended by patience, or held back by the number of draws: more epochs would not help
     best = int(np.nanargmin(val))
     if len(val) < cap or val[best] - train[best] > _OVERFITS:
         return True
+    # how much the last third bettered what came before
     before, last = np.split(val, [len(val) - -(-len(val) // 3)])
     if len(before) == 0:
         return False

@@ -122,5 +122,6 @@ def _log_likelihood(
 ) -> Array:
     context, standardise, varies = parts
     c = context(prior.ravel_z(prior.unconstrain(theta)))
+    # constant features have no density; their log slope is 0
     y = standardise(x)[..., jnp.array(varies)]
     return pairwise(network.log_prob, y, c) + jnp.sum(standardise.log_slope(x), axis=-1)

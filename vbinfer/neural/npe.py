@@ -136,6 +136,7 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
             self.density.check(prior)
 
     def _sized(self, n: int) -> "NPE":
+        # two members regularise each other where one would overfit; from 4,000 draws on one does as well
         return self if self.ensemble is not None else dataclasses.replace(self, ensemble=2 if n < _FEW else 1)
 
     def _pairs(self, scaler: FeatureScaler, context: Any, z: Array, h: Array) -> Pairs:
@@ -164,6 +165,7 @@ def _log_densities(network: AbstractConditional, z: Array, h: Array, prior: Prio
 @eqx.filter_jit
 def _log_prob(prior: Prior, network: AbstractConditional, standardise: Standardise, theta: Theta, x: Array) -> Array:
     z = prior.unconstrain(theta)
+    # log q(theta | x) = log q(z | h) - log |d theta / d z|
     value = pairwise(network.log_prob, prior.ravel_z(z), standardise(x)) - prior.constrain(z)[1]
     inside = jnp.isfinite(prior.log_prob(theta)) & ~jnp.isnan(value)
     return jnp.where(inside, value, -jnp.inf)

@@ -184,6 +184,7 @@ class ContrastiveLoss:
         """Mean loss of a batch of pairs."""
         (h, c), n = batch, len(batch[0])
         count = min(self.num_candidates, n - 1)
+        # rows of c rolled by K different shifts: K independent parameters for each x, without a second draw
         shifts = 1 + jax.random.permutation(key, n - 1)[:count]
         others = jax.vmap(lambda k: jnp.roll(c, k, axis=0))(shifts)  # [K, n, C], never a row's own
         own = jax.vmap(network)(h, c)

@@ -15,18 +15,17 @@ from vbinfer.draws.draws import Draws, finite_rows
 from vbinfer.neural.densities.base import stack
 from vbinfer.neural.estimator import ThetaContext
 from vbinfer.neural.training import Pairs, Training, TrainingTask, train
-from vbinfer.neural.truncated import reject
+from vbinfer.neural.truncated import CANDIDATES, AbstractTruncation
 from vbinfer.priors.prior import Prior
 
 _CALIBRATION = 0.3
 _FEWEST = 20
 _WIDTH, _DEPTH, _MEMBERS = 32, 2, 3
 _TRAINING = Training(max_epochs=150, batch_size=100, learning_rate=3e-3, patience=20, weight_decay=0.01)
-_CANDIDATES = 8192
 _LEAST_ACCEPTANCE = 1e-4
 
 
-class RestrictedPrior:
+class RestrictedPrior(AbstractTruncation):
     """The prior where simulations are likely to be valid.
 
     p(theta) 1[s(theta) >= c] / acceptance; made by `restrict`. A proposal for `vb.sample_prior_predictive`. Draws of it
@@ -52,7 +51,7 @@ class RestrictedPrior:
         self.threshold = float(figures["threshold"])
         self.recall, self.precision = float(figures["recall"]), float(figures["precision"])
         self.valid_share, self.num_held = float(figures["valid_share"]), int(figures["num_held"])
-        self.acceptance = float(self.contains(prior.sample(key=key, n=_CANDIDATES)).mean())
+        self.acceptance = self.mass = float(self._block(key)[1].mean())
         if self.acceptance < _LEAST_ACCEPTANCE:
             raise RuntimeError(
                 f"{self.acceptance:.2g} of the prior is called valid, too little to draw from; narrow the prior"
@@ -68,26 +67,12 @@ class RestrictedPrior:
         )
 
     def contains(self, theta: Mapping[str, Any]) -> np.ndarray:
-        """`[...]`: whether theta is kept."""
         values = {name: jnp.asarray(value) for name, value in theta.items()}
         return np.asarray(_score(self._network, self.prior, self._context, values)) >= self.threshold
 
-    def sample(self, *, key: PRNGKey, n: int) -> Theta:
-        """Draws of the restricted prior, by rejection: leaves `[n, ...]`."""
-        found = reject(self._block, key, n, n / (self.acceptance * _CANDIDATES))
-        if found is None:
-            raise RuntimeError(f"fewer than {n} draws were found; narrow the prior")
-        return found
-
     def _block(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
-        theta = self.prior.sample(key=key, n=_CANDIDATES)
+        theta = self.prior.sample(key=key, n=CANDIDATES)
         return theta, self.contains(theta)
-
-    def log_prob(self, theta: Mapping[str, Any]) -> Array:
-        """Log density `[...]`: log p(theta) - log(acceptance) inside, -inf outside."""
-        values = {name: jnp.asarray(value) for name, value in theta.items()}
-        inside = jnp.asarray(self.contains(values))
-        return jnp.where(inside, self.prior.log_prob(values) - np.log(self.acceptance), -jnp.inf)
 
 
 def restrict(draws: Draws, prior: Prior, *, key: PRNGKey, lost: float = 0.01) -> RestrictedPrior:
@@ -123,6 +108,7 @@ def restrict(draws: Draws, prior: Prior, *, key: PRNGKey, lost: float = 0.01) ->
         raise ValueError(f"lost={lost!r} was given; expected a share of the valid draws, such as 0.01")
     z, valid = _labelled(draws, prior)
     k_split, k_stop, k_init, k_train, k_measure = jax.random.split(key, 5)
+    # draws:  [ held 30 %: threshold | rest: 1/8 to stop training by, 7/8 to train on ]
     order = np.asarray(jax.random.permutation(k_split, len(z)))
     size = round(_CALIBRATION * len(z))
     held, rest = order[:size], order[size:]
@@ -142,6 +128,7 @@ def restrict(draws: Draws, prior: Prior, *, key: PRNGKey, lost: float = 0.01) ->
     members = stack([_network(k, c.shape[-1]) for k in jax.random.split(k_init, _MEMBERS)])
     network = train(TrainingTask(members, _loss, fitting, stopping, _TRAINING), k_train).members
     score = np.asarray(_ensemble(network, c[held]))
+    # split conformal: the k-th smallest score of valid draws that the network has not seen
     threshold = np.sort(score[valid[held]])[index - 1]
     inside = score >= threshold
     figures = {
@@ -163,6 +150,7 @@ def _labelled(draws: Draws, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
     values = np.concatenate([draws.theta[name].reshape(len(draws), -1) for name in prior.shapes], axis=1)
     known = finite_rows(values)
     theta = {name: jnp.asarray(draws.theta[name][known]) for name in prior.shapes}
+    # the log density of finite rows only: a NaN would be an error of the prior
     known[known] = np.isfinite(np.asarray(prior.log_prob(theta)))
     theta = {name: jnp.asarray(draws.theta[name][known]) for name in prior.shapes}
     valid = draws.valid[known]

@@ -143,6 +143,7 @@ def fit_rounds(
     findings: list[str] = []
     fitted: Any = None
     for number in range(rounds):
+        # a key per round and use: a run that is begun again repeats what its store lacks, number for number
         k_sim, k_fit, k_propose = jax.random.split(jax.random.fold_in(key, number), 3)
         if number:
             proposals.append(_proposal(family, fitted, x_o, k_propose, epsilon, number))
@@ -158,6 +159,7 @@ def fit_rounds(
             )
             warnings.warn(findings[-1], stacklevel=2)
             break
+        # sbi keeps no state of training
         keeps = where is not None and not isinstance(estimator, SbiEstimator)
         kept = {"checkpoint": f"{where}-training.npz"} if keeps else {}
         fitted, info = estimator.fit(Draws.concatenate(parts), prior, key=k_fit, **kept)
@@ -180,6 +182,7 @@ class PosteriorProposal:
         """Draws in random order, chains pooled: leaves `[n, ...]`."""
         k_draw, k_order = jax.random.split(key)
         posterior = self.amortized.sample(self.x_o, n=n, key=k_draw)
+        # chains are long rows: shuffled, so that the first draws are not those of one chain
         order = np.asarray(jax.random.permutation(k_order, posterior.num_chains * posterior.num_samples))[:n]
         return {name: jnp.asarray(v.reshape(-1, *v.shape[2:])[order]) for name, v in posterior.theta.items()}
 

@@ -49,6 +49,7 @@ class Standardise(eqx.Module):
         varies = sd > rounding
         # a feature that is mostly one value has an interquartile range of 0, and its sd instead
         spread = np.where(varies, np.where(iqr > rounding, iqr, sd), 1.0)
+        # moments after squashing: h has mean 0 and sd 1 over the training rows, whatever the tails
         squashed = np.asarray(_squash(jnp.asarray((x - median) / spread)), dtype=np.float64) * varies
         mean, scale = squashed.mean(axis=0), np.where(varies, squashed.std(axis=0), 1.0)
         h = (squashed - mean) / scale

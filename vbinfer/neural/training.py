@@ -175,6 +175,7 @@ def train(
         state, curves = checkpoint.restore(state, curves)
     try:
         while len(curves) < cap:
+            # epochs since the best one, member by member
             running = len(curves) - np.asarray(state.best_epoch) < task.options.patience
             if not running.any():
                 break
@@ -232,6 +233,7 @@ def _epoch(
         def loss(params: Any, batch: Pairs, key: PRNGKey) -> Array:
             return task.loss(eqx.combine(params, fixed, static), batch, key)
 
+        # keys by epoch number, not carried along: a resumed run draws what an uninterrupted one does
         k_order, k_loss = jax.random.split(jax.random.fold_in(key, number))
         order = jax.random.permutation(k_order, n)[: steps * rows].reshape(steps, rows)
 

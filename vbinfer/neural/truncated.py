@@ -1,7 +1,8 @@
 """Truncated priors: proposals of sequential rounds that need no correction."""
 
+import abc
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.priors.prior import Prior
 
-_CANDIDATES = 8192
+CANDIDATES = 8192
 _MARGIN = 0.1
 _OVERSAMPLE = 32
 _LEAST_ACCEPTANCE = 0.005
@@ -22,7 +23,51 @@ _PATIENCE = 20
 """Blocks looked at, as a multiple of those expected, before sampling gives up."""
 
 
-class TruncatedPrior:
+class AbstractTruncation(abc.ABC):
+    """A prior cut to a region: p(theta) 1[theta in R] / mass."""
+
+    prior: Prior
+    acceptance: float
+    """Share of candidates kept."""
+    mass: float
+    """Share of the prior that lies in the region."""
+
+    @abc.abstractmethod
+    def contains(self, theta: Mapping[str, Any]) -> np.ndarray:
+        """`[...]`: whether theta lies in the region."""
+
+    @abc.abstractmethod
+    def _block(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
+        """Candidates, and which of them are draws."""
+
+    def sample(self, *, key: PRNGKey, n: int) -> Theta:
+        """Draw from the prior within the region: leaves `[n, ...]`.
+
+        Raises:
+            RuntimeError: far fewer candidates are kept than when the region was measured.
+        """
+        key, n = _check.key(key), _check.count(n, "n")
+        blocks: list[dict[str, np.ndarray]] = []
+        found = 0
+        for i in range(_PATIENCE * (1 + int(n / (self.acceptance * CANDIDATES)))):
+            theta, kept = self._block(jax.random.fold_in(key, i))
+            blocks.append({name: np.asarray(value)[kept] for name, value in theta.items()})
+            found += int(kept.sum())
+            if found >= n:
+                return {name: jnp.asarray(np.concatenate([b[name] for b in blocks])[:n]) for name in blocks[0]}
+        raise RuntimeError(
+            f"{found} of {n} draws were found in {len(blocks) * CANDIDATES} candidates, though {self.acceptance:.2g} "
+            "of them should be kept; widen the region (epsilon=, num_samples=, lost=), or narrow the prior"
+        )
+
+    def log_prob(self, theta: Mapping[str, Any]) -> Array:
+        """log p(theta) - log(mass) `[...]` inside, -inf outside."""
+        values = {name: jnp.asarray(value) for name, value in theta.items()}
+        inside = jnp.asarray(self.contains(values))
+        return jnp.where(inside, self.prior.log_prob(values) - np.log(self.mass), -jnp.inf)
+
+
+class TruncatedPrior(AbstractTruncation):
     """The prior where all but epsilon of a posterior lies.
 
     p(theta) 1[theta in R] / mass, where
@@ -90,6 +135,7 @@ class TruncatedPrior:
         self._amortized = amortized
         theta = {name: jnp.asarray(value[0]) for name, value in posterior.theta.items()}
         excess = np.asarray(posterior.log_prob[0], float) - np.asarray(prior.log_prob(theta), float)
+        # log q - log p, not log q: the region is then the same however a parameter is written
         usable = np.isfinite(excess)
         if usable.sum() < 0.5 * num_samples:
             raise ValueError(
@@ -99,26 +145,6 @@ class TruncatedPrior:
         self.threshold = float(np.quantile(excess[usable], epsilon))
         self._box = _Box.around(np.asarray(prior.ravel_z(prior.unconstrain(theta)))[usable])
         self.method, self.acceptance, self.mass = self._measure(k_mass)
-
-    def sample(self, *, key: PRNGKey, n: int) -> Theta:
-        """Draws of the truncated prior: leaves `[n, ...]`.
-
-        Raises:
-            RuntimeError: far fewer candidates are accepted than when the region was measured.
-        """
-        found = reject(self._block, key, n, n / (self.acceptance * _CANDIDATES))
-        if found is None:
-            raise RuntimeError(
-                f"fewer than {n} draws were found, though {self.acceptance:.2g} of the candidates should be accepted; "
-                f"raise epsilon from {self.epsilon:g}, or num_samples"
-            )
-        return found
-
-    def log_prob(self, theta: Mapping[str, Any]) -> Array:
-        """log p(theta) - log(mass) `[...]` inside, -inf outside."""
-        values = {name: jnp.asarray(value) for name, value in theta.items()}
-        inside = jnp.asarray(self.contains(values))
-        return jnp.where(inside, self.prior.log_prob(values) - np.log(self.mass), -jnp.inf)
 
     def contains(self, theta: Mapping[str, Any]) -> np.ndarray:
         """`[...]`: whether theta lies in the region."""
@@ -131,25 +157,30 @@ class TruncatedPrior:
         value = log_q - np.asarray(self.prior.log_prob(theta))
         return np.where(np.isfinite(value), value, -np.inf)
 
+    def _posterior(self, key: PRNGKey) -> Theta:
+        """Candidates from q."""
+        with warnings.catch_warnings():  # of an unusual x_o the first draws have told
+            warnings.filterwarnings("ignore", message="x_o lies outside")
+            posterior = self._amortized.sample(self.x_o, n=CANDIDATES, key=key)
+        return {name: jnp.asarray(value[0]) for name, value in posterior.theta.items()}
+
     def _block(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
-        """Candidates, and which of them are draws."""
         if self.method == "resampling":
             return self._resampled(key)
-        z = jnp.asarray(self._box.sample(key, _CANDIDATES), jnp.result_type(float))
+        z = jnp.asarray(self._box.sample(key, CANDIDATES), jnp.result_type(float))
         theta = self.prior.constrain(self.prior.unravel_z(z))[0]
         return theta, self.contains(theta)
 
     def _resampled(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
+        """One of each 32 candidates from q, in proportion to p / q inside."""
         k_draw, k_pick = jax.random.split(key)
-        with warnings.catch_warnings():  # of an unusual x_o the first draws have told
-            warnings.filterwarnings("ignore", message="x_o lies outside")
-            posterior = self._amortized.sample(self.x_o, n=_CANDIDATES, key=k_draw)
-        theta = {name: jnp.asarray(value[0]) for name, value in posterior.theta.items()}
+        theta = self._posterior(k_draw)
         log_weight = jnp.where(jnp.asarray(self.contains(theta)), -jnp.asarray(self._excess(theta)), -jnp.inf)
+        # Gumbel maximum: of each group one candidate, with probability in proportion to its weight
         score = log_weight + jax.random.gumbel(k_pick, log_weight.shape, log_weight.dtype)
         groups = np.asarray(score).reshape(-1, _OVERSAMPLE)
         chosen = groups.argmax(axis=1) + _OVERSAMPLE * np.arange(len(groups))
-        kept = np.zeros(_CANDIDATES, bool)
+        kept = np.zeros(CANDIDATES, bool)
         kept[chosen[np.isfinite(groups.max(axis=1))]] = True
         return theta, kept
 
@@ -161,31 +192,10 @@ class TruncatedPrior:
             accepted = float(self._block(k_box)[1].mean())
             if accepted >= _LEAST_ACCEPTANCE:
                 return "rejection", accepted, accepted * self._box.mass
-        posterior = self._amortized.sample(self.x_o, n=_CANDIDATES, key=key)
-        theta = {name: jnp.asarray(value[0]) for name, value in posterior.theta.items()}
+        theta = self._posterior(key)
+        # mass = E_q[p / q 1_R]; inside R log q - log p is at least the threshold, so a weight is bounded
         weight = np.where(self.contains(theta), np.exp(-np.maximum(self._excess(theta), self.threshold)), 0.0)
         return "resampling", 1.0 / _OVERSAMPLE, float(weight.mean())
-
-
-def reject(block: Callable[[PRNGKey], tuple[Theta, np.ndarray]], key: PRNGKey, n: int, expected: float) -> Theta | None:
-    """Draw n by rejection; None if too few are kept.
-
-    Args:
-        block: `key -> (candidates, which of them are kept)`; block b from `fold_in(key, b)`.
-        key: randomness.
-        n: number of draws.
-        expected: blocks that should suffice; a multiple of them is looked at.
-    """
-    key, n = _check.key(key), _check.count(n, "n")
-    blocks: list[dict[str, np.ndarray]] = []
-    found = 0
-    for i in range(_PATIENCE * (1 + int(expected))):
-        theta, kept = block(jax.random.fold_in(key, i))
-        blocks.append({name: np.asarray(value)[kept] for name, value in theta.items()})
-        found += int(kept.sum())
-        if found >= n:
-            return {name: jnp.asarray(np.concatenate([b[name] for b in blocks])[:n]) for name in blocks[0]}
-    return None
 
 
 class _Box(NamedTuple):
@@ -197,6 +207,7 @@ class _Box(NamedTuple):
 
     @classmethod
     def around(cls, z: np.ndarray) -> "_Box":
+        # principal axes of the draws: a tilted posterior fills a tilted box far better than an upright one
         axes = np.linalg.svd(np.cov(z.astype(np.float64).T).reshape(z.shape[1], -1))[0]
         along = z @ axes
         margin = _MARGIN * np.ptp(along, axis=0)
@@ -228,6 +239,7 @@ class _Box(NamedTuple):
     @property
     def _lower(self) -> tuple[np.ndarray, np.ndarray]:
         """Ends of each side, mirrored into the lower tail."""
+        # ndtr(9) is 1 in float64, ndtr(-9) is 1e-19: all probabilities are taken in the lower tail
         up = self.low > 0.0
         return np.where(up, -self.high, self.low), np.where(up, -self.low, self.high)
 

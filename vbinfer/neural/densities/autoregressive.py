@@ -51,10 +51,14 @@ class Autoregressive(AbstractBijection):
         return self._staged(y, condition)
 
     def _staged(self, y: Array, condition: Any) -> tuple[Array, Array]:
+        # hidden units by rank: a unit of rank r sees x[0..r] only, so it can be evaluated when x[r] is known
+        #   stage i   units of rank i - 1 in every layer  ->  parameters of coordinate i  ->  x[i]
+        # ranks go round: unit j of a layer has rank j % D - 1 (flowjax's masks)
         dim, network = self.shape[0], self.inner.masked_autoregressive_mlp
         layers: Any = network.layers  # biases are there
         first, *middle, last = layers
         per = last.weight.shape[0] // dim
+        # what the context adds to the first layer is the same in every stage
         seen = first.weight[:, dim:] @ condition + first.bias
         x, log_det = [], jnp.zeros(())
         order: list[int] = []  # hidden units evaluated so far; unit j has rank j % D - 1, the same in every layer
@@ -63,12 +67,14 @@ class Autoregressive(AbstractBijection):
             now = list(range(i, first.weight.shape[0], dim))
             order += now
             rows, columns = jnp.array(now, int), jnp.array(order, int)
+            # only the rows of this rank and the columns known so far: each weight is used once over all stages
             before = jnp.stack(x) if x else jnp.zeros((0,), y.dtype)
             known[0].append(network.activation(seen[rows] + first.weight[rows, :i] @ before))
             for depth, layer in enumerate(middle):
                 below = jnp.concatenate(known[depth])
                 value = layer.weight[rows[:, None], columns[None]] @ below + layer.bias[rows]
                 known[depth + 1].append(network.activation(value))
+            # the last layer is laid out coordinate by coordinate, `per` parameters each
             own = slice(i * per, (i + 1) * per)
             parameters = last.weight[own][:, columns] @ jnp.concatenate(known[-1]) + last.bias[own]
             value, change = self.inner.transformer_constructor(parameters).inverse_and_log_det(y[i])

@@ -79,6 +79,7 @@ class Mixture(AbstractConditional):
     def sample(self, c: Array, key: PRNGKey, n: int) -> Array:
         """n draws, equally many from each member, shuffled."""
         k_order, k_draw = jax.random.split(key)
+        # a stratified mixture: the number from each member is not random, the order is
         share = -(-n // self.size)
         keys = jax.random.split(k_draw, self.size)
         draws = eqx.filter_vmap(lambda member, k: member.sample(c, k, share))(self.members, keys)
@@ -106,12 +107,14 @@ def pairwise(score: Callable[[Array, Array], Array], y: Array, c: Array) -> Arra
     y is `[..., D]`, c `[..., C]`; leading axes are broadcast.
     """
     lead = jnp.broadcast_shapes(y.shape[:-1], c.shape[:-1])
+    # vectorize, not vmap: any number of leading axes, none included
     y, c = (jnp.broadcast_to(value, (*lead, value.shape[-1])) for value in (y, c))
     return jnp.vectorize(score, signature="(d),(c)->()")(y, c)
 
 
 def stack(members: Sequence[Any]) -> Any:
     """Stack modules of one structure along a leading axis."""
+    # what is no array is alike in all of them; the first one's stands for the stack
     parts = [eqx.partition(member, eqx.is_array) for member in members]
     arrays = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *(arrays for arrays, _ in parts))
     return eqx.combine(arrays, parts[0][1])

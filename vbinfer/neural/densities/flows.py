@@ -44,6 +44,7 @@ class Flow(AbstractConditional):
 
         The inverse gives log q along the way.
         """
+        # unwrapped once, outside vmap: the parameters of all layers are computed once for n draws
         ready, noise = paramax.unwrap(self.bijection), jax.random.normal(key, (n, self.dim))
         y, log_det = jax.vmap(lambda one: ready.inverse_and_log_det(one, c))(noise)
         return y, jnp.sum(normal_log_prob(noise), axis=-1) - log_det
@@ -67,6 +68,7 @@ class AbstractFlow(AbstractDensity):
         y is `[dim]`, given c `[cond_dim]`; until trained it is a permutation. The order of the coordinates is reversed
         after the first layer, so that two layers reach every one of them, then alternately shuffled and reversed.
         """
+        # weights of this key, structure of the cache: see `_structure`
         arrays = eqx.filter(_bijection(self, key, dim, cond_dim), eqx.is_array)
         return Flow(eqx.combine(arrays, _structure(self, dim, cond_dim)), dim)
 
@@ -82,6 +84,7 @@ def _structure(options: AbstractFlow, dim: int, cond_dim: int) -> Any:
 
 def _bijection(options: AbstractFlow, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
     k_order, k_layers = jax.random.split(key)
+    # layer 0 | reversed | layer 1 | shuffled | layer 2 | reversed ...
     flip = jnp.arange(dim)[::-1]
     shuffled = [jax.random.permutation(k, dim) for k in jax.random.split(k_order, options.layers)]
     layers = [
@@ -184,6 +187,7 @@ class NSF(AbstractFlow):
         if self.autoregressive:
             return Autoregressive(key, dim, cond_dim, spline, **network)
         layer = fb.Coupling(key, transformer=spline, untransformed_dim=dim // 2, dim=dim, cond_dim=cond_dim, **network)
+        # with its last weights 0 a layer is the identity, so that an untrained flow is the prior
         last = lambda f: f.conditioner.layers[-1]  # noqa: E731
         zeros = jnp.zeros_like(last(layer).weight), jnp.zeros_like(last(layer).bias)
         return eqx.tree_at(lambda f: (last(f).weight, last(f).bias), layer, zeros)
@@ -191,6 +195,7 @@ class NSF(AbstractFlow):
 
 def _affine() -> AbstractBijection:
     """Shift and positive scale; 0 and 1 at zero parameters."""
+    # softplus(raw) + _MIN_SCALE = 1
     raw = jnp.log(jnp.expm1(jnp.asarray(1.0 - _MIN_SCALE)))
     scale = paramax.Parameterize(_positive, raw)
     return eqx.tree_at(lambda affine: affine.scale, fb.Affine(), scale)

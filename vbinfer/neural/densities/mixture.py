@@ -42,6 +42,7 @@ class MDN(AbstractDensity):
         Each is about its own centre, whatever the context.
         """
         k_network, k_centre = jax.random.split(key)
+        # outputs per component: log weight | mean [D] | log diagonal of U [D] | above it [D (D - 1) / 2]
         above = 0 if self.diagonal else dim * (dim - 1) // 2
         size = self.components * (1 + 2 * dim + above)
         network = eqx.nn.MLP(cond_dim, size, self.width, self.depth, activation=jnp.tanh, key=k_network)
@@ -67,6 +68,7 @@ class GaussianMixture(AbstractConditional):
         """log q(y | c) of one pair."""
         log_weight, mean, root = self._parts(c)
         noise = jnp.einsum("kij,kj->ki", root, y - mean)
+        # U is triangular: log det of the precision's root is the sum over its diagonal
         log_det = jnp.sum(jnp.log(jnp.diagonal(root, axis1=1, axis2=2)), axis=1)
         each = log_weight + log_det - 0.5 * jnp.sum(noise**2, axis=1)
         return jax.nn.logsumexp(each) - 0.5 * self.dim * jnp.log(2.0 * jnp.pi)

@@ -89,6 +89,7 @@ class RegionalMixture(AbstractConditional):
     def log_prob(self, y: Array, c: Array) -> Array:
         """log q(y | c) of one pair."""
         each, told = self._read(c)
+        # y is [g, map 0 over regions, map 1 over regions, ...]
         g, own = y[: self.shared], y[self.shared :].reshape(-1, len(each)).T
         value = jnp.zeros(()) if self.whole is None else self.whole.log_prob(g, told)
         told = jnp.concatenate([told, g])
@@ -108,6 +109,7 @@ class RegionalMixture(AbstractConditional):
 
     def _read(self, c: Array) -> tuple[Array, Array]:
         """Context of each region, and of all together."""
+        # c is [rest, feature 0 of all regions, feature 1 of all regions, ...]; the last maps are cut into regions
         maps = len(c) // len(self.identity) * len(self.identity)
         rest, own = jnp.split(c, [len(c) - maps])
         each = jnp.concatenate([own.reshape(-1, len(self.identity)).T, self.identity], axis=1)

@@ -79,6 +79,7 @@ class Core:
         """`value` of arrays, in parts, without gradient."""
         import torch
 
+        # in parts: a network of 20,000 rows keeps some hundred MB of activations
         seen = self.discrete.encode(z)
         with torch.no_grad():
             parts = [
@@ -120,6 +121,7 @@ class Core:
         inside = np.asarray(jnp.isfinite(self.prior.log_prob(theta)))
         z = self.prior.unconstrain(theta)
         flat, log_det = np.asarray(self.prior.ravel_z(z), np.float32), np.asarray(self.prior.constrain(z)[1])
+        # outside the prior z is not finite: the middle stands for it, and -inf is the answer
         flat = np.nan_to_num(np.where(inside[..., None], flat, 0.0))
         lead = np.broadcast_shapes(flat.shape[:-1], rows.shape[:-1])
         flat, rows = (np.broadcast_to(a, (*lead, a.shape[-1])).reshape(-1, a.shape[-1]) for a in (flat, rows))

@@ -176,6 +176,7 @@ def rebuild(name: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarra
 
     (inputs, discrete), spec = seen, header["network"]
     rng = np.random.default_rng(0)
+    # any rows of the right widths: sbi's builders only look at shapes and scales, and numbers follow from the file
     rows = rng.normal(size=(_ROWS, z_dim + inputs.width))
     rows[:, z_dim + len(inputs.continuous) :] = 0.0
     z, h = discrete.encode(rows[:, :z_dim]), rows[:, z_dim:]

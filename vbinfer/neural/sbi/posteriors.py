@@ -92,6 +92,7 @@ class SbiView:
                 sampler.set_default_x(rows)
                 sampler.train(**{"show_progress_bar": False, "quality_control": False, **run})
                 run = {}
+            # z has no bounds, so sbi need not look for draws outside the prior
             if self.kind in ("ode", "sde"):
                 run = {"reject_outside_prior": False, **run}
             z = sampler.sample((n,), x=rows, show_progress_bars=False, **run)
@@ -128,6 +129,7 @@ class SbiView:
                     f"posterior({self.kind!r}) was given {option!r}; its options in sbi are "
                     f"{', '.join(sorted(first | second))}. {did_you_mean(option, first | second)}"
                 )
+        # an option of both goes to the class
         made = {name: value for name, value in self._options.items() if name in first}
         return made, {name: value for name, value in self._options.items() if name not in first}
 

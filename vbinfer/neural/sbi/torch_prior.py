@@ -82,6 +82,7 @@ def _whitened_prior(prior: Prior) -> Any:
 
         def sample(self, sample_shape: Any = ()) -> Any:
             shape = tuple(sample_shape)
+            # seeded by torch's generator, which quiet_torch has seeded by the key
             seed = int(torch.randint(2**31 - 1, ()).item())
             theta = prior.sample(key=jax.random.key(seed), n=int(np.prod(shape, dtype=int)))
             return to_torch(prior.ravel_z(prior.unconstrain(theta))).reshape(*shape, prior.z_dim)
