@@ -132,7 +132,7 @@ class FeatureScaler:
             warnings.warn(
                 f"x_o lies outside the training draws in {', '.join(outside)}: this posterior is an extrapolation. "
                 "Compare these features with the prior predictive, and widen the prior or change the model",
-                stacklevel=_user_level(),
+                stacklevel=user_stacklevel(),
             )
         return x, outside
 
@@ -162,7 +162,7 @@ def check_observation(x: object, names: Sequence[str], ndim: int) -> np.ndarray:
     return array
 
 
-def _user_level() -> int:
+def user_stacklevel() -> int:
     """Stack level of the first caller outside vbinfer."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("vbinfer."):

@@ -14,6 +14,7 @@ from vbinfer._param import did_you_mean
 from vbinfer.io import npz
 from vbinfer.neural.sbi.inputs import DiscreteZ, Inputs
 from vbinfer.neural.sbi.quiet import quiet_torch, to_torch
+from vbinfer.neural.scaler import user_stacklevel
 
 _FLOWS = ("maf", "nsf", "made", "maf_rqs", "mdn")
 _ZUKO = ("nice", "maf", "nsf", "ncsf", "sospf", "naf", "unaf", "gf", "bpf")
@@ -117,7 +118,7 @@ def complete(name: str, network: Mapping[str, Any], z_dim: int, inputs: Inputs) 
     if one and spec["model"] in _AFFINE:
         warnings.warn(
             f"{spec['model']} can give nothing but a Gaussian in one dimension; write network={{'model': 'nsf'}}",
-            stacklevel=4,
+            stacklevel=user_stacklevel(),
         )
     if _is_function(spec["model"]):
         if len(spec) > 1:

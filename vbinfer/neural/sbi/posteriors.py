@@ -17,7 +17,6 @@ from vbinfer.neural.sbi.core import Core
 from vbinfer.neural.sbi.quiet import quiet_torch, to_torch
 from vbinfer.neural.sbi.torch_prior import z_prior
 from vbinfer.posterior import Posterior
-from vbinfer.priors.prior import Prior
 
 _MOST_CHAINS = 20
 _FEWEST_DRAWS = 25
@@ -164,33 +163,18 @@ def default_chains(n: int) -> int:
 
 
 class AbstractFitted(abc.ABC):
-    """A trained network of the sbi package."""
+    """A trained network of the sbi package.
+
+    Attributes:
+        prior: the prior of the draws.
+        names: names of the F features of x.
+        info: JSON-able notes of the fit.
+        net: the network of sbi, over z and h: h = `to_h(x)`, theta = `to_theta(z)`.
+    """
 
     def __init__(self, core: Core) -> None:
-        self._core = core
-
-    @property
-    def prior(self) -> Prior:
-        """The prior of the draws."""
-        return self._core.prior
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the F features of x."""
-        return self._core.inputs.names
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """JSON-able notes of the fit."""
-        return self._core.info
-
-    @property
-    def net(self) -> Any:
-        """The network of sbi, over z and h.
-
-        h = `to_h(x)`, theta = `to_theta(z)`.
-        """
-        return self._core.net
+        self._core, self.prior, self.names = core, core.prior, core.inputs.names
+        self.info, self.net = core.info, core.net
 
     @abc.abstractmethod
     def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
