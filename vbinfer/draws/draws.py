@@ -1,6 +1,7 @@
 """Pairs of parameters and simulated summaries."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vbinfer import _check
 from vbinfer._names import flat_names
 from vbinfer.io import npz
 from vbinfer.priors.prior import Prior
@@ -103,7 +105,7 @@ class Draws:
         leaves = {str(name): np.asarray(value) for name, value in theta.items()}
         n = len(x) if x.ndim else 0
         ok = np.ones(n, bool) if valid is None else np.array(valid, bool)
-        if ok.shape == (n,) and x.ndim == 2:
+        if ok.shape == (n,) and x.ndim == 2:  # wrong shapes are named below, with what was expected
             ok &= finite_rows(x)
             for value in leaves.values():
                 if value.ndim and len(value) == n:
@@ -152,6 +154,7 @@ class Draws:
         x, valid, number = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "valid", "round"))
         log_q = None
         if any(part.log_q is not None for part in parts):
+            # NaN, not the density of the prior: only the caller knows which constant a round has
             known = [np.full(len(part), np.nan) if part.log_q is None else part.log_q for part in parts]
             log_q = np.concatenate(known)
         totals = {
@@ -178,37 +181,15 @@ class Draws:
         Returns:
             One row per parameter and region: `(parameter, low, high, n, failed, share)`.
         """
-        if bins < 1:
-            raise ValueError(f"bins={bins} was given; expected at least 1 region per parameter")
-        missing = [name for name in prior.shapes if name not in self.theta]
-        if missing:
-            raise ValueError(
-                f"the prior has {', '.join(missing)}, which these draws do not; give the prior they came from"
-            )
+        _check.count(bins, "bins", 10)
         for name, shape in prior.shapes.items():
-            if self.shapes[name] != shape:
+            if self.shapes.get(name) != shape:
+                have = f"are {list(self.theta[name].shape)}" if name in self.theta else "are missing"
                 raise ValueError(
-                    f"the draws of {name!r} are {list(self.theta[name].shape)}, the prior's "
-                    f"[{', '.join(map(str, ('n', *shape)))}]; give the prior they came from"
+                    f"the draws of {name!r} {have}, the prior's [{', '.join(map(str, ('n', *shape)))}]; "
+                    "give the prior they came from"
                 )
-        inner = _prior_edges(prior, bins)
-        rows: list[FailureRow] = []
-        for name, shape in prior.shapes.items():
-            columns = self.theta[name].reshape(len(self), -1).astype(float)
-            for label, column in zip(flat_names({name: shape}), columns.T, strict=True):
-                cuts = inner[name] if shape == () else np.quantile(column, np.arange(1, bins) / bins)
-                ends = _support(prior, name) if shape == () else (column.min(), column.max())
-                rows += self._region_rows(label, column, np.array([ends[0], *cuts, ends[1]]))
-        return rows
-
-    def _region_rows(self, label: str, column: np.ndarray, edges: np.ndarray) -> list[FailureRow]:
-        region = np.searchsorted(edges[1:-1], column, side="right")
-        n = np.bincount(region, minlength=len(edges) - 1)
-        failed = np.bincount(region[~self.valid], minlength=len(edges) - 1)
-        return [
-            FailureRow(label, float(low), float(high), int(m), int(f), float(f / m) if m else float("nan"))
-            for low, high, m, f in zip(edges[:-1], edges[1:], n, failed, strict=True)
-        ]
+        return _failures(self, prior, bins)
 
     def to_xarray(self) -> Any:
         """Convert to an `xarray.Dataset`.
@@ -253,21 +234,30 @@ def _listed(names: Sequence[str], most: int = 6) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _prior_edges(prior: Prior, bins: int) -> dict[str, np.ndarray]:
-    """Inner quantiles of the scalar leaves.
-
-    z is standard normal, so that its quantiles map to the prior's.
-    """
+def _failures(draws: Draws, prior: Prior, bins: int) -> list[FailureRow]:
+    """Rows of `Draws.failures`."""
+    # z is standard normal, so that its quantiles map to the prior's: regions of equal prior mass. All leaves at once,
+    # since a leaf may depend on others; a decreasing map turns the order round, hence the sort below.
     normal = jax.scipy.special.ndtri(jnp.arange(1, bins) / bins)
     z = {
         name: jnp.broadcast_to(normal.reshape((-1,) + (1,) * len(shape)), (bins - 1, *shape))
         for name, shape in prior.z_shapes.items()
     }
-    theta = jax.vmap(lambda one: prior.constrain(one)[0])(z)
-    return {name: np.sort(np.asarray(value, float)) for name, value in theta.items() if prior.shapes[name] == ()}
-
-
-def _support(prior: Prior, name: str) -> tuple[float, float]:
-    """Bounds of a scalar leaf, perhaps infinite."""
-    support: Any = prior.dists[name].support
-    return (float(getattr(support, "lower_bound", -np.inf)), float(getattr(support, "upper_bound", np.inf)))
+    quantiles = jax.vmap(lambda one: prior.constrain(one)[0])(z)
+    rows: list[FailureRow] = []
+    for name, shape in prior.shapes.items():
+        support: Any = prior.dists[name].support
+        columns = draws.theta[name].reshape(len(draws), -1).astype(float)
+        for label, column in zip(flat_names({name: shape}), columns.T, strict=True):
+            if shape == ():
+                ends = getattr(support, "lower_bound", -np.inf), getattr(support, "upper_bound", np.inf)
+                inner = np.sort(np.asarray(quantiles[name], float))
+            else:  # elements of an array have no quantiles of their own in the prior: those of the draws instead
+                ends, inner = (column.min(), column.max()), np.quantile(column, np.arange(1, bins) / bins)
+            # inner edges only: what lies on or beyond an end belongs to the region next to it
+            region = np.searchsorted(inner, column, side="right")
+            edges = [float(edge) for edge in (ends[0], *inner, ends[1])]
+            for i, (low, high) in enumerate(itertools.pairwise(edges)):
+                n, failed = int(np.sum(region == i)), int(np.sum((region == i) & ~draws.valid))
+                rows.append(FailureRow(label, low, high, n, failed, failed / n if n else float("nan")))
+    return rows

@@ -141,7 +141,7 @@ def _blocks(source: Any) -> Iterator[Block]:
 
 
 def _slices(draws: Draws) -> Iterator[Block]:
-    rows = max(1, _BLOCK // max(1, _size(draws) // max(1, len(draws))))
+    rows = max(1, _BLOCK // max(1, _size(draws) // max(1, len(draws))))  # bytes of a block by bytes of a draw
     for start in range(0, max(1, len(draws)), rows):
         part = slice(start, start + rows)
         one = dataclasses.replace(
@@ -214,7 +214,8 @@ def _write_zarr(blocks: Iterator[Block], path: Path) -> None:
     for numbers, draws in blocks:
         found = dataset(draws, numbers)
         if first:
-            rows = max(1, len(draws))  # a chunk is a block
+            # A chunk is a block: appended blocks then never share a chunk, and none is written twice.
+            rows = max(1, len(draws))
             chunks = {n: {"chunks": (rows, *v.shape[1:])} for n, v in found.variables.items() if v.dims[0] == "draw"}
             encoding = {name: {**chunks.get(name, {}), **_exact(found).get(name, {})} for name in found.variables}
             found.to_zarr(path, mode="w", zarr_format=2, consolidated=True, encoding=encoding)
@@ -226,6 +227,7 @@ def _write_zarr(blocks: Iterator[Block], path: Path) -> None:
 def _write_parquet(blocks: Iterator[Block], path: Path) -> None:
     pa, parquet = _need("pyarrow", ".parquet"), _need("pyarrow.parquet", ".parquet")
     number, first = next(blocks)
+    # the first block fixes the schema; the others must fit it
     meta = {"vbinfer": npz.to_json({**attributes(first), "features": list(first.names)})}
     schema = pa.table(columns(first, number)).schema.with_metadata(meta)
     with parquet.ParquetWriter(path, schema, use_dictionary=False) as writer:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._names import SimulatorLike
 from vbinfer.draws.proposals import Proposal
 from vbinfer.draws.request import DrawRequest
@@ -54,6 +55,7 @@ class StoreStatus:
         study, shards = Store.of(folder).study, held(folder)
         times = sorted(part.path.stat().st_mtime for part in shards)
         draws = sum(part.rows for part in shards)
+        # the first shard ends the clock's first interval: its draws are not counted in the rate
         span = times[-1] - times[0] if len(times) > 1 else 0.0
         return cls(
             folder=folder,
@@ -158,11 +160,7 @@ def simulate_store(
 
 def _part(part: Any) -> tuple[int, int]:
     pair = tuple(part) if isinstance(part, (tuple, list)) else ()
-    if (
-        len(pair) != 2
-        or not all(isinstance(v, int) and not isinstance(v, bool) for v in pair)
-        or not (1 <= pair[0] <= pair[1])
-    ):
+    if len(pair) != 2 or not all(map(_check.is_count, pair)) or not 1 <= pair[0] <= pair[1]:
         raise ValueError(f"part={part!r} was given; expected (i, of) with 1 <= i <= of, such as part=(1, 8)")
     return pair[0], pair[1]
 

@@ -80,9 +80,9 @@ def posterior_predictive(
         raise ValueError(f"n={n!r} was given; this posterior has {total} draws, so write a number from 1 to {total}")
     simulate: Any = batched_series(fwd) if series else _without_series(batched(fwd))
     k_pick, k_sim = jax.random.split(key)
-    picked = np.asarray(jax.random.permutation(k_pick, total))[:n]
+    picked = np.asarray(jax.random.permutation(k_pick, total))[:n]  # without replacement
     theta = {name: value.reshape(total, *value.shape[2:])[picked] for name, value in posterior.theta.items()}
-    rows = batch_rows(n)
+    rows = batch_rows(n)  # a short tail repeats its last row: every program has one width
 
     def batch(number: int, device: Any) -> tuple[np.ndarray, Any]:
         index = rows[number]

@@ -66,6 +66,7 @@ class ProposalDraws:
                 f"the proposal is a {type(proposal).__name__}; expected an object with .sample(key=, n=) -> theta and "
                 ".log_prob(theta), such as vb.TruncatedPrior(prior, amortized, x_o, key=key)"
             )
+        # Whole blocks, whatever n is: block b is the same in every run, and a longer run begins with a shorter one.
         root = jax.random.fold_in(key, _APART)
         blocks = [_block(prior, proposal, jax.random.fold_in(root, b)) for b in range(-(-n // BLOCK))]
         rows = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
@@ -86,6 +87,7 @@ def _block(prior: Prior, proposal: Any, key: PRNGKey) -> Rows:
             f"the proposal drew {shapes} for n={BLOCK}, the prior asks for {wanted}; give a proposal over the "
             "parameters of this prior"
         )
+    # in the precision of the run before the densities are taken: they belong to the numbers that are simulated
     theta = {name: jnp.asarray(drawn[name], jnp.result_type(float)) for name in prior.shapes}
     outside = int(np.sum(~np.isfinite(np.asarray(prior.log_prob(theta)))))
     if outside:

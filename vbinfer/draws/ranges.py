@@ -30,6 +30,7 @@ def check_ranges(prior: Prior, ranges: Mapping[str, tuple[float, float]]) -> Non
     bounds = {name: both for name, both in bounds.items() if math.isfinite(both[0]) or math.isfinite(both[1])}
     if not bounds:
         return
+    # from the CDF, not from draws: 1e-6 would take millions of them
     outside = prior.mass_outside(
         {name: low for name, (low, _) in bounds.items()}, {name: high for name, (_, high) in bounds.items()}
     )
@@ -47,17 +48,19 @@ def check_ranges(prior: Prior, ranges: Mapping[str, tuple[float, float]]) -> Non
 def _remedy(name: str, prior: Any, low: float, high: float) -> str:
     """The truncated prior to write instead."""
     base, shape = prior, tuple(prior.batch_shape) + tuple(prior.event_shape)
+    # by name: numpyro wraps an expanded or vector-valued prior, and the person wrote what is inside
     while type(base).__name__ in ("Independent", "ExpandedDistribution"):
         base = base.base_dist
     kind = type(base).__name__
     ends = [f"{side}={_number(value)}" for side, value in (("low", low), ("high", high)) if math.isfinite(value)]
     tail = f".expand({list(shape)})" if shape else ""
-    centre = getattr(base, "base_dist", base)
+    centre = getattr(base, "base_dist", base)  # of a truncated normal the normal, whose cuts may be tighter
     if type(centre).__name__ == "Normal" and (centre is base or kind.endswith("TruncatedDistribution")):
         ends = _tighter(base, low, high) if centre is not base else ends
         arguments = ", ".join([_number(centre.loc), _number(centre.scale), *ends])
         return f'"{name}": dist.TruncatedNormal({arguments}){tail}'
     if kind == "Uniform":
+        # the overlap of both; without one there is nothing to suggest but the range itself
         low, high = max(low, float(np.min(base.low))), min(high, float(np.max(base.high)))
         if low < high:
             return f'"{name}": dist.Uniform({_number(low)}, {_number(high)}){tail}'

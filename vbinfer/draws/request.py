@@ -59,6 +59,7 @@ class DrawRequest:
         check_simulator(prior, simulator)
         if series and store is None:
             raise ValueError("series=True keeps recordings beside the draws of a store; give store=, a folder")
+        # before the store is opened: its first block is part of the study
         drawn = None if proposal is None else ProposalDraws.draw(prior, proposal, width * -(-n // width), key)
         simulate = BatchSimulator(prior, simulator, key, drawn, series)
         folder = None if store is None else Store.open(store, _study(simulate, batch_size))
@@ -98,9 +99,10 @@ class BatchSimulator:
     def __call__(self, batch: int, device: Any) -> Rows:
         first, stop = batch * self.batch_width, (batch + 1) * self.batch_width
         index = np.arange(first, stop, dtype=np.uint32)
+        # one compiled program draws theta and the keys of the whole batch, on its device
         theta, keys = _start(self.prior)(jax.device_put(self.key, device), jax.device_put(index, device))
         drawn = {} if self.drawn is None else self.drawn.part(first, stop)
-        if drawn:
+        if drawn:  # the key of the simulator stays that of the draw
             theta = {name: jax.device_put(drawn[f"theta/{name}"], device) for name in self.prior.shapes}
         try:
             x, ys = self._run(theta, keys)
@@ -201,7 +203,7 @@ def _study(made: BatchSimulator, batch_size: int) -> dict[str, Any]:
     """What makes a store this study's and no other's."""
     prior, simulator, key = made.prior, made.simulator, made.key
     mark, names = fingerprint(simulator), getattr(simulator, "names", None)
-    if mark is None:
+    if mark is None:  # a plain function: JAX says what it computes, and how many features it has
         try:
             mark, shapes = traced(simulator, prior.sample(key=key), key)
         except UnhashableError as error:

@@ -114,6 +114,7 @@ class Schedule:
         for i in range(len(rows["x"]) // self._width if rows is not None else 0):
             part = slice(i * self._width, (i + 1) * self._width)
             there[batches[i]] = {name: value[part] for name, value in (rows or {}).items()}
+        # there:   | 0 | 1 |  .  |  .  | 4 |  .  |      the shard holds 0 and 1, batch-000004.npz was finished early
         for batch in self._early.intersection(batches).difference(there):
             kept = self._store.early_batch(batch) if self._store is not None else None
             if kept is not None:
@@ -137,7 +138,7 @@ class Schedule:
         if not self._keep:
             return
         at, plain = batch * self._width, {name: v for name, v in rows.items() if not name.startswith(SERIES)}
-        if not self._columns:
+        if not self._columns:  # one allocation for all, so that the draws are never held twice
             check_memory(_need(self._size, plain))
             self._columns = {name: np.empty((self._size, *v.shape[1:]), v.dtype) for name, v in plain.items()}
         for name, value in plain.items():
@@ -179,6 +180,7 @@ class Schedule:
         there, batches = self._open[shard], self._batches(shard)
         if self._store is None:
             return
+        # A shard is always its first rows, so that it can be read and appended to; what lies behind a gap waits.
         gap = next((batch for batch in batches if batch not in there), batches.stop)
         done = [there[batch] for batch in range(batches.start, gap)]
         if done:

@@ -90,7 +90,7 @@ class Store:
         An earlier, shorter one is replaced, a longer one is kept.
         """
         start, n = self._start(shard), len(rows["x"])
-        if self._rows_on_disk(shard) >= n:
+        if self._rows_on_disk(shard) >= n:  # of a longer run, on a file system without locks
             return
         plain = {name: value for name, value in rows.items() if not name.startswith(SERIES)}
         series = {name: value for name, value in rows.items() if name.startswith(SERIES)}
@@ -144,7 +144,7 @@ class Store:
         """
         name = _name("series", shard)
         found = self.folder.read(name, "series", start=self._start(shard))
-        if any(len(value) < n for value in found.values()):
+        if any(len(value) < n for value in found.values()):  # of an earlier, shorter run
             raise foreign(self.folder.path / name)
         return {name: value[:n] for name, value in found.items()}
 

@@ -54,7 +54,7 @@ def variables(paths: tuple[str, ...]) -> dict[str, str]:
 
     A path, unless a part of the draws has that name: then `theta.<path>`.
     """
-    names = {path: path.replace("/", ".") for path in paths}  # a slash is a group in a file
+    names = {path: path.replace("/", ".") for path in paths}  # a slash is a group in a netCDF file
     return {path: f"theta.{name}" if name in OWN else name for path, name in names.items()}
 
 
@@ -72,7 +72,7 @@ def columns(draws: "Draws", numbers: np.ndarray | None = None) -> dict[str, np.n
     twice = [name for name, count in Counter(x).items() if count > 1]
     if twice:
         raise ValueError(f"{len(twice)} names of features occur twice, {twice[0]!r} first; write .nc or .zarr instead")
-    taken = Counter((*theta, *x, *OWN))
+    taken = Counter((*theta, *x, *OWN))  # a name that occurs twice gets a prefix on both sides
     flat = [column for value in draws.theta.values() for column in value.reshape(n, -1).T]
     found = {"draw": np.arange(n) if numbers is None else numbers}
     found |= {f"theta.{k}" if taken[k] > 1 else k: column for k, column in zip(theta, flat, strict=True)}
