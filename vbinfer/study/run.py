@@ -297,8 +297,10 @@ class _Sampler:
             store=store if isinstance(study.method, AbstractChainKernel) else None,
             **chains,
         )
-        posterior.info.pop("seconds", None)  # the same study is the same file
-        return posterior
+        # the same study is the same file, byte for byte: no times, and one order whether chains ran or were read
+        posterior.info.pop("seconds", None)
+        stats, state = (part and dict(sorted(part.items())) for part in (posterior.sample_stats, posterior.state))
+        return dataclasses.replace(posterior, sample_stats=stats, state=state)
 
     def sample_batch(self, x: Any, *, n: int, key: PRNGKey) -> Any:
         """Near-independent draws for many observations."""
