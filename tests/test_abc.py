@@ -145,7 +145,7 @@ def test_draws_of_a_proposal_and_draws_that_say_nothing_are_refused():
     [
         ({"x_o": np.ones(3)}, ValueError, "has 3 features; this posterior was trained on 2"),
         ({"x_o": [np.nan, 1.0]}, ValueError, r"NaN or infinite values in 'x\[0\]'"),
-        ({"quantile": 1.0}, ValueError, r"quantile=1\.0 was given; expected a share between 0 and 1"),
+        ({"quantile": 1.0}, ValueError, r"quantile=1\.0 was given; expected a number between 0 and 1"),
         ({"min_acceptance": 0.0}, ValueError, r"min_acceptance=0\.0 was given"),
         ({"simulator": lambda theta, key: jnp.full(2, jnp.nan)}, RuntimeError, "0 of 640 simulations .* 64 particles"),
     ],

@@ -184,7 +184,7 @@ def test_starts_are_finite_where_half_of_the_prior_is_not():
     def never(theta, x):
         return jnp.nan * theta["g"] * x.sum()
 
-    with pytest.raises(ValueError, match=r"no start was found for 12 of 12 chains.*Narrow the prior"):
+    with pytest.raises(ValueError, match=r"12 of 12 starts were not found.*Narrow the prior"):
         vb.ChainSampler(prior, never).sample_batch(np.ones((3, 1)), n=20, key=KEY)
 
 

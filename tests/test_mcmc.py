@@ -10,7 +10,7 @@ from scipy import stats
 from vbinfer.diagnostics.chain_measures import mcse, rhat
 from vbinfer.priors.prior import Prior
 from vbinfer.sampling import NUTS, sample_mcmc
-from vbinfer.sampling.potential import potential_fn
+from vbinfer.sampling.problem import problem_of
 
 KEY = jax.random.key(5)
 DESIGN = jnp.array([[1.0, 0.5], [0.0, 2.0], [-1.0, 1.0]])
@@ -120,7 +120,7 @@ def test_a_vector_leaf_and_a_simplex_leaf():
 
 def test_the_potential_is_minus_the_log_density_of_z():
     """For a standard normal z, U(z) = |z|^2/2 + log(2 pi) - log-likelihood."""
-    potential = potential_fn(LINEAR, linear, Y)
+    potential = problem_of(LINEAR, linear, Y).potential
     z = jnp.array([0.3, -1.2])
     theta = {"a": 1.0 + 2.0 * z[0], "b": -2.0 + 0.5 * z[1]}
     expected = 0.5 * (z**2).sum() + jnp.log(2 * jnp.pi) - linear(theta, Y)
@@ -160,10 +160,10 @@ UNIT = Prior({"g": dist.Uniform(0.0, 1.0), "h": dist.Uniform(0.0, 1.0)})
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: NUTS(engine="stan"), ValueError, "write engine='numpyro'"),
-        (lambda: NUTS(target_accept=1.5), ValueError, r"expected a number in \(0, 1\)"),
-        (lambda: NUTS(max_tree_depth=0), ValueError, "expected a whole number"),
-        (lambda: run(num_chains=0), ValueError, "num_chains=0 was given; expected a whole number of at least 1"),
+        (lambda: NUTS(engine="stan"), ValueError, "expected one of 'numpyro', 'blackjax'"),
+        (lambda: NUTS(target_accept=1.5), ValueError, "expected a number between 0 and 1"),
+        (lambda: NUTS(max_tree_depth=0), ValueError, "expected a positive whole number"),
+        (lambda: run(num_chains=0), ValueError, "num_chains=0 was given; expected a positive whole number"),
         (
             lambda: run(lambda t, y: t["a"] - y),
             ValueError,
@@ -177,7 +177,7 @@ UNIT = Prior({"g": dist.Uniform(0.0, 1.0), "h": dist.Uniform(0.0, 1.0)})
         (
             lambda: run(lambda t, y: jnp.sqrt(t["h"] - t["h"]), prior=UNIT),
             ValueError,
-            r"no start was found for 4 of 4 chains.*its gradient in 'h' is not finite",
+            r"4 of 4 starts were not found.*its gradient in 'h' is not finite",
         ),
         (lambda: run(init={"a": jnp.zeros(4)}), ValueError, r"init\['b'\] is missing; expected \[4\]"),
         (

@@ -14,8 +14,8 @@ import pytest
 import vbinfer as vb
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling import HMC, MCLMC, NUTS, sample_mcmc
-from vbinfer.sampling.sample import _kernel
+from vbinfer.sampling import HMC, MCLMC, NUTS, TemperedSMC, sample_mcmc
+from vbinfer.sampling.problem import check_kernel
 from vbinfer.sampling.store import ChainStore
 
 KEY = jax.random.key(2)
@@ -195,8 +195,8 @@ OTHER = Prior({"a": dist.Normal(0.0, 1.0), "c": dist.Normal(0.0, 1.0)})
             r"init has the parameters a \[\], c \[\]; this prior has a \[\], b \[2\]",
         ),
         (lambda done: run(init=3.0), TypeError, "init is a float; expected theta as a dictionary"),
-        (lambda done: run(chain_method="threads"), ValueError, "expected one of auto, vectorized, parallel"),
-        (lambda done: _kernel(NUTS, None), TypeError, r"write kernel=vb\.NUTS\(\)"),
+        (lambda done: run(chain_method="threads"), ValueError, "expected one of 'auto', 'vectorized', 'parallel'"),
+        (lambda done: check_kernel(NUTS), TypeError, r"write kernel=vb\.NUTS\(\)"),
     ],
 )
 def test_mistakes(stored, call, error, message):
@@ -252,25 +252,54 @@ def test_a_likelihood_that_is_no_real_number(value, got):
         sample_mcmc(PRIOR, value, Y, key=KEY)
 
 
-def test_repeating_a_problem_compiles_nothing_and_a_changed_array_is_seen():
-    """The same function and equal data use the programs that are there; data changed in place are other data."""
+def compilations():
     events = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, seconds, **_: events.append(name) if "backend_compile" in name else None
     )
-    y = Y.copy()
+    return events
 
-    def problem():
-        return sample_mcmc(PRIOR, log_likelihood, y, num_warmup=30, num_samples=400, num_chains=2, key=KEY)
 
-    one = problem()
-    count = len(events)
-    two = problem()
+def by_numpy(theta, y):
+    """Needs the values of y, which no trace has."""
+    return log_likelihood(theta, np.asarray(y["values"]) if y["kind"] == "bold" else y["values"])
+
+
+@pytest.mark.parametrize("kernel", [NUTS(), NUTS(engine="blackjax"), TemperedSMC()], ids=lambda k: str(k)[:22])
+def test_another_observation_compiles_nothing(kernel):
+    """x_o is an argument of every program: repeating, or changing y in place, compiles nothing and is seen."""
+    events, y = compilations(), Y.copy()
+
+    def posterior():
+        return sample_mcmc(
+            PRIOR, log_likelihood, y, kernel=kernel, num_warmup=30, num_samples=400, num_chains=2, key=KEY
+        )
+
+    one, count = posterior(), len(events)
+    two = posterior()
+    assert np.array_equal(one.theta["a"], two.theta["a"])
+    y += np.array([3.0, 3.0, 0.0], np.float32)
+    other = posterior()
     assert count > 0
     assert len(events) == count
-    assert same(one, two)
-    y += np.array([3.0, 3.0, 0.0], np.float32)
-    assert problem().theta["a"].mean() > one.theta["a"].mean() + 2.0
+    assert other.theta["a"].mean() > one.theta["a"].mean() + 2.0
+
+
+def test_a_likelihood_that_needs_the_values_of_its_observation():
+    """It holds them: the draws are those of the traced one, equal data compile nothing, changed data are seen."""
+    values, sizes = Y.copy(), {"num_warmup": 30, "num_samples": 100, "num_chains": 2, "key": KEY}
+
+    def posterior():
+        return sample_mcmc(PRIOR, by_numpy, {"values": values, "kind": "bold"}, **sizes)
+
+    one, traced = posterior(), sample_mcmc(PRIOR, log_likelihood, Y, **sizes)
+    assert abs(one.theta["a"].mean() - traced.theta["a"].mean()) < 0.2
+    assert one.x_o is None
+    events = compilations()
+    assert same(posterior(), one)
+    assert events == []
+    values += np.array([3.0, 3.0, 0.0], np.float32)
+    assert posterior().theta["a"].mean() > one.theta["a"].mean() + 2.0
 
 
 PARALLEL = """

@@ -141,14 +141,14 @@ def kinked(theta, y):
     ("call", "message"),
     [
         (lambda: vb.fit_map(UNIT, constant, 0.0, num_starts=0, key=KEY), "num_starts=0 was given"),
-        (lambda: vb.fit_map(UNIT, constant, 0.0, space="x", key=KEY), "expected 'theta'.*or 'z'"),
+        (lambda: vb.fit_map(UNIT, constant, 0.0, space="x", key=KEY), "expected one of 'theta', 'z'"),
         (
             lambda: vb.fit_map(UNIT, lambda t, y: jnp.sqrt(t["h"] - t["h"]), 0.0, num_starts=4, key=KEY),
-            r"0 of 100 draws of the prior can be a start, 4 are needed: its gradient in .h. is not finite at 100",
+            r"4 of 4 starts were not found among 100 prior draws each: its gradient in .h. is not finite at 400",
         ),
         (
             lambda: vb.fit_map(UNIT, lambda t, y: jnp.log(-t["g"]), 0.0, num_starts=4, key=KEY),
-            "log_likelihood is NaN at 100 of 100 draws",
+            "log_likelihood is NaN at 400 of 400 draws",
         ),
         (
             lambda: vb.fit_laplace(KINK, kinked, 0.0, num_starts=2, key=KEY),

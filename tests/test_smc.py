@@ -173,8 +173,8 @@ def run(log_likelihood, prior=UNIT, **options):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: TemperedSMC(target_ess=1.0), r"target_ess=1.0 was given; expected a number in \(0, 1\)"),
-        (lambda: TemperedSMC(max_steps=0), "max_steps=0 was given; expected a whole number of at least 1"),
+        (lambda: TemperedSMC(target_ess=1.0), "target_ess=1.0 was given; expected a number between 0 and 1"),
+        (lambda: TemperedSMC(max_steps=0), "max_steps=0 was given; expected a positive whole number"),
         (lambda: run(lambda t, y: jnp.log(-1.0 - t["g"])), "no particle can move: log_likelihood is NaN at 40 of 40"),
         (
             lambda: run(lambda t, y: jnp.sqrt(t["h"] - t["h"])),

@@ -178,7 +178,7 @@ def half(theta, y):
         (
             lambda: vb.pathfinder(UNIT, lambda t, y: jnp.log(-t["g"]), 0.0, key=KEY),
             ValueError,
-            "0 of 100 draws of the prior can be a start, 4 are needed: log_likelihood is NaN at 100 of 100",
+            "4 of 4 starts were not found among 100 prior draws each: log_likelihood is NaN at 400 of 400",
         ),
     ],
 )

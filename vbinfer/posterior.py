@@ -1,6 +1,7 @@
 """Posterior: draws from p(theta | x_o), whichever method made them."""
 
 import dataclasses
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 
 from vbinfer import _arviz
 from vbinfer._names import PRNGKey, flat_names
+from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
 from vbinfer.priors.prior import Prior
 
@@ -183,6 +185,12 @@ class Posterior:
             state={name.removeprefix("state/"): value for name, value in arrays.items() if name.startswith("state/")}
             or None,
         )
+
+
+def provenance(method: str, key: PRNGKey | None, began: float, *packages: str) -> dict[str, Any]:
+    """Who made a posterior: method, seconds since `began`, key, versions."""
+    info = {"method": method, "seconds": time.perf_counter() - began, "versions": npz.versions(*packages)}
+    return info if key is None else info | {"key": key_ints(key)}
 
 
 class SummaryRow(NamedTuple):

@@ -1,4 +1,4 @@
-"""Importance ratios between a posterior and a fitted density q: Pareto smoothing, k, and the evidence."""
+"""Importance ratios of a posterior to a fitted density."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer.posterior import Posterior
-from vbinfer.sampling.problem import Problem
+from vbinfer.sampling.problem import Problem, constrained
 from vbinfer.sampling.store import numbers
 
 K_MAX = 0.7
@@ -17,7 +17,13 @@ K_MAX = 0.7
 
 
 class Smoothed(NamedTuple):
-    """Importance weights after smoothing: log weights `[n]` that sum to one, Pareto k, log of the mean raw weight."""
+    """Smoothed importance weights.
+
+    Attributes:
+        log_weights: `[n]`; the weights sum to one.
+        pareto_k: shape of the tail of the raw weights.
+        log_mean: log of the mean raw weight.
+    """
 
     log_weights: np.ndarray
     pareto_k: float
@@ -25,11 +31,12 @@ class Smoothed(NamedTuple):
 
 
 def pareto_smoothed(log_ratios: np.ndarray) -> Smoothed:
-    """Pareto-smoothed importance weights from log p - log q at draws of q `[n]`.
+    """Pareto-smoothed importance weights.
 
-    The largest M = min(n / 5, 3 sqrt(n)) ratios are replaced by the quantiles (j - 1/2) / M of a generalised Pareto
-    distribution fitted to their excess over the next one, none above the largest ratio. Its shape k says how good q is:
-    below 0.5 weights have a variance, above 0.7 averages over them are not to be trusted.
+    Of ratios log p - log q at draws of q `[n]`; -inf where p has no density. The largest M = min(n / 5, 3 sqrt(n))
+    ratios are replaced by the quantiles (j - 1/2) / M of a generalised Pareto distribution fitted to their excess
+    over the next one, none above the largest ratio. Its shape k says how good q is: below 0.5 weights have a
+    variance, above 0.7 averages over them are not to be trusted.
 
     References:
         Vehtari, Simpson, Gelman, Yao & Gabry 2024, J. Mach. Learn. Res. 25(72), arXiv:1507.02646.
@@ -44,22 +51,24 @@ def pareto_smoothed(log_ratios: np.ndarray) -> Smoothed:
     tail = int(np.ceil(min(n / 5, 3 * np.sqrt(n))))
     k = np.inf
     if tail >= 5:
-        order = np.argsort(weights, kind="stable")
-        threshold = weights[order[-tail - 1]]
-        excess = weights[order[-tail:]] - threshold
+        largest = np.argsort(weights, kind="stable")[-tail:]
+        threshold = np.partition(weights, -tail - 1)[-tail - 1]
+        excess = weights[largest] - threshold
         if excess[-1] <= 1e-6 * max(threshold, 1e-300):  # all ratios equal: q is the posterior
             k = -np.inf
         elif np.count_nonzero(excess > 0) >= 5:
             k, sigma = _fit_pareto(excess[excess > 0])
             p = (np.arange(tail) + 0.5) / tail
             quantiles = threshold + sigma * (np.expm1(-k * np.log1p(-p)) / k if k else -np.log1p(-p))
-            weights[order[-tail:]] = np.minimum(quantiles, 1.0)
+            weights[largest] = np.minimum(quantiles, 1.0)
     with np.errstate(divide="ignore"):
         return Smoothed(np.log(weights) - np.log(weights.sum()), float(k), log_mean)
 
 
+# ArviZ has the same fit, but not the same function: 1.x takes ratios of the other sign and refuses -inf, which stands
+# here for draws outside the support, and importing it would double the time of a quick look by `pathfinder`.
 def _fit_pareto(excess: np.ndarray) -> tuple[float, float]:
-    """Shape k and scale of a generalised Pareto distribution, from ascending excesses.
+    """Shape k and scale of a Pareto tail, from ascending excesses.
 
     Zhang & Stephens 2009, Technometrics 51, doi:10.1198/tech.2009.08017: the mean of b = -k / sigma under its profile
     likelihood and their prior, on a grid; k then shrunk towards 0.5 with the weight of ten draws.
@@ -78,13 +87,21 @@ def _fit_pareto(excess: np.ndarray) -> tuple[float, float]:
 
 
 def log_target(problem: Problem, z: Array) -> np.ndarray:
-    """log p(z) + log p(x_o | z) at each of `[n, Dz]`, -inf where it is not a number."""
+    """log p(z) + log p(x_o | z) `[n]`, -inf where undefined."""
     value = -np.asarray(jax.jit(jax.vmap(problem.potential))(z), float)
     return np.where(np.isfinite(value), value, -np.inf)
 
 
+def weighed(problem: Problem, z: Array, log_q: Array, method: str) -> tuple[np.ndarray, Smoothed]:
+    """Log ratios of posterior and q at draws of q, raw and smoothed; warns of a large k."""
+    ratios = log_target(problem, z) - np.asarray(log_q, float)
+    smoothed = pareto_smoothed(ratios)
+    warn_of_k(smoothed.pareto_k, method, stacklevel=4)
+    return ratios, smoothed
+
+
 def warn_of_k(k: float, method: str, stacklevel: int = 3) -> None:
-    """Say that q is far from the posterior, where the importance ratios show it."""
+    """Warn that q is far from the posterior, by Pareto k."""
     if k > K_MAX:
         warnings.warn(
             f"Pareto k is {k:.2f}, above {K_MAX}: the density that {method} fitted is far from the posterior, and its "
@@ -96,11 +113,11 @@ def warn_of_k(k: float, method: str, stacklevel: int = 3) -> None:
 def posterior_over_theta(
     problem: Problem, z: Array, log_q: Array | None, log_evidence: float | None, info: dict[str, Any]
 ) -> Posterior:
-    """A posterior of one chain from draws over z `[n, Dz]` with log q(z) `[n]`.
+    """A posterior of one chain from draws over z `[n, Dz]`.
 
     log q(theta) = log q(z) - log|d theta / d z|
     """
-    theta, logdet = jax.jit(jax.vmap(problem.theta))(z)
+    theta, logdet = constrained(problem.prior, z)
     leaves = {name: np.asarray(value)[None] for name, value in theta.items()}
     log_prob = None if log_q is None else np.asarray(jnp.asarray(log_q) - logdet)[None]
     return Posterior(leaves, log_prob, None, numbers(problem.x_o), problem.prior, log_evidence, info)

@@ -1,4 +1,4 @@
-"""Laplace's method: the Gaussian at the mode, with the curvature there."""
+"""Laplace's method: the Gaussian at the mode."""
 
 import time
 import warnings
@@ -11,17 +11,13 @@ from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import flat_names
-from vbinfer.approximate.importance import log_target, pareto_smoothed, posterior_over_theta, warn_of_k
+from vbinfer.approximate.importance import posterior_over_theta, weighed
 from vbinfer.approximate.optimise import WITHIN_REACH, optima
-from vbinfer.execute.batches import key_ints
-from vbinfer.io import npz
-from vbinfer.posterior import Posterior
+from vbinfer.posterior import Posterior, provenance
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.potential import LogLikelihood, check_likelihood
-from vbinfer.sampling.problem import Problem, problem_of
+from vbinfer.sampling.problem import LogLikelihood, Problem, problem_of
 
 _NEWTON = 8
-_LOG_2PI = float(np.log(2.0 * np.pi))
 
 
 def fit_laplace(
@@ -34,7 +30,9 @@ def fit_laplace(
     max_steps: int = 500,
     key: Array,
 ) -> Posterior:
-    """The Gaussian at the mode over z, drawn from and mapped to theta.
+    """Laplace's Gaussian at the mode over z.
+
+    Its draws are mapped to theta.
 
     U(z) = -[log p(theta) + log|d theta / d z| + log p(x_o | theta)],  m = argmin U,  H = d^2 U / dz^2 at m
 
@@ -75,46 +73,38 @@ def fit_laplace(
         -2.266
     """
     key, began = _check.key(key), time.perf_counter()
-    num_samples, num_starts = _check.count(num_samples, "num_samples"), _check.count(num_starts, "num_starts", "16")
-    check_likelihood(prior, log_likelihood, x_o)
+    num_samples, num_starts = _check.count(num_samples, "num_samples"), _check.count(num_starts, "num_starts", 16)
     problem = problem_of(prior, log_likelihood, x_o)
     k_mode, k_draw = jax.random.split(key)
-    found = optima(
-        problem, num_starts=num_starts, space="z", max_steps=_check.count(max_steps, "max_steps"), key=k_mode
-    )
-    near = sum(one.energy - found.basins[0].energy < WITHIN_REACH for one in found.basins)
+    steps = _check.count(max_steps, "max_steps")
+    basins = optima(problem, num_starts=num_starts, space="z", max_steps=steps, key=k_mode).basins
+    near = sum(one.energy - basins[0].energy < WITHIN_REACH for one in basins)
     if near > 1:
         warnings.warn(
             f"{near} modes are within {WITHIN_REACH} of the best in log density, and Laplace's Gaussian covers one; "
             "use kernel=vb.TemperedSMC() in vb.sample_mcmc",
             stacklevel=2,
         )
-    mode, height, hessian = jax.jit(lambda z: _refine(problem, z))(found.basins[0].z)
+    mode, height, hessian = jax.jit(lambda z: _refine(problem, z))(basins[0].z)
     eigenvalues = _checked_curvature(prior, np.asarray(hessian, float))
     root = np.linalg.cholesky(np.linalg.inv(np.asarray(hessian, float)))
-    log_det = float(np.log(eigenvalues).sum())
+    log_det, log_2pi = float(np.log(eigenvalues).sum()), prior.z_dim * float(np.log(2.0 * np.pi))
     noise = jax.random.normal(k_draw, (num_samples, prior.z_dim), mode.dtype)
     z = mode + noise @ jnp.asarray(root.T, mode.dtype)
-    log_q = 0.5 * (log_det - prior.z_dim * _LOG_2PI - (noise**2).sum(axis=1))
-    smoothed = pareto_smoothed(log_target(problem, z) - np.asarray(log_q, float))
-    warn_of_k(smoothed.pareto_k, "fit_laplace")
-    info = {
-        "method": "Laplace",
+    log_q = 0.5 * (log_det - log_2pi - (noise**2).sum(axis=1))
+    _, smoothed = weighed(problem, z, log_q, "fit_laplace")
+    info = provenance("Laplace", key, began, "optax") | {
         "mode_z": np.asarray(mode, float).tolist(),
         "eigenvalues": eigenvalues.tolist(),
         "modes_within_reach": int(near),
         "pareto_k": smoothed.pareto_k,
         "log_evidence_importance": smoothed.log_mean,
-        "seconds": time.perf_counter() - began,
-        "key": key_ints(key),
-        "versions": npz.versions("optax"),
     }
-    evidence = -float(height) + 0.5 * (prior.z_dim * _LOG_2PI - log_det)
-    return posterior_over_theta(problem, z, log_q, evidence, info)
+    return posterior_over_theta(problem, z, log_q, 0.5 * (log_2pi - log_det) - float(height), info)
 
 
 def _refine(problem: Problem, z: Array) -> tuple[Array, Array, Array]:
-    """The mode after Newton steps that do not climb, U there, and the Hessian there."""
+    """Mode after Newton steps that do not climb, its U and Hessian."""
     hessian = jax.jacfwd(jax.grad(problem.potential))
 
     def step(_: Array, z: Array) -> Array:
@@ -127,7 +117,11 @@ def _refine(problem: Problem, z: Array) -> tuple[Array, Array, Array]:
 
 
 def _checked_curvature(prior: Prior, hessian: np.ndarray) -> np.ndarray:
-    """Eigenvalues of a Hessian that is positive definite, or an error that names the flat or rising direction."""
+    """Eigenvalues of a positive definite Hessian.
+
+    Raises:
+        ValueError: it is not; names the flat or rising direction.
+    """
     if not np.isfinite(hessian).all():
         raise ValueError(
             "the Hessian of the log posterior is not finite at its mode; mend the likelihood, whose second derivatives "

@@ -1,4 +1,4 @@
-"""Optimisation over z: the most probable parameters, from many starts, and the basins that the starts fell into."""
+"""Maximum a posteriori by optimisation over z, from many starts."""
 
 import dataclasses
 import time
@@ -13,17 +13,15 @@ import optax
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer._names import PRNGKey, Theta
-from vbinfer.execute.batches import key_ints
+from vbinfer._names import PRNGKey
 from vbinfer.io import npz
+from vbinfer.posterior import provenance
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.potential import LogLikelihood, check_likelihood
-from vbinfer.sampling.problem import Problem, problem_of
-from vbinfer.sampling.starts import not_finite
+from vbinfer.sampling.problem import LogLikelihood, Problem, constrained, problem_of
+from vbinfer.sampling.starts import NARROW, prior_draws, screened
 
 WITHIN_REACH = 4.6
 """Basins whose density is within log 100 of the best are told of: their mass may not be small."""
-_TRIES = 25
 _PATH = 11
 """Points looked at between two optima."""
 _LEVEL = 0.05
@@ -31,7 +29,7 @@ _LEVEL = 0.05
 
 
 class Basin(NamedTuple):
-    """One optimum: where it is, its log density, and how many starts ended there."""
+    """One optimum: theta, log density, number of starts."""
 
     theta: dict[str, np.ndarray]
     log_prob: float
@@ -57,7 +55,7 @@ class MapFit:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What there is to know before the optimum is believed, in sentences; empty if nothing."""
+        """Reasons to doubt the optimum, in sentences."""
         told = []
         near = [one for one in self.basins if self.log_prob - one.log_prob < WITHIN_REACH]
         if len(near) > 1:
@@ -108,7 +106,9 @@ def fit_map(
     max_steps: int = 500,
     key: Array,
 ) -> MapFit:
-    """The maximum a posteriori by L-BFGS from many draws of the prior, all starts in one program.
+    """Maximum a posteriori by L-BFGS from many prior draws.
+
+    All starts run in one program.
 
     space="theta":  argmax  log p(theta) + log p(x_o | theta)
     space="z":      argmax  log p(theta(z)) + log|d theta / d z| + log p(x_o | theta(z))
@@ -149,29 +149,28 @@ def fit_map(
         (1.0, 1)
     """
     key, began = _check.key(key), time.perf_counter()
-    num_starts, max_steps = _check.count(num_starts, "num_starts", "16"), _check.count(max_steps, "max_steps", "500")
-    if space not in ("theta", "z"):
-        raise ValueError(f"space={space!r} was given; expected 'theta' (the usual MAP) or 'z' (the mode for Laplace)")
-    check_likelihood(prior, log_likelihood, x_o)
+    num_starts, max_steps = _check.count(num_starts, "num_starts", 16), _check.count(max_steps, "max_steps", 500)
+    _check.one_of(space, "space", ("theta", "z"))
     problem = problem_of(prior, log_likelihood, x_o)
     found = optima(problem, num_starts=num_starts, space=space, max_steps=max_steps, key=key)
-    theta_of = jax.jit(lambda z: problem.theta(z)[0])
-    basins = tuple(Basin(_numpy(theta_of(one.z)), -one.energy, one.count) for one in found.basins)
-    info = {
-        "method": "MAP",
+    basins = []
+    for one in found.basins:
+        theta = {name: np.asarray(value) for name, value in constrained(prior, one.z)[0].items()}
+        basins.append(Basin(theta, -one.energy, one.count))
+    info = provenance("MAP", key, began, "optax") | {
         "space": space,
         "num_starts": num_starts,
         "failed_starts": found.failed,
         "unfinished": found.unfinished,
-        "seconds": time.perf_counter() - began,
-        "key": key_ints(key),
-        "versions": npz.versions("optax"),
     }
-    return MapFit(basins[0].theta, basins[0].log_prob, basins, info)
+    return MapFit(basins[0].theta, basins[0].log_prob, tuple(basins), info)
 
 
 class Optimum(NamedTuple):
-    """One basin over z: place `[Dz]`, minus the log density there, starts that ended in it."""
+    """One basin over z: place `[Dz]`, energy, number of starts.
+
+    The energy is minus the log density.
+    """
 
     z: Array
     energy: float
@@ -179,7 +178,7 @@ class Optimum(NamedTuple):
 
 
 class Optima(NamedTuple):
-    """Basins, best first; prior draws refused as starts; starts that ran out of steps."""
+    """Basins, best first; refused starts; starts out of steps."""
 
     basins: tuple[Optimum, ...]
     failed: int
@@ -187,7 +186,10 @@ class Optima(NamedTuple):
 
 
 def optima(problem: Problem, *, num_starts: int, space: str, max_steps: int, key: PRNGKey) -> Optima:
-    """Distinct minima of minus the log density over z (with the log-determinant for `space="z"`)."""
+    """Distinct minima of minus the log density over z.
+
+    It holds the log-determinant for `space="z"`.
+    """
 
     def energy(z: Array) -> Array:
         return problem.potential(z) if space == "z" else problem.potential(z) + problem.theta(z)[1]
@@ -200,39 +202,23 @@ def optima(problem: Problem, *, num_starts: int, space: str, max_steps: int, key
 
 
 def finite_draws(problem: Problem, n: int, key: PRNGKey) -> tuple[Array, int]:
-    """`n` draws of the prior over z `[n, Dz]` at which the posterior and its gradient are finite; how many were not.
+    """n screened prior draws `[n, Dz]`, and how many were refused.
 
     Raises:
-        ValueError: fewer than `n` among 25 n draws; says what was not finite.
+        ValueError: no finite posterior and gradient near; says what was not finite.
     """
-    prior = problem.prior
-
-    @jax.jit
-    def candidates(key: PRNGKey) -> tuple[Array, Array, Array]:
-        z = jax.vmap(lambda theta: prior.ravel_z(prior.unconstrain(theta)))(prior.sample(key=key, n=n))
-        return z, *jax.vmap(jax.value_and_grad(problem.potential))(z)
-
-    kept: list[np.ndarray] = []
-    seen: list[tuple[np.ndarray, ...]] = []
-    for i in range(_TRIES):
-        z, value, gradient = (np.asarray(part) for part in candidates(jax.random.fold_in(key, i)))
-        good = np.isfinite(z).all(axis=1) & np.isfinite(value) & np.isfinite(gradient).all(axis=1)
-        kept.extend(z[good])
-        seen.append((z, value, gradient))
-        if len(kept) >= n:
-            return jnp.asarray(np.stack(kept[:n])), (i + 1) * n - len(kept)
-    what = not_finite(prior, *(np.concatenate(part) for part in zip(*seen, strict=True)))
-    raise ValueError(
-        f"{len(kept)} of {_TRIES * n} draws of the prior can be a start, {n} are needed: {what}. "
-        "Narrow the prior, or mend the likelihood where it is not finite"
-    )
+    draw = lambda i: prior_draws(problem.prior, n, jax.random.fold_in(key, i))  # noqa: E731
+    return screened(problem, draw, "prior draws", NARROW)
 
 
 def minimise(energy: Callable[[Array], Array], starts: Array, max_steps: int) -> tuple[Array, Array, Array]:
-    """Minima by L-BFGS with a line search, every start by itself: places, values, whether it settled.
+    """Minima by L-BFGS with a line search, from every start.
 
     A start settles when its gradient is small or its place no longer changes; a step to where the energy is not finite
     is shortened by the line search.
+
+    Returns:
+        Places, values, and whether each settled.
     """
     solver = optax.lbfgs(memory_size=10)
     slope = jax.value_and_grad(energy)
@@ -245,20 +231,17 @@ def minimise(energy: Callable[[Array], Array], starts: Array, max_steps: int) ->
         def step(carry: tuple) -> tuple:
             z, value, gradient, state, count, _ = carry
             updates, state = solver.update(gradient, state, z, value=value, grad=gradient, value_fn=energy)
-            proposal = z + updates
-            after, gradient_after = slope(proposal)
-            better = jnp.isfinite(after) & jnp.isfinite(gradient_after).all() & (after <= value)
-            moved = jnp.abs(proposal - z).max()
-            still = ~better | (moved <= 1e-2 * small) | (jnp.abs(gradient_after).max() <= small)
-            z = jnp.where(better, proposal, z)
-            return (
-                z,
-                jnp.where(better, after, value),
-                jnp.where(better, gradient_after, gradient),
-                state,
-                count + 1,
-                still,
+            ahead = z + updates
+            value_ahead, gradient_ahead = slope(ahead)
+            better = jnp.isfinite(value_ahead) & jnp.isfinite(gradient_ahead).all() & (value_ahead <= value)
+            moved = jnp.abs(ahead - z).max()
+            still = ~better | (moved <= 1e-2 * small) | (jnp.abs(gradient_ahead).max() <= small)
+            kept = jax.tree.map(
+                lambda new, old: jnp.where(better, new, old),
+                (ahead, value_ahead, gradient_ahead),
+                (z, value, gradient),
             )
+            return *kept, state, count + 1, still
 
         first = (start, *slope(start), solver.init(start), jnp.zeros((), int), jnp.zeros((), bool))
         z, value, _, _, _, settled = jax.lax.while_loop(go_on, step, first)
@@ -269,6 +252,10 @@ def minimise(energy: Callable[[Array], Array], starts: Array, max_steps: int) ->
 
 def _basins(energy: Callable[[Array], Array], z: np.ndarray, value: np.ndarray) -> tuple[Optimum, ...]:
     """Optima, best first, joined where no barrier lies between them."""
+
+    # Two optima are one basin when the energy on the straight line between them never rises above the higher end:
+    #     energy   \      /\      /         a barrier: two basins
+    #               \_a__/  \_b__/
 
     @jax.jit
     def barrier(a: Array, b: Array) -> Array:
@@ -287,7 +274,3 @@ def _basins(energy: Callable[[Array], Array], z: np.ndarray, value: np.ndarray) 
         else:
             found.append(Optimum(jnp.asarray(place), float(height), 1))
     return tuple(found)
-
-
-def _numpy(theta: Theta) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in theta.items()}

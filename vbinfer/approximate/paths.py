@@ -1,4 +1,4 @@
-"""Pathfinder: Gaussians along the paths of an optimiser, the best of each, joined by importance resampling."""
+"""Pathfinder: Gaussians along an optimiser's paths, importance resampled."""
 
 import time
 from collections.abc import Callable
@@ -10,14 +10,11 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer.approximate.importance import log_target, pareto_smoothed, posterior_over_theta, warn_of_k
+from vbinfer.approximate.importance import posterior_over_theta, weighed
 from vbinfer.approximate.optimise import finite_draws
-from vbinfer.execute.batches import key_ints
-from vbinfer.io import npz
-from vbinfer.posterior import Posterior
+from vbinfer.posterior import Posterior, provenance
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.potential import LogLikelihood, check_likelihood
-from vbinfer.sampling.problem import Problem, problem_of
+from vbinfer.sampling.problem import LogLikelihood, Problem, problem_of
 
 _ELBO_DRAWS = 25
 _CORRECTIONS = 6
@@ -35,11 +32,12 @@ def pathfinder(
     max_steps: int = 60,
     key: Array,
 ) -> Posterior:
-    """Multi-path Pathfinder: a mixture of Gaussians found on the way to the modes, importance resampled.
+    """Multi-path Pathfinder: a mixture of Gaussians, importance resampled.
 
-    Each path runs L-BFGS over z from its own draw of the prior. At step l, with the inverse Hessian S_l that L-BFGS has
-    built and the gradient g_l of log p, q_l = N(z_l + S_l g_l, S_l); of these q_k of path k is the one with the highest
-    ELBO, estimated from 25 draws. Draws come from the mixture
+    The Gaussians are found on the way to the modes. Each path runs L-BFGS over z from its own draw of the prior. At
+    step l, with the inverse Hessian S_l that L-BFGS has built and the gradient g_l of log p, q_l = N(z_l + S_l g_l,
+    S_l); of these q_k of path k is the one with the highest ELBO, estimated from 25 draws. Draws come from the
+    mixture
 
     q(z) = (1 / K) sum_k q_k(z),   log q(theta) = log q(z) - log|d theta / d z|
 
@@ -79,39 +77,36 @@ def pathfinder(
         True
     """
     key, began = _check.key(key), time.perf_counter()
-    num_paths, num_samples = _check.count(num_paths, "num_paths", "4"), _check.count(num_samples, "num_samples")
-    max_steps = _check.count(max_steps, "max_steps", "60")
-    check_likelihood(prior, log_likelihood, x_o)
+    num_paths, num_samples = _check.count(num_paths, "num_paths", 4), _check.count(num_samples, "num_samples")
+    max_steps = _check.count(max_steps, "max_steps", 60)
     problem = problem_of(prior, log_likelihood, x_o)
     k_start, k_path, k_draw, k_choose = jax.random.split(key, 4)
     starts, failed = finite_draws(problem, num_paths, k_start)
     run = jax.jit(jax.vmap(_path_of(problem, max_steps)))
-    centre, covariance, elbo = run(jax.random.split(k_path, num_paths), starts)
-    centre, root, elbo = _usable(np.asarray(centre), np.asarray(covariance), np.asarray(elbo))
+    centre, root, elbo = _usable(*map(np.asarray, run(jax.random.split(k_path, num_paths), starts)))
     n = _PROPOSALS * num_samples
     z, path, log_q = _mixture_draws(centre, root, n, k_draw)
-    smoothed = pareto_smoothed(log_target(problem, z) - np.asarray(log_q, float))
-    warn_of_k(smoothed.pareto_k, "pathfinder")
+    _, smoothed = weighed(problem, z, log_q, "pathfinder")
     # without replacement, by Gumbel's trick: a heavy draw comes once, not as copies
     gumbel = np.asarray(jax.random.gumbel(k_choose, (n,)), float)
     chosen = np.argsort(-(smoothed.log_weights + gumbel), kind="stable")[:num_samples]
-    info = {
-        "method": "Pathfinder",
+    info = provenance("Pathfinder", key, began, "blackjax", "optax") | {
         "num_paths": num_paths,
         "failed_starts": failed,
         "failed_paths": num_paths - len(centre),
         "elbo": elbo.tolist(),
         "path_share": (np.bincount(np.asarray(path)[chosen], minlength=len(centre)) / num_samples).tolist(),
         "pareto_k": smoothed.pareto_k,
-        "seconds": time.perf_counter() - began,
-        "key": key_ints(key),
-        "versions": npz.versions("blackjax", "optax"),
     }
     return posterior_over_theta(problem, z[chosen], log_q[chosen], smoothed.log_mean, info)
 
 
 def _path_of(problem: Problem, max_steps: int) -> Callable[[Array, Array], tuple[Array, Array, Array]]:
-    """`(key, start [Dz]) -> centre [Dz], covariance [Dz, Dz], ELBO` of the best Gaussian along one path."""
+    """The best Gaussian along one path.
+
+    Returns:
+        `(key, start [Dz]) -> centre [Dz], covariance [Dz, Dz], ELBO`.
+    """
     from blackjax.vi import pathfinder as engine
 
     def log_density(z: Array) -> Array:
@@ -130,7 +125,7 @@ def _path_of(problem: Problem, max_steps: int) -> Callable[[Array, Array], tuple
 
 
 def _usable(centre: np.ndarray, covariance: np.ndarray, elbo: np.ndarray) -> tuple[Array, Array, np.ndarray]:
-    """Centres and Cholesky factors of the Gaussians that are some, and the ELBO of their paths."""
+    """Centres, Cholesky factors and ELBO of the proper Gaussians."""
     roots, kept = [], []
     for k, matrix in enumerate(covariance):
         if not (np.isfinite(matrix).all() and np.isfinite(centre[k]).all() and np.isfinite(elbo[k])):
@@ -150,7 +145,11 @@ def _usable(centre: np.ndarray, covariance: np.ndarray, elbo: np.ndarray) -> tup
 
 
 def _mixture_draws(centre: Array, root: Array, n: int, key: Array) -> tuple[Array, Array, Array]:
-    """`n` draws `[n, Dz]` of the equal mixture, the path of each, and log q of the mixture at each."""
+    """`n` draws of the equal mixture.
+
+    Returns:
+        z `[n, Dz]`, the path of each, and log q of the mixture at each.
+    """
     paths, width = centre.shape
     noise = jax.random.normal(key, (n, width), centre.dtype)
     path = jnp.arange(n) % paths  # stratified: the same number from each

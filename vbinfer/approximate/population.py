@@ -1,5 +1,6 @@
-"""Approximate Bayesian computation by a population of particles that moves towards the observation."""
+"""Population Monte Carlo ABC: particles that move towards x_o."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,15 +11,16 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer._names import PRNGKey, SimulatorLike, Theta
+from vbinfer._names import PRNGKey, SimulatorLike
 from vbinfer.approximate.rejection import Distance, distances, posterior, scale, standardised
 from vbinfer.draws.draws import finite_rows
 from vbinfer.draws.request import check_simulator
-from vbinfer.execute.batches import WIDTH, batched, checked, feature_names, key_ints
-from vbinfer.io import npz
+from vbinfer.execute.batches import WIDTH, batched, checked, feature_names
 from vbinfer.neural.scaler import check_observation
-from vbinfer.posterior import Posterior
+from vbinfer.posterior import Posterior, provenance
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling.problem import constrained
+from vbinfer.sampling.tempering import systematic
 
 _JITTER = 1e-10
 
@@ -77,56 +79,50 @@ def smc_abc(
         posterior = vb.smc_abc(prior, simulator, x_o, num_particles=1_000, key=jax.random.key(0))
     """
     started, key = time.perf_counter(), _check.key(key)
-    num_particles, max_rounds = (
-        _check.count(num_particles, "num_particles"),
-        _check.count(max_rounds, "max_rounds", "30"),
-    )
-    for name, value in (("quantile", quantile), ("min_acceptance", min_acceptance)):
-        if not 0.0 < value < 1.0:
-            raise ValueError(f"{name}={value!r} was given; expected a share between 0 and 1")
+    n, rounds = _check.count(num_particles, "num_particles"), _check.count(max_rounds, "max_rounds", 30)
+    _check.fraction(quantile, "quantile")
+    _check.fraction(min_acceptance, "min_acceptance", 0.02)
     check_simulator(prior, simulator)
     run = _Simulations(prior, simulator)
-    k_prior, key, k_pick = jax.random.split(key, 3)
-    z, x = run.from_prior(num_particles, k_prior)
+    k_prior, k_moves, k_pick = jax.random.split(key, 3)
+    z, x = run.from_prior(n, k_prior)
     x_o = check_observation(x_o, feature_names(simulator, x.shape[1]), ndim=1)
     measure = distance or standardised(scale(x))
-    d = distances(measure, x, x_o)
-    now = _Particles(z, d, np.full(len(z), 1.0 / len(z)))
-    epsilons, acceptances, stopped = [float(d.max())], [len(z) / run.count], f"max_rounds={max_rounds} was reached"
-    for number in range(1, max_rounds):
-        if epsilon is not None and epsilons[-1] <= epsilon:
-            stopped = f"epsilon={epsilon:g} was reached"
-            break
+    now = _Particles(z, distances(measure, x, x_o), np.full(n, 1.0 / n))
+    epsilons, acceptances = [float(now.distance.max())], [n / run.count]
+    few, stopped = f"fewer than {100 * min_acceptance:g}% of the proposals were kept", ""
+    while not stopped:
         level = max(float(np.quantile(now.distance, quantile)), epsilon or 0.0)
-        before = run.count
-        goal = lambda x, level=level: _kept(measure, x, x_o, level)  # noqa: E731
-        after = _move(run, now, goal, jax.random.fold_in(key, number), min_acceptance)
-        share = num_particles / (run.count - before)
-        if after is None:
-            stopped = f"fewer than {100 * min_acceptance:g}% of the proposals were kept at epsilon={level:.3g}"
-            break
-        now, epsilons, acceptances = after, [*epsilons, level], [*acceptances, share]
-        if share < min_acceptance:
-            stopped = f"fewer than {100 * min_acceptance:g}% of the proposals were kept"
-            break
-    size = float(1.0 / np.sum(now.weight**2))
-    info = {
-        "method": "SMC ABC",
+        if len(epsilons) >= rounds:
+            stopped = f"max_rounds={max_rounds} was reached"
+        elif epsilon is not None and epsilons[-1] <= epsilon:
+            stopped = f"epsilon={epsilon:g} was reached"
+        else:
+            before, near = run.count, functools.partial(_near, measure, x_o, level)
+            after = _move(run, now, near, jax.random.fold_in(k_moves, len(epsilons)), min_acceptance)
+            if after is None:
+                stopped = f"{few} at epsilon={level:.3g}"
+                break
+            now, share = after, n / (run.count - before)
+            epsilons.append(level)
+            acceptances.append(share)
+            stopped = few if share < min_acceptance else ""
+    k_resample, k_order = jax.random.split(k_pick)
+    rows = np.asarray(jax.random.permutation(k_order, systematic(k_resample, jnp.asarray(now.weight))))
+    info = provenance("SMC ABC", key, started) | {
         "epsilon": epsilons[-1],
         "epsilons": epsilons,
         "acceptances": acceptances,
         "num_simulations": run.count,
-        "effective_size": size,
+        "effective_size": float(1.0 / np.sum(now.weight**2)),
         "stopped": stopped,
-        "seconds": time.perf_counter() - started,
-        "key": key_ints(key),
-        "versions": npz.versions(),
     }
-    rows = _systematic(now.weight, k_pick)
     return posterior(prior, now.z[rows], now.distance[rows], x_o, info)
 
 
 class _Particles(NamedTuple):
+    """Places, distances to x_o, and weights that sum to one."""
+
     z: np.ndarray
     distance: np.ndarray
     weight: np.ndarray
@@ -137,19 +133,15 @@ class _Simulations:
 
     def __init__(self, prior: Prior, simulator: SimulatorLike) -> None:
         self._prior, self._batch, self.count = prior, batched(simulator), 0
-        self._theta = jax.jit(lambda z: prior.constrain(prior.unravel_z(z))[0])
-        self._log_prior = jax.jit(self._density)
-
-    def _density(self, z: Array) -> Array:
-        theta, log_det = self._prior.constrain(self._prior.unravel_z(z))
-        return self._prior.log_prob(theta) + log_det
 
     def log_prior(self, z: np.ndarray) -> np.ndarray:
-        return np.asarray(self._log_prior(jnp.asarray(z, jnp.result_type(float))), np.float64)
+        """Log density of z under the prior `[n]`."""
+        theta, log_det = constrained(self._prior, jnp.asarray(z, jnp.result_type(float)))
+        return np.asarray(self._prior.log_prob(theta) + log_det, np.float64)
 
     def __call__(self, z: np.ndarray, key: PRNGKey) -> np.ndarray:
         """x of z `[WIDTH, D]`."""
-        theta: Theta = self._theta(jnp.asarray(z, jnp.result_type(float)))
+        theta, _ = constrained(self._prior, jnp.asarray(z, jnp.result_type(float)))
         self.count += len(z)
         return checked(self._batch(theta, jax.random.split(key, WIDTH)))
 
@@ -174,7 +166,7 @@ class _Simulations:
 
 
 def _move(
-    run: _Simulations, now: _Particles, goal: Callable[[np.ndarray], Any], key: PRNGKey, min_acceptance: float
+    run: _Simulations, now: _Particles, near: Callable[[np.ndarray], Any], key: PRNGKey, min_acceptance: float
 ) -> _Particles | None:
     """The next population, or None where too few proposals are kept."""
     n, dim = now.z.shape
@@ -185,7 +177,7 @@ def _move(
         u = np.asarray(jax.random.uniform(k_pick, (WIDTH,)), np.float64)
         chosen = np.minimum(np.searchsorted(np.cumsum(now.weight), u), n - 1)
         z = now.z[chosen] + np.asarray(jax.random.normal(k_step, (WIDTH, dim)), np.float64) @ root.T
-        kept, d = goal(run(z, k_run))
+        kept, d = near(run(z, k_run))
         places.append(z[kept])
         far.append(d[kept])
         found += int(kept.sum())
@@ -206,16 +198,7 @@ def _log_mixture(z: np.ndarray, now: _Particles, root: np.ndarray) -> np.ndarray
     return np.log(np.exp(exponent - top).sum(axis=1)) + top[:, 0]
 
 
-def _systematic(weight: np.ndarray, key: PRNGKey) -> np.ndarray:
-    """As many rows as weights, each as often as its weight says up to rounding, in random order."""
-    k_start, k_order = jax.random.split(key)
-    n = len(weight)
-    points = (np.arange(n) + float(jax.random.uniform(k_start))) / n
-    rows = np.minimum(np.searchsorted(np.cumsum(weight), points), n - 1)
-    return rows[np.asarray(jax.random.permutation(k_order, n))]
-
-
-def _kept(measure: Distance, x: np.ndarray, x_o: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+def _near(measure: Distance, x_o: np.ndarray, level: float, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which simulations are valid and near, and all distances."""
     valid = finite_rows(x)
     d = distances(measure, np.where(valid[:, None], x, 0.0), x_o)

@@ -1,4 +1,4 @@
-"""Approximate Bayesian computation: keep the parameters whose simulations come near the observation."""
+"""Rejection ABC: parameters whose simulations come near x_o."""
 
 import time
 from collections.abc import Callable
@@ -7,12 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from vbinfer import _check
 from vbinfer.draws.draws import Draws
-from vbinfer.io import npz
 from vbinfer.neural.scaler import check_observation
 from vbinfer.neural.training_data import training_pairs
-from vbinfer.posterior import Posterior
+from vbinfer.posterior import Posterior, provenance
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling.problem import constrained
 
 Distance = Callable[[np.ndarray, np.ndarray], Any]
 """`(x [n, F], x_o [F]) -> distances [n]`."""
@@ -31,7 +32,9 @@ def rejection_abc(
     distance: Distance | None = None,
     adjust: bool = False,
 ) -> Posterior:
-    """The draws of the prior nearest to x_o: p(theta | d(x, x_o) <= epsilon).
+    """The prior draws nearest to x_o.
+
+    p(theta | d(x, x_o) <= epsilon),
 
     d(x, x_o)^2 = sum_f ((x_f - x_o,f) / s_f)^2, s_f = 1.4826 median |x_f - median x_f| over the draws
 
@@ -72,9 +75,7 @@ def rejection_abc(
     spread = scale(x)
     d = distances(distance or standardised(spread), x, x_o)
     if epsilon is None:
-        if not 0.0 < quantile <= 1.0:
-            raise ValueError(f"quantile={quantile!r} was given; expected a share of the draws, such as 0.01")
-        epsilon = float(np.quantile(d, quantile))
+        epsilon = float(np.quantile(d, 1.0 if quantile == 1.0 else _check.fraction(quantile, "quantile", 0.01)))
     kept = np.flatnonzero(d <= epsilon)
     if len(kept) < _FEWEST:
         raise ValueError(
@@ -84,14 +85,11 @@ def rejection_abc(
     near = np.asarray(z, np.float64)[kept]
     if adjust:
         near = _adjusted(near, (x[kept] - x_o)[:, spread > 0] / spread[spread > 0], d[kept] / max(epsilon, 1e-300))
-    info = {
-        "method": "rejection ABC",
+    info = provenance("rejection ABC", None, started) | {
         "epsilon": epsilon,
         "acceptance": len(kept) / len(draws),
         "num_simulations": len(draws),
         "adjusted": adjust,
-        "seconds": time.perf_counter() - started,
-        "versions": npz.versions(),
     }
     return posterior(prior, near, d[kept], x_o, info)
 
@@ -126,7 +124,7 @@ def distances(measure: Distance, x: np.ndarray, x_o: np.ndarray) -> np.ndarray:
 
 
 def _adjusted(z: np.ndarray, residual: np.ndarray, relative: np.ndarray) -> np.ndarray:
-    """z moved along its weighted regression on the summaries to where they equal x_o."""
+    """z moved along its regression on x to x_o."""
     weight = np.sqrt(np.maximum(1.0 - relative**2, 0.0))[:, None]
     if np.count_nonzero(weight) < residual.shape[1] + 2:
         raise ValueError(
@@ -148,6 +146,6 @@ def _check_prior_draws(draws: Draws) -> None:
 
 def posterior(prior: Prior, z: np.ndarray, d: np.ndarray, x_o: np.ndarray, info: dict[str, Any]) -> Posterior:
     """Rows of z as a posterior of one chain."""
-    theta = prior.constrain(prior.unravel_z(jnp.asarray(z, jnp.result_type(float))))[0]
+    theta, _ = constrained(prior, jnp.asarray(z, jnp.result_type(float)))
     leaves = {name: np.asarray(value)[None] for name, value in theta.items()}
     return Posterior(leaves, sample_stats={"distance": d[None]}, x_o=x_o, prior=prior, info=info)

@@ -1,4 +1,4 @@
-"""Variational inference: a family of densities fitted to the posterior by stochastic gradients of the ELBO."""
+"""Variational inference by stochastic gradients of the ELBO."""
 
 import functools
 import time
@@ -20,19 +20,11 @@ from numpyro.optim import optax_to_numpyro
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.approximate.importance import (
-    log_target,
-    pareto_smoothed,
-    posterior_over_theta,
-    warn_of_k,
-)
+from vbinfer.approximate.importance import posterior_over_theta, weighed
 from vbinfer.approximate.optimise import optima
-from vbinfer.execute.batches import key_ints
-from vbinfer.io import npz
-from vbinfer.posterior import Posterior
+from vbinfer.posterior import Posterior, provenance
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.potential import LogLikelihood, check_likelihood
-from vbinfer.sampling.problem import Problem, problem_of
+from vbinfer.sampling.problem import LogLikelihood, Problem, problem_of
 
 _GUIDES = ("diagonal", "full", "flow")
 _HIDDEN = 32
@@ -41,7 +33,13 @@ _CURVE = 500
 
 
 class Fitted(NamedTuple):
-    """Draws over z, their log q (None where it is not known), and the ELBO at every step."""
+    """Draws of a fitted q.
+
+    Attributes:
+        z: `[n, Dz]`.
+        log_q: their log density `[n]`, None where it is not known.
+        elbo: at every step.
+    """
 
     z: Array
     log_q: Array | None
@@ -59,7 +57,9 @@ def fit_vi(
     num_samples: int = 1_000,
     key: Array,
 ) -> Posterior:
-    """Variational inference: the member q of a family that maximises the evidence lower bound, by numpyro's SVI.
+    """Variational inference by numpyro's SVI.
+
+    Finds the member q of a family that maximises the evidence lower bound
 
     ELBO(q) = E_q[log p(z) + log p(x_o | z) - log q(z)] = log p(x_o) - KL(q || posterior)
 
@@ -108,40 +108,33 @@ def fit_vi(
     """
     key, began = _check.key(key), time.perf_counter()
     num_steps, num_samples = _check.count(num_steps, "num_steps"), _check.count(num_samples, "num_samples")
-    if not (isinstance(learning_rate, (int, float)) and learning_rate > 0.0):
-        raise ValueError(f"learning_rate={learning_rate!r} was given; expected a positive number, such as 0.02")
-    check_likelihood(prior, log_likelihood, x_o)
+    search = _Search(num_steps, _check.positive(learning_rate, "learning_rate", 0.02), num_samples)
     problem = problem_of(prior, log_likelihood, x_o)
-    fit = _fitter(problem, guide)
-    fitted = fit(_Search(num_steps, float(learning_rate), num_samples), key)
-    info = {
-        "method": "VI",
+    fitted = _fitter(problem, guide)(search, key)
+    info = provenance("VI", key, began, "numpyro", "optax") | {
         "guide": guide if isinstance(guide, str) else getattr(guide, "__name__", type(guide).__name__),
         "num_steps": num_steps,
-        "learning_rate": float(learning_rate),
+        "learning_rate": search.learning_rate,
         "elbo_curve": [float(x) for x in fitted.elbo[:: max(1, len(fitted.elbo) // _CURVE)]],
-        "key": key_ints(key),
-        "versions": npz.versions("numpyro", "optax"),
     }
     if fitted.log_q is not None:
-        ratios = log_target(problem, fitted.z) - np.asarray(fitted.log_q, float)
-        smoothed = pareto_smoothed(ratios)
-        warn_of_k(smoothed.pareto_k, "fit_vi")
+        ratios, smoothed = weighed(problem, fitted.z, fitted.log_q, "fit_vi")
         error = float(ratios.std(ddof=1) / np.sqrt(num_samples)) if num_samples > 1 else None
         info |= {"elbo": float(ratios.mean()), "elbo_error": error, "pareto_k": smoothed.pareto_k}
         info |= {"log_evidence_importance": smoothed.log_mean}
-    info["seconds"] = time.perf_counter() - began
     return posterior_over_theta(problem, fitted.z, fitted.log_q, None, info)
 
 
 class _Search(NamedTuple):
+    """Sizes of the optimisation."""
+
     num_steps: int
     learning_rate: float
     num_samples: int
 
 
 def _fitter(problem: Problem, guide: Any) -> Callable[[_Search, PRNGKey], Fitted]:
-    """The function that fits this guide; an error for what is none."""
+    """The function that fits this guide."""
     if isinstance(guide, str):
         if guide not in _GUIDES:
             raise ValueError(
@@ -175,7 +168,13 @@ def _from_mode(problem: Problem, family: Any, search: _Search, key: PRNGKey) -> 
 
 
 def _flow(problem: Problem, search: _Search, key: PRNGKey) -> Fitted:
-    """A flow in coordinates u, z = m + L u, in which the fitted multivariate normal is standard."""
+    """A flow on top of the fitted multivariate normal N(m, L L').
+
+        numpyro's flow           affine
+    e  ---------------->  u  ---------------->  z = m + L u,     log q(z) = log q(u) - log det L
+
+    In u the posterior is close to a standard normal, where the flow begins.
+    """
     k_normal, k_fit, k_draw = jax.random.split(key, 3)
     normal = _from_mode(problem, autoguide.AutoMultivariateNormal, search, k_normal)
     # of the draws, not of the parameters: a few per cent do not matter to coordinates
@@ -191,12 +190,12 @@ def _flow(problem: Problem, search: _Search, key: PRNGKey) -> Fitted:
 
 
 def _tanh() -> tuple[Callable, Callable]:
-    """A smooth activation in the form of JAX's example networks, which numpyro's flows take."""
+    """A smooth activation for numpyro's flows, as (init, apply)."""
     return lambda key, shape: (shape, ()), lambda params, x, **_: jnp.tanh(x)
 
 
 def _own_guide(problem: Problem, guide: Callable, search: _Search, key: PRNGKey) -> Fitted:
-    """A guide function over the parameters, whose sites are their paths."""
+    """A guide function over theta, its sites named by path."""
     prior = problem.prior
     k_look, k_fit, k_draw = jax.random.split(key, 3)
     sites = handlers.trace(handlers.seed(guide, k_look)).get_trace()
@@ -209,7 +208,7 @@ def _own_guide(problem: Problem, guide: Callable, search: _Search, key: PRNGKey)
 
     def model() -> None:
         theta = prior.numpyro()
-        numpyro.factor("log_likelihood", problem.log_likelihood_of_theta(theta, problem.x_o))
+        numpyro.factor("log_likelihood", problem.likelihood(theta, problem.x))
 
     params, elbo = _ascend(problem, model, guide, search, k_fit)
     drawn = infer.Predictive(guide, params=params, num_samples=search.num_samples)(k_draw)
@@ -222,7 +221,8 @@ def _own_guide(problem: Problem, guide: Callable, search: _Search, key: PRNGKey)
 
 
 def _model(problem: Problem, z_of: Callable[[Array], Array]) -> Callable[[], None]:
-    """A numpyro model of the posterior with one site `z`; any base density cancels against the factor."""
+    """A numpyro model of the posterior with one site `z`."""
+    # numpyro needs a density at the site, and initialises from it; the factor takes it away again
     base = dist.Normal(0.0, 1.0).expand([problem.prior.z_dim]).to_event(1)
 
     def model() -> None:
@@ -233,7 +233,11 @@ def _model(problem: Problem, z_of: Callable[[Array], Array]) -> Callable[[], Non
 
 
 def _ascend(problem: Problem, model: Any, guide: Any, search: _Search, key: PRNGKey) -> tuple[dict, np.ndarray]:
-    """Parameters of the guide after the last step, and the ELBO at every step; an error where it is not finite."""
+    """Fitted parameters of the guide, and the ELBO at every step.
+
+    Raises:
+        ValueError: an ELBO that is not finite.
+    """
     rate = optax.cosine_decay_schedule(search.learning_rate, search.num_steps, alpha=0.01)
     optimiser = optax_to_numpyro(optax.chain(optax.clip_by_global_norm(100.0), optax.adam(rate)))
     svi = infer.SVI(model, guide, optimiser, infer.Trace_ELBO(num_particles=8))
@@ -250,7 +254,7 @@ def _ascend(problem: Problem, model: Any, guide: Any, search: _Search, key: PRNG
 
 
 def _draw(guide: autoguide.AutoContinuous, params: dict, n: int, key: PRNGKey) -> tuple[Array, Array]:
-    """Draws of an automatic guide over its one site and their log density, exact also for flows."""
+    """Draws of an automatic guide and their exact log density."""
     q = guide.get_posterior(params)
     if isinstance(q, dist.TransformedDistribution):
         z, steps = q.sample_with_intermediates(key, (n,))

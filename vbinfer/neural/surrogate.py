@@ -13,7 +13,7 @@ from vbinfer._names import PRNGKey, Theta
 from vbinfer.neural.estimator import AbstractAmortized
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.sample import sample_form
+from vbinfer.sampling.sample import sample_mcmc
 from vbinfer.sampling.sampler import ChainSampler
 
 _CANDIDATES = 10_000
@@ -48,8 +48,17 @@ class AbstractSurrogate(AbstractAmortized):
         num_chains = _check.count(num_chains, "num_chains")
         k_start, k_run = jax.random.split(key)
         starts = _resampled(self.prior, self._score, jnp.asarray(x), num_chains, k_start)
-        sizes = (num_warmup, -(-n // num_chains), num_chains)
-        posterior = sample_form(self.prior, self._score, x, kernel, sizes, k_run, starts)
+        posterior = sample_mcmc(
+            self.prior,
+            self._score,
+            x,
+            kernel=kernel,
+            num_warmup=num_warmup,
+            num_samples=-(-n // num_chains),
+            num_chains=num_chains,
+            key=k_run,
+            init=starts,
+        )
         posterior.info.update({"method": self.method, "outside_training": list(outside), **self.info})
         return posterior
 

@@ -1,65 +1,38 @@
-"""NUTS and HMC on numpyro's kernels, stepped by our loop: the first `num_warmup` steps adapt by themselves."""
+"""numpyro's NUTS and HMC; the first `num_warmup` steps adapt."""
 
-from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._names import PRNGKey
-from vbinfer.sampling.chains import Chain, Sample
-from vbinfer.sampling.nuts import MOST_STEPS
-
-Potential = Callable[[Array], Array]
+from vbinfer.sampling.chains import MOST_STEPS, Chain, Sample, Trajectories
+from vbinfer.sampling.problem import Problem
 
 
-def nuts(
-    potential: Potential, num_warmup: int, *, target_accept: float, dense_mass: bool, max_tree_depth: int
-) -> Chain:
-    """A chain of numpyro's NUTS."""
+def chain(problem: Problem, num_warmup: int, options: Trajectories) -> Chain:
+    """A chain of numpyro's kernel."""
     from numpyro import infer
 
-    return _chain(
-        infer.NUTS(
-            potential_fn=potential,
-            target_accept_prob=target_accept,
-            max_tree_depth=max_tree_depth,
-            dense_mass=dense_mass,
-        ),
-        num_warmup,
-    )
+    common: dict[str, Any] = {
+        "potential_fn": problem.potential,
+        "target_accept_prob": options.target_accept,
+        "dense_mass": options.dense_mass,
+    }
+    length = options.length
+    if options.max_tree_depth is not None:
+        kernel: Any = infer.NUTS(max_tree_depth=options.max_tree_depth, **common)
+    else:
+        lengths: dict[str, Any] = {"num_steps": options.num_steps, "trajectory_length": length}  # one of them is None
+        kernel = infer.HMC(**lengths, **common)
 
-
-def hmc(
-    potential: Potential,
-    num_warmup: int,
-    *,
-    target_accept: float,
-    dense_mass: bool,
-    num_steps: int | None,
-    length: float | None,
-) -> Chain:
-    """A chain of numpyro's HMC, of `num_steps` or of one trajectory length."""
-    from numpyro import infer
-
-    return _chain(
-        infer.HMC(
-            potential_fn=potential,
-            num_steps=num_steps,
-            trajectory_length=length,  # pyright: ignore[reportArgumentType] None is what it takes with num_steps
-            target_accept_prob=target_accept,
-            dense_mass=dense_mass,
-        ),
-        num_warmup,
-        length,
-    )
-
-
-def _chain(kernel: Any, num_warmup: int, length: float | None = None) -> Chain:
     def start(z: Array, key: PRNGKey) -> Any:
-        return kernel.init(key, num_warmup, z)  # sets the kernel's schedule too, also when it is only traced
+        return kernel.init(key, num_warmup, z)
 
     def step(state: Any) -> tuple[Any, Sample]:
+        # numpyro's kernel sets its schedule of adaptation in `init`, on itself; this program may not have called it
+        jax.eval_shape(start, state.z, state.rng_key)
         if length is not None:  # a step size that fell to nothing must not make a trajectory without end
             state = state._replace(trajectory_length=jnp.minimum(length, MOST_STEPS * state.adapt_state.step_size))
         state = kernel.sample(state, (), {})

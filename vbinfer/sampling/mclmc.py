@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.sampling.chains import AbstractChainKernel, Chain, Sample
 from vbinfer.sampling.problem import Problem
@@ -18,8 +19,8 @@ _SHARE = 0.3
 """Of the warm-up: for the step size, for the mass matrix, for L each; a third of it again for the step size anew."""
 
 
-class Carry(NamedTuple):
-    """What a chain carries: place, direction and gradient, the tuned options, and its key."""
+class MicrocanonicalState(NamedTuple):
+    """Place, direction and gradient, tuned options, and key."""
 
     state: Any
     L: Array
@@ -30,15 +31,16 @@ class Carry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MCLMC(AbstractChainKernel):
-    """Microcanonical Langevin Monte Carlo, without a Metropolis step (Robnik et al. 2023, JMLR 24:311).
+    """Microcanonical Langevin Monte Carlo (Robnik et al. 2023, JMLR 24:311).
 
     dz = M^-1/2 u dt;  du = P(u) (-M^-1/2 grad U(z) / (D - 1)) dt + eta P(u) dW,  |u| = 1,  P(u) = I - u u'
 
-    The speed is constant and the direction u forgets itself over the length L. Each step is one update of the McLachlan
-    integrator, with two gradients. Nothing is rejected, so a trajectory costs far fewer gradients than one of NUTS in
-    many dimensions; the price is a bias that grows with the step size. `energy_variance` is its knob: warm-up finds the
-    step at which the variance of the energy error per step and dimension has this value (and L and a diagonal mass
-    matrix). Halve it and look whether the answer moves, or compare with `vb.NUTS`.
+    The speed is constant and the direction u forgets itself over the length L. Each step is one update of the
+    McLachlan integrator, with two gradients, without a Metropolis step. Nothing is rejected, so a trajectory costs
+    far fewer gradients than one of NUTS in many dimensions; the price is a bias that grows with the step size.
+    `energy_variance` is its knob: warm-up finds the step at which the variance of the energy error per step and
+    dimension has this value (and L and a diagonal mass matrix). Halve it and look whether the answer moves, or
+    compare with `vb.NUTS`.
 
     `sample_stats`: `diverging` (a step of the draw met a likelihood that is not finite, and was undone), `accept_prob`
     (1, nothing is rejected), `num_steps`, `step_size`, `energy_error` (its mean square per step and dimension).
@@ -56,16 +58,10 @@ class MCLMC(AbstractChainKernel):
     steps_per_draw: int = 10
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.energy_variance < np.inf:
-            raise ValueError(
-                f"energy_variance={self.energy_variance} was given; expected a positive number, such as 5e-4"
-            )
-        steps = self.steps_per_draw
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps_per_draw={steps!r} was given; expected a whole number, such as 10")
+        _check.positive(self.energy_variance, "energy_variance", 5e-4)
+        _check.count(self.steps_per_draw, "steps_per_draw", 10)
 
     def chain(self, problem: Problem, num_warmup: int) -> Chain:
-        """One chain as pure functions."""
         if problem.prior.z_dim < 2:
             raise ValueError(
                 f"MCLMC turns a direction in the space of parameters, and {problem.prior.names[0]!r} is the only one; "
@@ -82,14 +78,14 @@ def _chain(options: MCLMC, problem: Problem, num_warmup: int) -> Chain:
     def log_density(z: Array) -> Array:
         return -problem.potential(z)
 
-    def start(z: Array, key: PRNGKey) -> Carry:
+    def start(z: Array, key: PRNGKey) -> MicrocanonicalState:
         key, k_direction = jax.random.split(key)
         length = jnp.sqrt(jnp.asarray(z.size, z.dtype))
-        return Carry(
+        return MicrocanonicalState(
             blackjax.mclmc.init(z, log_density, k_direction), length, 0.25 * length, jnp.ones(z.size, z.dtype), key
         )
 
-    def adapt(carry: Carry) -> Carry:
+    def adapt(carry: MicrocanonicalState) -> MicrocanonicalState:
         key, k_adapt = jax.random.split(carry.key)
         tuned: Any
         state, tuned, _ = blackjax.mclmc_find_L_and_step_size(
@@ -103,9 +99,9 @@ def _chain(options: MCLMC, problem: Problem, num_warmup: int) -> Chain:
             frac_tune3=_SHARE,
             desired_energy_var=options.energy_variance,
         )
-        return Carry(state, tuned.L, tuned.step_size, tuned.inverse_mass_matrix, key)
+        return MicrocanonicalState(state, tuned.L, tuned.step_size, tuned.inverse_mass_matrix, key)
 
-    def step(carry: Carry) -> tuple[Carry, Sample]:
+    def step(carry: MicrocanonicalState) -> tuple[MicrocanonicalState, Sample]:
         key, k_steps = jax.random.split(carry.key)
 
         def one(state: Any, key: PRNGKey) -> tuple[Any, tuple[Array, Array]]:
@@ -126,7 +122,7 @@ def _chain(options: MCLMC, problem: Problem, num_warmup: int) -> Chain:
 
 
 def _check_tuned(num_steps: int, state: Mapping[str, np.ndarray]) -> None:
-    """Refuse chains whose warm-up ended with a step so small that all of it covered less than one length L."""
+    """Refuse chains whose whole warm-up covered less than one length L."""
     step_size, length = state["step_size"], state["L"]
     with np.errstate(divide="ignore", invalid="ignore"):
         covered = step_size * num_steps / length

@@ -1,20 +1,19 @@
-"""NUTS and Hamiltonian Monte Carlo with a fixed length; either of two engines runs them."""
+"""NUTS and HMC, each on one of two engines."""
 
 import dataclasses
 import math
 
-from vbinfer.sampling.chains import AbstractChainKernel, Chain
+from vbinfer import _check
+from vbinfer.sampling import engine_blackjax, engine_numpyro
+from vbinfer.sampling.chains import AbstractChainKernel, Chain, Trajectories
 from vbinfer.sampling.problem import Problem
 
-ENGINES = ("numpyro", "blackjax")
-
-MOST_STEPS = 2**10 - 1
-"""Leapfrog steps in a trajectory of HMC, however small its steps; as many as in a tree of depth 10."""
+_ENGINES = {"numpyro": engine_numpyro.chain, "blackjax": engine_blackjax.chain}
 
 
 @dataclasses.dataclass(frozen=True)
 class NUTS(AbstractChainKernel):
-    """The No-U-Turn sampler: Hamiltonian trajectories that stop when they turn back (Hoffman & Gelman 2014, JMLR 15).
+    """The No-U-Turn sampler (Hoffman & Gelman 2014, JMLR 15).
 
     H(z, p) = U(z) + p' M^-1 p / 2; leapfrog steps of size eps double the trajectory until it turns back, and a point of
     it is drawn in proportion to exp(-H) (multinomial, Betancourt 2017, doi:10.48550/arXiv.1701.02434). Warm-up adapts
@@ -37,25 +36,26 @@ class NUTS(AbstractChainKernel):
     dense_mass: bool = False
 
     def __post_init__(self) -> None:
-        _check_engine("NUTS", self.engine)
-        _check_target(self.target_accept)
-        _check_count("max_tree_depth", self.max_tree_depth)
+        _check.one_of(self.engine, "engine", _ENGINES)
+        _check.fraction(self.target_accept, "target_accept", 0.8)
+        _check.count(self.max_tree_depth, "max_tree_depth", 10)
 
     def chain(self, problem: Problem, num_warmup: int) -> Chain:
-        """One chain as pure functions."""
-        return _chain(self, problem, num_warmup)
+        trajectories = Trajectories(self.target_accept, self.dense_mass, max_tree_depth=self.max_tree_depth)
+        return _ENGINES[self.engine](problem, num_warmup, trajectories)
 
 
 @dataclasses.dataclass(frozen=True)
 class HMC(AbstractChainKernel):
-    """Hamiltonian Monte Carlo with trajectories of one length (Duane et al. 1987, doi:10.1016/0370-2693(87)91197-X).
+    """Hamiltonian Monte Carlo with trajectories of one length.
 
-    L leapfrog steps of size eps, accepted with probability min(1, exp(H(z, p) - H(z', p'))). Cheaper per draw than
-    NUTS where one length suits the whole posterior, and no chain waits for another's longer tree. The default length is
-    pi / 2, a quarter turn: with the mass matrix adapted, a draw of a Gaussian posterior is then independent of the one
-    before, where a full turn, 2 pi, would come back to it. A fixed `num_steps` leaves the angle to the adapted step:
-    near pi (four steps at the default acceptance) draws flip sides and the spread is explored slowly (measured on a
-    Gaussian in three dimensions, 1,000 draws: R-hat 1.07).
+    (Duane et al. 1987, doi:10.1016/0370-2693(87)91197-X.) L leapfrog steps of size eps, accepted with probability
+    min(1, exp(H(z, p) - H(z', p'))). Cheaper per draw than NUTS where one length suits the whole posterior, and no
+    chain waits for another's longer tree. The default length is pi / 2, a quarter turn: with the mass matrix
+    adapted, a draw of a Gaussian posterior is then independent of the one before, where a full turn, 2 pi, would
+    come back to it. A fixed `num_steps` leaves the angle to the adapted step: near pi (four steps at the default
+    acceptance) draws flip sides and the spread is explored slowly (measured on a Gaussian in three dimensions,
+    1,000 draws: R-hat 1.07).
 
     Args:
         engine: whose implementation runs, `"numpyro"` or `"blackjax"`.
@@ -75,55 +75,19 @@ class HMC(AbstractChainKernel):
     dense_mass: bool = False
 
     def __post_init__(self) -> None:
-        _check_engine("HMC", self.engine)
-        _check_target(self.target_accept)
+        _check.one_of(self.engine, "engine", _ENGINES)
+        _check.fraction(self.target_accept, "target_accept", 0.8)
         if self.num_steps is not None and self.trajectory_length is not None:
             raise ValueError(
                 f"HMC was given num_steps={self.num_steps} and trajectory_length={self.trajectory_length}; "
                 f"give one of them: the adapted step size says the other"
             )
         if self.num_steps is not None:
-            _check_count("num_steps", self.num_steps)
-        if not 0.0 < self.length < math.inf:
-            raise ValueError(
-                f"trajectory_length={self.trajectory_length} was given; expected a positive number, such as 1.57"
-            )
-
-    @property
-    def length(self) -> float:
-        """The trajectory length where the number of steps is not fixed."""
-        return math.pi / 2 if self.trajectory_length is None else float(self.trajectory_length)
+            _check.count(self.num_steps, "num_steps", 10)
+        if self.trajectory_length is not None:
+            _check.positive(self.trajectory_length, "trajectory_length", 1.57)
 
     def chain(self, problem: Problem, num_warmup: int) -> Chain:
-        """One chain as pure functions."""
-        return _chain(self, problem, num_warmup)
-
-
-def _chain(kernel: NUTS | HMC, problem: Problem, num_warmup: int) -> Chain:
-    if kernel.engine == "numpyro":
-        from vbinfer.sampling import engine_numpyro as engine
-    else:
-        from vbinfer.sampling import engine_blackjax as engine
-    options = {"target_accept": kernel.target_accept, "dense_mass": kernel.dense_mass}
-    if isinstance(kernel, NUTS):
-        return engine.nuts(problem.potential, num_warmup, max_tree_depth=kernel.max_tree_depth, **options)
-    length = kernel.length if kernel.num_steps is None else None
-    return engine.hmc(problem.potential, num_warmup, num_steps=kernel.num_steps, length=length, **options)
-
-
-def _check_engine(kernel: str, engine: str) -> None:
-    if engine not in ENGINES:
-        raise ValueError(
-            f"{kernel}(engine={engine!r}) was asked for; the engines there are {' and '.join(ENGINES)}: "
-            f"write engine='numpyro'"
-        )
-
-
-def _check_target(target: float) -> None:
-    if not 0.0 < target < 1.0:
-        raise ValueError(f"target_accept={target} was given; expected a number in (0, 1), such as 0.8")
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value!r} was given; expected a whole number, such as 10")
+        length = None if self.num_steps else self.trajectory_length or math.pi / 2
+        trajectories = Trajectories(self.target_accept, self.dense_mass, num_steps=self.num_steps, length=length)
+        return _ENGINES[self.engine](problem, num_warmup, trajectories)

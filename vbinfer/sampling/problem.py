@@ -1,10 +1,9 @@
-"""What every kernel is given and gives back: the problem over z, the plan of a run, and the run."""
+"""The density that kernels sample, and what a run takes and gives."""
 
 import abc
 import dataclasses
 import functools
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,126 +14,138 @@ from jaxtyping import Array
 
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.potential import LogLikelihood, potential_fn
+
+LogLikelihood = Callable[[Theta, Any], Array]
+"""`(theta, x_o) -> log p(x_o | theta)`, one number."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-    """The density that a kernel samples: p(z) p(x_o | theta(z)) over flat z `[Dz]`.
+    """The density over flat z `[Dz]`: p(z) p(x_o | theta(z)).
+
+    Compiled programs take `x` as an argument and are kept by prior and likelihood, so the next observation of the same
+    shapes compiles nothing.
 
     Attributes:
         prior: the prior; `prior.ravel_z` says the order of z.
-        log_likelihood: `(theta, x_o) -> log p(x_o | theta)`, one number.
-        x_o: the observation, passed on as it is.
-        form: what this problem shares with those of other observations, if its programs are to serve them too.
+        likelihood: `(theta, x) -> log p(x | theta)`, one number; hashable.
+        x: the observation as programs take it, a tree of arrays (traced inside them).
+        x_o: the observation as it was given.
     """
 
     prior: Prior
-    log_likelihood_of_theta: LogLikelihood
-    x_o: Any
-    form: "Form | None" = None
-
-    def log_prior(self, flat: Array) -> Array:
-        """log p(theta) + log|d theta / d z|, the log density of z under the prior: N(0, I) but for whitened leaves."""
-        theta, logdet = self.theta(flat)
-        return self.prior.log_prob(theta) + logdet
-
-    def log_likelihood(self, flat: Array) -> Array:
-        """log p(x_o | theta(z))."""
-        return self.log_likelihood_of_theta(self.theta(flat)[0], self.x_o)
-
-    def potential(self, flat: Array) -> Array:
-        """U(z) = -[log p(theta) + log|d theta / d z| + log p(x_o | theta)]."""
-        return potential_fn(self.prior, self.log_likelihood_of_theta, self.x_o)(flat)
+    likelihood: LogLikelihood
+    x: Any
+    x_o: Any = None
 
     def theta(self, flat: Array) -> tuple[Theta, Array]:
         """theta and log|d theta / d z|."""
         return self.prior.constrain(self.prior.unravel_z(flat))
 
+    def log_prior(self, flat: Array) -> Array:
+        """Log density of z under the prior, log p(theta) + log|d theta / d z|: N(0, I) but for whitened leaves."""
+        theta, logdet = self.theta(flat)
+        return self.prior.log_prob(theta) + logdet
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """A problem without its observation, whose programs take x_o as an argument: one serves every x_o of its shape.
+    def log_likelihood(self, flat: Array) -> Array:
+        """log p(x_o | theta(z))."""
+        return self.likelihood(self.theta(flat)[0], self.x)
 
-    Attributes:
-        prior: the prior.
-        log_likelihood: `(theta, x) -> number`, traceable by JAX in x too; hashable.
-        treedef: how x nests.
-        leaves: shape and type of each array in x.
-    """
-
-    prior: Prior
-    log_likelihood: LogLikelihood
-    treedef: Any
-    leaves: tuple[tuple[tuple[int, ...], str], ...]
-
-    @property
-    def like(self) -> Any:
-        """Shape and type of one observation."""
-        return jax.tree.unflatten(self.treedef, [jax.ShapeDtypeStruct(*leaf) for leaf in self.leaves])
-
-    def at(self, x: Any) -> Problem:
-        """The problem of one observation, which may be traced."""
-        return Problem(self.prior, self.log_likelihood, x, self)
-
-
-def form_of(prior: Prior, log_likelihood: LogLikelihood, x: Any) -> Form:
-    """The form of the problem of x, of arrays or their shapes."""
-    leaves, treedef = jax.tree.flatten(x)
-    return Form(prior, log_likelihood, treedef, tuple((tuple(leaf.shape), str(leaf.dtype)) for leaf in leaves))
+    def potential(self, flat: Array) -> Array:
+        """U(z) = -[log p(theta) + log|d theta / d z| + log p(x_o | theta)]."""
+        theta, logdet = self.theta(flat)
+        return -(self.prior.log_prob(theta) + logdet + self.likelihood(theta, self.x))
 
 
 def problem_of(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Problem:
-    """The problem, the same object for the same prior, function and equal observation: its programs are then kept.
+    """The checked problem of an observation, from one trace of the likelihood.
 
-    As with `jax.jit`, a function stands for itself: what it closes over is taken as it was at the first call.
+    x_o becomes an argument of its programs where JAX can trace it. A likelihood that needs the values (NumPy, `float()`
+    or an `if` on x_o) holds them instead, and its programs serve that observation only. As with `jax.jit`, a function
+    stands for itself: what it closes over is taken as it was at the first call.
+
+    Raises:
+        TypeError: a likelihood that is no function.
+        ValueError: a likelihood whose value is not one real number.
     """
-    observed = _identity(x_o)
+    if not callable(log_likelihood):
+        raise TypeError(
+            f"log_likelihood is a {type(log_likelihood).__name__}; expected a function (theta, x_o) -> one number"
+        )
+    likelihood = log_likelihood if _hashable(log_likelihood) else _Unhashable(log_likelihood)
     try:
-        hash(log_likelihood)
+        x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x_o)
+        problem = Problem(prior, likelihood, x, x_o)
+        out = _value_of(problem)
+    except Exception:  # whatever it was: a mistake in the likelihood shows again at the values themselves
+        problem = Problem(prior, _Holding(likelihood, x_o), (), x_o)
+        out = _value_of(problem)
+    if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
+        got = f"an array of shape {list(out.shape)} and type {out.dtype}" if hasattr(out, "shape") else repr(out)
+        raise ValueError(
+            f"log_likelihood returned {got}; expected one real number, the sum over the data: "
+            f"write dist.Normal(mean, sd).log_prob(x_o).sum()"
+        )
+    return problem
+
+
+def holds_data(problem: Problem) -> bool:
+    """Whether the likelihood needs the values of its observation."""
+    return isinstance(problem.likelihood, _Holding)
+
+
+def _value_of(problem: Problem) -> Any:
+    flat = jax.ShapeDtypeStruct((problem.prior.z_dim,), jnp.result_type(float))
+    return jax.eval_shape(lambda z, x: problem.likelihood(problem.theta(z)[0], x), flat, problem.x)
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
     except TypeError:
-        observed = None
-    if observed is None:
-        return Problem(prior, log_likelihood, x_o)
-    return _kept(_Same(prior, log_likelihood, x_o, (id(prior), log_likelihood, observed)))
+        return False
+    return True
 
 
-class _Same:
-    """Arguments that are compared by a key of their own."""
+class _Unhashable:
+    """A likelihood known by which object it is."""
 
-    def __init__(self, prior: Prior, log_likelihood: LogLikelihood, x_o: Any, key: tuple[Any, ...]) -> None:
-        self.arguments, self._key = (prior, log_likelihood, x_o), key
+    def __init__(self, function: LogLikelihood) -> None:
+        self.function = function
+
+    def __call__(self, theta: Theta, x: Any) -> Any:
+        return self.function(theta, x)
+
+    def __hash__(self) -> int:
+        return id(self.function)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Unhashable) and self.function is other.function
+
+
+class _Holding:
+    """A likelihood together with its data, equal to one with equal data."""
+
+    def __init__(self, function: LogLikelihood, x_o: Any) -> None:
+        # a copy: were the caller's array changed in place, the programs made from it would no longer be of its content
+        self.function = function
+        self.x_o = jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, x_o)
+        leaves, treedef = jax.tree.flatten(self.x_o)
+        content = [(value.dtype.str, value.shape, value.tobytes()) for value in map(np.asarray, leaves)]
+        self._key = function, treedef, tuple(content)
+
+    def __call__(self, theta: Theta, x: Any) -> Any:
+        return self.function(theta, self.x_o)
 
     def __hash__(self) -> int:
         return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self._key == other._key
+        return isinstance(other, _Holding) and self._key == other._key
 
 
-@functools.lru_cache(maxsize=8)
-def _kept(same: _Same) -> Problem:
-    prior, log_likelihood, x_o = same.arguments
-    # a copy: were the caller's array changed in place, the programs made from it would no longer be of its content
-    return Problem(prior, log_likelihood, jax.tree.map(lambda x: x.copy() if isinstance(x, np.ndarray) else x, x_o))
-
-
-def _identity(x_o: Any) -> tuple[Any, ...] | None:
-    """What tells one observation from another, or None if it holds something other than numbers."""
-    leaves, treedef = jax.tree.flatten(x_o)
-    if not all(isinstance(leaf, (int, float, np.ndarray, np.generic, jax.Array)) for leaf in leaves):
-        return None
-    parts: list[Any] = [treedef, str(jnp.result_type(float))]
-    for leaf in leaves:
-        if hasattr(leaf, "dtype") and leaf.dtype.kind not in "fiubc":
-            return None
-        value = np.asarray(leaf)
-        parts.append((type(leaf), value.shape, str(value.dtype), hashlib.sha256(value.tobytes()).digest()))
-    return tuple(parts)
-
-
-class Plan(NamedTuple):
-    """What is asked of a run.
+class RunOptions(NamedTuple):
+    """What is asked of a kernel.
 
     Attributes:
         num_warmup: steps per chain that adapt the kernel, discarded.
@@ -145,7 +156,7 @@ class Plan(NamedTuple):
         progress: show a bar.
         chain_method: `"auto"`, `"vectorized"` or `"parallel"`.
         store: folder to which finished chunks go, or None.
-        state: what a former run left to continue from (`Run.state`), or None.
+        state: what a former run left to continue from (`KernelOutput.state`), or None.
     """
 
     num_warmup: int
@@ -159,7 +170,7 @@ class Plan(NamedTuple):
     state: Mapping[str, np.ndarray] | None = None
 
 
-class Run(NamedTuple):
+class KernelOutput(NamedTuple):
     """What a kernel made.
 
     Attributes:
@@ -179,21 +190,32 @@ class Run(NamedTuple):
     info: Mapping[str, Any] = {}
 
 
+@dataclasses.dataclass(frozen=True)
 class AbstractKernel(abc.ABC):
-    """A way to sample: a frozen dataclass of options, checked when it is made."""
+    """A way to sample: frozen options, checked at construction."""
 
     @abc.abstractmethod
-    def run(self, problem: Problem, plan: Plan) -> Run:
-        """Sample the problem as the plan says."""
+    def run(self, problem: Problem, options: RunOptions) -> KernelOutput:
+        """Sample the problem."""
 
 
-def sampled_theta(prior: Prior, z: Array | np.ndarray, energy: Array | np.ndarray) -> tuple[Theta, Array]:
-    """theta `[chain, draw, ...]` and log p(theta) + log p(x_o | theta) `[chain, draw]`: -U(z) - log|d theta / d z|."""
-
-    return _convert(prior, jnp.asarray(z), jnp.asarray(energy))
+def check_kernel(kernel: Any, kind: type = AbstractKernel, words: str = "a kernel object") -> Any:
+    """The kernel, when it is an object of its kind."""
+    if isinstance(kernel, kind):
+        return kernel
+    given = kernel.__name__ if isinstance(kernel, type) else repr(kernel)
+    raise TypeError(f"kernel={given} was given; expected {words}: write kernel=vb.NUTS()")
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _convert(prior: Prior, z: Array, energy: Array) -> tuple[Theta, Array]:
-    theta, logdet = prior.constrain(prior.unravel_z(z))
-    return theta, -energy - logdet
+def constrained(prior: Prior, z: Array) -> tuple[Theta, Array]:
+    """theta `[..., *shape]` and log|d theta / d z| `[...]` of z `[..., Dz]`, compiled."""
+    return prior.constrain(prior.unravel_z(z))
+
+
+def sampled_theta(
+    prior: Prior, z: Array | np.ndarray, energy: Array | np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """theta `[chain, draw, ...]` and its log density, -U(z) - log|d theta / d z|."""
+    theta, logdet = constrained(prior, jnp.asarray(z))
+    return {name: np.asarray(value) for name, value in theta.items()}, -np.asarray(energy) - np.asarray(logdet)

@@ -1,4 +1,4 @@
-"""A gradient sampler as a source of posteriors, one x_o or many at once, for studies that need hundreds of them."""
+"""A gradient sampler as a source of posteriors, one or many."""
 
 import dataclasses
 import warnings
@@ -13,12 +13,11 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.chains import AbstractChainKernel
-from vbinfer.sampling.many import BatchSizes, ChainBatch, run_batch
+from vbinfer.sampling.chains import AbstractChainKernel, Chains, layout_of
+from vbinfer.sampling.many import FEWEST, ChainBatch, judged, thinned
 from vbinfer.sampling.nuts import NUTS
-from vbinfer.sampling.potential import LogLikelihood, check_likelihood
-from vbinfer.sampling.problem import Form, form_of
-from vbinfer.sampling.sample import sample_form
+from vbinfer.sampling.problem import Problem, check_kernel, constrained, holds_data, problem_of
+from vbinfer.sampling.sample import sample_mcmc
 from vbinfer.sampling.starts import likely_starts
 
 _DEPTH = 6
@@ -27,16 +26,17 @@ _DEPTH = 6
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChainSampler:
-    """`vb.sample_mcmc` with everything given but the observation: what `vb.sbc` and `vb.calibrate` take.
+    """`vb.sample_mcmc` with everything given but the observation.
 
-    In `sample_batch` the chains of many data sets run in one program, each adapted to its own posterior from its own
-    start (of 64 prior draws one in proportion to its likelihood), so that calibration of a gradient sampler costs about
-    one sampling run per `batch_size` data sets, and compiles once. Chains run until the effective sample size of the
-    worst coordinate (the smaller of bulk and tail) reaches n, or for `max_thinning` times the draws that are kept (100
-    per chain at least), and n evenly spaced draws are returned: near independent, as ranks need them (Talts et al.
-    2018, doi:10.48550/arXiv.1804.06788, section 5.1). The chains of a program move in lock-step: each draw takes as
-    long as the longest trajectory among them. Memory is `batch_size * num_chains` times that of one gradient. On
-    several devices (`vb.use_cores(2)` before any JAX operation) the chains are spread over them.
+    A source for `vb.sbc` and `vb.calibrate`. In `sample_batch` the chains of many data sets run in one program, each
+    adapted to its own posterior from its own start (of 64 prior draws one in proportion to its likelihood), so that
+    calibration of a gradient sampler costs about one sampling run per `batch_size` data sets, and compiles once. Chains
+    run until the effective sample size of the worst coordinate (the smaller of bulk and tail) reaches n, or for
+    `max_thinning` times the draws that are kept (100 per chain at least), and n evenly spaced draws are returned: near
+    independent, as ranks need them (Talts et al. 2018, doi:10.48550/arXiv.1804.06788, section 5.1). The chains of a
+    program move in lock-step: each draw takes as long as the longest trajectory among them. Memory is
+    `batch_size * num_chains` times that of one gradient. On several devices (`vb.use_cores(2)` before any JAX
+    operation) the chains are spread over them.
 
     Args:
         prior: `vb.Prior`.
@@ -78,13 +78,10 @@ class ChainSampler:
             raise TypeError(
                 f"log_likelihood is a {type(self.log_likelihood).__name__}; expected a function (theta, x) -> number"
             )
-        if not isinstance(self.kernel, AbstractChainKernel):
-            given = self.kernel.__name__ if isinstance(self.kernel, type) else repr(self.kernel)
-            raise TypeError(f"kernel={given} was given; expected a kernel of chains: write kernel=vb.NUTS()")
+        check_kernel(self.kernel, AbstractChainKernel, "a kernel of chains")
         for name in ("num_chains", "batch_size", "max_thinning"):
-            _check.count(getattr(self, name), name, "4")
-        if self.num_warmup != 0:
-            _check.count(self.num_warmup, "num_warmup", "300")
+            _check.count(getattr(self, name), name, 4)
+        _check.count(self.num_warmup, "num_warmup", 300, least=0)
 
     def sample(self, x_o: Any, *, n: int, key: PRNGKey) -> Posterior:
         """Chains of one observation, every draw of them.
@@ -97,65 +94,108 @@ class ChainSampler:
         Returns:
             A posterior with `num_chains` chains and `sample_stats`. Another x_o of this shape compiles nothing.
         """
-        n, key, x = _check.count(n, "n"), _check.key(key), jax.tree.map(jnp.asarray, x_o)
-        self._form(x)
-        sizes = (self.num_warmup, -(-n // self.num_chains), self.num_chains)
-        return sample_form(self.prior, self._log_likelihood, x, self.kernel, sizes, key)
+        self._problem(x_o)
+        return sample_mcmc(
+            self.prior,
+            self.log_likelihood,
+            x_o,
+            kernel=self.kernel,
+            num_warmup=self.num_warmup,
+            num_samples=-(-_check.count(n, "n") // self.num_chains),
+            num_chains=self.num_chains,
+            key=key,
+        )
 
     def sample_batch(self, x: Any, *, n: int, key: PRNGKey) -> Theta:
-        """n near-independent draws for every data set: leaves `[B, n, ...]` for x `[B, ...]`; warns of bad chains."""
+        """n near-independent draws for every data set.
+
+        Leaves `[B, n, ...]` for x `[B, ...]`; warns of bad chains.
+        """
         done = self.run_batch(x, n=n, key=key)
         if not done.trusted.all():
             warnings.warn("; ".join(done.findings) + ". See run_batch for which", stacklevel=2)
         return done.theta
 
     def run_batch(self, x: Any, *, n: int, key: PRNGKey) -> ChainBatch:
-        """`sample_batch`, with R-hat, effective sample size and divergences of every data set.
+        """`sample_batch`, with the trust of every data set.
+
+        What a data set gets depends on its own x and key only, not on its neighbours: the last program is filled up
+        with copies, and chains that are good enough before their neighbours' are read up to there.
 
         Args:
             x: data sets, an array `[B, ...]` or a tree of them.
             n: draws of each data set.
             key: randomness; data set i uses `fold_in(key, i)`.
+
+        Returns:
+            Draws, R-hat, effective sample size and divergences of every data set.
         """
         n, key, x = _check.count(n, "n"), _check.key(key), jax.tree.map(jnp.asarray, x)
-        sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(x)}
-        if len(sizes) != 1 or None in sizes or 0 in sizes:
+        sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(x)}
+        if len(sizes) != 1 or 0 in sizes:
             shapes = ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(x))
             raise ValueError(f"x has shape {shapes}; expected [data set, ...]: write x[None] for one data set")
         count = sizes.pop()
-        form = self._form(jax.tree.map(lambda leaf: leaf[0], x))
+        problem = self._problem(jax.tree.map(lambda leaf: leaf[0], x))
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+        width = -(-count // -(-count // self.batch_size))  # equal blocks, as few as can be
+        parts = []
+        for first in range(0, count, width):
+            rows = np.minimum(np.arange(first, first + width), count - 1)
+            block = jax.tree.map(lambda leaf, rows=rows: jnp.repeat(leaf[rows], self.num_chains, axis=0), x)
+            found = self._block(dataclasses.replace(problem, x=block), keys[rows], n)
+            parts.append([part[: count - first] for part in found])
+        z, *facts = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return ChainBatch(constrained(self.prior, jnp.asarray(z))[0], *facts, n=n)
 
-        def starts(keys: Array, x: Any) -> Array:
-            rows = jax.vmap(lambda key: jax.random.split(key, self.num_chains))(keys).reshape(-1)
-            return likely_starts(form, rows, jax.tree.map(lambda leaf: jnp.repeat(leaf, self.num_chains, axis=0), x))
+    def _block(self, problem: Problem, keys: Array, n: int) -> tuple[np.ndarray, ...]:
+        """Chains of some data sets in lock-step, until the last is good enough.
 
-        plan = BatchSizes(n, self.num_warmup, self.num_chains, self.batch_size, self.max_thinning)
-        return run_batch(form, self.kernel, x, keys, starts, plan)
+        Args:
+            problem: its x has one observation per chain, `[width * chain, ...]`.
+            keys: one per data set `[width]`.
+            n: draws of each.
 
-    @property
-    def _log_likelihood(self) -> LogLikelihood:
-        """The likelihood as something that can be hashed: programs are kept by it."""
-        try:
-            hash(self.log_likelihood)
-        except TypeError:
-            return self._call
-        return self.log_likelihood
+        Returns:
+            z `[width, n, Dz]` and, per data set, R-hat, ESS, divergences, draws per chain and gradients per draw.
+        """
+        width, chains = len(keys), self.num_chains
+        k_start, k_run = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        each = lambda keys: jax.vmap(lambda key: jax.random.split(key, chains))(keys).reshape(-1)  # noqa: E731
+        run = Chains(self.kernel, problem, self.num_warmup, layout_of(width * chains, shared=False))
+        run.start(likely_starts(problem, each(k_start)), each(k_run))
+        for _ in run.warm_up():
+            pass
+        kept = max(-(-n // chains), FEWEST)
+        goal, most = kept, kept * self.max_thinning
+        settled, facts = np.zeros(width, bool), np.zeros((width, 3))
+        pieces, done = [], 0
+        # All chains go on until those of the last data set suffice; each data set is judged, and read, only up to
+        # where its own sufficed, so it does not matter whom it ran with.
+        while True:
+            pieces += run.draw(done, goal)
+            done = goal
+            whole = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *pieces)
+            z = whole.z.reshape(width, chains, done, -1)
+            rhat, ess = judged(z)
+            facts[~settled] = np.stack([rhat, ess, np.full(width, done)], 1)[~settled]
+            settled |= ess >= n
+            if settled.all() or done >= most:
+                break
+            goal = min(2 * done, most)
+        diverging, num_steps = (whole.stats[name].reshape(width, chains, done) for name in ("diverging", "num_steps"))
+        rhat, ess, draws = facts.T
+        used = np.arange(done) < draws[:, None, None]
+        mean_steps = (num_steps * used).sum((1, 2)) / (chains * draws)
+        spaced = np.stack([thinned(z[i, :, : int(draws[i])], n) for i in range(width)])
+        return spaced, rhat, ess, (diverging & used).sum((1, 2)), draws.astype(int), mean_steps
 
-    def _call(self, theta: Theta, x: Any) -> Array:
-        return self.log_likelihood(theta, x)
-
-    def _form(self, x: Any) -> Form:
-        """The form of the problem of x, after a look whether JAX can trace x through it."""
-        form, held = form_of(self.prior, self._log_likelihood, x), jax.tree.map(np.asarray, x)
-        flat = jax.ShapeDtypeStruct((self.prior.z_dim,), jnp.result_type(float))
-        try:
-            jax.eval_shape(lambda z, x: form.at(x).log_likelihood(z), flat, form.like)
-        except jax.errors.JAXTypeError as error:
-            check_likelihood(self.prior, self.log_likelihood, held)  # raises as it would for one x_o, were it theta's
+    def _problem(self, x: Any) -> Problem:
+        """The problem of x, after a look whether JAX can trace x."""
+        problem = problem_of(self.prior, self.log_likelihood, x)
+        if holds_data(problem):
             raise TypeError(
                 "log_likelihood uses NumPy, float() or an if on x, which JAX traces so that one program serves all "
                 "data sets; write jnp for np, and jnp.where for if"
-            ) from error
-        check_likelihood(self.prior, self.log_likelihood, held)
-        return form
+            )
+        return problem

@@ -1,18 +1,20 @@
-"""Adaptive tempered sequential Monte Carlo: particles that travel from the prior to the posterior, and the evidence."""
+"""Adaptive tempered sequential Monte Carlo, and the evidence."""
 
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.draws.progress import Progress
-from vbinfer.sampling.problem import AbstractKernel, Plan, Problem, Run
-from vbinfer.sampling.starts import not_finite
+from vbinfer.priors.prior import Prior
+from vbinfer.sampling.problem import AbstractKernel, KernelOutput, LogLikelihood, Problem, RunOptions
+from vbinfer.sampling.starts import finite, not_finite
 from vbinfer.sampling.tempering import Scheme, advance, prior_particles, shuffled
 
 MAX_TEMPERATURES = 1_000
@@ -20,10 +22,10 @@ MAX_TEMPERATURES = 1_000
 
 @dataclasses.dataclass(frozen=True)
 class TemperedSMC(AbstractKernel):
-    """Adaptive tempered sequential Monte Carlo with Hamiltonian moves; it also estimates the evidence.
+    """Adaptive tempered sequential Monte Carlo with Hamiltonian moves.
 
-    Particles begin as draws of the prior and pass through p(z) p(x_o | z)^beta, beta from 0 to 1. At each temperature,
-    with `L_i = log p(x_o | z_i)` of particle i of n:
+    It also estimates the evidence. Particles begin as draws of the prior and pass through p(z) p(x_o | z)^beta,
+    beta from 0 to 1. At each temperature, with `L_i = log p(x_o | z_i)` of particle i of n:
 
         beta'    solves ESS(w) = target_ess n,  w_i = exp((beta' - beta) L_i),  ESS = (sum w)^2 / sum w^2
         log Z   += log(sum_i w_i / n)
@@ -78,60 +80,71 @@ class TemperedSMC(AbstractKernel):
 
     def __post_init__(self) -> None:
         for name in ("target_ess", "target_accept"):
-            value = getattr(self, name)
-            if not 0.0 < value < 1.0:
-                raise ValueError(f"{name}={value} was given; expected a number in (0, 1), such as 0.5 or 0.8")
+            _check.fraction(getattr(self, name), name, 0.7)
         for name in ("max_moves", "max_steps"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} was given; expected a whole number of at least 1, such as 16")
+            _check.count(getattr(self, name), name, 16)
 
-    def run(self, problem: Problem, plan: Plan) -> Run:
+    def run(self, problem: Problem, options: RunOptions) -> KernelOutput:
         """`num_chains` independent populations of `num_samples` particles."""
-        _check_plan(problem, plan)
-        programs = _programs(self, problem, plan.num_samples)
+        _check_options(problem, options)
+        programs = _programs(self, problem.prior, problem.likelihood, options.num_samples)
         repeats = []
-        with Progress(plan.num_chains * plan.num_samples, shown=plan.progress, label="tempering") as bar:
-            for chain in range(plan.num_chains):
-                key = jax.random.fold_in(plan.key, chain)
+        with Progress(options.num_chains * options.num_samples, shown=options.progress, label="tempering") as bar:
+            for chain in range(options.num_chains):
+                key = jax.random.fold_in(options.key, chain)
                 repeats.append(_repeat(programs, problem, key))
-                bar.show((chain + 1) * plan.num_samples, 0)
-        return _run(repeats)
+                bar.show((chain + 1) * options.num_samples, 0)
+        return _output(repeats)
+
+
+class _Programs(NamedTuple):
+    """Compiled: prior draws, one temperature further, the final draws; each takes x first."""
+
+    start: Callable[..., Any]
+    advance: Callable[..., Any]
+    finish: Callable[..., Any]
 
 
 @functools.lru_cache(maxsize=8)
-def _programs(kernel: TemperedSMC, problem: Problem, n: int) -> tuple[Callable, Callable, Callable]:
-    """Compiled: draws of the prior, one temperature further, the draws at the end."""
+def _programs(kernel: TemperedSMC, prior: Prior, likelihood: LogLikelihood, n: int) -> _Programs:
     scheme = Scheme(kernel.target_ess, kernel.target_accept, kernel.max_moves, kernel.max_steps)
-    return (
-        jax.jit(lambda key: prior_particles(problem, n, key)),
-        jax.jit(lambda particles, key: advance(scheme, problem, particles, key)),
-        jax.jit(lambda particles, key: shuffled(problem, particles, key)),
-    )
+
+    def on(function: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(lambda x, *arguments: function(Problem(prior, likelihood, x), *arguments))
+
+    return _Programs(on(functools.partial(prior_particles, n)), on(functools.partial(advance, scheme)), on(shuffled))
 
 
-def _check_plan(problem: Problem, plan: Plan) -> None:
-    if plan.init is not None:
+def _check_options(problem: Problem, options: RunOptions) -> None:
+    if options.init is not None:
         raise ValueError("init was given, but particles of TemperedSMC start from the prior: leave init out")
-    if plan.store is not None or plan.state is not None:
+    if options.store is not None or options.state is not None:
         raise ValueError("TemperedSMC makes its draws in one go and continues none: leave store out, or use vb.NUTS()")
     least = max(20, 2 * problem.prior.z_dim)
-    if plan.num_samples < least:
+    if options.num_samples < least:
         raise ValueError(
-            f"num_samples={plan.num_samples} particles were given for {problem.prior.z_dim} parameters; "
+            f"num_samples={options.num_samples} particles were given for {problem.prior.z_dim} parameters; "
             f"TemperedSMC needs at least {least}: write num_samples=1000"
         )
 
 
-def _repeat(programs: tuple[Callable, Callable, Callable], problem: Problem, key: PRNGKey) -> dict[str, Any]:
+class _Repeat(NamedTuple):
+    """One population at the posterior: draws, statistics, evidence, and its way there."""
+
+    z: np.ndarray
+    energy: np.ndarray
+    stats: dict[str, np.ndarray]
+    log_evidence: float
+    info: dict[str, Any]
+
+
+def _repeat(programs: _Programs, problem: Problem, key: PRNGKey) -> _Repeat:
     """One population from the prior to the posterior, a compiled program per temperature."""
-    start, advance, finish = programs
-    particles, invalid = start(jax.random.fold_in(key, 0))
-    _check_invalid({name: np.asarray(value) for name, value in invalid.items()}, problem)
+    particles, first = programs.start(problem.x, jax.random.fold_in(key, 0))
+    _check_first(problem, *(np.asarray(part) for part in first))
     temperatures, acceptances, num_moves = [0.0], [], []
-    moves = None
     while temperatures[-1] < 1.0:
-        particles, moves = advance(particles, jax.random.fold_in(key, len(temperatures)))
+        particles, moves = programs.advance(problem.x, particles, jax.random.fold_in(key, len(temperatures)))
         temperature = float(particles.temperature)
         if not temperature > temperatures[-1] or len(temperatures) >= MAX_TEMPERATURES:
             raise ValueError(
@@ -141,51 +154,39 @@ def _repeat(programs: tuple[Callable, Callable, Callable], problem: Problem, key
         temperatures.append(temperature)
         acceptances.append(float(moves.accept_prob.mean()))
         num_moves.append(int(moves.num_moves))
-    assert moves is not None
     if acceptances[-1] < 0.1:
         warnings.warn(
             f"moves at the last temperature were accepted with probability {acceptances[-1]:.2g}: the particles are "
             "copies of few; check that the gradient of the log-likelihood is finite",
             stacklevel=4,
         )
-    z, energy, order = finish(particles, jax.random.fold_in(key, MAX_TEMPERATURES + 1))
-    return {
-        "z": np.asarray(z),
-        "energy": np.asarray(energy),
-        "accept_prob": np.asarray(moves.accept_prob)[np.asarray(order)],
-        "num_steps": int(moves.num_steps),
-        "step_size": float(particles.step_size),
-        "log_evidence": float(particles.log_evidence),
-        "temperatures": temperatures,
-        "acceptances": acceptances,
-        "num_moves": num_moves,
-        "invalid": float(np.mean(~np.isfinite(np.asarray(invalid["value"])))),
-    }
-
-
-def _run(repeats: list[dict[str, Any]]) -> Run:
-    shape = (len(repeats), len(repeats[0]["z"]))
-    evidences = np.array([one["log_evidence"] for one in repeats])
-    log_evidence, error = mean_evidence(evidences)
+    drawn = programs.finish(problem.x, particles, jax.random.fold_in(key, MAX_TEMPERATURES + 1))
+    z, energy, order = (np.asarray(part) for part in drawn)
     stats = {
-        "accept_prob": np.stack([one["accept_prob"] for one in repeats]),
-        "num_steps": np.broadcast_to(np.array([[one["num_steps"]] for one in repeats]), shape).copy(),
-        "step_size": np.broadcast_to(np.array([[one["step_size"]] for one in repeats]), shape).copy(),
+        "accept_prob": np.asarray(moves.accept_prob)[order],
+        "num_steps": np.full(len(z), int(moves.num_steps)),
+        "step_size": np.full(len(z), float(particles.step_size)),
     }
-    info = {
-        "log_evidence_repeats": evidences.tolist(),
-        "log_evidence_error": error,
-        "temperatures": [one["temperatures"] for one in repeats],
-        "acceptance": [one["acceptances"] for one in repeats],
-        "num_moves": [one["num_moves"] for one in repeats],
-        "invalid_prior_share": float(np.mean([one["invalid"] for one in repeats])),
-    }
-    energy = np.stack([one["energy"] for one in repeats])
-    return Run(np.stack([one["z"] for one in repeats]), energy, stats, log_evidence, None, info)
+    invalid = float(np.mean(~np.isfinite(np.asarray(first[1]))))
+    info = {"temperatures": temperatures, "acceptance": acceptances, "num_moves": num_moves, "invalid": invalid}
+    return _Repeat(z, energy, stats, float(particles.log_evidence), info)
+
+
+def _output(repeats: list[_Repeat]) -> KernelOutput:
+    evidences = np.array([one.log_evidence for one in repeats])
+    log_evidence, error = mean_evidence(evidences)
+    info: dict[str, Any] = {name: [one.info[name] for one in repeats] for name in repeats[0].info}
+    info |= {"log_evidence_repeats": evidences.tolist(), "log_evidence_error": error}
+    info["invalid_prior_share"] = float(np.mean(info.pop("invalid")))
+    z, energy = np.stack([one.z for one in repeats]), np.stack([one.energy for one in repeats])
+    stats = jax.tree.map(lambda *rows: np.stack(rows), *(one.stats for one in repeats))
+    return KernelOutput(z, energy, stats, log_evidence, None, info)
 
 
 def mean_evidence(log_evidences: np.ndarray) -> tuple[float, float | None]:
-    """log of the mean of Z over repeats, and its standard error (None for one repeat).
+    """log of the mean Z over repeats, and its standard error.
+
+    The error is None for one repeat.
 
     log Z = log((1/R) sum_r exp(l_r));  error = sd(Z_r) / (sqrt(R) mean Z_r), the delta method
 
@@ -200,16 +201,18 @@ def mean_evidence(log_evidences: np.ndarray) -> tuple[float, float | None]:
     return float(top + np.log(ratio.mean())), error
 
 
-def _check_invalid(found: Mapping[str, np.ndarray], problem: Problem) -> None:
-    """Refuse what tempering cannot survive: an infinite likelihood, or no particle with a value and a gradient."""
-    value, gradient, n = found["value"], found["gradient"], len(found["value"])
+def _check_first(problem: Problem, z: np.ndarray, value: np.ndarray, gradient: np.ndarray) -> None:
+    """Refuse prior draws that tempering cannot survive.
+
+    An infinite likelihood, or no particle with a finite value and gradient.
+    """
     if np.isposinf(value).any():
         raise ValueError(
-            f"log_likelihood is +inf at {int(np.isposinf(value).sum())} of {n} draws of the prior; a density of the "
-            "data must be finite: keep scales away from zero"
+            f"log_likelihood is +inf at {int(np.isposinf(value).sum())} of {len(z)} draws of the prior; a density of "
+            "the data must be finite: keep scales away from zero"
         )
-    if not (np.isfinite(value) & np.isfinite(gradient).all(axis=1)).any():
+    if not finite(z, value, gradient).any():
         raise ValueError(
-            f"no particle can move: {not_finite(problem.prior, found['z'], value, gradient)}, all from the prior. "
+            f"no particle can move: {not_finite(problem.prior, z, value, gradient)}, all from the prior. "
             "Narrow the prior, or mend the likelihood where it is not finite"
         )

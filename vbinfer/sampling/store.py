@@ -14,7 +14,7 @@ from vbinfer.io.fingerprint import UnhashableError, checksum, traced
 from vbinfer.io.folder import Folder, Head, Kind, read_head
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.problem import Plan, Problem, sampled_theta
+from vbinfer.sampling.problem import Problem, RunOptions, sampled_theta
 
 SETTINGS = "chains.npz"
 """The file that makes a folder a store of chains."""
@@ -84,21 +84,21 @@ def _chunk(index: int) -> str:
     return f"draws-{index:06d}.npz"
 
 
-def open_store(kernel: Any, problem: Problem, plan: Plan) -> ChainStore:
+def open_store(kernel: Any, problem: Problem, options: RunOptions) -> ChainStore:
     """Open or begin the store of a run.
 
-    It is the folder `plan.store`.
+    It is the folder `options.store`.
 
     Raises:
         ValueError: the folder holds another run (the message lists what differs), or more draws than are asked for.
     """
-    path, x_o = Path(plan.store or "."), numbers(problem.x_o)
-    settings = _settings(kernel, problem, plan)
+    path, x_o = Path(options.store or "."), numbers(problem.x_o)
+    settings = _settings(kernel, problem, options)
     store = ChainStore(Folder.open(path, settings, CHAINS, None if x_o is None else {"x_o": x_o}))
     there = sum(piece["potential_energy"].shape[1] for piece in store.read().pieces)
-    if there > plan.num_samples:
+    if there > options.num_samples:
         raise ValueError(
-            f"store={str(path)!r} holds {there} draws per chain and num_samples={plan.num_samples} was asked for; "
+            f"store={str(path)!r} holds {there} draws per chain and num_samples={options.num_samples} was asked for; "
             f"ask for {there} or more, or read them with vb.load({str(path)!r})"
         )
     return store
@@ -143,18 +143,18 @@ def numbers(x_o: Any) -> np.ndarray | None:
     return array if array.dtype.kind in "fiubc" else None
 
 
-def _settings(kernel: Any, problem: Problem, plan: Plan) -> dict[str, Any]:
+def _settings(kernel: Any, problem: Problem, options: RunOptions) -> dict[str, Any]:
     """What identifies a run, but for its length.
 
     Chains may grow longer.
     """
     x_o = numbers(problem.x_o)
-    start = plan.state
-    if start is None and plan.init is not None:
-        start = plan.init if isinstance(plan.init, Mapping) else getattr(plan.init, "theta", None)
+    start = options.state
+    if start is None and options.init is not None:
+        start = options.init if isinstance(options.init, Mapping) else getattr(options.init, "theta", None)
     theta = {name: jnp.zeros(shape) for name, shape in problem.prior.shapes.items()}
     try:
-        program, _ = traced(lambda theta: problem.log_likelihood_of_theta(theta, problem.x_o), theta)
+        program, _ = traced(lambda theta: problem.likelihood(theta, problem.x_o), theta)
     except UnhashableError as error:
         raise TypeError(f"store= needs to know which log_likelihood made its draws, and {error}") from error
     return {
@@ -164,9 +164,9 @@ def _settings(kernel: Any, problem: Problem, plan: Plan) -> dict[str, Any]:
         "x_o": None if x_o is None else checksum({"x_o": x_o}),
         "log_likelihood": program,
         "init": None if start is None else checksum(start),
-        "num_warmup": plan.num_warmup,
-        "num_chains": plan.num_chains,
-        "key": key_ints(plan.key),
+        "num_warmup": options.num_warmup,
+        "num_chains": options.num_chains,
+        "key": key_ints(options.key),
         "precision": str(jnp.result_type(float)),
     }
 

@@ -1,4 +1,4 @@
-"""One temperature of a tempered population: the next beta, weights, resampling, and Hamiltonian moves."""
+"""One temperature of a population: reweight, resample, move."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from vbinfer._names import PRNGKey
 from vbinfer.sampling.problem import Problem
+from vbinfer.sampling.starts import prior_draws
 
 _BISECTIONS = 60
 _LENGTH = 1.5
@@ -47,7 +48,14 @@ class Particles(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """What the moves at one temperature say of themselves: acceptance by particle, then numbers."""
+    """Statistics of the moves at one temperature.
+
+    Attributes:
+        accept_prob: of each particle `[particle]`, in the last move.
+        num_moves: moves so far.
+        num_steps: leapfrog steps of the last move.
+        correlation: between places before and after, the largest over coordinates; 0 where it falls no further.
+    """
 
     accept_prob: Array
     num_moves: Array
@@ -55,10 +63,10 @@ class Moves(NamedTuple):
     correlation: Array
 
 
-def prior_particles(problem: Problem, n: int, key: PRNGKey) -> tuple[Particles, dict[str, Array]]:
-    """Draws of the prior over z, their log-likelihoods, and value and gradient for the check of what is invalid."""
+def prior_particles(n: int, problem: Problem, key: PRNGKey) -> tuple[Particles, tuple[Array, Array, Array]]:
+    """Particles from the prior; their z, log-likelihoods and gradients for checks."""
     prior = problem.prior
-    z = jax.vmap(lambda theta: prior.ravel_z(prior.unconstrain(theta)))(prior.sample(key=key, n=n))
+    z = prior_draws(prior, n, key)
     value, gradient = jax.vmap(jax.value_and_grad(problem.log_likelihood))(z)
     inside = jnp.isfinite(z).all(axis=1) & jnp.isfinite(value)
     particles = Particles(
@@ -68,7 +76,7 @@ def prior_particles(problem: Problem, n: int, key: PRNGKey) -> tuple[Particles, 
         step_size=jnp.full((), prior.z_dim**-0.25, value.dtype),
         log_evidence=jnp.zeros((), value.dtype),
     )
-    return particles, {"z": z, "value": value, "gradient": gradient}
+    return particles, (z, value, gradient)
 
 
 def advance(scheme: Scheme, problem: Problem, particles: Particles, key: PRNGKey) -> tuple[Particles, Moves]:
@@ -88,15 +96,16 @@ def advance(scheme: Scheme, problem: Problem, particles: Particles, key: PRNGKey
 
 
 def _tempered(increment: Array, log_likelihood: Array) -> Array:
-    """increment * log_likelihood, -inf where the likelihood is zero, also at increment 0."""
+    """increment * log_likelihood, with 0 * -inf = -inf."""
     zero = jnp.isneginf(log_likelihood)
     return jnp.where(zero, -jnp.inf, increment * jnp.where(zero, 0.0, log_likelihood))
 
 
 def next_increment(log_likelihood: Array, left: Array, target: float) -> Array:
-    """The largest change of beta, at most `left`, that keeps ESS(w) >= target n_valid, by bisection.
+    """The largest change of beta that keeps ESS(w) >= target n_valid.
 
-    Particles without a likelihood have weight zero at any beta; they do not count in n_valid.
+    By bisection, at most `left`. Particles without a likelihood have weight zero at any beta; they do not count in
+    n_valid.
     """
 
     def log_ess(increment: Array) -> Array:
@@ -117,7 +126,14 @@ def next_increment(log_likelihood: Array, left: Array, target: float) -> Array:
 
 
 def systematic(key: PRNGKey, weights: Array) -> Array:
-    """Indices `[n]` of n particles in proportion to their weights: one uniform number, n evenly spaced positions."""
+    """Systematic resampling: indices `[n]` in proportion to n weights.
+
+    One uniform number u sets n evenly spaced positions on the cumulated weights, so particle i comes n w_i times, up to
+    rounding:
+
+        w    |   w_0   |w_1|      w_2      |
+             ^u/n  ^     ^     ^     ^     ^
+    """
     n = len(weights)
     positions = (jnp.arange(n) + jax.random.uniform(key)) / n
     total = jnp.cumsum(weights)
@@ -125,7 +141,7 @@ def systematic(key: PRNGKey, weights: Array) -> Array:
 
 
 def _move(scheme: Scheme, problem: Problem, particles: Particles, key: PRNGKey) -> tuple[Particles, Moves]:
-    """Hamiltonian moves at one temperature until the particles have forgotten where they were."""
+    """Hamiltonian moves until the particles have forgotten their places."""
     origin = particles.z
     beta = particles.temperature
 
@@ -163,7 +179,9 @@ def _move(scheme: Scheme, problem: Problem, particles: Particles, key: PRNGKey) 
 def _trajectories(
     scheme: Scheme, evaluate: Callable, particles: Particles, scale: Array, key: PRNGKey
 ) -> tuple[Particles, Array, Array]:
-    """One Hamiltonian trajectory for every particle, and the acceptance; in w, z = scale w, the mass is the identity.
+    """One Hamiltonian trajectory for every particle, and its acceptance.
+
+    In w, z = scale w, the mass is the identity:
 
     p <- p + (h/2) g;  w <- w + h p;  p <- p + (h/2) g;  g = scale^T grad log density
     """
@@ -195,7 +213,10 @@ def _trajectories(
 
 
 def _covariance_root(z: Array) -> Array:
-    """Cholesky factor `[Dz, Dz]` of the covariance, shrunk towards its diagonal by Dz / (n + Dz): never singular."""
+    """Cholesky factor `[Dz, Dz]` of the shrunk covariance, never singular.
+
+    The covariance is moved towards its diagonal by the share Dz / (n + Dz).
+    """
     n, width = z.shape
     centred = z - z.mean(axis=0)
     covariance = centred.T @ centred / n
@@ -205,14 +226,14 @@ def _covariance_root(z: Array) -> Array:
 
 
 def _correlation(before: Array, after: Array) -> Array:
-    """The largest correlation over coordinates between places before and after the moves."""
+    """Largest correlation over coordinates between places before and after."""
     a, b = before - before.mean(axis=0), after - after.mean(axis=0)
     norm = jnp.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     return jnp.max(jnp.where(norm > 0, (a * b).sum(axis=0) / jnp.where(norm > 0, norm, 1.0), 1.0))
 
 
 def shuffled(problem: Problem, particles: Particles, key: PRNGKey) -> tuple[Array, Array, Array]:
-    """z, U(z) and the order: resampling leaves relatives side by side, which draws should not be."""
+    """z, U(z) and their order, at random: resampling leaves relatives adjacent."""
     order = jax.random.permutation(key, len(particles.z))
     z = particles.z[order]
     return z, -(jax.vmap(problem.log_prior)(z) + particles.log_likelihood[order]), order
