@@ -24,7 +24,10 @@ def key_ints(key: PRNGKey) -> list[int]:
 
 
 def batched(simulator: SimulatorLike) -> Callable[[Theta, Any], Any]:
-    """`(theta leaves [B, ...], keys [B]) -> x [B, F]`: the simulator's own `.batch`, else `jit(vmap(simulator))`."""
+    """The simulator over a batch.
+
+    `(theta leaves [B, ...], keys [B]) -> x [B, F]`: its own `.batch`, else `jit(vmap(simulator))`.
+    """
     own = getattr(simulator, "batch", None)
     return own if own is not None else jax.jit(jax.vmap(simulator), compiler_options=deterministic_xla())
 
@@ -45,7 +48,11 @@ def batched_series(simulator: SimulatorLike) -> Callable[[Theta, Any], tuple[Any
 
 
 def checked(x: Any, width: int = WIDTH) -> np.ndarray:
-    """The summaries of one batch as `[width, F]`, or an error that says what the simulator should return."""
+    """The summaries of one batch as `[width, F]`.
+
+    Raises:
+        ValueError: another shape, with what the simulator should return.
+    """
     x = np.asarray(x)
     if x.ndim != 2 or len(x) != width:
         one = list(x.shape[1:]) if x.ndim and len(x) == width else list(x.shape)
@@ -57,17 +64,22 @@ def checked(x: Any, width: int = WIDTH) -> np.ndarray:
 
 
 def batch_rows(n: int, width: int = WIDTH) -> list[np.ndarray]:
-    """Numbers of the rows of each batch, `[width]` each, of n in all; a short tail repeats the last row."""
+    """Row numbers of each batch, `[width]`, of n in all.
+
+    A short tail repeats the last row.
+    """
     return [np.minimum(np.arange(start, start + width), n - 1) for start in range(0, n, width)]
 
 
 def joined(batches: Iterable[Any], n: int) -> Any:
-    """The leaves `[width, ...]` of what every batch gave as one tree with leaves `[n, ...]`."""
+    """Batches joined into one tree of n rows."""
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *batches)
 
 
 def map_batches(run: Callable[[np.ndarray], Any], n: int, width: int = WIDTH) -> Any:
-    """`run(rows [width]) -> tree with leaves [width, ...]` over n rows, always in one width: leaves `[n, ...]`.
+    """A tree with leaves `[n, ...]`, computed in batches.
+
+    `run(rows [width])` returns leaves `[width, ...]`; the width is always the same.
 
     >>> map_batches(lambda rows: rows**2, 5, width=2).tolist()
     [0, 1, 4, 9, 16]
@@ -76,7 +88,11 @@ def map_batches(run: Callable[[np.ndarray], Any], n: int, width: int = WIDTH) ->
 
 
 def feature_names(simulator: SimulatorLike, width: int) -> tuple[str, ...]:
-    """The simulator's `.names`, else `x[0], x[1], ...`; checked against what it returned."""
+    """The simulator's `.names`, else `x[0], x[1], ...`.
+
+    Raises:
+        ValueError: they are not as many as the features that it returned.
+    """
     names = getattr(simulator, "names", None)
     if names is None:
         return flat_names({"x": (width,)})

@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that the next process need not compile them again."""
+"""A cache of compiled programs on disk."""
 
 import contextlib
 import hashlib
@@ -26,11 +26,12 @@ _MOST = 1_000_000_000
 
 
 def enable_compile_cache(folder: str | Path) -> Path | None:
-    """Keep the programs that JAX compiles in a folder, and take those from it that are there, from now on.
+    """Keep compiled programs in a folder, from now on.
 
-    The numbers are the same with and without (same processor, number of cores and versions: each has a folder of its
-    own inside). Programs are machine code, which runs when it is loaded: the folder must be yours alone, and is no part
-    of a run that is given to others. Above 1 GB the programs that were not used for longest are deleted.
+    Those that are there are not compiled again. The numbers are the same with and without (same processor, number of
+    cores and versions: each has a folder of its own inside). Programs are machine code, which runs when it is loaded:
+    the folder must be yours alone, and is no part of a run that is given to others. Above 1 GB the programs that were
+    not used for longest are deleted.
 
     Args:
         folder: where to, such as `~/.cache/vbinfer`; made if it is not there.
@@ -68,12 +69,15 @@ def enable_compile_cache(folder: str | Path) -> Path | None:
 
 
 def chosen() -> str | None:
-    """The folder that was given last, for the processes that this one starts."""
+    """The folder that was given last, for worker processes."""
     return _CHOSEN[-1] if _CHOSEN else None
 
 
 def machine() -> str:
-    """A name for what compiled programs depend on: processor, cores that this process may use, version of jaxlib."""
+    """A name for what compiled programs depend on.
+
+    The processor, the cores that this process may use, and the version of jaxlib.
+    """
     flags = ""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -94,9 +98,10 @@ def _private(place: Path) -> bool:
 
 
 def _drop_damaged(place: Path) -> None:
-    """Delete programs that a killed process left half-written, which JAX would neither read nor replace.
+    """Delete half-written programs.
 
-    Looks at what was written since the last time. JAX compresses with zlib, whose checksum tells, before Python 3.14.
+    JAX would neither read nor replace what a killed process left. Looks at what was written since the last time. JAX
+    compresses with zlib, whose checksum tells, before Python 3.14.
     """
     mark = place / "checked"
     since = mark.stat().st_mtime if mark.exists() else 0.0
@@ -112,7 +117,7 @@ def _drop_damaged(place: Path) -> None:
 
 
 def _prune(place: Path, most: int) -> None:
-    """Delete what was read or written longest ago until no more than `most` bytes are left."""
+    """Delete the least recently used beyond `most` bytes."""
     files = []
     for path in place.iterdir():
         with contextlib.suppress(OSError):  # another process does the same

@@ -115,16 +115,19 @@ class Dask:
         self._open.pop()[1].close()
 
     def map(self, fn: Callable[[Item, Any], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yield `fn(item, device)` in the order of `items`; an error in one item ends the run after those before it."""
+        """Yield `fn(item, device)` in the order of `items`.
+
+        An error in one item ends the run after those before it.
+        """
         yield from in_order(self, fn, items)
 
     def as_completed(
         self, fn: Callable[[Item, Any], Result], items: Iterable[Item]
     ) -> Generator[tuple[Item, Result], None, None]:
-        """Yield `(item, fn(item, device))` as they finish, `device` being one of the worker.
+        """Yield `(item, fn(item, device))` as they finish.
 
-        After an error in one item no other is handed out; those that were are finished and yielded, then it is raised.
-        When the generator is closed or interrupted, what is in flight is given up.
+        `device` is one of the worker. After an error in one item no other is handed out; those that were are finished
+        and yielded, then it is raised. When the generator is closed or interrupted, what is in flight is given up.
 
         Raises:
             TypeError: `fn` cannot be sent to another process, or not be loaded there.
@@ -181,7 +184,7 @@ def _check_client(client: Any) -> None:
 
 @contextlib.contextmanager
 def _connected(client: Any, count: int) -> Iterator[Any]:
-    """A client, that of a cluster of our own where none is given."""
+    """The given client, or that of an own cluster."""
     from distributed import Client
 
     if client is None:
@@ -202,10 +205,11 @@ def _connected(client: Any, count: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _own_cluster(count: int) -> Iterator[Any]:
-    """A client of `count` workers on this computer; one that dies is replaced.
+    """A client of `count` workers on this computer.
 
-    Each stays on one core, with one thread for everything. The scheduler listens on 127.0.0.1, on a free port, without
-    a dashboard, and with keys that nobody else has: other users of this computer could run anything here without them.
+    One that dies is replaced. Each stays on one core, with one thread for everything. The scheduler listens on
+    127.0.0.1, on a free port, without a dashboard, and with keys that nobody else has: other users of this computer
+    could run anything here without them.
     """
     import dask
     import loky  # its way to start a process has a name once it is imported
@@ -241,7 +245,7 @@ def _own_cluster(count: int) -> Iterator[Any]:
 
 @final
 class _Pass:
-    """One pass over the items: what is in flight, what went wrong first.
+    """One pass over the items.
 
     Args:
         client: of the cluster.
@@ -301,9 +305,10 @@ class _Pass:
             raise self._error
 
     def _hand_out(self) -> None:
-        """Submit items up to `ahead` for each thread; the last ones go to threads that have nothing else.
+        """Submit up to `ahead` items per thread.
 
-        Workers died under a suspect, or under the item that it waited behind: it is run once more, by itself.
+        The last ones go to threads that have nothing else. Workers died under a suspect, or under the item that it
+        waited behind: it is run once more, by itself.
         """
         if self._suspects:
             if not self._running:
@@ -358,7 +363,7 @@ class _Pass:
         self._error = self._error or error
 
     def _look(self) -> None:
-        """Count the threads of the workers; say so if there are none."""
+        """Count threads of workers; warn if there are none."""
         with contextlib.suppress(OSError):  # a connection that is lost ends what is in flight, and is noticed there
             if self._client.status == "running":
                 self._threads = sum(self._client.nthreads().values())

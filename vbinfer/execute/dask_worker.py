@@ -1,4 +1,4 @@
-"""The workers' side of `Dask`: the function of a run, loaded once."""
+"""What runs on the workers of a Dask cluster."""
 
 import functools
 import itertools
@@ -22,7 +22,7 @@ _LOCAL, _THREADS = threading.local(), itertools.count()
 
 @final
 class Pin(WorkerPlugin):
-    """A core for each worker of a cluster of our own."""
+    """Pins each worker of an own cluster to a core."""
 
     def __init__(self, cores: Sequence[int]) -> None:
         self._cores = cores
@@ -34,7 +34,7 @@ class Pin(WorkerPlugin):
 
 @final
 class Shipment(WorkerPlugin):
-    """A pickled function, with the settings of JAX and the versions it needs.
+    """A pickled function, JAX settings and required versions.
 
     As a plugin it is sent to every worker once, by the scheduler, also to those that join later, and is gone from all
     of them when the run is over.
@@ -49,7 +49,7 @@ class Shipment(WorkerPlugin):
         self._lock = threading.Lock()
 
     def run(self, item: bytes) -> Message:
-        """What the function makes of an item, or why it could not be asked."""
+        """Run one item, or say why not."""
         here = versions()
         differ = [f"{k} {here.get(k)} instead of {v}" for k, v in self._versions.items() if here.get(k) != v]
         if differ:
@@ -78,7 +78,10 @@ def run_item(name: str, item: bytes) -> tuple[str, Message]:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """What has to be the same on both sides for the same numbers, and for functions to be understood."""
+    """Versions that client and workers must share.
+
+    For the same numbers, and for functions to be understood.
+    """
     from vbinfer.io import npz
 
     return {"Python": ".".join(platform.python_version_tuple()[:2]), **npz.versions()}

@@ -1,4 +1,4 @@
-"""Where batches run: `Local` uses the devices of this process, or other processes."""
+"""Where batches run: on devices or in processes."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -70,7 +70,10 @@ class Local:
         object.__setattr__(self, "devices", devices)
 
     def map(self, fn: Callable[[Item, Any], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yield `fn(item, device)` in the order of `items`; an error in one item ends the run after those before it."""
+        """Yield `fn(item, device)` in the order of `items`.
+
+        An error in one item ends the run after those before it.
+        """
         yield from in_order(self, fn, items)
 
     def as_completed(

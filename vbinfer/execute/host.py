@@ -1,4 +1,4 @@
-"""Simulators that are not JAX: one draw at a time, in Python."""
+"""Simulators that are not JAX."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,9 @@ HostFunction = Callable[[dict[str, Any], np.random.Generator], Any]
 
 
 class HostSimulator:
-    """A simulator from a plain function of NumPy arrays, or of any other program: `fn(theta, rng) -> x`, one draw.
+    """A simulator from a NumPy function, `fn(theta, rng) -> x`.
+
+    One draw at a time; the function may as well call another program.
 
     Draws, stores and everything built on them work as with a JAX simulator. Gradients do not: for NUTS or a MAP of a
     likelihood the model has to be JAX.
@@ -106,7 +108,9 @@ class HostSimulator:
         return f"HostSimulator({name}, names={self.names}, batch_width={self.batch_width})"
 
     def fingerprint(self) -> str:
-        """The fingerprint that was given, else the SHA-256 of the function: see `vbinfer.io.fingerprint`.
+        """The given fingerprint, else a hash of the function.
+
+        The SHA-256 of the function: see `vbinfer.io.fingerprint`.
 
         A changed helper function, default, constant or captured array changes it; comments, line numbers and file names
         do not. Installed packages count by name and version. A captured object that changes as it is used changes it
@@ -132,7 +136,9 @@ class HostSimulator:
         return self.batch({name: np.asarray(value)[None] for name, value in theta.items()}, key[None])[0]
 
     def batch(self, theta: Mapping[str, Any], keys: Any) -> np.ndarray:
-        """`x [B, F]` of theta leaves `[B, ...]` and keys `[B]`, one row after the other.
+        """`x [B, F]`, one row after the other.
+
+        Of theta leaves `[B, ...]` and keys `[B]`.
 
         Raises:
             ValueError: outputs that are not `[F]`, or of another length than before.
@@ -179,7 +185,10 @@ class HostSimulator:
 
 
 def generator(words: Any) -> np.random.Generator:
-    """The generator of one draw: Philox keyed by the 32-bit words of its JAX key, lowest first, up to four."""
+    """The random generator of one draw.
+
+    Philox keyed by the 32-bit words of its JAX key, lowest first, up to four.
+    """
     words = [int(word) for word in np.asarray(words).ravel()]
     if len(words) > 4:
         raise ValueError(f"a key of {len(words)} words was given; expected up to four, as jax.random.key(0) has two")
@@ -188,7 +197,7 @@ def generator(words: Any) -> np.random.Generator:
 
 
 def _words(keys: Any) -> np.ndarray:
-    """The 32-bit words of keys `[B]`, typed or legacy, as `[B, W]`."""
+    """The 32-bit words `[B, W]` of typed or legacy keys."""
     if isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) and keys.ndim == 1:
         return np.asarray(jax.random.key_data(keys))
     if getattr(keys, "dtype", None) == np.uint32 and keys.ndim == 2:

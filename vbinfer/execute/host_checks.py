@@ -1,4 +1,4 @@
-"""What a simulator that is not JAX is asked for: a function of two arguments, names, and numbers as its answer."""
+"""Checks of host simulators and their output."""
 
 import contextlib
 import inspect
@@ -38,7 +38,7 @@ def checked_x(x: Any) -> np.ndarray:
 
 
 def warn_unless_same(x: np.ndarray, again: np.ndarray) -> None:
-    """Warn of a function that answers the same question in two ways."""
+    """Warn of draws that cannot be repeated."""
     if np.array_equal(x, again, equal_nan=True):
         return
     apart = f"by up to {np.nanmax(np.abs(x - again)):.3g}" if x.shape == again.shape else "in length"
@@ -52,7 +52,7 @@ def warn_unless_same(x: np.ndarray, again: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def noted(theta: dict[str, Any], words: np.ndarray, row: int) -> Iterator[None]:
-    """Say for which draw an error was raised, so that one can repeat it."""
+    """Note on an error how to repeat its draw."""
     try:
         yield
     except Exception as error:
@@ -72,7 +72,7 @@ def _impl(words: np.ndarray) -> str:
 
 
 def checked_fn(fn: Any) -> Any:
-    """A function of two arguments, or an error with the line to write."""
+    """A function of two arguments, or an error."""
     if hasattr(fn, "batch"):
         raise TypeError(f"{type(fn).__name__} is a simulator already: give it as it is, without vb.HostSimulator")
     if not callable(fn):

@@ -1,4 +1,4 @@
-"""What another process is given before it can run anything of ours: an environment, settings of JAX, a function."""
+"""What worker processes need: environment, settings, functions as bytes."""
 
 import contextlib
 import io
@@ -47,9 +47,10 @@ def environment() -> dict[str, str]:
 
 
 def begin(core: int | None) -> None:
-    """Prepare a new worker: its core, Ctrl-C left to the parent, prints on stderr.
+    """Prepare a new worker process.
 
-    To be called before the first operation of JAX, which counts the cores (importing it does not).
+    Pins it, leaves Ctrl-C to the parent, and sends prints to stderr. To be called before the first operation of JAX,
+    which counts the cores (importing it does not).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)
@@ -58,13 +59,16 @@ def begin(core: int | None) -> None:
 
 
 def settings() -> dict[str, Any]:
-    """The settings of JAX in this thread that another process needs."""
+    """This thread's settings of JAX, for another process."""
     return {name: getattr(jax.config, name) for name in CONFIG if hasattr(jax.config, name)}
 
 
 @contextlib.contextmanager
 def under(config: Mapping[str, Any]) -> Iterator[None]:
-    """The settings of JAX of another thread or process, in this thread alone: other runs may share a worker."""
+    """A context with settings of JAX.
+
+    In this thread alone: other runs may share a worker.
+    """
     with contextlib.ExitStack() as stack:
         for name, value in config.items():
             if getattr(jax.config, name, value) == value:
@@ -89,12 +93,19 @@ def enable_x64(value: bool) -> Any:
 
 
 def cores() -> list[int]:
-    """The cores that this process may use; none where the system cannot say or cannot pin."""
+    """The cores that this process may use.
+
+    None where the system cannot say or cannot pin.
+    """
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
 
 
 def ship(fn: Any) -> bytes:
-    """A function as bytes, or a TypeError that says what cannot be sent."""
+    """A function as bytes.
+
+    Raises:
+        TypeError: it holds what cannot be sent.
+    """
     try:
         return pickled(fn)
     except Exception as error:
@@ -106,7 +117,10 @@ def ship(fn: Any) -> bytes:
 
 
 def pickled(value: Any) -> bytes:
-    """Pickle by value what a new process cannot import: the functions of a script, of a notebook, of a function."""
+    """Pickle by value what a new process cannot import.
+
+    The functions of a script, of a notebook, of a function; also JAX keys.
+    """
     import cloudpickle
 
     buffer = io.BytesIO()
@@ -117,7 +131,10 @@ def pickled(value: Any) -> bytes:
 
 
 def outcome(fn: Any, item: bytes, device: Any) -> tuple[Any, ...]:
-    """`("done", result)` or `("failed", error, traceback)` in a worker, result and error as bytes."""
+    """The result of an item, or its error, as bytes.
+
+    `("done", result)` or `("failed", error, traceback)`.
+    """
     try:
         return "done", pickled(fn(pickle.loads(item), device))
     except Exception as error:
@@ -125,7 +142,10 @@ def outcome(fn: Any, item: bytes, device: Any) -> tuple[Any, ...]:
 
 
 def _portable(error: Exception) -> bytes:
-    """The error as bytes that can be loaded again, or else a RuntimeError with its type and message."""
+    """The error as bytes.
+
+    One that cannot be loaded again becomes a RuntimeError with its type and message.
+    """
     try:
         shipped = pickled(error)
         pickle.loads(shipped)
@@ -143,7 +163,7 @@ def _key(words: np.ndarray, impl: str) -> Any:
 
 
 def unloadable(trace: str) -> TypeError:
-    """What to raise when a worker could not load the function that it was sent."""
+    """The error of a function that no worker can load."""
     last = trace.strip().splitlines()[-1]
     error = TypeError(
         f"what should run was sent to a worker process but could not be loaded there ({last}). Define it in the "

@@ -41,7 +41,7 @@ def format_bytes(size: float) -> str:
 
 
 def check_disk(folder: str | Path, needed: Need | int) -> None:
-    """Refuse what does not fit on the disk of a folder.
+    """Refuse what does not fit on the disk.
 
     The folder need not exist yet.
 
@@ -118,7 +118,7 @@ def _address_room() -> int | None:
 
 
 def _group_rooms() -> Iterator[tuple[str, int]]:
-    """Path and bytes left of every control group with a limit.
+    """Path and bytes left of limited control groups.
 
     From that of this process up to the root. Inside a container the path may be that of the host, where nothing is
     mounted: the root is then its own group.

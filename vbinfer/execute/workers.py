@@ -74,11 +74,12 @@ class _Worker:
 def run_in_workers(
     fn: Callable[[Item, Any], Result], items: Iterable[Item], count: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield `(item, fn(item, device))` as they finish, from up to `count` new processes.
+    """Yield `(item, fn(item, device))` from new processes.
 
-    `fn` is sent to each process once. After an error, in an item or of a process, no further item is begun; those that
-    were are finished and yielded, those of a dead process by another one, and then the error is raised. An item that
-    ends two processes is not given to a third. The processes end with the generator.
+    As they finish, from up to `count` processes. `fn` is sent to each process once. After an error, in an item or of a
+    process, no further item is begun; those that were are finished and yielded, those of a dead process by another one,
+    and then the error is raised. An item that ends two processes is not given to a third. The processes end with the
+    generator.
 
     Raises:
         TypeError: `fn` cannot be sent to another process, or not be loaded there.
@@ -101,7 +102,7 @@ def run_in_workers(
 
 
 class _Pass:
-    """One pass over the items: what is left, what has to be done again, what went wrong first."""
+    """One pass over the items."""
 
     def __init__(self, workers: list[_Worker], source: Iterator[Any], left: int) -> None:
         self._workers, self._source, self._left = workers, source, left
@@ -127,7 +128,10 @@ class _Pass:
             raise self._error
 
     def _hand_out(self) -> None:
-        """Give every ready worker an item, and another to find when it is done while there are plenty."""
+        """Give every ready worker an item.
+
+        And another, to find when it is done, while there are plenty.
+        """
         for depth in (1, 2):
             for worker in self._workers:
                 if worker.ready and len(worker.held) < depth and (depth == 1 or self._left > len(self._workers)):
@@ -139,7 +143,7 @@ class _Pass:
                         worker.take(item, 0)
 
     def _collect(self, worker: _Worker) -> Iterator[tuple[Any, Any]]:
-        """Take what a worker has finished, or what it left behind."""
+        """Take what a worker has finished."""
         for future in [future for future in worker.held if future.done()]:
             item, deaths = worker.held.pop(future)
             if future.exception() is not None:
@@ -158,7 +162,7 @@ class _Pass:
                 worker.begun(*found)
 
     def _bury(self, worker: _Worker, item: Any, deaths: int, error: Any) -> None:
-        """A process has died under an item: others take over what it held."""
+        """Replace a dead worker; others take over its items."""
         worker.end()
         codes = re.search(r"\{.*\}", str(error))
         how = f"{worker.name} died: {codes[0] if codes else repr(error)}"
@@ -192,7 +196,10 @@ def _begin(core: int | None, parent: Any) -> None:
 
 
 def _end_with(parent: Any) -> None:
-    """Exit when the other end of the pipe is closed, as it is when the parent ends, in whatever way."""
+    """Exit with the parent.
+
+    The system closes the other end of the pipe when it ends, in whatever way.
+    """
     with contextlib.suppress(EOFError, OSError):
         parent.recv()
     os._exit(1)
