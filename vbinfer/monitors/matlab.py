@@ -1,8 +1,10 @@
-"""Matrices of MATLAB files of version 5 (what `save` writes without options, or with '-v6' and '-v7').
+"""A reader of numeric matrices in MATLAB files of version 5.
 
-The format is that of "MAT-File Format" (The MathWorks, R2012b, chapter 1): after 128 bytes, elements of a type, a size
-and bytes; a matrix is an element of elements: flags, dimensions, name, numbers. Every size is compared with what is
-there before it is believed. Cells, structures, text and complex or sparse matrices are passed over.
+That is what `save` writes without options, or with '-v6' and '-v7'. The format is that of "MAT-File Format" (The
+MathWorks, R2012b, chapter 1): after 128 bytes, elements of a type, a size and bytes; a matrix is an element of
+elements: flags, dimensions, name, numbers. Every size is compared with what is there before it is believed: one changed
+byte of a file ends `scipy.io.loadmat` (1.17.1) in a segmentation fault. Cells, structures, text and complex or sparse
+matrices are passed over.
 """
 
 import struct
@@ -50,14 +52,16 @@ def matrices(data: bytes, limit: int) -> dict[str, np.ndarray]:
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Type and bytes of the elements that follow each other in `data`."""
+    """Type and bytes of the elements in `data`."""
     place = 0
     while place < len(data):
         if len(data) - place < 8:
             raise ValueError("it ends in the middle of an element")
         kind, size = struct.unpack_from(f"{order}II", data, place)
         start, end = place + 8, place + 8 + size
-        if kind >> 16:  # up to four bytes stand in the tag itself
+        # a tag is (type: 4 bytes, size: 4 bytes), padded to multiples of 8 with what follows it;
+        # a small one is (size: 2, type: 2, content: up to 4 bytes)
+        if kind >> 16:
             kind, size = kind & 0xFFFF, kind >> 16
             start, end = place + 4, place + 4 + size
             if size > 4:
@@ -82,7 +86,10 @@ def _inflated(content: bytes, limit: int) -> bytes:
 
 
 def _array(content: bytes, order: str) -> dict[str, np.ndarray]:
-    """The array of one matrix element by its name; nothing where it is of another class."""
+    """The array of one matrix element, by its name.
+
+    Nothing where it is of another class.
+    """
     parts = list(_elements(content, order))
     if len(parts) < 4 or len(parts[0][1]) != 8 or parts[1][0] != 5 or len(parts[1][1]) % 4:
         return {}
