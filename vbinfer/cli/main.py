@@ -130,12 +130,14 @@ def _compute(args: argparse.Namespace) -> int:
 
     from vbinfer.cli import errors
 
+    # one line on stderr instead of Python's three
     warnings.showwarning = lambda message, *_, **__: errors.say(f"note: {message}")
     if args.command in NOTHING_RUNS:
         return NOTHING_RUNS[args.command](args)
     from vbinfer.execute.compile_cache import enable_compile_cache
     from vbinfer.execute.executor import use_cores
 
+    # before JAX makes its devices, which it does once
     use_cores(args.cores or _workers(args) or _cores())
     from vbinfer.study import run
 

@@ -188,6 +188,7 @@ def _recording(observed: RecordingLike) -> Figure:
 def _most_extreme(rows: Sequence[Feature]) -> list[Feature]:
     """The features that are drawn, in their order."""
     far = [-abs((row.prior_percentile if row.prior_percentile is not None else 50.0) - 50.0) for row in rows]
+    # NaN counts as the most extreme of all
     keep = sorted(np.argsort(np.nan_to_num(far, nan=-100.0), kind="stable")[:MOST_FEATURES].tolist())
     return [rows[i] for i in keep]
 
@@ -515,6 +516,7 @@ def _fcd_blocks(e: Evidence) -> list[Block]:
 
 
 def _fcd_panel(values: np.ndarray, title: str, minutes: float) -> Panel:
+    # windows start `minutes` apart: the axes count from the first start to the last
     end, axis = len(values) * minutes, Axis("start of window (min)")
     alt = f"{title}: correlations between {len(values)} windows, mean {upper(values).mean():.2f}"
     picture = Picture(values, (0.0, 1.0), "sequential", (0.0, end, end, 0.0), "correlation")
@@ -533,6 +535,7 @@ def _distributions(groups: Sequence[tuple[str, np.ndarray, Any]]) -> Figure:
 
 
 def _outline(values: np.ndarray, edges: np.ndarray, role: Role, label: str) -> Line:
+    # the outline of a histogram: both ends of every bin
     heights = np.histogram(values, edges, density=True)[0]
     return Line(np.repeat(edges, 2)[1:-1], np.repeat(heights, 2), role, label)
 

@@ -113,6 +113,7 @@ def report(
     )
     found = topics(evidence)
     asked = [check for topic in found for check in topic.checks]
+    # later topics do not overwrite: every name is one topic's
     numbers = {name: value for topic in found for name, value in topic.numbers.items()}
     verdict = Verdict(
         verdict=worst(check.light for check in asked) if asked else "warn",
@@ -127,6 +128,7 @@ def report(
         _limits(evidence, found),
         _provenance(evidence),
     ]
+    # drawn before anything is written: an error leaves no half of a report
     page = _render(verdict, absent(found), sections, extras.title)
     npz.write_text(path.with_suffix(".json"), verdict.to_json() + "\n")
     npz.write_text(path, page)

@@ -112,6 +112,7 @@ class Parameters:
     @property
     def most_shrunk(self) -> list[int]:
         """The parameters that are drawn, in their order."""
+        # a map over 84 regions has 84 parameters: those that shrank most are drawn
         order = range(len(self.names)) if self.shrinkage is None else np.argsort(-self.shrinkage, kind="stable")
         return sorted(int(i) for i in list(order)[:MOST_PARAMETERS])
 
@@ -415,6 +416,7 @@ def _eye_of(e: Evidence, p: Parameters) -> _Source | None:
         return _Source(p.names, found.shrinkage, (found.mean - found.truth) / sd, what)
     if e.calibration is not None:
         rows = e.calibration.learned.rows
+        # root mean square of z from its mean and sd
         size = np.array([[np.hypot(row.z_mean, row.z_sd) for row in rows]])
         what = f"one point per parameter: root mean square z and median shrinkage over {len(e.calibration)} data sets"
         return _Source(tuple(row.name for row in rows), np.array([[row.shrinkage for row in rows]]), size, what)

@@ -174,6 +174,7 @@ def _training(fit: FitInfo) -> Topic:
 def _converged(fit: FitInfo, train: np.ndarray, val: np.ndarray) -> tuple[Status, str]:
     if not np.isfinite(val).any():
         return "fail", f"{fit.method} did not train: no finite held-out loss was recorded."
+    # an ensemble's curves may end before the best epoch of a member
     best = min(int(fit.best_epoch), len(val))  # counted from 1; 0 is the untrained network
     gap = float(val[best - 1] - train[best - 1]) if 0 < best <= len(train) else math.nan
     overfit, gained = gap > OVERFIT, bool(fit.info_gain > 0.0)
@@ -262,6 +263,7 @@ def _calibration(study: "Calibration") -> Topic:
     bad = sum(row.status != "pass" for row in tests)
     many = f"{len(tests)} tests on {len(study)} held-out data sets"
     head = f"{bad} of {many} did not pass. " if bad else f"None of {many} found a fault. "
+    # how many tests there were says how much a pass is worth
     topic = topic_of("calibration", study, "calibration", "Calibration of the estimator")
     (check,) = topic.checks
     said = head + check.sentence if bad or study.verdict == "pass" else check.sentence

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 MOST_ROWS = 24
+CAPTIONS = {
+    "tests": "Tests; adjusted p-values share one false-alarm rate; each finds what it detects with 90 % probability.",
+    "coverage": "Truths inside regions of each credibility, with a 95 % interval of their share.",
+    "recovery": "Recovery: posterior means against truths; z = (mean \N{MINUS SIGN} truth) / sd; the share of variance "
+    "that the data move.",
+    "local": "Calibration in fifths of the posterior mean (a test) and of the truth (no test).",
+    "pairs": "Methods two by two: how often a classifier tells them apart (0.5: it cannot), and how far means and sds "
+    "differ in each parameter, the first against the second.",
+}
+"""Of tables that are known by name; others are captioned by their name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +157,8 @@ def topic_of(name: str, result: Any, anchor: str, title: str, *, tables: Iterabl
 def tables_of(numbers: Mapping[str, Any]) -> list[Table]:
     """Tables of a result's numbers, the scalars last.
 
-    >>> [table.caption for table in tables_of({"pairs": [{"first": "NPE", "p": 0.2}], "n": 7})]
-    ['Pairs.', 'Numbers of this result; all are in the JSON.']
+    >>> [table.caption for table in tables_of({"rows": [{"first": "NPE", "p": 0.2}], "n": 7})]
+    ['Rows.', 'Numbers of this result; all are in the JSON.']
     """
     found, facts = [], []
     for name, value in numbers.items():
@@ -180,7 +190,8 @@ def _rows_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     body = [[_cell(row[key]) for key in head] for row in shown]
     marks = frozenset(i for i, row in enumerate(shown) if row.get("status", "pass") != "pass")
     words = max([1, *(i + 1 for i, key in enumerate(head) if isinstance(shown[0][key], str) and i < 3)])
-    return Table([key.replace("_", " ") for key in head], body, f"{name.capitalize()}.{cut}", marks, words)
+    caption = CAPTIONS.get(name, f"{name.capitalize()}.")
+    return Table([key.replace("_", " ") for key in head], body, f"{caption}{cut}", marks, words)
 
 
 def _cell(value: Any) -> str:

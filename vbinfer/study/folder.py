@@ -138,6 +138,7 @@ def calibration_of(out: Path) -> "Calibration | None":
 
 def calibrated(out: Path) -> str:
     """Identity of the estimator, or of the chains."""
+    # weights identify an estimator; a sampler has its draws
     return fingerprint(out / ESTIMATOR if (out / ESTIMATOR).is_file() else out / POSTERIOR)
 
 

@@ -127,6 +127,7 @@ def infer_study(study: Study, *, say: Say | None = None) -> Verdict:
 
 def _run(study: Study, say: Say | None, *, with_calibration: bool) -> "tuple[Verdict, Calibration | None]":
     out, keys = study.out, stage_keys(study)
+    # posterior, checks and report; an estimator simulates and trains before them
     clock = Clock(say, (3 if study.is_sampler else 5) + with_calibration)
     # of a sampler none of these exists
     draws = fit = trained = None
@@ -136,6 +137,7 @@ def _run(study: Study, say: Say | None, *, with_calibration: bool) -> "tuple[Ver
         draws, source, fit, trained = _fit(study, clock, study.calibration.draws if with_calibration else None)
     with clock.stage("posterior", f"sampling the posterior given {study.recording.name}"):
         k_posterior, k_replicates = jax.random.split(keys["posterior"])
+        # replicates have a key of their own, or one more segment would change the posterior
         posterior = _sample(study, source, study.x_o, k_posterior)
         posterior.save(out / folder.POSTERIOR)
         replicates = _replicates(study, source, k_replicates)
@@ -221,6 +223,7 @@ def _fit(study: Study, clock: Clock, held_out: int | None = None) -> tuple[Draws
             kept = _train(study, draws)
             (out / folder.EVIDENCE).unlink(missing_ok=True)  # of another fit; below it becomes this one's
             kept[0].save(out / folder.ESTIMATOR)
+        # of other weights in the file, the identity would be another one
         trained = f"{asked} {folder.fingerprint(out / folder.ESTIMATOR)}"
         if not (out / folder.EVIDENCE).is_file():
             folder.save_inputs(out / folder.EVIDENCE, ReportInputs(fit=kept[1], trained=trained))
@@ -353,6 +356,7 @@ def _calibrate(study: Study, clock: Clock, source: Any) -> "Calibration":
     from vbinfer.diagnostics.calibration.study import calibrate
 
     options, place = study.calibration, study.out / "calibration"
+    # a number that no `fold_in` of a run uses
     k_draws, k_study = jax.random.split(jax.random.fold_in(jax.random.key(study.seed), HELD_OUT))
     with clock.stage("calibration", f"calibrating on {options.draws:,} held-out simulations in {place}"):
         how = {**_how(study, clock.say), "key": k_draws, "store": place / "held-out"}

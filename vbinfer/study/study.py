@@ -204,6 +204,7 @@ def _parts(tables: dict[str, Any], path: Path, out: str | Path | None) -> dict[s
     else:
         check_prior(forward, prior)
     segments = _segments(data, forward, folder)
+    # predictive simulations take distinct draws of the posterior
     total = inference["posterior_samples"] * inference["chains"].get("num_chains", 1)
     output = keys(tables.get("output", {}), "[output]", optional=("dir",))
     return {

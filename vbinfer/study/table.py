@@ -77,6 +77,7 @@ def construct(
     options = {}
     for key, value in given.items():
         inner = f"{where} {key}"
+        # `training = { name = "Training", ... }` and `kernel = "GammaKernel"` are parts; other words are words
         is_part = parts and (value in parts if isinstance(value, str) else _is_named(value))
         options[key] = (
             construct(value, inner, parts or {}, folder) if is_part else value_of(value, inner, folder, values or {})
@@ -102,6 +103,7 @@ def named(table: object, where: str, known: Mapping[str, Any]) -> tuple[str, dic
 
 def _hint(error: Exception, options: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     """Which option holds a word where NumPy expected a number."""
+    # NumPy says that a word is no number, but not where it stands
     if "could not convert string" not in str(error):
         return ""
     known = "".join(f' or "{name}"' for name in values)
@@ -118,6 +120,7 @@ def _is_named(value: object) -> bool:
 
 def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any], where: str) -> None:
     parameters = inspect.signature(make).parameters
+    # what takes any option checks them itself
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for option in options:
