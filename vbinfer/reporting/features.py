@@ -16,10 +16,9 @@ from vbinfer.diagnostics.predictive import (
     FEWEST_REPLICATES,
     PredictiveCheck,
     pooled_p,
-    predictive_check,
     test_quantities,
 )
-from vbinfer.diagnostics.prior_check import Misspecification, misspecification
+from vbinfer.diagnostics.prior_check import Misspecification
 from vbinfer.diagnostics.result import Status, worst
 from vbinfer.diagnostics.thresholds import (
     OUTSIDE_POSTERIOR,
@@ -106,9 +105,8 @@ def outside(value: float | None, edge: float) -> bool:
     return value is not None and not edge <= value <= 100.0 - edge
 
 
-def data(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
+def data(e: Evidence, rows: Sequence[Feature], found: Misspecification | str | None) -> Topic | None:
     """Section of the data: is the recording possible?"""
-    found = _misspecification(e)
     blocks: list[Block] = [] if e.observed is None else [_recording(e.observed)]
     checks, numbers = [], {"features": [row.row for row in rows]}
     with_prior = [row for row in rows if row.prior is not None]
@@ -126,18 +124,6 @@ def data(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
         blocks += [_strips(shown, cut), _feature_table(shown, cut)]
     title = "The data and what the model can produce"
     return Topic("data", title, blocks, checks, numbers) if blocks or checks else None
-
-
-def _misspecification(e: Evidence) -> Misspecification | str | None:
-    """The test given, or made here, or its error."""
-    given = next((item for item in e.given.values() if isinstance(item, Misspecification)), None)
-    if given is not None or e.draws is None or e.posterior.x_o is None:
-        return given
-    try:
-        # a fixed key: the report of the same inputs is the same page
-        return misspecification(np.ravel(e.posterior.x_o), e.draws, key=jax.random.key(0))
-    except ValueError as error:
-        return str(error)
 
 
 def _inside(e: Evidence, rows: Sequence[Feature]) -> list[Check]:
@@ -258,7 +244,7 @@ def _feature_table(rows: Sequence[Feature], cut: str) -> Table:
     return Table(head[: len(cells[0])], cells, caption, frozenset(marks))
 
 
-def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
+def predicted(e: Evidence, rows: Sequence[Feature], found: PredictiveCheck | str | None) -> Topic | None:
     """The section of prediction: does the posterior predict the data?"""
     shown = [row for row in rows if row.posterior is not None]
     recorded = None
@@ -272,7 +258,7 @@ def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     match = {} if recorded is None else {
         name: fc_correlation(fc, recorded) for name, fc in fcs.items() if fc is not None
     }  # fmt: skip
-    found, p_series = _predictive_check(e), series_p(e.predictive, e.observed)
+    p_series = series_p(e.predictive, e.observed)
     blocks: list[Block] = []
     if shown:
         blocks += [Text(_share_inside(shown) + "."), *_predictive_blocks(found, p_series)]
@@ -289,17 +275,6 @@ def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     checks = [_predicts(shown, match, found, p_series)] if asked else []
     title = "What the posterior predicts" if e.predictive is not None else "Functional connectivity"
     return Topic("predictive", title, blocks, checks, numbers) if blocks or checks else None
-
-
-def _predictive_check(e: Evidence) -> PredictiveCheck | str | None:
-    """The check given, or made here, or its error."""
-    given = next((item for item in e.given.values() if isinstance(item, PredictiveCheck)), None)
-    if given is not None or e.predictive is None or e.posterior.x_o is None:
-        return given
-    try:
-        return predictive_check(e.predictive, np.ravel(e.posterior.x_o))
-    except ValueError as error:
-        return str(error)
 
 
 def series_p(predictive: Predictive | None, observed: RecordingLike | None) -> dict[str, float]:

@@ -21,6 +21,7 @@ from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
+from .diagnostics import Diagnostics
 from .evidence import Evidence, RecordingLike, ReportExtras
 from .figures import images, of_user
 from .format import fixed2, percent, plus_minus, round_to_sd
@@ -111,7 +112,7 @@ def report(
         extras=extras,
         **given,
     )
-    found = topics(evidence)
+    found = topics(evidence, Diagnostics.of(evidence))
     asked = [check for topic in found for check in topic.checks]
     # later topics do not overwrite: every name is one topic's
     numbers = {name: value for topic in found for name, value in topic.numbers.items()}

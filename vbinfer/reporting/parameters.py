@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Intervals, Line, Panel, Points, Role, Rule
-from vbinfer.diagnostics.modes import Modes, find_modes
+from vbinfer.diagnostics.modes import Modes
 from vbinfer.diagnostics.recovery import REGIONS, Recovered, eye, nothing_learned, recover, region_of
 from vbinfer.diagnostics.result import Status, status_of
 from vbinfer.diagnostics.thresholds import (
@@ -145,9 +145,8 @@ def flat(theta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> np.
     return np.concatenate(parts, axis=-1)
 
 
-def learned(e: Evidence, p: Parameters) -> Topic:
+def learned(e: Evidence, p: Parameters, modes: Modes | None) -> Topic:
     """Section of the posterior: what was learned?"""
-    modes = find_modes(e.posterior, e.prior)
     note = _modes_note(modes, e, p)
     shown = p.most_shrunk
     cut = "" if len(shown) == len(p.names) else f" The {len(shown)} of {len(p.names)} parameters that shrank most."

@@ -15,6 +15,7 @@ from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
+from .diagnostics import Diagnostics
 from .evidence import Evidence
 from .features import data, features_of, predicted
 from .format import fixed2, number, percent
@@ -55,17 +56,17 @@ READING = (
 """Sections in the order in which they are read; questions are asked in the order of `topics`."""
 
 
-def topics(e: Evidence) -> list[Topic]:
-    """All topics that the inputs allow."""
+def topics(e: Evidence, asked: Diagnostics) -> list[Topic]:
+    """All topics that the inputs allow, in the order of their questions."""
     # computed once; every section below reads them
     p, rows = Parameters.of(e), features_of(e)
     found = [
-        learned(e, p),
-        data(e, rows),
+        learned(e, p, asked.modes),
+        data(e, rows, asked.misspecification),
         _recovery(recovered(e, p)),
         None if e.fit is None else _training(e.fit),
-        _chains(e.posterior, e.given),
-        predicted(e, rows),
+        None if asked.convergence is None else _chains(e.posterior, asked.convergence),
+        predicted(e, rows, asked.predictive),
         None if e.calibration is None else _calibration(e.calibration),
         None if e.draws is None else _failures(e.draws, e.prior, p),
         *_given(e.given),
@@ -214,18 +215,12 @@ def _loss(train: np.ndarray, val: np.ndarray, fit: FitInfo) -> Figure:
     return Figure((panel,), caption, "large")
 
 
-def _chains(posterior: Posterior, given: Mapping[str, Any]) -> Topic | None:
-    """Health of the chains; None for independent draws."""
-    from vbinfer.diagnostics.chains import Convergence, convergence
+def _chains(posterior: Posterior, found: "Convergence | str") -> Topic:
+    """Health of the chains."""
+    if isinstance(found, str):
+        from vbinfer.diagnostics.chains import Convergence
 
-    found = next((item for item in given.values() if isinstance(item, Convergence)), None)
-    if found is None and posterior.num_chains == 1 and not posterior.sample_stats:
-        return None
-    try:
-        found = convergence(posterior) if found is None else found
-    except ValueError as error:
-        said = f"It cannot be said: {error}."
-        check = Check(Convergence.question, "fail", said, "#posterior", Convergence.rule)
+        check = Check(Convergence.question, "fail", f"It cannot be said: {found}.", "#posterior", Convergence.rule)
         return Topic("chains", "Health of the chains", [], [check])
     tables = [_by_parameter(posterior, found), *_by_chain(posterior, found)]
     limits = "Chains that agree can agree on a wrong posterior: no chain may have found a further mode."
