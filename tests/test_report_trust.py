@@ -16,7 +16,6 @@ from vbinfer.diagnostics.local import LC2ST
 from vbinfer.diagnostics.local_sbc import PosteriorSbc
 from vbinfer.diagnostics.recovery import REGIONS, region_of
 from vbinfer.draws.draws import Draws
-from vbinfer.draws.predictive import Predictive
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 from vbinfer.reporting import report
@@ -217,10 +216,9 @@ def test_series_are_compared_without_their_unit_and_level():
             e[:, t] += a * e[:, t - 1]
         return e[:, 60:]
 
-    x, theta = rng.normal(size=(60, 2)), {"g": np.zeros(60)}
-    predicted = Predictive(x, ("a", "b"), process(60, 0.9), np.ones(60, bool), theta)
+    replicates = process(60, 0.9)
     same, white = 4000.0 + 17.0 * process(1, 0.9)[0], process(1, 0.0)[0]
-    p_same, p_white = (series_p(predicted, vb.Recording(y, 1.0)) for y in (same, white))
+    p_same, p_white = (series_p(replicates, vb.Recording(y, 1.0)) for y in (same, white))
     assert min(p_same.values()) > 0.05
     assert p_white["lag-1 autocorrelation"] < 0.05
     assert "mean" not in p_same

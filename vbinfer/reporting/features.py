@@ -29,7 +29,6 @@ from vbinfer.diagnostics.thresholds import (
     UNPREDICTED_FAIL,
     UNPREDICTED_WARN,
 )
-from vbinfer.draws.predictive import Predictive
 from vbinfer.features.dynamics import fcd_matrix
 from vbinfer.features.matrices import fc_matrix, upper_triangle
 
@@ -247,26 +246,29 @@ def _feature_table(rows: Sequence[Feature], cut: str) -> Table:
 def predicted(e: Evidence, rows: Sequence[Feature], found: PredictiveCheck | str | None) -> Topic | None:
     """The section of prediction: does the posterior predict the data?"""
     shown = [row for row in rows if row.posterior is not None]
+    simulated = {"posterior": series(e.predictive), "prior": series(e.extras.prior_predictive)}
     recorded = None
     if e.observed is not None and np.shape(e.observed.values)[1] > 2:
         recorded = _fc(np.asarray(e.observed.values))
     fcs = {
-        "posterior predictive": _mean_fc(e.predictive),
-        "prior predictive": _mean_fc(e.extras.prior_predictive),
+        "posterior predictive": _mean_fc(simulated["posterior"]),
+        "prior predictive": _mean_fc(simulated["prior"]),
         "structural connectivity": e.extras.structural,
     }
     match = {} if recorded is None else {
         name: fc_correlation(fc, recorded) for name, fc in fcs.items() if fc is not None
     }  # fmt: skip
-    p_series = series_p(e.predictive, e.observed)
+    p_series = series_p(simulated["posterior"], e.observed)
     blocks: list[Block] = []
     if shown:
         blocks += [Text(_share_inside(shown) + "."), *_predictive_blocks(found, p_series)]
         if shown[0].prior is None:
             blocks.append(_strips(_most_extreme(shown), ""))
-    blocks += _spectra(e)
-    if recorded is not None and match:
-        blocks += [*_fc_blocks(e, recorded, fcs, match), *_fcd_blocks(e)]
+    if e.observed is not None:
+        blocks += _spectra(simulated["posterior"], e.observed)
+        if recorded is not None and match:
+            blocks += [*_fc_blocks(e.observed, recorded, fcs, simulated), _match_table(match)]
+            blocks += _fcd_blocks(e.observed, e.extras.fcd, simulated)
     numbers: dict[str, Any] = {"fc_correlation": match}
     numbers |= {"p_series": p_series} if p_series else {}
     if isinstance(found, PredictiveCheck):
@@ -277,13 +279,13 @@ def predicted(e: Evidence, rows: Sequence[Feature], found: PredictiveCheck | str
     return Topic("predictive", title, blocks, checks, numbers) if blocks or checks else None
 
 
-def series_p(predictive: Predictive | None, observed: RecordingLike | None) -> dict[str, float]:
+def series_p(replicates: np.ndarray | None, observed: RecordingLike | None) -> dict[str, float]:
     """Adjusted p of statistics of the series.
 
     Without unit and level, which BOLD has not, and of which models have none that agrees with the scanner's: each
     recording is centred by channel and brought to a variance of one over all channels.
     """
-    replicates, recorded = series(predictive), None if observed is None else np.asarray(observed.values, np.float64)
+    recorded = None if observed is None else np.asarray(observed.values, np.float64)
     if replicates is None or recorded is None or len(replicates) < FEWEST_REPLICATES or not np.isfinite(recorded).all():
         return {}
     # recording and replicates as far as both go
@@ -384,9 +386,8 @@ def _fc(y: np.ndarray) -> np.ndarray:
     return np.asarray(_fcs(y[None])[0], np.float64)
 
 
-def _mean_fc(predictive: Predictive | None) -> np.ndarray | None:
-    """The mean FC of the draws that did not fail."""
-    ys = series(predictive)
+def _mean_fc(ys: np.ndarray | None) -> np.ndarray | None:
+    """The mean FC of simulated series."""
     return None if ys is None or ys.shape[2] < 3 else np.asarray(_fcs(ys), np.float64).mean(axis=0)
 
 
@@ -402,27 +403,30 @@ def fc_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _fc_blocks(
-    e: Evidence, recorded: np.ndarray, fcs: Mapping[str, np.ndarray | None], match: Mapping[str, float]
+    observed: RecordingLike,
+    recorded: np.ndarray,
+    fcs: Mapping[str, np.ndarray | None],
+    simulated: Mapping[str, np.ndarray | None],
 ) -> list[Block]:
-    """FC matrices, scatters over pairs of regions, correlations."""
+    """FC matrices, and scatters over pairs of regions."""
     there, clouds = {"Recording": recorded}, []
     caption = "Functional connectivity (Pearson correlation) on one colour scale."
-    for name, source in (("posterior", e.predictive), ("prior", e.extras.prior_predictive)):
+    for name, ys in simulated.items():
         mean = fcs[f"{name} predictive"]
-        if source is not None and mean is not None:
+        if ys is not None and mean is not None:
             there[f"{name.capitalize()} predictive mean"] = mean
-            caption += f" Mean over {int(np.sum(source.valid))} simulations from the {name}."
+            caption += f" Mean over {len(ys)} simulations from the {name}."
             clouds.append(_cloud(recorded, mean, f"{name.capitalize()} predictive", "predicted correlation"))
-    if e.extras.structural is not None:
-        clouds.append(_cloud(recorded, e.extras.structural, "Structural connectivity", "connection weight"))
-    labels = None if e.observed is None else e.observed.labels
+    structural = fcs["structural connectivity"]
+    if structural is not None:
+        clouds.append(_cloud(recorded, structural, "Structural connectivity", "connection weight"))
     points = f"One point per pair of regions, n = {len(upper(recorded)):,}; r is Pearson's correlation."
+    return [Figure(tuple(_fc_panels(there, observed.labels)), caption), Figure(tuple(clouds), points)]
+
+
+def _match_table(match: Mapping[str, float]) -> Table:
     rows = [[name, signed(f"{value:.3f}")] for name, value in match.items()]
-    return [
-        Figure(tuple(_fc_panels(there, labels)), caption),
-        Figure(tuple(clouds), points),
-        Table(["compared with the recording's FC", "r"], rows, "Pearson correlation over the upper triangle."),
-    ]
+    return Table(["compared with the recording's FC", "r"], rows, "Pearson correlation over the upper triangle.")
 
 
 def _fc_panels(matrices: Mapping[str, np.ndarray], labels: Sequence[str] | None) -> list[Panel]:
@@ -461,20 +465,18 @@ def _cloud(recorded: np.ndarray, other: np.ndarray, title: str, label: str) -> P
     return Panel(marks, Axis("correlation in the recording"), Axis(label), alt, title=f"{title}: r = {fixed2(r)}")
 
 
-def _fcd_blocks(e: Evidence) -> list[Block]:
+def _fcd_blocks(
+    observed: RecordingLike, fcd: tuple[float, float], simulated: Mapping[str, np.ndarray | None]
+) -> list[Block]:
     """FCD matrices and distributions."""
-    if e.observed is None:
-        return []
-    (window, step), period = e.extras.fcd, e.observed.period
-    minutes = len(e.observed.values) * period / 60e3
+    (window, step), period = fcd, observed.period
+    minutes = len(observed.values) * period / 60e3
     if minutes * 60e3 < window + step:
         return [Text(f"No FCD: {minutes:.1f} minutes hold fewer than two windows of {window / 1e3:g} s.")]
     of = functools.partial(_fcds, window=max(window, period), step=max(step, period), period=period)
-    recorded = np.asarray(of(np.asarray(e.observed.values)[None])[0])
+    recorded = np.asarray(of(np.asarray(observed.values)[None])[0])
     panels, groups = [_fcd_panel(recorded, "Recording", step / 60e3)], [("recording", upper(recorded), "observed")]
-    sources = (("posterior", e.predictive), ("prior", e.extras.prior_predictive))
-    for role, source in sources:
-        ys = series(source)
+    for role, ys in simulated.items():
         if ys is None:
             continue
         matrices = np.asarray(of(ys[:MOST_DRAWS]))
@@ -515,10 +517,9 @@ def _outline(values: np.ndarray, edges: np.ndarray, role: Role, label: str) -> L
     return Line(np.repeat(edges, 2)[1:-1], np.repeat(heights, 2), role, label)
 
 
-def _spectra(e: Evidence) -> list[Block]:
+def _spectra(ys: np.ndarray | None, observed: RecordingLike) -> list[Block]:
     """Power spectra of recording and replicates."""
-    ys, observed = series(e.predictive), e.observed
-    if ys is None or observed is None or min(len(observed.values), ys.shape[1]) < SHORTEST:
+    if ys is None or min(len(observed.values), ys.shape[1]) < SHORTEST:
         return []
     length = min(len(observed.values), ys.shape[1])
     hz = np.fft.rfftfreq(length, observed.period / 1e3)[1:]

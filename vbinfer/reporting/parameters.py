@@ -145,7 +145,7 @@ def flat(theta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> np.
     return np.concatenate(parts, axis=-1)
 
 
-def learned(e: Evidence, p: Parameters, modes: Modes | None) -> Topic:
+def estimates(e: Evidence, p: Parameters, modes: Modes | None) -> Topic:
     """Section of the posterior: what was learned?"""
     note = _modes_note(modes, e, p)
     shown = p.most_shrunk

@@ -19,7 +19,7 @@ from .diagnostics import Diagnostics
 from .evidence import Evidence
 from .features import data, features_of, predicted
 from .format import fixed2, number, percent
-from .parameters import MOST_PARAMETERS, Parameters, flat, learned, recovered, replicates
+from .parameters import MOST_PARAMETERS, Parameters, estimates, flat, recovered, replicates
 from .sections import Block, Table, Text, Topic, topic_of
 from .verdict import Check
 
@@ -61,7 +61,7 @@ def topics(e: Evidence, asked: Diagnostics) -> list[Topic]:
     # computed once; every section below reads them
     p, rows = Parameters.of(e), features_of(e)
     found = [
-        learned(e, p, asked.modes),
+        estimates(e, p, asked.modes),
         data(e, rows, asked.misspecification),
         _recovery(recovered(e, p)),
         None if e.fit is None else _training(e.fit),
