@@ -62,7 +62,7 @@ def ours(problem: str, n: int, seed: int, density: str) -> dict[str, Any]:
     dim, edge = BOX[problem]
     prior = vb.Prior({"theta": dist.Uniform(-edge, edge).expand([dim])})
     data = vb.Draws.from_arrays({"theta": theta}, x)
-    estimator = vb.NPE({"maf": vb.MAF, "nsf": vb.NSF}[density]())
+    estimator = vb.NPE({"maf": vb.densities.MAF, "nsf": vb.densities.NSF}[density]())
     out: list[Any] = []
     first = cpu_seconds(lambda: estimator.fit(data, prior, key=jax.random.key(seed + 100)))
     took = cpu_seconds(lambda: out.append(estimator.fit(data, prior, key=jax.random.key(seed))))

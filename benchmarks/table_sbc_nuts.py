@@ -51,8 +51,8 @@ def main() -> int:
 
     held = vb.sample_prior_predictive(prior, simulator, n=args.data_sets, key=jax.random.key(1), progress=False)
     for name, sd in (("right noise", SIGMA), ("half the noise", SIGMA / 2)):
-        sampler, began, cpu = vb.ChainSampler(prior, likelihood(sd)), time.perf_counter(), time.process_time()
-        result = vb.sbc(sampler, held, num_posterior_samples=args.draws, key=jax.random.key(2))
+        sampler, began, cpu = vb.sampling.ChainSampler(prior, likelihood(sd)), time.perf_counter(), time.process_time()
+        result = vb.diagnostics.sbc(sampler, held, num_posterior_samples=args.draws, key=jax.random.key(2))
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
         print(f"{name}: {result.verdict}, {args.data_sets} data sets, {wall:.0f} s wall, {cpu:.0f} s CPU")
         for finding in result.findings:

@@ -41,12 +41,16 @@ def estimator(task: str, method: str) -> Any:
 
     SLCP's likelihood is a Gaussian whose moments depend on theta: a mixture density network with one component.
     """
-    fast = vb.Training(learning_rate=5e-3)
+    fast = vb.densities.Training(learning_rate=5e-3)
     if method == "NLE":
-        return vb.NLE(vb.MDN(components=1), training=fast) if task == "slcp" else vb.NLE(vb.MAF(), ensemble=5)
+        return (
+            vb.NLE(vb.densities.MDN(components=1), training=fast)
+            if task == "slcp"
+            else vb.NLE(vb.densities.MAF(), ensemble=5)
+        )
     if task in ("gaussian_linear", "gaussian_linear_uniform", "bernoulli_glm"):
-        return vb.NPE(vb.MAF(), ensemble=5)
-    return vb.NPE(vb.NSF(layers=5), training=fast)
+        return vb.NPE(vb.densities.MAF(), ensemble=5)
+    return vb.NPE(vb.densities.NSF(layers=5), training=fast)
 
 
 class Row(NamedTuple):
@@ -77,7 +81,7 @@ def measure(task_name: str, method: str, *, observations: int = 10, draws: int =
             posterior = fitted.sample(known.x_o.astype(np.float32), n=draws, key=jax.random.fold_in(k_sample, i))
         spent += time.perf_counter() - began
         rows = np.random.default_rng(i).permutation(posterior.ravel())[:draws]  # chains may round n up
-        scores.append(vb.c2st(known.posterior.ravel()[:draws], rows))
+        scores.append(vb.diagnostics.c2st(known.posterior.ravel()[:draws], rows))
     return Row(np.array(scores), trained - started, spent)
 
 

@@ -77,7 +77,7 @@ class Checked(NamedTuple):
     """Coverage of the mean of x0 over regions: intervals of single regions do not see how regions go together."""
 
 
-def check(amortized: vb.AmortizedPosterior, prior: vb.Prior, held: vb.Draws, n: int = 500) -> Checked:
+def check(amortized: vb.neural.AmortizedPosterior, prior: vb.Prior, held: vb.Draws, n: int = 500) -> Checked:
     """Coverage of the central 90 % and shrinkage, over held-out draws."""
     drawn = amortized.sample_batch(held.x, n=n, key=jax.random.key(6))
     draws, true = np.asarray(prior.ravel(drawn)), np.asarray(prior.ravel(held.theta))
@@ -112,11 +112,13 @@ def main() -> None:
     connectome = vb.Connectome.synthetic(84, key=jax.random.key(84), asymmetric=True, spread=2.0).normalise("row")
     prior, forward = patient(connectome)
     estimators = {
-        "regional": vb.NPE(density=vb.Regional(84), training=vb.Training(max_epochs=20, learning_rate=4e-3)),
+        "regional": vb.NPE(
+            density=vb.densities.Regional(84), training=vb.densities.Training(max_epochs=20, learning_rate=4e-3)
+        ),
     }
     if asked.generic:
-        training = vb.Training(max_epochs=60, learning_rate=2e-3, weight_decay=5.0)
-        estimators["NSF"] = vb.NPE(density=vb.NSF(layers=2, width=128, depth=1), training=training)
+        training = vb.densities.Training(max_epochs=60, learning_rate=2e-3, weight_decay=5.0)
+        estimators["NSF"] = vb.NPE(density=vb.densities.NSF(layers=2, width=128, depth=1), training=training)
     clock = Clock()
     draws = vb.sample_prior_predictive(prior, forward, asked.draws, key=jax.random.key(1), progress=False)
     held = vb.sample_prior_predictive(prior, forward, 300, key=jax.random.key(2), progress=False)

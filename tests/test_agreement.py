@@ -30,7 +30,7 @@ def made(seed, n=500, scale=1.0, shift=(0.0, 0.0), twist=1.0, chains=1, **more):
 
 
 def compared(first, second, seed=0):
-    return vb.agreement({"NPE": first, "NUTS": second}, key=jax.random.key(seed))
+    return vb.diagnostics.compare_posteriors({"NPE": first, "NUTS": second}, key=jax.random.key(seed))
 
 
 def test_the_same_posterior_passes():
@@ -93,7 +93,7 @@ def test_chains_count_as_what_they_are_worth():
 
 def test_all_pairs_are_compared_and_the_worst_comes_first():
     given = {"NPE": made(0), "NUTS": made(1), "SMC": made(2, shift=(0.0, 2.0))}
-    found = vb.agreement(given, key=jax.random.key(0))
+    found = vb.diagnostics.compare_posteriors(given, key=jax.random.key(0))
     assert {frozenset((row.first, row.second)) for row in found.pairs} == {
         frozenset(two) for two in itertools.combinations(given, 2)
     }
@@ -152,14 +152,14 @@ BAD = {
 def test_mistakes_name_their_remedy(name):
     make, error, words = BAD[name]
     with pytest.raises(error, match=words):
-        vb.agreement(make(), key=jax.random.key(0))
+        vb.diagnostics.compare_posteriors(make(), key=jax.random.key(0))
 
 
 def test_another_prior_is_named():
     other = vb.Prior({"g": dist.Normal(0.0, 1.0)})
     with pytest.raises(ValueError, match=r"prior is over \{'g': \(\)\}"):
-        vb.agreement({"a": made(0), "b": made(1)}, prior=other, key=jax.random.key(0))
-    with pytest.raises(TypeError, match=r'write vb\.compare_posteriors\(\{"NPE": posterior'):
+        vb.diagnostics.compare_posteriors({"a": made(0), "b": made(1)}, prior=other, key=jax.random.key(0))
+    with pytest.raises(TypeError, match=r'write vb\.diagnostics\.compare_posteriors\(\{"NPE": posterior'):
         _checked([made(0), made(1)])
 
 

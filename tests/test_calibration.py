@@ -62,7 +62,7 @@ def test_findings_name_the_fault_the_parameter_and_its_size():
 
 def test_ranks_alone_pass_a_posterior_that_ignores_a_feature():
     """What the study adds to plain ranks: location, width and shape are all right, x still tells."""
-    found = vb.sbc(SOURCES["feature ignored"], make_draws(300, 6), key=KEY)
+    found = vb.diagnostics.sbc(SOURCES["feature ignored"], make_draws(300, 6), key=KEY)
     lights = {row.quantity: row.status for row in found.tests if row.parameter == "coupling.G"}
     assert [lights[name] for name in ("location", "width", "shape")] == ["pass", "pass", "pass"]
     assert lights["location given x"] == found.verdict == "fail"
@@ -189,9 +189,9 @@ def test_a_neural_posterior_passes_and_its_density_is_used():
         return jnp.stack([theta["w"], theta["eta"] * 2, theta["w"]]) + 0.4 * jax.random.normal(key, (3,))
 
     draws = vb.sample_prior_predictive(prior, simulator, n=3000, key=jax.random.key(1), progress=False)
-    amortized, info = vb.NPE(vb.MDN(components=1), ensemble=1, training=vb.Training(max_epochs=30)).fit(
-        draws, prior, key=jax.random.key(2)
-    )
+    amortized, info = vb.NPE(
+        vb.densities.MDN(components=1), ensemble=1, training=vb.densities.Training(max_epochs=30)
+    ).fit(draws, prior, key=jax.random.key(2))
     found = vb.calibrate(amortized, (prior, simulator, 300), key=jax.random.key(3))
     assert found.info["density"]
     assert found.verdict != "fail"
@@ -211,7 +211,7 @@ def test_truths_outside_the_prior_are_named_by_row():
     with pytest.raises(
         ValueError, match=rf"row {rows[1]} of the draws has model\.w = 2\.\d+, outside the source's prior"
     ):
-        vb.sbc(Bounded(), some, key=KEY)
+        vb.diagnostics.sbc(Bounded(), some, key=KEY)
 
 
 def test_the_same_key_gives_the_same_study_and_saving_keeps_it(tmp_path):
@@ -221,7 +221,7 @@ def test_the_same_key_gives_the_same_study_and_saving_keeps_it(tmp_path):
     assert first.tests != vb.calibrate(Exact(), draws, key=jax.random.key(22), num_posterior_samples=50).tests
     first.save(tmp_path / "calibration.npz")
     read = vb.load(tmp_path / "calibration.npz")
-    assert isinstance(read, vb.Calibration)
+    assert isinstance(read, vb.diagnostics.Calibration)
     assert str(read) == str(first)
     assert read.numbers == json.loads(json.dumps(first.numbers))
     assert read.local == first.local
@@ -269,32 +269,32 @@ def changed(draws, **columns):
 def test_mistakes_in_the_draws_are_named():
     draws = make_draws(100, 16)
     with pytest.raises(ValueError, match=r"49 of 49 held-out draws are valid; at least 50 are needed for a verdict"):
-        vb.sbc(Exact(), make_draws(49, 0), key=KEY)
+        vb.diagnostics.sbc(Exact(), make_draws(49, 0), key=KEY)
     with pytest.raises(ValueError, match=r"n=20 held-out simulations were asked for; at least 50 are needed"):
         vb.calibrate(Exact(), (vb.Prior({"g": dist.Normal(0.0, 1.0)}), None, 20), key=KEY)
     failed = vb.Draws.from_arrays(draws.theta, np.full_like(draws.x, np.nan))
     with pytest.raises(ValueError, match=r"all 100 held-out draws failed"):
-        vb.coverage(Exact(), failed, key=KEY)
+        vb.diagnostics.coverage(Exact(), failed, key=KEY)
     with pytest.raises(ValueError, match=r"model\.w is 0\.25 in every held-out draw; a constant has no posterior"):
-        vb.tarp(Exact(), changed(draws, **{"model.w": np.full(100, 0.25)}), key=KEY)
+        vb.diagnostics.tarp(Exact(), changed(draws, **{"model.w": np.full(100, 0.25)}), key=KEY)
     other = vb.Draws.from_arrays({"G": draws.theta[NAMES[0]]}, draws.x)
     with pytest.raises(
         ValueError, match=r"the source's posteriors are over coupling\.G, .* but the draws have G: these"
     ):
         vb.calibrate(Exact(), other, key=KEY)
     with pytest.raises(TypeError, match=r"draws is a dict; expected held-out vb\.Draws: write vb\.sample_prior_pred"):
-        held_out._usable(draws.theta)  # the suite's type checker would be first at vb.sbc
+        held_out._usable(draws.theta)  # the suite's type checker would be first at vb.diagnostics.sbc
     with pytest.raises(TypeError, match=r"draws is \(int, int\); expected vb\.Draws, or \(prior, simulator, n\)"):
         study._simulated((1, 2), KEY, None)
     proposed = dataclasses.replace(draws, log_q=np.where(np.arange(100) < 30, np.nan, 0.0))
     with pytest.raises(ValueError, match=r"70 of 100 held-out draws came from a proposal, not from the prior"):
-        vb.sbc(Exact(), proposed, key=KEY)
+        vb.diagnostics.sbc(Exact(), proposed, key=KEY)
 
     class Trained(Exact):
         names = ("fcd.var", *FEATURES[1:])
 
     with pytest.raises(ValueError, match=r"they differ in fc\[0\], fcd\.var: these draws are of another study"):
-        vb.sbc(Trained(), draws, key=KEY)
+        vb.diagnostics.sbc(Trained(), draws, key=KEY)
 
 
 def test_mistakes_in_the_source_are_named():
@@ -303,9 +303,9 @@ def test_mistakes_in_the_source_are_named():
     with pytest.raises(
         ValueError, match=r"the posterior of held-out data set 0 has 1 draw and num_posterior_samples=50"
     ):
-        vb.sbc(one, draws, num_posterior_samples=50, key=KEY)
+        vb.diagnostics.sbc(one, draws, num_posterior_samples=50, key=KEY)
     with pytest.raises(ValueError, match=r"num_posterior_samples=1 was given; a rank among so few says little"):
-        vb.sbc(Exact(), draws, num_posterior_samples=1, key=KEY)
+        vb.diagnostics.sbc(Exact(), draws, num_posterior_samples=1, key=KEY)
 
     def broken(rows, x, rng):
         rows[(x == draws.x[70]).all(axis=1), 3] = np.inf
@@ -314,16 +314,16 @@ def test_mistakes_in_the_source_are_named():
     with pytest.raises(ValueError, match=r"the posterior of held-out data set 70 holds NaN or infinite draws"):
         vb.calibrate(Altered(broken), draws, key=KEY)
     with pytest.raises(TypeError, match=r"source is a int; expected an object with \.sample\(x_o, n=, key=\)"):
-        vb.tarp(3, draws, key=KEY)
+        vb.diagnostics.tarp(3, draws, key=KEY)
     with pytest.raises(TypeError, match=r"the source gave a dict for held-out data set 0; expected a vb\.Posterior"):
-        vb.coverage(lambda x_o, n, key: {}, draws, key=KEY)
+        vb.diagnostics.coverage(lambda x_o, n, key: {}, draws, key=KEY)
 
     class NoNumber(Exact):
         def log_prob(self, theta, x):
             return np.full(51, np.nan)
 
     with pytest.raises(ValueError, match=r"source\.log_prob is NaN for held-out data set 0"):
-        vb.sbc(NoNumber(), draws, num_posterior_samples=50, key=KEY)
+        vb.diagnostics.sbc(NoNumber(), draws, num_posterior_samples=50, key=KEY)
 
 
 def test_a_store_of_something_else_is_refused(tmp_path):

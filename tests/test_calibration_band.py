@@ -17,7 +17,7 @@ def curve(u, points):
 
 def test_coverage_by_enumeration_of_every_outcome():
     """n = 5 numbers, 3 points: all ways to put them into 4 intervals, with their multinomial probability."""
-    n, band = 5, vb.ecdf_band(5, 0.8, points=3)
+    n, band = 5, vb.diagnostics.ecdf_band(5, 0.8, points=3)
     inside = 0.0
     for counts in itertools.product(range(n + 1), repeat=3):
         if sum(counts) > n:
@@ -31,7 +31,7 @@ def test_coverage_by_enumeration_of_every_outcome():
 
 @pytest.mark.parametrize(("n", "prob"), [(50, 0.95), (300, 0.95), (300, 0.5)])
 def test_the_whole_curve_stays_inside_as_often_as_it_says(n, prob):
-    band = vb.ecdf_band(n, prob)
+    band = vb.diagnostics.ecdf_band(n, prob)
     u = np.random.default_rng(n).random((4000, n))
     inside = [
         ((band.lower - 1e-9 <= f) & (f <= band.upper + 1e-9)).all() for f in (curve(row, band.points) for row in u)
@@ -45,7 +45,7 @@ def test_the_band_of_arviz():
     arviz()
     from arviz.stats.ecdf_utils import ecdf_confidence_band
 
-    band = vb.ecdf_band(200)
+    band = vb.diagnostics.ecdf_band(200)
     lower, upper = ecdf_confidence_band(200, band.points, band.points, prob=0.95, method="optimized")
     assert np.abs(lower - band.lower).max() <= 1.0 / 200 + 1e-9  # one count: both bands stop at whole ones
     assert np.abs(upper - band.upper).max() <= 1.0 / 200 + 1e-9
@@ -77,8 +77,8 @@ def test_the_test_sees_what_the_mean_and_the_variance_do_not():
 
 def test_mistakes():
     with pytest.raises(ValueError, match=r"n=0 was given; expected a positive whole number, such as n=300"):
-        vb.ecdf_band(0)
+        vb.diagnostics.ecdf_band(0)
     with pytest.raises(ValueError, match=r"prob=95 was given; expected a number between 0 and 1, such as"):
-        vb.ecdf_band(300, 95)
+        vb.diagnostics.ecdf_band(300, 95)
     with pytest.raises(ValueError, match=r"points=0 was given; expected a positive whole number, such as"):
-        vb.ecdf_band(300, points=0)
+        vb.diagnostics.ecdf_band(300, points=0)

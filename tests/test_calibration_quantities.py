@@ -38,7 +38,7 @@ QUANTITIES = {"product of squares": lambda theta, x: theta["a"] ** 2 * theta["b"
 
 
 def asked(joint, quantities=None):
-    return vb.sbc(source(joint), held_out(), num_posterior_samples=60, key=KEY, quantities=quantities)
+    return vb.diagnostics.sbc(source(joint), held_out(), num_posterior_samples=60, key=KEY, quantities=quantities)
 
 
 def test_only_a_test_quantity_sees_that_parameters_are_tied():

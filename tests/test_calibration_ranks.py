@@ -85,7 +85,7 @@ def test_hand_made_ranks_of_sbc():
         offset = np.arange(n) - i % 11 + 0.5
         return vb.Posterior({name: (draws.theta[name][i] + offset)[None] for name in NAMES})
 
-    found = vb.sbc(source, draws, num_posterior_samples=10, key=KEY)
+    found = vb.diagnostics.sbc(source, draws, num_posterior_samples=10, key=KEY)
     assert found.ranks[:, 0].tolist() == [i % 11 for i in range(60)]
     assert truth.shape == (60,)
 
@@ -148,7 +148,7 @@ def test_ranks_and_coverage_curves_of_sbi():
     draws = make_draws(200, 9)
     unit = lambda rows: torch.as_tensor((rows - MEAN) / SD, dtype=torch.float32)  # noqa: E731
     source = Exact(scale=0.7)
-    found = vb.sbc(source, draws, num_posterior_samples=100, key=KEY)
+    found = vb.diagnostics.sbc(source, draws, num_posterior_samples=100, key=KEY)
     truth = np.stack([draws.theta[name] for name in NAMES], axis=1)
     k_ask = jax.random.split(KEY)[0]
     parts = [
@@ -170,7 +170,7 @@ def test_ranks_and_coverage_curves_of_sbi():
 
 def test_central_and_hpd_coverage_are_those_of_the_intervals():
     draws, c = make_draws(400, 10), 1.4
-    found = vb.coverage(Exact(scale=c), draws, num_posterior_samples=2000, key=KEY)
+    found = vb.diagnostics.coverage(Exact(scale=c), draws, num_posterior_samples=2000, key=KEY)
     assert len(found.rows) == 4 * 6
     for row in found.rows:
         if row.region == "central":  # P(|z| < c z_level) in closed form
@@ -186,19 +186,19 @@ def test_central_and_hpd_coverage_are_those_of_the_intervals():
 
 def test_a_source_without_density_is_ranked_by_ellipses():
     draws = make_draws(300, 11)
-    with_density = vb.coverage(Exact(scale=0.8), draws, key=KEY)
-    without = vb.coverage(Altered(lambda r, x, rng: r.mean(1, keepdims=True) + 0.8 * (r - r.mean(1, keepdims=True))),
-                          draws, key=KEY)  # fmt: skip
+    with_density = vb.diagnostics.coverage(Exact(scale=0.8), draws, key=KEY)
+    narrowed = Altered(lambda r, x, rng: r.mean(1, keepdims=True) + 0.8 * (r - r.mean(1, keepdims=True)))
+    without = vb.diagnostics.coverage(narrowed, draws, key=KEY)
     assert np.corrcoef(with_density.credibility, without.credibility)[0, 1] > 0.97  # a Gaussian's regions are ellipses
     assert without.verdict == with_density.verdict == "fail"
 
 
 def test_atc_has_the_sign_of_caution():
     draws = make_draws(300, 12)
-    narrow, wide = (vb.tarp(Exact(scale=c), draws, key=KEY) for c in (0.6, 1.6))
+    narrow, wide = (vb.diagnostics.tarp(Exact(scale=c), draws, key=KEY) for c in (0.6, 1.6))
     assert narrow.atc < -0.02 < 0.02 < wide.atc
     assert narrow.verdict == wide.verdict == "fail"
-    right = vb.tarp(Exact(), draws, key=KEY)
+    right = vb.diagnostics.tarp(Exact(), draws, key=KEY)
     assert right.passed
     assert ((right.band[0] <= right.ecp) & (right.ecp <= right.band[1])).all()
     assert abs(right.atc) < 0.02

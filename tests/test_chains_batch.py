@@ -36,7 +36,7 @@ def study(seed, count):
 
 
 THETA, X = study(0, COUNT)
-SAMPLER = vb.ChainSampler(PRIOR, linear, num_warmup=200, batch_size=32)
+SAMPLER = vb.sampling.ChainSampler(PRIOR, linear, num_warmup=200, batch_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_ranks_are_uniform_and_of_half_the_noise_are_not(batch):
         return stats.chisquare(counts, axis=1).pvalue
 
     assert p(flat(batch.theta)).min() > 0.001
-    narrow = vb.ChainSampler(PRIOR, lambda theta, x: linear(theta, x, 0.4), num_warmup=200)
+    narrow = vb.sampling.ChainSampler(PRIOR, lambda theta, x: linear(theta, x, 0.4), num_warmup=200)
     assert p(flat(narrow.sample_batch(X, n=N, key=KEY))).min() < 1e-3
 
 
@@ -144,7 +144,7 @@ def test_trees_of_arrays_and_lognormal_priors():
         return dist.Normal(jnp.log(theta["g"]), x["sd"]).log_prob(x["y"]).sum()
 
     x = {"y": np.array([[1.0, 2.0], [-1.0, 0.2]], np.float32), "sd": np.array([0.5, 1.0], np.float32)}
-    sampler = vb.ChainSampler(prior, log_likelihood, kernel=vb.HMC(), num_warmup=200)
+    sampler = vb.sampling.ChainSampler(prior, log_likelihood, kernel=vb.sampling.HMC(), num_warmup=200)
     draws = np.log(np.asarray(sampler.sample_batch(x, n=500, key=KEY)["g"], float))
     for i in range(2):
         precision = 1.0 + 2.0 / x["sd"][i] ** 2
@@ -160,7 +160,7 @@ def test_chains_in_two_modes_are_warned_of():
     def square(theta, x):
         return dist.Normal(theta["a"] ** 2, 0.1).log_prob(x).sum()
 
-    sampler = vb.ChainSampler(prior, square, num_warmup=100, num_chains=8, max_thinning=1)
+    sampler = vb.sampling.ChainSampler(prior, square, num_warmup=100, num_chains=8, max_thinning=1)
     done = sampler.run_batch(np.array([[4.0], [-1.0]]), n=80, key=KEY)
     assert done.rhat[0] > 1.2  # 1.66 for halves, 1.3 for one chain of eight in the other mode, of ranks
     assert not done.trusted[0]
@@ -176,7 +176,7 @@ def test_starts_are_finite_where_half_of_the_prior_is_not():
     def half(theta, x):
         return jnp.where(theta["g"] > 0.0, -0.5 * ((theta["g"] - x) ** 2).sum(), jnp.nan)
 
-    draws = vb.ChainSampler(prior, half, num_warmup=100).sample_batch(np.ones((3, 1)), n=200, key=KEY)["g"]
+    draws = vb.sampling.ChainSampler(prior, half, num_warmup=100).sample_batch(np.ones((3, 1)), n=200, key=KEY)["g"]
     exact = stats.truncnorm(-0.5 / np.sqrt(0.5), np.inf, loc=0.5, scale=np.sqrt(0.5))
     assert (np.asarray(draws) > 0).all()
     assert np.abs(np.asarray(draws).mean(1) - exact.mean()).max() < 4.5 * exact.std() / np.sqrt(150)
@@ -185,7 +185,7 @@ def test_starts_are_finite_where_half_of_the_prior_is_not():
         return jnp.nan * theta["g"] * x.sum()
 
     with pytest.raises(ValueError, match=r"12 of 12 starts were not found.*Narrow the prior"):
-        vb.ChainSampler(prior, never).sample_batch(np.ones((3, 1)), n=20, key=KEY)
+        vb.sampling.ChainSampler(prior, never).sample_batch(np.ones((3, 1)), n=20, key=KEY)
 
 
 def by_numpy(theta, x):
@@ -199,26 +199,30 @@ def by_if(theta, x):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: vb.ChainSampler(PRIOR, 3.0), TypeError, r"log_likelihood is a float; expected a function"),
-        (lambda: vb.ChainSampler(PRIOR, linear, kernel=vb.NUTS), TypeError, r"write kernel=vb\.NUTS\(\)"),
-        (lambda: vb.ChainSampler(PRIOR, linear, kernel=vb.TemperedSMC()), TypeError, r"expected a kernel of chains"),
-        (lambda: vb.ChainSampler(PRIOR, linear, num_chains=0), ValueError, r"num_chains=0 was given"),
-        (lambda: vb.ChainSampler(PRIOR, linear, num_warmup=-1), ValueError, r"num_warmup=-1 was given"),
-        (lambda: vb.ChainSampler(PRIOR, linear, batch_size=0), ValueError, r"batch_size=0 was given"),
+        (lambda: vb.sampling.ChainSampler(PRIOR, 3.0), TypeError, r"log_likelihood is a float; expected a function"),
+        (lambda: vb.sampling.ChainSampler(PRIOR, linear, kernel=vb.NUTS), TypeError, r"write kernel=vb\.NUTS\(\)"),
+        (
+            lambda: vb.sampling.ChainSampler(PRIOR, linear, kernel=vb.sampling.TemperedSMC()),
+            TypeError,
+            r"expected a kernel of chains",
+        ),
+        (lambda: vb.sampling.ChainSampler(PRIOR, linear, num_chains=0), ValueError, r"num_chains=0 was given"),
+        (lambda: vb.sampling.ChainSampler(PRIOR, linear, num_warmup=-1), ValueError, r"num_warmup=-1 was given"),
+        (lambda: vb.sampling.ChainSampler(PRIOR, linear, batch_size=0), ValueError, r"batch_size=0 was given"),
         (lambda: SAMPLER.sample_batch(X, n=0, key=KEY), ValueError, r"n=0 was given"),
         (lambda: SAMPLER.sample_batch(3.0, n=10, key=KEY), ValueError, r"x has shape \[\].*write x\[None\]"),
         (
-            lambda: vb.ChainSampler(PRIOR, by_numpy).sample_batch(X, n=10, key=KEY),
+            lambda: vb.sampling.ChainSampler(PRIOR, by_numpy).sample_batch(X, n=10, key=KEY),
             TypeError,
             r"log_likelihood uses NumPy, float\(\) or an if on x.*write jnp for np",
         ),
         (
-            lambda: vb.ChainSampler(PRIOR, by_if).sample(X[0], n=10, key=KEY),
+            lambda: vb.sampling.ChainSampler(PRIOR, by_if).sample(X[0], n=10, key=KEY),
             TypeError,
             r"log_likelihood uses NumPy, float\(\) or an if on x",
         ),
         (
-            lambda: vb.ChainSampler(PRIOR, lambda theta, x: x).sample_batch(X, n=10, key=KEY),
+            lambda: vb.sampling.ChainSampler(PRIOR, lambda theta, x: x).sample_batch(X, n=10, key=KEY),
             ValueError,
             r"log_likelihood returned an array of shape \[3\].*expected one real number",
         ),

@@ -43,7 +43,7 @@ def test_status_says_how_far_training_is_and_what_is_over(tmp_path, capsys):
     (tmp_path / "run.json").write_text('{"draws": 300}')
     prior, key = vb.Prior({"a": dist.Uniform(0.0, 1.0)}), jax.random.key(0)
     draws = vb.Draws.from_arrays({"a": np.linspace(0, 1, 300)}, np.linspace(0, 2, 300)[:, None])
-    estimator = NPE(density=vb.MDN(), training=vb.Training(max_epochs=3))
+    estimator = NPE(density=vb.densities.MDN(), training=vb.densities.Training(max_epochs=3))
     amortized, _ = estimator.fit(draws, prior, key=key, checkpoint=tmp_path / "training.npz")
     assert "3 epochs so far" in status(tmp_path)
     amortized.save(tmp_path / "estimator.npz")

@@ -1,4 +1,4 @@
-"""The lights of `vb.convergence` on chains whose trouble is known, and E-BFMI against a loop in float64."""
+"""The lights of `vb.diagnostics.convergence` on chains whose trouble is known, and E-BFMI against a loop in float64."""
 
 import json
 
@@ -39,7 +39,7 @@ def made(theta, stats):
 
 def test_good_chains_pass_and_the_numbers_are_those_of_arviz():
     posterior = made(*good())
-    found = vb.convergence(posterior)
+    found = vb.diagnostics.convergence(posterior)
     assert found.passed
     assert found.verdict == "pass"
     assert found.unchecked == ()
@@ -59,13 +59,13 @@ def test_ebfmi_is_that_of_a_loop():
     energy = np.cumsum(RNG.normal(size=(3, 200)), 1) * np.array([[1.0], [5.0], [0.1]]) + 100.0
     energy[2] = 100.0 + RNG.normal(size=200)
     posterior = vb.Posterior({"a": energy}, sample_stats={"energy": energy.astype(np.float32)})
-    for chain, value in enumerate(vb.ebfmi(posterior)):
+    for chain, value in enumerate(vb.diagnostics.ebfmi(posterior)):
         numbers = [float(e) for e in energy[chain].astype(np.float32)]
         centre = sum(numbers) / 200
         above = sum((numbers[i] - numbers[i - 1]) ** 2 for i in range(1, 200))
         assert value == pytest.approx(above / sum((e - centre) ** 2 for e in numbers), rel=1e-9)
     with pytest.raises(ValueError, match=r"no sample_stats\['energy'\].*kernel=vb\.NUTS\(\)"):
-        vb.ebfmi(vb.Posterior({"a": energy}))
+        vb.diagnostics.ebfmi(vb.Posterior({"a": energy}))
 
 
 def bimodal(theta, stats):
@@ -121,7 +121,7 @@ def stuck(theta, stats):
 def test_each_trouble_has_its_light_and_words(spoil, verdict, words):
     theta, stats = good()
     spoil(theta, stats)
-    found = vb.convergence(made(theta, stats))
+    found = vb.diagnostics.convergence(made(theta, stats))
     assert found.verdict == verdict
     assert not found.passed
     assert any(words in sentence for sentence in found.findings)
@@ -130,13 +130,13 @@ def test_each_trouble_has_its_light_and_words(spoil, verdict, words):
 
 def test_good_chains_are_seldom_warned_of():
     """Over 40 seeds; of independent draws R-hat is about 1 + 1 / draws, and E-BFMI 2."""
-    assert sum(not vb.convergence(made(*good(seed))).passed for seed in range(40)) <= 2
+    assert sum(not vb.diagnostics.convergence(made(*good(seed))).passed for seed in range(40)) <= 2
 
 
 def test_divergences_anywhere_are_not_located():
     theta, stats = good()
     stats["diverging"] = np.random.default_rng(8).random((4, 1000)) < 0.05
-    found = vb.convergence(made(theta, stats))
+    found = vb.diagnostics.convergence(made(theta, stats))
     assert found.located == ()
     assert found.divergences.sum() > 100
 
@@ -150,7 +150,7 @@ def test_divergences_of_a_funnel_sit_at_small_scale():
         return (dist.Normal(0.0, theta["sigma"]).log_prob(theta["x"]) + theta["x"] ** 2 / 18.0).sum()
 
     posterior = vb.sample_mcmc(prior, funnel, 0.0, kernel=vb.NUTS(max_tree_depth=6), key=jax.random.key(3))
-    found = vb.convergence(posterior)
+    found = vb.diagnostics.convergence(posterior)
     assert found.verdict in ("warn", "fail")
     assert found.divergences.sum() >= 5
     assert found.located[0].name == "sigma"
@@ -160,21 +160,21 @@ def test_divergences_of_a_funnel_sit_at_small_scale():
 
 def test_what_is_missing_is_said_and_the_rest_checked():
     theta, stats = good()
-    found = vb.convergence(vb.Posterior(theta))
+    found = vb.diagnostics.convergence(vb.Posterior(theta))
     assert found.verdict == "warn"
     assert "divergences" in found.unchecked
     assert "this posterior carries no sample_stats" in found.findings[0]
     assert max(np.max(value) for value in found.rhat.values()) < 1.01
     assert found.step_size is None
     bimodal(theta, stats)
-    assert vb.convergence(vb.Posterior(theta)).verdict == "fail"
-    one = vb.convergence(made(*good(chains=1)))
+    assert vb.diagnostics.convergence(vb.Posterior(theta)).verdict == "fail"
+    one = vb.diagnostics.convergence(made(*good(chains=1)))
     assert one.verdict == "warn"
     assert one.rhat == {}
     assert "R-hat could not be checked: one chain has none to agree with" in one.findings[0]
     del stats["energy"]
     theta, _ = good()
-    without = vb.convergence(made(theta, stats))
+    without = vb.diagnostics.convergence(made(theta, stats))
     assert without.passed
     assert "E-BFMI could not be checked" in without.findings[-1]
 
@@ -182,14 +182,14 @@ def test_what_is_missing_is_said_and_the_rest_checked():
 def test_mistakes():
     theta, _ = good(draws=1)
     with pytest.raises(ValueError, match=r"chains have 1 draws; expected at least 4 per chain"):
-        vb.convergence(vb.Posterior(theta))
+        vb.diagnostics.convergence(vb.Posterior(theta))
     theta, _ = good()
     theta["model.eta"][0, 5, 1] = np.nan
     with pytest.raises(ValueError, match=r"model\.eta is NaN or infinite in 1 of 8000 draws"):
-        vb.convergence(vb.Posterior(theta))
+        vb.diagnostics.convergence(vb.Posterior(theta))
 
 
 def test_every_parameter_constant():
-    found = vb.convergence(vb.Posterior({"a": jnp.ones((4, 100))}))
+    found = vb.diagnostics.convergence(vb.Posterior({"a": jnp.ones((4, 100))}))
     assert found.verdict == "fail"
     assert found.findings[0].startswith("no chain moves in a")

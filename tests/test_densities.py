@@ -144,7 +144,9 @@ def test_options_are_checked_and_written():
 def test_the_listing_of_the_page_runs():
     page = (Path(__file__).parent.parent / "docs/how-to/choose-a-density.md").read_text()
     listing = re.findall(r"<!-- compare: .*?```python\n(.*?)```", page, flags=re.DOTALL)[0]
-    quick = listing.replace("n=2_000", "n=300").replace("vb.NPE(", "vb.NPE(training=vb.Training(max_epochs=3), ")
+    quick = listing.replace("n=2_000", "n=300").replace(
+        "vb.NPE(", "vb.NPE(training=vb.densities.Training(max_epochs=3), "
+    )
     assert quick.count("max_epochs") == 1
     names: dict = {}
     exec(compile(quick, "choose-a-density.md", "exec"), names)

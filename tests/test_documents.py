@@ -88,7 +88,7 @@ def test_the_gradient_route_of_the_readme_recovers_the_coupling():
     mean = (weight * G).sum()
     sd = np.sqrt((weight * (G - mean) ** 2).sum())
     draws = np.asarray(posterior.theta["coupling.G"])
-    assert abs(draws.mean() - mean) < 4 * float(vb.mcse(posterior)["coupling.G"])
+    assert abs(draws.mean() - mean) < 4 * float(vb.diagnostics.mcse(posterior)["coupling.G"])
     assert draws.std() == pytest.approx(sd, rel=0.2)
     assert posterior.sample_stats["diverging"].sum() == 0
 
@@ -183,7 +183,7 @@ def test_the_page_on_several_modes_shows_that_chains_disagree_and_weighs_the_mod
     weight = np.exp(log_p - log_p.max())
     positive = weight[a > 0].sum() / weight.sum()
     evidence = np.log(weight.sum()) + log_p.max() + np.log((a[1, 0] - a[0, 0]) * (b[0, 1] - b[0, 0]))
-    assert vb.rhat(names["chains"])["a"] > 1.5
+    assert vb.diagnostics.rhat(names["chains"])["a"] > 1.5
     assert len(names["best"].basins) == 2
     posterior, repeats = names["posterior"], len(names["share"])
     assert abs(names["share"].mean() - positive) < 4 * max(names["share"].std(ddof=1), 0.02) / np.sqrt(repeats)
@@ -221,7 +221,7 @@ def test_the_page_on_rounds_comes_to_the_posterior(tmp_path, monkeypatch):
 
     x_o = np.array([1.0, 1.1, 2.0])
     start = vb.sample_prior_predictive(prior, simulator, n=500, key=jax.random.key(5), progress=False)
-    amortized, _ = vb.NPE(density=vb.MDN()).fit(start, prior, key=jax.random.key(6))
+    amortized, _ = vb.NPE(density=vb.densities.MDN()).fit(start, prior, key=jax.random.key(6))
     names = run(
         "sequential-rounds.md",
         {"prior": prior, "simulator": simulator, "x_o": x_o, "draws": start, "amortized": amortized},

@@ -331,7 +331,9 @@ def test_the_listings_of_the_page_run():
     page = (Path(__file__).parent.parent / "docs/how-to/own-network.md").read_text()
     names: dict = {}
     for listing in re.findall(r"<!-- \w+: the tests run this -->\n```python\n(.*?)```", page, flags=re.DOTALL):
-        quick = listing.replace("n=2_000", "n=300").replace("vb.NPE(", "vb.NPE(training=vb.Training(max_epochs=3), ")
+        quick = listing.replace("n=2_000", "n=300").replace(
+            "vb.NPE(", "vb.NPE(training=vb.densities.Training(max_epochs=3), "
+        )
         assert quick != listing
         exec(compile(quick, "own-network.md", "exec"), names)
     assert names["draws"].x.shape == (300, 80)

@@ -107,7 +107,7 @@ def test_to_xarray_labels_every_axis():
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_bit_arrives(tmp_path, suffix, dtype):
     draws, path = made(dtype=dtype), tmp_path / f"draws{suffix}"
-    assert vb.export(draws, path) == path
+    assert vb.stores.export(draws, path) == path
     if suffix in (".nc", ".zarr"):
         check_labelled(opened(path), draws)
         assert bits(opened(path)["log_q"].values) == bits(draws.log_q)
@@ -121,9 +121,9 @@ def test_every_bit_arrives(tmp_path, suffix, dtype):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_draws_in_many_blocks_are_the_same_file_as_in_one(tmp_path, suffix, monkeypatch):
     draws = made(n=53, log_q=None)
-    vb.export(draws, tmp_path / f"one{suffix}")
+    vb.stores.export(draws, tmp_path / f"one{suffix}")
     monkeypatch.setattr(module, "_BLOCK", 10 * 40)
-    vb.export(draws, tmp_path / f"many{suffix}")
+    vb.stores.export(draws, tmp_path / f"many{suffix}")
     one, many = tmp_path / f"one{suffix}", tmp_path / f"many{suffix}"
     if suffix in (".nc", ".zarr"):
         xr.testing.assert_identical(opened(one), opened(many))
@@ -146,7 +146,7 @@ def test_a_store_is_exported_shard_by_shard_with_the_numbers_of_its_draws(tmp_pa
     assert 0 < draws.valid.sum() < 192
     (tmp_path / "run" / "store" / "shard-000001.npz").unlink()  # another job has not come to it yet
     monkeypatch.setattr(module, "_BLOCK", 1)
-    path = vb.export(str(tmp_path / "run"), tmp_path / f"draws{suffix}")
+    path = vb.stores.export(str(tmp_path / "run"), tmp_path / f"draws{suffix}")
     there = np.r_[0:64, 128:192]
     if suffix in (".nc", ".zarr"):
         found = opened(path)
@@ -167,7 +167,7 @@ def test_a_store_is_exported_shard_by_shard_with_the_numbers_of_its_draws(tmp_pa
 def test_a_saved_file_is_exported_and_provenance_is_in_the_metadata_of_a_parquet_file(tmp_path):
     draws = made()
     draws.save(tmp_path / "draws.npz")
-    path = vb.export(tmp_path / "draws.npz", tmp_path / "deep" / "draws.parquet")
+    path = vb.stores.export(tmp_path / "draws.npz", tmp_path / "deep" / "draws.parquet")
     check(table(path), draws)
     parquet = pytest.importorskip("pyarrow.parquet")
     meta = json.loads(parquet.read_schema(path).metadata[b"vbinfer"])
@@ -179,12 +179,12 @@ def test_parameters_that_are_called_like_something_else_keep_their_values(tmp_pa
     rng = np.random.default_rng(0)
     theta = {"x": rng.normal(size=(5, 2)), "valid": rng.normal(size=5), "fc": rng.normal(size=5)}
     draws = Draws.from_arrays(theta, rng.normal(size=(5, 3)), ("fc", "x[0]", "round"))
-    vb.export(draws, tmp_path / "draws.nc")
+    vb.stores.export(draws, tmp_path / "draws.nc")
     found = opened(tmp_path / "draws.nc")
     assert json.loads(found.attrs["theta"]) == {"x": "theta.x", "valid": "theta.valid", "fc": "fc"}
     assert bits(found["theta.x"].values) == bits(theta["x"])
     assert bits(found["x"].values) == bits(draws.x)
-    vb.export(draws, tmp_path / "draws.parquet")
+    vb.stores.export(draws, tmp_path / "draws.parquet")
     found = table(tmp_path / "draws.parquet")
     other = {"theta.x[0]", "x[1]", "theta.valid", "theta.fc", "x.fc", "x.x[0]", "x.round"}
     assert set(found) == {"draw", "valid", "round", *other}
@@ -192,18 +192,18 @@ def test_parameters_that_are_called_like_something_else_keep_their_values(tmp_pa
     assert bits(found["x.x[0]"]) == bits(draws.x[:, 1])
     same = Draws.from_arrays({"g": np.ones(2)}, np.ones((2, 2)), ("fc", "fc"))
     with pytest.raises(ValueError, match=r"occur twice, 'fc' first; write \.nc or \.zarr instead"):
-        vb.export(same, tmp_path / "same.csv")
+        vb.stores.export(same, tmp_path / "same.csv")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path, suffix):
     path, first, second = tmp_path / f"draws{suffix}", made(n=20), made(n=30)
-    vb.export(first, path)
+    vb.stores.export(first, path)
     with pytest.raises(ValueError, match=r"is there already; give another name, or overwrite=True"):
-        vb.export(second, path)
+        vb.stores.export(second, path)
     rows = lambda: len(opened(path)["draw"]) if suffix in (".nc", ".zarr") else len(table(path)["draw"])  # noqa: E731
     assert rows() == 20
-    vb.export(second, path, overwrite=True)
+    vb.stores.export(second, path, overwrite=True)
     assert rows() == 30
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
@@ -212,7 +212,7 @@ def test_what_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path, suffix):
 def test_a_disk_that_is_full_half_way_leaves_what_was_there(tmp_path, suffix, monkeypatch):
     """The third block cannot be had; the old file stays as it is, and nothing else is left."""
     path = tmp_path / f"draws{suffix}"
-    vb.export(made(n=20), path)
+    vb.stores.export(made(n=20), path)
     before = {entry: entry.read_bytes() for entry in tmp_path.rglob("*") if entry.is_file()}
     whole = list(module._slices(made(n=30)))
 
@@ -222,7 +222,7 @@ def test_a_disk_that_is_full_half_way_leaves_what_was_there(tmp_path, suffix, mo
 
     monkeypatch.setattr(module, "_blocks", failing)
     with pytest.raises(OSError, match="No space left"):
-        vb.export(made(n=30), path, overwrite=True)
+        vb.stores.export(made(n=30), path, overwrite=True)
     assert {entry: entry.read_bytes() for entry in tmp_path.rglob("*") if entry.is_file()} == before
 
 
@@ -232,26 +232,26 @@ def test_a_folder_that_is_no_export_is_never_replaced(tmp_path):
     (tmp_path / "data.csv").mkdir()
     for name in ("data.zarr", "data.csv"):
         with pytest.raises(ValueError, match=r"is a folder that is no \.\w+ export; it is not replaced"):
-            vb.export(made(), tmp_path / name, overwrite=True)
+            vb.stores.export(made(), tmp_path / name, overwrite=True)
     assert (tmp_path / "data.zarr" / "mine.txt").read_text() == "kept"
 
 
 def test_bad_input_is_named_with_what_to_write(tmp_path):
     with pytest.raises(ValueError, match=r"the suffix '\.xlsx'; draws are exported to \.nc, \.zarr, \.parquet, \.csv"):
-        vb.export(made(), tmp_path / "draws.xlsx")
+        vb.stores.export(made(), tmp_path / "draws.xlsx")
     with pytest.raises(TypeError, match=r"a Posterior was given.*write posterior\.to_inference_data\(\)"):
-        vb.export(vb.Posterior({"g": np.ones((1, 5))}), tmp_path / "draws.nc")
+        vb.stores.export(vb.Posterior({"g": np.ones((1, 5))}), tmp_path / "draws.nc")
     with pytest.raises(ValueError, match=r"holds no manifest\.json; give the folder of a store"):
-        vb.export(tmp_path, tmp_path / "draws.nc")
+        vb.stores.export(tmp_path, tmp_path / "draws.nc")
     with pytest.raises(FileNotFoundError, match="there is no file"):
-        vb.export(tmp_path / "nothing", tmp_path / "draws.nc")
+        vb.stores.export(tmp_path / "nothing", tmp_path / "draws.nc")
     vb.Posterior({"g": np.ones((1, 5))}).save(tmp_path / "posterior.npz")
     with pytest.raises(ValueError, match=r"holds a Posterior; expected draws"):
-        vb.export(tmp_path / "posterior.npz", tmp_path / "draws.nc")
+        vb.stores.export(tmp_path / "posterior.npz", tmp_path / "draws.nc")
     filled(tmp_path / "s", n=64)
     (tmp_path / "s" / "shard-000000.npz").unlink()
     with pytest.raises(ValueError, match="holds no finished draws yet"):
-        vb.export(tmp_path / "s", tmp_path / "draws.nc")
+        vb.stores.export(tmp_path / "s", tmp_path / "draws.nc")
     assert not (tmp_path / "draws.nc").exists()
 
 
@@ -262,7 +262,7 @@ def test_a_damaged_shard_stops_the_export(tmp_path):
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match=r"shard-000002"):
-        vb.export(tmp_path / "s", tmp_path / "draws.csv")
+        vb.stores.export(tmp_path / "s", tmp_path / "draws.csv")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["s"]
 
 
@@ -270,7 +270,7 @@ def test_a_damaged_shard_stops_the_export(tmp_path):
 def test_a_missing_package_says_how_to_get_it(tmp_path, suffix, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"{suffix} needs the package {package}.*pip install vbinfer\[export\]"):
-        vb.export(made(), tmp_path / f"draws{suffix}")
+        vb.stores.export(made(), tmp_path / f"draws{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,7 +278,7 @@ def test_a_missing_package_says_how_to_get_it(tmp_path, suffix, package, monkeyp
 def test_no_format_warns(tmp_path, suffix):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        vb.export(made(), tmp_path / f"draws{suffix}")
+        vb.stores.export(made(), tmp_path / f"draws{suffix}")
 
 
 MEMORY = """

@@ -546,12 +546,14 @@ def test_predictive_draws_sensitivity_and_calibration_take_a_host_simulator():
     centre, spread = (0.25 + 20.0) / precision, np.sqrt(1 / precision + 0.25)
     assert abs(predictive.x.mean() - centre) < 5.0 * spread / np.sqrt(1_500)
     assert predictive.x[:, 0].std() == pytest.approx(spread, rel=0.08)
-    calibration = vb.sbc(source, sample_prior_predictive(prior, sim, 300, key=KEY, progress=False), key=KEY)
+    calibration = vb.diagnostics.sbc(source, sample_prior_predictive(prior, sim, 300, key=KEY, progress=False), key=KEY)
     assert calibration.verdict != "fail"
-    found = vb.sensitivity(posterior, sim, key=jax.random.key(3), num_repeats=400)
+    found = vb.diagnostics.sensitivity(posterior, sim, key=jax.random.key(3), num_repeats=400)
     nats = 0.5 * np.log1p(2 * 2.0**2 / 0.5**2)  # z = (g - 1) / 2 moves both features by 2, seen with sd 0.5
     assert found.information.total == pytest.approx(nats, rel=0.05)
-    near = vb.smc_abc(prior, sim, np.array([2.0, 3.0]), key=jax.random.key(4), num_particles=200, epsilon=0.5)
+    near = vb.approximate.smc_abc(
+        prior, sim, np.array([2.0, 3.0]), key=jax.random.key(4), num_particles=200, epsilon=0.5
+    )
     assert abs(near.theta["g"].mean() - (0.25 + 20.0) / precision) < 0.15
 
 

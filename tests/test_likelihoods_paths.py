@@ -72,7 +72,7 @@ def agree(posterior, exact):
     """Means and standard deviations within 4 of their Monte-Carlo errors."""
     chains = {name: np.asarray(posterior.theta[name], float) for name in exact}
     chains["noise.sigma"] = np.log(chains["noise.sigma"])
-    size = vb.ess(vb.Posterior({name: value.astype(np.float32) for name, value in chains.items()}))
+    size = vb.diagnostics.ess(vb.Posterior({name: value.astype(np.float32) for name, value in chains.items()}))
     for name, (mean, sd) in exact.items():
         x, n = chains[name], float(size[name])
         assert n > 200

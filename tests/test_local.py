@@ -46,7 +46,9 @@ def make_draws(seed, n=600):
 
 def p_of(source, seed, units=(0.0, 0.0)):
     x_o = CENTRE + np.array(units) * SD_X
-    return vb.lc2st(source, make_draws(seed), x_o, key=jax.random.key(seed), num_posterior_samples=300, num_null=40)
+    return vb.diagnostics.lc2st(
+        source, make_draws(seed), x_o, key=jax.random.key(seed), num_posterior_samples=300, num_null=40
+    )
 
 
 @pytest.mark.slow
@@ -82,7 +84,7 @@ def test_a_posterior_too_narrow_or_too_wide_is_rejected(scale, seed):
 
 
 def test_the_probability_follows_the_optimal_classifier():
-    found = vb.lc2st(Exact(shift=1.0), make_draws(3, 3000), CENTRE, key=jax.random.key(3), num_null=10)
+    found = vb.diagnostics.lc2st(Exact(shift=1.0), make_draws(3, 3000), CENTRE, key=jax.random.key(3), num_null=10)
     # (theta*, x) against (theta_q, x): with u in posterior sd from the draws' mean, log p/q = 1/2 - (u + 1) for a
     # shift along the first parameter given the second; its mean of (d - 1/2)^2 by quadrature below
     direction = np.linalg.solve(COV, [np.sqrt(COV[0, 0]), 0.0])
@@ -103,7 +105,7 @@ def test_functions_serve_as_sources_and_failed_draws_are_counted():
         theta = Exact(shift=3.0).sample_batch(np.asarray(x_o)[None], n=n, key=key)
         return vb.Posterior({name: value for name, value in theta.items()})
 
-    found = vb.lc2st(source, draws, CENTRE, key=jax.random.key(0), num_null=40, num_posterior_samples=100)
+    found = vb.diagnostics.lc2st(source, draws, CENTRE, key=jax.random.key(0), num_null=40, num_posterior_samples=100)
     assert found.p_value < 0.05
     assert "20 of 150 simulations failed" in found.findings[-1]
     assert found.numbers["num_null"] == 40
@@ -127,17 +129,17 @@ def test_a_thousand_pairs_of_fifteen_numbers_take_seconds():
             return {"theta": np.asarray(jax.random.normal(key, (len(x), n, 5)))}
 
     start = time.process_time()
-    vb.lc2st(Flat(), draws, x[0], key=jax.random.key(0))
+    vb.diagnostics.lc2st(Flat(), draws, x[0], key=jax.random.key(0))
     assert time.process_time() - start < 20.0
 
 
 def test_mistakes_are_named():
     draws, source, key = make_draws(0), Exact(), jax.random.key(0)
     with pytest.raises(ValueError, match=r"99 of 99 draws are valid; lc2st needs 100 or more"):
-        vb.lc2st(source, make_draws(0, 99), CENTRE, key=key)
+        vb.diagnostics.lc2st(source, make_draws(0, 99), CENTRE, key=key)
     with pytest.raises(ValueError, match=r"x_o has shape \[3\]; expected \[2\]"):
-        vb.lc2st(source, draws, np.zeros(3), key=key)
+        vb.diagnostics.lc2st(source, draws, np.zeros(3), key=key)
     with pytest.raises(ValueError, match=r"x_o has NaN or infinite values in fc\.sd"):
-        vb.lc2st(source, draws, np.array([0.0, np.nan]), key=key)
+        vb.diagnostics.lc2st(source, draws, np.array([0.0, np.nan]), key=key)
     with pytest.raises(ValueError, match=r"num_null=0 was given"):
-        vb.lc2st(source, draws, CENTRE, key=key, num_null=0)
+        vb.diagnostics.lc2st(source, draws, CENTRE, key=key, num_null=0)

@@ -49,7 +49,7 @@ def test_five_per_cent_of_the_models_own_data_fail_whatever_their_distribution()
 
 def test_the_public_function_alarms_as_often_as_it_says():
     draws, rng = make_draws(2, 800), np.random.default_rng(3)
-    verdicts = [vb.misspecification(x, draws, key=KEY).passed for x in model(rng, 200)]
+    verdicts = [vb.diagnostics.misspecification(x, draws, key=KEY).passed for x in model(rng, 200)]
     assert 3 <= verdicts.count(False) <= 24  # 10 expected; binomial, and the rank of 400 held-out draws
 
 
@@ -57,7 +57,7 @@ def test_the_public_function_alarms_as_often_as_it_says():
 def test_a_feature_five_sd_away_is_named_and_only_that(seed):
     x_o = typical_row()
     x_o[:2], x_o[4] = (17.0, 3.3), 15.0**2  # what the model makes of g = 17, five of its sd above its mean
-    found = vb.misspecification(x_o, make_draws(seed), key=KEY)
+    found = vb.diagnostics.misspecification(x_o, make_draws(seed), key=KEY)
     assert found.verdict == "fail"
     assert set(found.off) <= {"fc.mean", "fc.std", "square"}
     assert "fc.mean" in found.off
@@ -69,14 +69,14 @@ def test_a_feature_five_sd_away_is_named_and_only_that(seed):
 def test_an_odd_combination_of_normal_features_is_found_and_its_features_named():
     x_o = typical_row()
     x_o[1] = 5.0  # the model has fc.std = 5 - 0.1 fc.mean: each value is common, not this pair
-    found = vb.misspecification(x_o, make_draws(), key=KEY)
+    found = vb.diagnostics.misspecification(x_o, make_draws(), key=KEY)
     assert not found.passed
     assert found.off == ()
     assert found.p_features.min() > 0.2
     assert found.p_tests["one feature"] > 0.05
     assert set(np.argsort(-np.abs(found.leverage))[:2].tolist()) == {0, 1}
     assert any("Given the other features, most unexpected: fc." in sentence for sentence in found.findings)
-    assert vb.misspecification(typical_row(), make_draws(), key=KEY).passed
+    assert vb.diagnostics.misspecification(typical_row(), make_draws(), key=KEY).passed
 
 
 def test_a_gap_that_no_correlation_shows_is_found():
@@ -84,7 +84,7 @@ def test_a_gap_that_no_correlation_shows_is_found():
     angle = rng.uniform(0.0, 2.0 * np.pi, 1000)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.02 * rng.normal(size=(1000, 2))
     draws = vb.Draws.from_arrays({"g": angle}, ring)
-    found = vb.misspecification(np.zeros(2), draws, key=KEY)
+    found = vb.diagnostics.misspecification(np.zeros(2), draws, key=KEY)
     assert found.verdict == "fail"
     assert found.p_tests["neighbourhood"] == pytest.approx(1.0 / 501.0)
     assert found.p_tests["combination"] > 0.5
@@ -94,17 +94,17 @@ def test_a_gap_that_no_correlation_shows_is_found():
 def test_heavy_tails_neither_alarm_nor_hide_the_others():
     x_o = typical_row()
     x_o[2] = 25.0  # beyond 97 % of a Cauchy, 25 times its quartile
-    assert vb.misspecification(x_o, make_draws(), key=KEY).passed
+    assert vb.diagnostics.misspecification(x_o, make_draws(), key=KEY).passed
     x_o[5] = 9.0  # counts are 0 to 3
-    found = vb.misspecification(x_o, make_draws(), key=KEY)
+    found = vb.diagnostics.misspecification(x_o, make_draws(), key=KEY)
     assert found.off == ("count",)
 
 
 def test_a_constant_that_is_another_is_off_and_one_that_is_the_same_is_not():
     x_o = typical_row()
     x_o[6] = 68.0
-    assert vb.misspecification(x_o, make_draws(), key=KEY).off == ("nodes",)
-    assert vb.misspecification(x_o, make_draws(), key=KEY, names=NAMES[:6]).passed
+    assert vb.diagnostics.misspecification(x_o, make_draws(), key=KEY).off == ("nodes",)
+    assert vb.diagnostics.misspecification(x_o, make_draws(), key=KEY, names=NAMES[:6]).passed
 
 
 def test_failed_draws_and_later_rounds_are_left_out_and_counted():
@@ -113,28 +113,28 @@ def test_failed_draws_and_later_rounds_are_left_out_and_counted():
     x[300:380, 3], rounds[380:] = np.nan, 1
     x[380:] = [1e3, 0, 0, 0, 0, 0, 0]
     draws = vb.Draws(clean.theta, x, NAMES, np.isfinite(x).all(axis=1), rounds)
-    found = vb.misspecification(typical_row(), draws, key=KEY)
+    found = vb.diagnostics.misspecification(typical_row(), draws, key=KEY)
     assert (found.num_valid, found.num_failed) == (300, 80)
     assert found.verdict == "warn"  # 21 % failed
     assert "80 of 380 simulations (21 %) failed" in found.findings[-1]
     odd = typical_row()
     odd[0] = 1e3  # only the second round is there
-    assert vb.misspecification(odd, draws, key=KEY).verdict == "fail"
+    assert vb.diagnostics.misspecification(odd, draws, key=KEY).verdict == "fail"
 
 
 def test_a_batch_is_judged_one_by_one_and_as_a_set():
     rng, draws = np.random.default_rng(8), make_draws()
-    own = [vb.misspecification(model(rng, 8), draws, key=KEY).p_value for _ in range(20)]
+    own = [vb.diagnostics.misspecification(model(rng, 8), draws, key=KEY).p_value for _ in range(20)]
     assert np.sum(np.array(own) < 0.05) <= 4  # 1 expected at most
     shifted = model(rng, 30)
     shifted[:, 3] *= 20.0  # one and a half sd of the logarithm: no single one is impossible
-    found = vb.misspecification(shifted, draws, key=KEY)
+    found = vb.diagnostics.misspecification(shifted, draws, key=KEY)
     assert found.p_tests["set"] < 0.01
     assert not found.passed
     assert found.percentile.shape == (30, 7)
     narrow = np.tile(typical_row(), (10, 1)) * (1.0 + 1e-4 * rng.normal(size=(10, 1)))
     narrow[:, 6] = 84.0
-    found = vb.misspecification(narrow, draws, key=KEY)
+    found = vb.diagnostics.misspecification(narrow, draws, key=KEY)
     assert found.verdict == "warn"
     assert "one person measured again" in found.findings[1]
 
@@ -153,8 +153,13 @@ def test_mmd_is_unbiased_for_the_closed_form_of_two_gaussians():
         - 2 * kernel_mean(mean, cov_a + cov_b, s)
     )  # fmt: skip
     values = [
-        vb.mmd(rng.multivariate_normal([0, 0], cov_a, 30), rng.multivariate_normal(mean, cov_b, 20), key=KEY,
-               bandwidth=s, num_permutations=1).statistic
+        vb.diagnostics.mmd(
+            rng.multivariate_normal([0, 0], cov_a, 30),
+            rng.multivariate_normal(mean, cov_b, 20),
+            key=KEY,
+            bandwidth=s,
+            num_permutations=1,
+        ).statistic
         for _ in range(400)
     ]  # fmt: skip
     assert np.mean(values) == pytest.approx(exact, abs=4.0 * np.std(values) / 20.0)
@@ -164,7 +169,7 @@ def test_mmd_is_unbiased_for_the_closed_form_of_two_gaussians():
 def test_mmd_is_the_double_sum_and_its_p_the_share_of_relabellings():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(5, 3)), rng.normal(1.0, 2.0, size=(4, 3))
-    found = vb.mmd(a, b, key=KEY)
+    found = vb.diagnostics.mmd(a, b, key=KEY)
     rows = [*a, *b]
     apart = [np.linalg.norm(rows[i] - rows[j]) for i in range(9) for j in range(i)]
     assert found.bandwidth == pytest.approx(np.median(apart))
@@ -179,7 +184,7 @@ def test_mmd_is_the_double_sum_and_its_p_the_share_of_relabellings():
 def test_mmd_rejects_five_per_cent_of_equal_sets():
     rng = np.random.default_rng(2)
     p = np.array([
-        vb.mmd(rng.standard_cauchy((15, 2)), rng.standard_cauchy((10, 2)), key=jax.random.key(i),
+        vb.diagnostics.mmd(rng.standard_cauchy((15, 2)), rng.standard_cauchy((10, 2)), key=jax.random.key(i),
                num_permutations=99).p_value
         for i in range(400)
     ])  # fmt: skip
@@ -189,20 +194,20 @@ def test_mmd_rejects_five_per_cent_of_equal_sets():
 def test_mistakes_are_named():
     draws, x_o = make_draws(), typical_row()
     with pytest.raises(ValueError, match=r"x_o has shape \[6\]; the draws have 7 features: expected \[7\]"):
-        vb.misspecification(x_o[:6], draws, key=KEY)
+        vb.diagnostics.misspecification(x_o[:6], draws, key=KEY)
     with pytest.raises(ValueError, match=r"x_o has NaN or infinite values in fc\.std; clean the recording"):
-        vb.misspecification(np.where(np.arange(7) == 1, np.nan, x_o), draws, key=KEY)
+        vb.diagnostics.misspecification(np.where(np.arange(7) == 1, np.nan, x_o), draws, key=KEY)
     with pytest.raises(ValueError, match=r"100 of 100 prior draws are valid; the rank of x_o needs 150 or more"):
-        vb.misspecification(x_o, make_draws(0, 100), key=KEY)
+        vb.diagnostics.misspecification(x_o, make_draws(0, 100), key=KEY)
     with pytest.raises(ValueError, match=r"names has 'fc\.men'; the draws have no such feature\. Did you mean"):
-        vb.misspecification(x_o, draws, key=KEY, names=["fc.men"])
+        vb.diagnostics.misspecification(x_o, draws, key=KEY, names=["fc.men"])
     with pytest.raises(TypeError, match=r"draws is a ndarray; expected vb\.Draws"):
-        vb.misspecification(x_o, draws.x, key=KEY)
+        vb.diagnostics.misspecification(x_o, draws.x, key=KEY)
     with pytest.raises(ValueError, match="give the same columns in both"):
-        vb.mmd(np.zeros((4, 2)), np.zeros((4, 3)), key=KEY)
+        vb.diagnostics.mmd(np.zeros((4, 2)), np.zeros((4, 3)), key=KEY)
     with pytest.raises(ValueError, match="b has 1 draws; at least 2 are needed"):
-        vb.mmd(np.zeros((4, 2)), np.zeros((1, 2)), key=KEY)
+        vb.diagnostics.mmd(np.zeros((4, 2)), np.zeros((1, 2)), key=KEY)
     with pytest.raises(ValueError, match=r"a holds NaN or infinite numbers"):
-        vb.mmd(np.full((4, 2), np.nan), np.zeros((4, 2)), key=KEY)
+        vb.diagnostics.mmd(np.full((4, 2), np.nan), np.zeros((4, 2)), key=KEY)
     with pytest.raises(ValueError, match=r"bandwidth=0\.0 was given; expected a positive number"):
-        vb.mmd(np.zeros((4, 2)), np.zeros((4, 2)), key=KEY, bandwidth=0.0)
+        vb.diagnostics.mmd(np.zeros((4, 2)), np.zeros((4, 2)), key=KEY, bandwidth=0.0)

@@ -45,7 +45,7 @@ def test_prior_numpyro_and_simulate_inside_a_numpyro_model():
     ours = vb.sample_mcmc(PRIOR, log_likelihood, y, num_warmup=200, num_samples=300, num_chains=2,
                           key=jax.random.key(2))  # fmt: skip
     for kind, moment in (("mean", np.mean), ("sd", np.std)):
-        one, two = vb.mcse(theirs, kind=kind), vb.mcse(ours, kind=kind)
+        one, two = vb.diagnostics.mcse(theirs, kind=kind), vb.diagnostics.mcse(ours, kind=kind)
         for name in PRIOR.shapes:
             gap = moment(theirs.theta[name]) - moment(ours.theta[name])
             assert abs(gap) < 4 * np.hypot(one[name], two[name]), (name, kind)

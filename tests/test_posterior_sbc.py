@@ -93,7 +93,9 @@ class PriorItself:
 
 
 def asked(source, seed, n=300, simulator=None, x_o=X_O, **options):
-    return vb.posterior_sbc(source, PRIOR, simulator or Simulator(), x_o, n=n, key=jax.random.key(seed), **options)
+    return vb.diagnostics.posterior_sbc(
+        source, PRIOR, simulator or Simulator(), x_o, n=n, key=jax.random.key(seed), **options
+    )
 
 
 def globally(source, seed, n=300):
@@ -101,7 +103,7 @@ def globally(source, seed, n=300):
     theta = PRIOR_MEAN + PRIOR_SD * rng.normal(size=(n, 2))
     x = OFFSET + theta @ GAIN.T + NOISE * rng.normal(size=(n, 3))
     draws = vb.Draws.from_arrays({name: theta[:, i] for i, name in enumerate(PRIOR.shapes)}, x, names=Simulator.names)
-    return vb.sbc(source, draws, num_posterior_samples=100, key=jax.random.key(seed))
+    return vb.diagnostics.sbc(source, draws, num_posterior_samples=100, key=jax.random.key(seed))
 
 
 @pytest.mark.slow
@@ -197,7 +199,9 @@ class Likelihood:
 
 
 def by_chains(scale):
-    sampler = vb.ChainSampler(PRIOR, Likelihood(scale).log_likelihood, num_warmup=100, num_chains=2, batch_size=100)
+    sampler = vb.sampling.ChainSampler(
+        PRIOR, Likelihood(scale).log_likelihood, num_warmup=100, num_chains=2, batch_size=100
+    )
     return asked(sampler, 1, n=100, num_posterior_samples=40)
 
 
@@ -217,7 +221,7 @@ MISTAKES = {
     "draws only": (
         lambda: asked(lambda x_o, n, key: None, 0),
         TypeError,
-        r"neither \.log_likelihood nor \.log_prob.*vb\.ChainSampler",
+        r"neither \.log_likelihood nor \.log_prob.*vb\.sampling\.ChainSampler",
     ),
     "no prior": (
         lambda: _a_prior({"a": 1}),
@@ -276,7 +280,9 @@ def test_replicates_too_far_for_weights_are_refused():
             return -0.5 * ((np.asarray(theta["w"]) - x) ** 2).sum(axis=-1)
 
     with pytest.raises(ValueError, match=r"have a Pareto k above 0\.7: .* use vb\.NLE"):
-        vb.posterior_sbc(Right(), prior, Pinned(), np.zeros(24), n=60, num_posterior_samples=20, key=jax.random.key(0))
+        vb.diagnostics.posterior_sbc(
+            Right(), prior, Pinned(), np.zeros(24), n=60, num_posterior_samples=20, key=jax.random.key(0)
+        )
 
 
 def test_weights_are_judged_alike():

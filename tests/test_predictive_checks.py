@@ -37,14 +37,14 @@ def test_p_is_twice_the_smaller_tail_with_the_observation_counted():
 
 
 def test_a_feature_far_away_is_named_and_an_odd_pair_is_found():
-    far = vb.predictive_check(replicates(), np.array([3.0, -0.5, 0.0, 30.0]))
+    far = vb.diagnostics.predictive_check(replicates(), np.array([3.0, -0.5, 0.0, 30.0]))
     assert far.p_value < 0.05
     assert (far.verdict, far.off) == ("warn", ("count",))  # as extreme as ranks among so few can be
-    pair = vb.predictive_check(replicates(), np.array([5.0, 0.5, 0.0, 2.0]))
+    pair = vb.diagnostics.predictive_check(replicates(), np.array([5.0, 0.5, 0.0, 2.0]))
     assert pair.p_value < 0.05
     assert pair.off == ()
     assert "combination" in pair.findings[1]
-    good = vb.predictive_check(replicates(), np.array([5.0, -1.5, 0.0, 2.0]))
+    good = vb.diagnostics.predictive_check(replicates(), np.array([5.0, -1.5, 0.0, 2.0]))
     assert good.passed
     assert "use the recording twice" in good.findings[-1]
 
@@ -61,13 +61,16 @@ def test_series_that_differ_are_named_by_what_differs():
     rng = np.random.default_rng(0)
     ys = autoregressive(rng, 99, 0.5, 0.5)
     x_o, check = np.array([3.0, -0.5, 0.0, 2.0]), replicates(ys=ys)
-    same = [vb.predictive_check(check, x_o, observed=autoregressive(rng, 1, 0.5, 0.5)[0]).verdict for _ in range(60)]
+    same = [
+        vb.diagnostics.predictive_check(check, x_o, observed=autoregressive(rng, 1, 0.5, 0.5)[0]).verdict
+        for _ in range(60)
+    ]
     assert same.count("warn") <= binom.ppf(0.9999, 60, 0.05)
-    slower = vb.predictive_check(check, x_o, observed=autoregressive(rng, 1, 0.9, 0.5)[0])
+    slower = vb.diagnostics.predictive_check(check, x_o, observed=autoregressive(rng, 1, 0.9, 0.5)[0])
     assert slower.p_series["lag-1 autocorrelation"] == pytest.approx(0.01)
     assert slower.p_series["spectrum"] < 0.05
     assert slower.verdict == "warn"
-    tighter = vb.predictive_check(check, x_o, observed=autoregressive(rng, 1, 0.5, 2.0)[0][:150])
+    tighter = vb.diagnostics.predictive_check(check, x_o, observed=autoregressive(rng, 1, 0.5, 2.0)[0][:150])
     assert tighter.p_series["fc.mean"] < 0.05
     assert tighter.p_series["lag-1 autocorrelation"] > 0.05
 
@@ -90,7 +93,7 @@ def test_failed_replicates_are_left_out_and_counted():
     whole = replicates(n=140)
     x = whole.x.copy()
     x[:40] = np.nan
-    found = vb.predictive_check(
+    found = vb.diagnostics.predictive_check(
         dataclasses.replace(whole, x=x, valid=np.arange(140) >= 40), np.array([3.0, -0.5, 0.0, 2.0])
     )
     assert (found.num_valid, found.num_failed, found.verdict) == (100, 40, "warn")
@@ -100,15 +103,15 @@ def test_failed_replicates_are_left_out_and_counted():
 def test_mistakes_are_named():
     x_o, check = np.zeros(4), replicates()
     with pytest.raises(ValueError, match=r"x_o has shape \[3\]; expected \[4\] finite numbers"):
-        vb.predictive_check(check, np.zeros(3))
+        vb.diagnostics.predictive_check(check, np.zeros(3))
     with pytest.raises(ValueError, match=r"x_o has NaN or infinite values in burst"):
-        vb.predictive_check(check, np.array([0.0, 0.0, np.nan, 0.0]))
+        vb.diagnostics.predictive_check(check, np.array([0.0, 0.0, np.nan, 0.0]))
     with pytest.raises(ValueError, match=r"20 of 20 replicates are valid; .* needs 39 or more"):
-        vb.predictive_check(replicates(n=20), x_o)
+        vb.diagnostics.predictive_check(replicates(n=20), x_o)
     with pytest.raises(ValueError, match=r"these replicates hold no series of one monitor; write"):
-        vb.predictive_check(check, x_o, observed=np.zeros((10, 2)))
+        vb.diagnostics.predictive_check(check, x_o, observed=np.zeros((10, 2)))
     with_series = replicates(ys=np.random.default_rng(0).normal(size=(99, 10, 3)))
     with pytest.raises(ValueError, match=r"observed has shape \[10, 2\]; the replicates are \[time, 3\]"):
-        vb.predictive_check(with_series, x_o, observed=np.zeros((10, 2)))
+        vb.diagnostics.predictive_check(with_series, x_o, observed=np.zeros((10, 2)))
     with pytest.raises(ValueError, match=r"observed holds NaN"):
-        vb.predictive_check(with_series, x_o, observed=np.full((10, 3), np.nan))
+        vb.diagnostics.predictive_check(with_series, x_o, observed=np.full((10, 3), np.nan))

@@ -32,8 +32,8 @@ def linear_draws(n, seed):
 @pytest.mark.slow
 def test_linear_gaussian_regions_that_share_a_parameter():
     prior = vb.Prior({"g": dist.Normal(0.0, 1.0), "y": dist.Normal(0.0, 1.0).expand([NODES]).to_event(1)})
-    training = vb.Training(max_epochs=60, learning_rate=4e-3, weight_decay=1e-3)
-    amortized, _ = vb.NPE(density=vb.Regional(NODES, components=1), training=training).fit(
+    training = vb.densities.Training(max_epochs=60, learning_rate=4e-3, weight_decay=1e-3)
+    amortized, _ = vb.NPE(density=vb.densities.Regional(NODES, components=1), training=training).fit(
         linear_draws(6_000, 0), prior, key=jax.random.key(0)
     )
     matrix, sd = design()
@@ -56,7 +56,9 @@ def test_linear_gaussian_regions_that_share_a_parameter():
 
 @pytest.mark.slow
 def test_density_is_that_of_its_draws_and_normalised():
-    network = vb.Regional(3).build(jax.random.key(0), 7, 8)  # one global parameter, two maps; two extra features
+    network = vb.densities.Regional(3).build(
+        jax.random.key(0), 7, 8
+    )  # one global parameter, two maps; two extra features
     arrays, static = eqx.partition(network, eqx.is_array)
     leaves, structure = jax.tree_util.tree_flatten(arrays)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -75,19 +77,19 @@ def test_density_is_that_of_its_draws_and_normalised():
 
 def test_regional_says_what_it_needs():
     with pytest.raises(ValueError, match="7 parameters and 2 features; expected at least one of each per region"):
-        vb.Regional(3).build(jax.random.key(0), 7, 2)
+        vb.densities.Regional(3).build(jax.random.key(0), 7, 2)
 
 
 def test_regional_refuses_maps_before_the_parameters_of_the_whole_brain():
     prior = vb.Prior({"y": dist.Normal(0.0, 1.0).expand([NODES]), "g": dist.Normal(0.0, 1.0)})
     with pytest.raises(ValueError, match=r"'y' \[6\], 'g' \[\]; .* put the maps last"):
-        vb.NPE(density=vb.Regional(NODES)).fit(linear_draws(100, 0), prior, key=jax.random.key(0))
+        vb.NPE(density=vb.densities.Regional(NODES)).fit(linear_draws(100, 0), prior, key=jax.random.key(0))
 
 
 def test_regional_is_saved_and_loaded(tmp_path):
     prior = vb.Prior({"g": dist.Normal(0.0, 1.0), "y": dist.Uniform(-9.0, 9.0).expand([NODES])})
     draws = linear_draws(200, 0)
-    amortized, _ = vb.NPE(density=vb.Regional(NODES), training=vb.Training(max_epochs=1)).fit(
+    amortized, _ = vb.NPE(density=vb.densities.Regional(NODES), training=vb.densities.Training(max_epochs=1)).fit(
         draws, prior, key=jax.random.key(0)
     )
     amortized.save(tmp_path / "regional.npz")

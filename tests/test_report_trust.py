@@ -133,7 +133,7 @@ def test_calibration_around_the_recording_comes_with_its_section(studies, poster
 def test_agreement_of_methods_comes_with_its_table(posterior, tmp_path):
     draws = make_draws(1, 12)
     other = Exact(shift=1.5).sample(draws.x[0], n=400, key=jax.random.key(6))
-    found = vb.agreement({"NPE": posterior, "NUTS": other}, key=jax.random.key(0))
+    found = vb.diagnostics.compare_posteriors({"NPE": posterior, "NUTS": other}, key=jax.random.key(0))
     verdict = report(posterior, checks=[found], out=tmp_path / "r.html")
     check = asked_of(verdict, "Do methods agree")
     assert check["light"] == verdict.verdict == "fail"
@@ -172,7 +172,9 @@ def test_several_modes_are_said_at_the_top_and_beside_the_figures(tmp_path):
 def test_a_given_result_takes_the_place_of_the_one_computed(posterior, tmp_path):
     draws = make_draws(400, 2)
     computed = report(posterior, draws=draws, out=tmp_path / "a.html")
-    found = vb.misspecification(np.where(np.arange(10) == 3, 90.0, posterior.x_o), draws, key=jax.random.key(0))
+    found = vb.diagnostics.misspecification(
+        np.where(np.arange(10) == 3, 90.0, posterior.x_o), draws, key=jax.random.key(0)
+    )
     replaced = report(posterior, draws=draws, checks={"mine": found}, out=tmp_path / "b.html")
     start = "Is the recording inside"
     assert asked_of(computed, start)["light"] == "pass"
@@ -304,7 +306,7 @@ MISTAKES = {
         r"a is NaN .* in 1 of 3",
     ),
     "one check": (lambda: {"checks": Result()}, TypeError, r"write checks=\[result\]"),
-    "no check": (lambda: {"checks": [3]}, TypeError, r"checks holds a int; expected results of vb\.lc2st"),
+    "no check": (lambda: {"checks": [3]}, TypeError, r"checks holds a int; expected results of vb\.diagnostics\.lc2st"),
     "other light": (lambda: {"checks": [Result("green")]}, ValueError, r"verdict 'green'; expected one of"),
 }
 
@@ -330,4 +332,4 @@ def test_health_of_chains_has_its_section(tmp_path):
     assert '<section id="chains"' in text
     assert saved["numbers"]["convergence"]["rhat"]["g"] == pytest.approx(1.0, abs=0.02)
     assert text.count("Rank histograms of") == 2
-    assert isinstance(vb.convergence(around(chains=4)), Convergence)
+    assert isinstance(vb.diagnostics.convergence(around(chains=4)), Convergence)

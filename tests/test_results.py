@@ -41,7 +41,7 @@ def held_out():
 def some_loo():
     y = np.linspace(-1.0, 2.0, 12)
     theta = {"mu": (0.5 + 0.3 * RNG.normal(size=(4, 200)))}
-    return vb.loo(vb.Posterior(theta, x_o=y), lambda t, y: dist.Normal(t["mu"], 1.0).log_prob(y))
+    return vb.diagnostics.loo(vb.Posterior(theta, x_o=y), lambda t, y: dist.Normal(t["mu"], 1.0).log_prob(y))
 
 
 def simulate(theta, key):
@@ -50,24 +50,26 @@ def simulate(theta, key):
 
 
 RESULTS = {
-    "convergence": lambda: vb.convergence(posterior()),
-    "misspecification": lambda: vb.misspecification(np.array([0.1, 0.2, 4.0]), DRAWS, key=KEY),
-    "several observations": lambda: vb.misspecification(X[:3], DRAWS, key=KEY),
-    "predictive_check": lambda: vb.predictive_check(
+    "convergence": lambda: vb.diagnostics.convergence(posterior()),
+    "misspecification": lambda: vb.diagnostics.misspecification(np.array([0.1, 0.2, 4.0]), DRAWS, key=KEY),
+    "several observations": lambda: vb.diagnostics.misspecification(X[:3], DRAWS, key=KEY),
+    "predictive_check": lambda: vb.diagnostics.predictive_check(
         vb.Predictive(X, ("f", "g", "h"), None, np.ones(len(X), bool), {}), np.zeros(3)
     ),
-    "lc2st": lambda: vb.lc2st(source, DRAWS, np.zeros(3), key=KEY, num_posterior_samples=50, num_null=20),
-    "sensitivity": lambda: vb.sensitivity(posterior(), simulate, key=KEY, num_repeats=64),
-    "compare_posteriors": lambda: vb.compare_posteriors({"NPE": posterior(1), "NUTS": posterior(2)}, key=KEY),
-    "compare_models": lambda: vb.compare_models({"one": some_loo(), "two": some_loo()}),
-    "evidence": lambda: vb.compare_models(
+    "lc2st": lambda: vb.diagnostics.lc2st(source, DRAWS, np.zeros(3), key=KEY, num_posterior_samples=50, num_null=20),
+    "sensitivity": lambda: vb.diagnostics.sensitivity(posterior(), simulate, key=KEY, num_repeats=64),
+    "compare_posteriors": lambda: vb.diagnostics.compare_posteriors(
+        {"NPE": posterior(1), "NUTS": posterior(2)}, key=KEY
+    ),
+    "compare_models": lambda: vb.diagnostics.compare_models({"one": some_loo(), "two": some_loo()}),
+    "evidence": lambda: vb.diagnostics.compare_models(
         {name: vb.Posterior({"a": np.zeros((1, 2))}, log_evidence=value) for name, value in (("x", -4.0), ("y", -1.0))},
         by="evidence",
     ),
     "loo": some_loo,
-    "sbc": lambda: vb.sbc(source, held_out(), key=KEY, num_posterior_samples=40),
-    "coverage": lambda: vb.coverage(source, held_out(), key=KEY, num_posterior_samples=40),
-    "tarp": lambda: vb.tarp(source, held_out(), key=KEY, num_posterior_samples=40),
+    "sbc": lambda: vb.diagnostics.sbc(source, held_out(), key=KEY, num_posterior_samples=40),
+    "coverage": lambda: vb.diagnostics.coverage(source, held_out(), key=KEY, num_posterior_samples=40),
+    "tarp": lambda: vb.diagnostics.tarp(source, held_out(), key=KEY, num_posterior_samples=40),
     "calibrate": lambda: vb.calibrate(source, held_out(), key=KEY, num_posterior_samples=40),
     "recover": lambda: recover(("a", "b"), G[:60], np.stack([source(x, 40, KEY).ravel() for x in X[:60]])),
 }

@@ -69,7 +69,7 @@ def test_the_nats_of_a_feature_are_those_of_the_determinants_without_it():
 
 
 def test_eigen_directions_are_those_of_the_exact_posterior_and_are_put_in_words():
-    found = vb.sensitivity(make_posterior([0.4, -0.2, 0.1], COV_Z), forward, key=KEY)
+    found = vb.diagnostics.sensitivity(make_posterior([0.4, -0.2, 0.1], COV_Z), forward, key=KEY)
     values, vectors = np.linalg.eigh(COV_Z)
     np.testing.assert_allclose(found.eigenvalues, values, rtol=1e-4)
     np.testing.assert_allclose(np.abs(np.sum(found.directions * vectors, axis=0)), 1.0, atol=1e-4)
@@ -86,7 +86,7 @@ def test_eigen_directions_are_those_of_the_exact_posterior_and_are_put_in_words(
 def test_the_prior_itself_is_reported_as_nothing_learned(seed):
     theta = PRIOR.sample(key=jax.random.key(seed), n=200)
     posterior = vb.Posterior({name: np.asarray(value)[None] for name, value in theta.items()}, prior=PRIOR)
-    found = vb.sensitivity(posterior, forward, key=KEY)
+    found = vb.diagnostics.sensitivity(posterior, forward, key=KEY)
     assert found.verdict == "fail"
     assert "nothing learned" in found.findings[0]
 
@@ -135,17 +135,17 @@ def test_power_scaling_agrees_with_arviz():
 
 
 def test_conflict_and_weak_data_are_told_apart():
-    far = vb.sensitivity(make_posterior([4.0, -0.2, 0.1], 0.3 * np.eye(3)), forward, key=KEY)
+    far = vb.diagnostics.sensitivity(make_posterior([4.0, -0.2, 0.1], 0.3 * np.eye(3)), forward, key=KEY)
     assert far.prior_sensitivity["G"] > 0.3
     assert any("pull against each other in G" in sentence for sentence in far.findings)
-    near = vb.sensitivity(make_posterior([0.0, 0.0, 0.0], 1e-4 * np.eye(3)), forward, key=KEY)
+    near = vb.diagnostics.sensitivity(make_posterior([0.0, 0.0, 0.0], 1e-4 * np.eye(3)), forward, key=KEY)
     assert max(near.prior_sensitivity.values()) < 0.05
     assert near.verdict == "pass"
-    shared = vb.sensitivity(make_posterior([1.2, 0.0, 0.0], 0.3 * np.eye(3)), forward, key=KEY)
+    shared = vb.diagnostics.sensitivity(make_posterior([1.2, 0.0, 0.0], 0.3 * np.eye(3)), forward, key=KEY)
     assert shared.prior_sensitivity["G"] > 0.05
     assert "Prior and data both count in G" in " ".join(shared.findings)
     assert shared.verdict == "pass"
-    without = vb.sensitivity(make_posterior([4.0, 0, 0], 0.3 * np.eye(3), log_prob=False), forward, key=KEY)
+    without = vb.diagnostics.sensitivity(make_posterior([4.0, 0, 0], 0.3 * np.eye(3), log_prob=False), forward, key=KEY)
     assert without.likelihood_sensitivity == {}
 
 
@@ -158,13 +158,13 @@ def test_a_flat_prior_has_no_influence_and_equal_weights_no_distance():
 def test_mistakes_are_named():
     posterior = make_posterior([0, 0, 0], COV_Z)
     with pytest.raises(ValueError, match=r"this posterior has no prior; write vb\.Posterior\(theta, prior=prior\)"):
-        vb.sensitivity(vb.Posterior(posterior.theta), forward, key=KEY)
+        vb.diagnostics.sensitivity(vb.Posterior(posterior.theta), forward, key=KEY)
     few = vb.Posterior({name: value[:, :50] for name, value in posterior.theta.items()}, prior=PRIOR)
     with pytest.raises(ValueError, match=r"this posterior has 50 draws; sensitivity needs 100 or more"):
-        vb.sensitivity(few, forward, key=KEY)
+        vb.diagnostics.sensitivity(few, forward, key=KEY)
     with pytest.raises(ValueError, match=r"14 of 14 simulations at the posterior mean .* raise num_repeats to 50"):
-        vb.sensitivity(posterior, forward, key=KEY, num_repeats=14)
+        vb.diagnostics.sensitivity(posterior, forward, key=KEY, num_repeats=14)
     with pytest.raises(ValueError, match=r"0 of 256 simulations at the posterior mean"):
-        vb.sensitivity(posterior, lambda theta, key: jnp.full(5, jnp.nan), key=KEY)
+        vb.diagnostics.sensitivity(posterior, lambda theta, key: jnp.full(5, jnp.nan), key=KEY)
     with pytest.raises(ValueError, match=r"num_repeats=0 was given"):
-        vb.sensitivity(posterior, forward, key=KEY, num_repeats=0)
+        vb.diagnostics.sensitivity(posterior, forward, key=KEY, num_repeats=0)

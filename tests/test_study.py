@@ -148,7 +148,7 @@ def test_every_estimator_may_stand_in_a_study_file(folder, method):
     (folder / "estimator.toml").write_text(text)
     study = vb.Study.from_toml(folder / "estimator.toml")
     assert type(study.method).__name__ == method
-    assert study.chains == ({"num_chains": 3, "kernel": vb.HMC()} if chains else {})
+    assert study.chains == ({"num_chains": 3, "kernel": vb.sampling.HMC()} if chains else {})
     assert not study.is_sampler
 
 
@@ -249,7 +249,9 @@ def test_inputs_of_a_report_come_back_as_they_were(tmp_path):
     """No name in a mapping of the user's is taken for one of the file's."""
     theta = {"array": np.arange(3.0), "mapping": np.ones((3, 2))}
     predictive = vb.Predictive(np.ones((3, 1)), ("x",), {"list": np.zeros((3, 2, 1))}, np.ones(3, bool), theta)
-    extras = vb.ReportExtras(prior_predictive=predictive, notes={"Section": [1, "two", None]}, units={"tuple": "ms"})
+    extras = vb.reporting.ReportExtras(
+        prior_predictive=predictive, notes={"Section": [1, "two", None]}, units={"tuple": "ms"}
+    )
     save_inputs(tmp_path / "e.npz", ReportInputs(predictive=predictive, extras=extras, theta_true={"array": 2.0}))
     back = load_inputs(tmp_path / "e.npz")
     assert back.predictive is not None

@@ -21,7 +21,7 @@ PROBLEM = (KNOWN.prior, KNOWN.log_likelihood, KNOWN.y)
 
 
 def test_the_full_guide_is_exact_for_a_linear_regression(tmp_path):
-    posterior = vb.fit_vi(*PROBLEM, num_samples=4000, key=KEY)
+    posterior = vb.approximate.fit_vi(*PROBLEM, num_samples=4000, key=KEY)
     draws = posterior.theta["b"][0]
     assert np.abs((draws.mean(axis=0) - KNOWN.mean) / SD).max() < 0.08
     np.testing.assert_allclose(np.cov(draws.T) / np.outer(SD, SD), KNOWN.covariance / np.outer(SD, SD), atol=0.1)
@@ -37,7 +37,7 @@ def test_the_full_guide_is_exact_for_a_linear_regression(tmp_path):
 @pytest.mark.filterwarnings("ignore:Pareto k")
 def test_the_diagonal_guide_is_too_narrow_by_the_known_amount():
     """The best diagonal q has variances 1 / P_ii, over z and over theta alike, which differ by scales only."""
-    posterior = vb.fit_vi(*PROBLEM, guide="diagonal", num_steps=1000, num_samples=4000, key=KEY)
+    posterior = vb.approximate.fit_vi(*PROBLEM, guide="diagonal", num_steps=1000, num_samples=4000, key=KEY)
     narrow = 1.0 / np.sqrt(np.diag(KNOWN.precision))
     assert (narrow / SD).min() < 0.8
     np.testing.assert_allclose(posterior.theta["b"][0].std(axis=0), narrow, rtol=0.06)
@@ -63,8 +63,8 @@ def bend_evidence():
 @pytest.mark.slow
 def test_a_flow_follows_a_banana_that_a_normal_cannot():
     exact = bend_evidence()
-    full = vb.fit_vi(BENT, bend, 0.0, num_steps=1000, key=KEY)
-    flow = vb.fit_vi(BENT, bend, 0.0, guide="flow", num_steps=1500, key=KEY)
+    full = vb.approximate.fit_vi(BENT, bend, 0.0, num_steps=1000, key=KEY)
+    flow = vb.approximate.fit_vi(BENT, bend, 0.0, guide="flow", num_steps=1500, key=KEY)
     assert full.info["elbo"] < exact - 0.4
     assert exact - 0.25 < flow.info["elbo"] < exact + 4 * flow.info["elbo_error"]
     assert flow.info["log_evidence_importance"] == pytest.approx(exact, abs=0.1)
@@ -90,18 +90,18 @@ def test_a_guide_function_and_a_class_of_numpyro():
         return dist.Normal(jnp.log(theta["g"]), 1.0).log_prob(y)
 
     exact = stats.lognorm(s=np.sqrt(0.5), scale=np.exp(0.5))
-    posterior = vb.fit_vi(prior, log_likelihood, 1.0, guide=guide, num_steps=1000, key=KEY)
+    posterior = vb.approximate.fit_vi(prior, log_likelihood, 1.0, guide=guide, num_steps=1000, key=KEY)
     inner = posterior.theta["g"][0]
     np.testing.assert_allclose(posterior.log_prob[0], exact.logpdf(inner), atol=0.2)
     assert posterior.info["elbo"] == pytest.approx(stats.norm.logpdf(1.0, 0.0, np.sqrt(2.0)), abs=0.01)
-    low_rank = vb.fit_vi(*PROBLEM, guide=AutoLowRankMultivariateNormal, num_steps=1000, key=KEY)
+    low_rank = vb.approximate.fit_vi(*PROBLEM, guide=AutoLowRankMultivariateNormal, num_steps=1000, key=KEY)
     assert low_rank.info["elbo"] == pytest.approx(KNOWN.log_evidence, abs=0.1)
     assert low_rank.info["guide"] == "AutoLowRankMultivariateNormal"
 
 
 @pytest.mark.slow
 def test_pathfinder_on_a_linear_regression_and_as_a_start_of_chains():
-    posterior = vb.pathfinder(*PROBLEM, num_samples=2000, key=KEY)
+    posterior = vb.approximate.pathfinder(*PROBLEM, num_samples=2000, key=KEY)
     draws = posterior.theta["b"][0]
     assert posterior.log_evidence == pytest.approx(KNOWN.log_evidence, abs=0.05)
     assert np.abs((draws.mean(axis=0) - KNOWN.mean) / SD).max() < 0.1
@@ -114,17 +114,17 @@ def test_pathfinder_on_a_linear_regression_and_as_a_start_of_chains():
     ))  # fmt: skip
     assert np.median(target - posterior.log_prob[0]) == pytest.approx(KNOWN.log_evidence, abs=0.3)
     chains = vb.sample_mcmc(*PROBLEM, init=posterior, num_warmup=100, num_samples=300, num_chains=2, key=KEY)
-    assert np.all(np.abs(chains.theta["b"].mean((0, 1)) - KNOWN.mean) < 4 * vb.mcse(chains)["b"])
+    assert np.all(np.abs(chains.theta["b"].mean((0, 1)) - KNOWN.mean) < 4 * vb.diagnostics.mcse(chains)["b"])
 
 
 @pytest.mark.filterwarnings("ignore:Pareto k")
 @pytest.mark.slow
 def test_pathfinder_on_a_banana_and_on_two_modes():
-    bent = vb.pathfinder(BENT, bend, 0.0, num_paths=6, key=KEY)
+    bent = vb.approximate.pathfinder(BENT, bend, 0.0, num_paths=6, key=KEY)
     assert abs(bent.theta["x"].mean()) < 0.8
     assert bent.log_evidence == pytest.approx(bend_evidence(), abs=0.7)
     prior = Prior({"a": dist.Normal(0.3, 1.0)})
-    posterior = vb.pathfinder(
+    posterior = vb.approximate.pathfinder(
         prior, lambda theta, y: dist.Normal(theta["a"] ** 2, 0.2).log_prob(y), 1.5, num_paths=8, key=KEY
     )
     a = np.linspace(-4.0, 4.0, 4001)
@@ -161,22 +161,36 @@ def half(theta, y):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: vb.fit_vi(UNIT, half, 0.0, guide="flows", key=KEY), ValueError, "expected one of 'diagonal', 'full'"),
-        (lambda: vb.fit_vi(UNIT, half, 0.0, guide=3, key=KEY), TypeError, "write guide=AutoLowRankMultivariateNormal"),
-        (lambda: vb.fit_vi(UNIT, half, 0.0, learning_rate=0.0, key=KEY), ValueError, "expected a positive number"),
         (
-            lambda: vb.fit_vi(UNIT, half, 0.0, guide=lambda: numpyro.sample("g", dist.Beta(2.0, 2.0)), key=KEY),
+            lambda: vb.approximate.fit_vi(UNIT, half, 0.0, guide="flows", key=KEY),
+            ValueError,
+            "expected one of 'diagonal', 'full'",
+        ),
+        (
+            lambda: vb.approximate.fit_vi(UNIT, half, 0.0, guide=3, key=KEY),
+            TypeError,
+            "write guide=AutoLowRankMultivariateNormal",
+        ),
+        (
+            lambda: vb.approximate.fit_vi(UNIT, half, 0.0, learning_rate=0.0, key=KEY),
+            ValueError,
+            "expected a positive number",
+        ),
+        (
+            lambda: vb.approximate.fit_vi(
+                UNIT, half, 0.0, guide=lambda: numpyro.sample("g", dist.Beta(2.0, 2.0)), key=KEY
+            ),
             ValueError,
             r"the guide samples g; the prior has g, h: write numpyro.sample\('g', ...\)",
         ),
         (
-            lambda: vb.fit_vi(UNIT, half, 0.0, num_steps=20, key=KEY),
+            lambda: vb.approximate.fit_vi(UNIT, half, 0.0, num_steps=20, key=KEY),
             ValueError,
             r"the ELBO is not finite at \d+ of 20 steps, first at step \d+: log_likelihood is NaN or infinite",
         ),
-        (lambda: vb.pathfinder(UNIT, half, 0.0, num_paths=0, key=KEY), ValueError, "num_paths=0 was given"),
+        (lambda: vb.approximate.pathfinder(UNIT, half, 0.0, num_paths=0, key=KEY), ValueError, "num_paths=0 was given"),
         (
-            lambda: vb.pathfinder(UNIT, lambda t, y: jnp.log(-t["g"]), 0.0, key=KEY),
+            lambda: vb.approximate.pathfinder(UNIT, lambda t, y: jnp.log(-t["g"]), 0.0, key=KEY),
             ValueError,
             "4 of 4 starts were not found among 100 prior draws each: log_likelihood is NaN at 400 of 400",
         ),

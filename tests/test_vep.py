@@ -32,8 +32,10 @@ def test_a_smaller_patient_is_recovered_and_covered():
     prior, forward = vep.patient(connectome)
     draws = vb.sample_prior_predictive(prior, forward, 3_000, key=jax.random.key(1), progress=False)
     held = vb.sample_prior_predictive(prior, forward, 200, key=jax.random.key(2), progress=False)
-    training = vb.Training(max_epochs=30, learning_rate=4e-3)
-    amortized, info = vb.NPE(density=vb.Regional(20), training=training).fit(draws, prior, key=jax.random.key(3))
+    training = vb.densities.Training(max_epochs=30, learning_rate=4e-3)
+    amortized, info = vb.NPE(density=vb.densities.Regional(20), training=training).fit(
+        draws, prior, key=jax.random.key(3)
+    )
     coverage, shrinkage, joint = vep.check(amortized, prior, held, n=300)
     assert 0.86 < coverage.mean() < 0.94  # binomial error 0.005 over 4,200 intervals
     assert np.median(shrinkage[1:]) > 0.9

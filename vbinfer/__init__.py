@@ -7,6 +7,19 @@ The public names are listed in `__init__.pyi`, which type checkers read; each lo
 importing the package, or asking the command line for help, loads nothing that is not used.
 """
 
+import importlib as _importlib
+
 import lazy_loader as _lazy_loader
 
-__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
+from vbinfer._moved import MOVED as _MOVED
+
+_public, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    """A public name, or one that has moved since 0.1.0."""
+    if name not in _MOVED:
+        return _public(name)
+    module, _, attribute = _MOVED[name].partition(":")
+    found = _importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found

@@ -242,8 +242,8 @@ class SummaryTable:
 def variance_shrinkage(prior: Any, posterior: Any) -> np.ndarray:
     """Shrinkage of variances, `1 - var_posterior / var_prior`.
 
-    The one definition in the package; `vb.shrinkage` and the reports call it. 0 is the prior, 1 a point, below 0 the
-    posterior is wider than the prior. NaN where the prior has no finite variance, or no width.
+    The one definition in the package; `vb.diagnostics.shrinkage` and the reports call it. 0 is the prior, 1 a point,
+    below 0 the posterior is wider than the prior. NaN where the prior has no finite variance, or no width.
 
     Args:
         prior: prior variances `[...]`.

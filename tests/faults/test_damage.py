@@ -27,7 +27,7 @@ from vbinfer.study.study import Study
 
 KEY = jax.random.key(3)
 PRIOR = vb.Prior({"g": dist.Uniform(1.0, 3.0), "m": dist.Normal(0.5, 1.0)})
-ONE_EPOCH = vb.Training(max_epochs=1, batch_size=50)
+ONE_EPOCH = vb.densities.Training(max_epochs=1, batch_size=50)
 
 
 def simulator(theta, key):
@@ -50,9 +50,9 @@ def draws():
 @functools.cache
 def fitted(kind):
     estimator = {
-        "npe": vb.NPE(vb.MDN(components=2, width=8, depth=1), training=ONE_EPOCH),
-        "nle": vb.NLE(vb.MDN(components=2, width=8, depth=1), training=ONE_EPOCH),
-        "nre": vb.NRE(vb.RatioClassifier(width=5, depth=1), training=ONE_EPOCH),
+        "npe": vb.NPE(vb.densities.MDN(components=2, width=8, depth=1), training=ONE_EPOCH),
+        "nle": vb.NLE(vb.densities.MDN(components=2, width=8, depth=1), training=ONE_EPOCH),
+        "nre": vb.NRE(vb.neural.RatioClassifier(width=5, depth=1), training=ONE_EPOCH),
     }[kind]
     return estimator.fit(draws(), PRIOR, key=KEY)
 
@@ -87,7 +87,7 @@ def make_evidence(place):
     signal = np.random.default_rng(2).normal(10.0, 2.0, (30, 3))
     recording = vb.Recording(signal, 720.0, ("a", "b", "c"), "scan")
     predictive = vb.Predictive(np.ones((4, 2)), ("x1", "x2"), None, np.ones(4, bool), {"g": np.full(4, 2.0)})
-    extras = ReportExtras(notes={"seed": 3}, title="A study", sections=[vb.Section("One", text="two")])
+    extras = ReportExtras(notes={"seed": 3}, title="A study", sections=[vb.reporting.Section("One", text="two")])
     save_inputs(place / "evidence.npz", ReportInputs(fit, predictive, recording, {"g": 2.0, "m": 0.1}, extras))
 
 
@@ -330,9 +330,9 @@ HEADED = {
     "calibration": ("calibration.npz", make_calibration),
     "map": (
         "map.npz",
-        lambda place: vb.fit_map(PRIOR, log_likelihood, np.array([3.0, 5.5]), num_starts=2, max_steps=5, key=KEY).save(
-            place / "map.npz"
-        ),
+        lambda place: vb.approximate.fit_map(
+            PRIOR, log_likelihood, np.array([3.0, 5.5]), num_starts=2, max_steps=5, key=KEY
+        ).save(place / "map.npz"),
     ),
     "npe": ("npe.npz", lambda place: fitted("npe")[0].save(place / "npe.npz")),
     "nle": ("nle.npz", lambda place: fitted("nle")[0].save(place / "nle.npz")),

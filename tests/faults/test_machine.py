@@ -140,7 +140,7 @@ def test_a_clock_that_is_set_during_a_run_changes_no_rate(jump, tmp_path, monkey
     draws = sample(tmp_path / "s", n=64)
     assert draws.info["seconds"] > 0
     assert draws.info["draws_per_second"] > 0
-    assert "-" not in str(vb.StoreStatus.of(tmp_path / "s")).split("draws", 1)[1]
+    assert "-" not in str(vb.stores.StoreStatus.of(tmp_path / "s")).split("draws", 1)[1]
 
 
 def raising(error):

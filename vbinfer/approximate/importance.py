@@ -45,7 +45,7 @@ def pareto_smoothed(log_ratios: np.ndarray) -> Smoothed:
     n = len(log_ratios)
     top = log_ratios.max()
     if not np.isfinite(top):
-        raise ValueError("the posterior is finite at no draw of q; narrow the prior, or use vb.TemperedSMC()")
+        raise ValueError("the posterior is finite at no draw of q; narrow the prior, or use vb.sampling.TemperedSMC()")
     weights = np.exp(log_ratios - top)
     log_mean = float(top + np.log(weights.mean()))
     tail = int(np.ceil(min(n / 5, 3 * np.sqrt(n))))

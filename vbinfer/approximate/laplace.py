@@ -67,8 +67,8 @@ def fit_laplace(
         >>> import jax, vbinfer as vb
         >>> import numpyro.distributions as dist
         >>> prior = vb.Prior({"mu": dist.Normal(0.0, 1.0)})
-        >>> posterior = vb.fit_laplace(prior, lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y), 2.0,
-        ...                            num_starts=2, key=jax.random.key(0))
+        >>> log_likelihood = lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y)
+        >>> posterior = vb.approximate.fit_laplace(prior, log_likelihood, 2.0, num_starts=2, key=jax.random.key(0))
         >>> round(posterior.log_evidence, 3)                # log N(2; 0, 1 + 1)
         -2.266
     """
@@ -82,7 +82,7 @@ def fit_laplace(
     if near > 1:
         warnings.warn(
             f"{near} modes are within {WITHIN_REACH} of the best in log density, and Laplace's Gaussian covers one; "
-            "use kernel=vb.TemperedSMC() in vb.sample_mcmc",
+            "use kernel=vb.sampling.TemperedSMC() in vb.sample_mcmc",
             stacklevel=2,
         )
     mode, height, hessian = jax.jit(lambda z: _refine(problem, z))(basins[0].z)
@@ -125,7 +125,7 @@ def _checked_curvature(prior: Prior, hessian: np.ndarray) -> np.ndarray:
     if not np.isfinite(hessian).all():
         raise ValueError(
             "the Hessian of the log posterior is not finite at its mode; mend the likelihood, whose second derivatives "
-            "are needed, or use vb.pathfinder, which needs first ones only"
+            "are needed, or use vb.approximate.pathfinder, which needs first ones only"
         )
     eigenvalues, vectors = np.linalg.eigh(hessian)
     if eigenvalues[0] <= 1e-6 * max(eigenvalues[-1], 1.0) * hessian.shape[0]:
@@ -134,6 +134,6 @@ def _checked_curvature(prior: Prior, hessian: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"the Hessian at the mode is not positive definite: its eigenvalues reach from {eigenvalues[0]:.3g}, along "
             f"{', '.join(along)}, to {eigenvalues[-1]:.3g}. There is no Gaussian there: the mode is a saddle, a "
-            "kink, or the search had not settled (raise max_steps); use vb.pathfinder or vb.sample_mcmc"
+            "kink, or the search had not settled (raise max_steps); use vb.approximate.pathfinder or vb.sample_mcmc"
         )
     return eigenvalues

@@ -62,7 +62,7 @@ class MapFit:
             others = ", ".join(f"{one.log_prob - self.log_prob:.2f} ({one.count} starts)" for one in near[1:])
             told.append(
                 f"{len(near)} optima are within {WITHIN_REACH} of the best in log density: {others}. One point does "
-                "not describe this posterior; sample it with vb.TemperedSMC()"
+                "not describe this posterior; sample it with vb.sampling.TemperedSMC()"
             )
         starts, unfinished = self.info.get("num_starts", 0), self.info.get("unfinished", 0)
         if unfinished:
@@ -116,8 +116,8 @@ def fit_map(
     Both search over z, where no step leaves the prior. The first is what is called the MAP, and a maximum of the
     likelihood under uniform priors; it changes when a parameter is rewritten (log g for g), may lie on the edge of the
     support, and does not exist under priors whose density is infinite there. The second is the mode where the prior is
-    standard normal: it always exists for a bounded likelihood, is what `vb.fit_laplace` needs and a good start of
-    chains. Neither is a summary of a skewed or high-dimensional posterior, whose mass is elsewhere.
+    standard normal: it always exists for a bounded likelihood, is what `vb.approximate.fit_laplace` needs and a good
+    start of chains. Neither is a summary of a skewed or high-dimensional posterior, whose mass is elsewhere.
 
     Optima are one basin when the density between them, on the straight line in z, falls by less than 0.05.
 
@@ -143,7 +143,7 @@ def fit_map(
         >>> import jax, vbinfer as vb
         >>> import numpyro.distributions as dist
         >>> prior = vb.Prior({"mu": dist.Normal(0.0, 1.0)})
-        >>> fit = vb.fit_map(prior, lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y), 2.0,
+        >>> fit = vb.approximate.fit_map(prior, lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y), 2.0,
         ...                  num_starts=4, key=jax.random.key(0))
         >>> round(float(fit.theta["mu"]), 3), len(fit.basins)
         (1.0, 1)

@@ -71,8 +71,8 @@ def pathfinder(
         >>> import jax, vbinfer as vb
         >>> import numpyro.distributions as dist
         >>> prior = vb.Prior({"mu": dist.Normal(0.0, 1.0)})
-        >>> posterior = vb.pathfinder(prior, lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y), 2.0,
-        ...                           num_paths=2, key=jax.random.key(0))
+        >>> log_likelihood = lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y)
+        >>> posterior = vb.approximate.pathfinder(prior, log_likelihood, 2.0, num_paths=2, key=jax.random.key(0))
         >>> bool(abs(posterior.theta["mu"].mean() - 1.0) < 0.1)
         True
     """
@@ -138,7 +138,7 @@ def _usable(centre: np.ndarray, covariance: np.ndarray, elbo: np.ndarray) -> tup
     if not kept:
         raise ValueError(
             f"none of {len(centre)} paths left a Gaussian: log_likelihood is not finite around every optimum that they "
-            "ran to; mend the likelihood, narrow the prior, or use vb.TemperedSMC()"
+            "ran to; mend the likelihood, narrow the prior, or use vb.sampling.TemperedSMC()"
         )
     dtype = centre.dtype
     return jnp.asarray(centre[kept]), jnp.asarray(np.stack(roots).astype(dtype)), elbo[kept]

@@ -76,7 +76,7 @@ def smc_abc(
     doi:10.1098/rsif.2008.0172.
 
     Example:
-        posterior = vb.smc_abc(prior, simulator, x_o, num_particles=1_000, key=jax.random.key(0))
+        posterior = vb.approximate.smc_abc(prior, simulator, x_o, num_particles=1_000, key=jax.random.key(0))
     """
     started, key = time.perf_counter(), _check.key(key)
     n, rounds = _check.count(num_particles, "num_particles"), _check.count(max_rounds, "max_rounds", 30)

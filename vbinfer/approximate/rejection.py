@@ -66,7 +66,7 @@ def rejection_abc(
     doi:10.1093/genetics/162.4.2025 (adjustment).
 
     Example:
-        posterior = vb.rejection_abc(draws, prior, x_o, quantile=0.01, adjust=True)
+        posterior = vb.approximate.rejection_abc(draws, prior, x_o, quantile=0.01, adjust=True)
     """
     started = time.perf_counter()
     x_o = check_observation(x_o, draws.names, ndim=1)
@@ -140,7 +140,7 @@ def _check_prior_draws(draws: Draws) -> None:
     if len(np.unique(draws.round)) > 1 or draws.round.any():
         raise ValueError(
             f"the draws are of rounds {np.unique(draws.round).tolist()}; rejection_abc takes draws of the prior, those "
-            "with draws.round == 0. vb.smc_abc proposes by itself"
+            "with draws.round == 0. vb.approximate.smc_abc proposes by itself"
         )
 
 

@@ -101,7 +101,7 @@ def fit_vi(
         >>> import jax, vbinfer as vb
         >>> import numpyro.distributions as dist
         >>> prior = vb.Prior({"mu": dist.Normal(0.0, 1.0)})
-        >>> posterior = vb.fit_vi(prior, lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y), 2.0,
+        >>> posterior = vb.approximate.fit_vi(prior, lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y), 2.0,
         ...                       num_steps=500, key=jax.random.key(0))
         >>> bool(abs(posterior.theta["mu"].mean() - 1.0) < 0.1)
         True
@@ -248,7 +248,7 @@ def _ascend(problem: Problem, model: Any, guide: Any, search: _Search, key: PRNG
         raise ValueError(
             f"the ELBO is not finite at {int(bad.sum())} of {len(elbo)} steps, first at step {int(np.argmax(bad))}: "
             "log_likelihood is NaN or infinite at draws of q. Narrow the prior, mend the likelihood, lower "
-            "learning_rate, or sample with vb.TemperedSMC(), which gives such parameters weight zero"
+            "learning_rate, or sample with vb.sampling.TemperedSMC(), which gives such parameters weight zero"
         )
     return result.params, elbo
 

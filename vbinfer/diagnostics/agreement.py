@@ -101,8 +101,10 @@ class Agreement(AbstractResult):
 def compare_posteriors(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key: PRNGKey) -> Agreement:
     """Compare what several methods give for one observation.
 
-    Each two are compared in z, where the prior is standard normal (without a prior, in theta): by `vb.c2st`, by means
-    and sds of each coordinate, and by the p-value of `vb.mmd`, whose relabelling is exact for independent draws: chains
+    Each two are compared in z, where the prior is standard normal (without a prior, in theta): by
+    `vb.diagnostics.c2st`, by means
+    and sds of each coordinate, and by the p-value of `vb.diagnostics.mmd`, whose relabelling is exact for independent
+    draws: chains
     are thinned to their effective number, 1,000 draws of each at most. Methods that differ at all differ certainly with
     enough draws: a warning needs a difference that matters and is no chance.
 
@@ -110,7 +112,8 @@ def compare_posteriors(posteriors: Mapping[str, Any], *, prior: Prior | None = N
     - `warn`: p < 0.05, and C2ST above 0.6, means 0.25 sd apart, or an sd 1.25 times the other.
 
     Methods that share a fault agree on it: two networks trained on one set of draws, any two with one wrong simulator.
-    It says nothing of which is right: `vb.calibrate` and `vb.posterior_sbc` do. Thin tails are hardly looked at.
+    It says nothing of which is right: `vb.calibrate` and `vb.diagnostics.posterior_sbc` do. Thin tails are hardly
+    looked at.
 
     Args:
         posteriors: name to posterior of the same parameters and x_o, two or more.
@@ -128,7 +131,7 @@ def compare_posteriors(posteriors: Mapping[str, Any], *, prior: Prior | None = N
         >>> import jax, numpy as np, vbinfer as vb
         >>> rng = np.random.default_rng(0)
         >>> npe, nuts = (vb.Posterior({"G": rng.normal(size=(1, 300))}) for _ in range(2))
-        >>> vb.compare_posteriors({"NPE": npe, "NUTS": nuts}, key=jax.random.key(0)).verdict
+        >>> vb.diagnostics.compare_posteriors({"NPE": npe, "NUTS": nuts}, key=jax.random.key(0)).verdict
         'pass'
     """
     key = _check.key(key)
@@ -215,7 +218,8 @@ def _checked(posteriors: Any) -> dict[str, Posterior]:
     if not isinstance(posteriors, Mapping):
         given = type(posteriors).__name__
         raise TypeError(
-            f'posteriors is a {given}; write vb.compare_posteriors({{"NPE": posterior, "NUTS": other}}, key=key)'
+            f"posteriors is a {given}; write "
+            'vb.diagnostics.compare_posteriors({"NPE": posterior, "NUTS": other}, key=key)'
         )
     if len(posteriors) < 2:
         raise ValueError(f"{len(posteriors)} posterior was given; give two or more, by name of their methods")

@@ -87,14 +87,14 @@ def ebfmi(posterior: Posterior) -> np.ndarray:
         >>> import numpy as np, vbinfer as vb
         >>> energy = np.array([[0.0, 1.0, 0.0, 1.0, 0.0]])
         >>> posterior = vb.Posterior({"a": energy}, sample_stats={"energy": energy})
-        >>> vb.ebfmi(posterior).round(3).tolist()         # 4 / (2 * 0.6^2 + 3 * 0.4^2)
+        >>> vb.diagnostics.ebfmi(posterior).round(3).tolist()         # 4 / (2 * 0.6^2 + 3 * 0.4^2)
         [3.333]
     """
     stats = posterior.sample_stats or {}
     if "energy" not in stats:
         raise ValueError(
             "this posterior has no sample_stats['energy']; E-BFMI is of Hamiltonian chains: "
-            "sample with kernel=vb.NUTS() or vb.HMC()"
+            "sample with kernel=vb.NUTS() or vb.sampling.HMC()"
         )
     energy = np.asarray(stats["energy"], np.float64)
     around = ((energy - energy.mean(1, keepdims=True)) ** 2).sum(1)

@@ -41,7 +41,7 @@ Finding = tuple[Status, str]
 
 @dataclasses.dataclass(frozen=True)
 class Convergence(AbstractResult):
-    """Result of `vb.convergence`.
+    """Result of `vb.diagnostics.convergence`.
 
     Attributes:
         verdict: `pass`, `warn` or `fail`, the worst of what was checked.
@@ -109,7 +109,7 @@ def convergence(posterior: Posterior) -> Convergence:
     below its target, warn.
 
     Blind to a mode that no chain has visited, and to everything in the model: chains can agree on a wrong posterior.
-    `vb.sbc` asks that. Draws of an amortised posterior are independent, and need none of this.
+    `vb.diagnostics.sbc` asks that. Draws of an amortised posterior are independent, and need none of this.
 
     Args:
         posterior: chains, better four. What its sampler did not record is not checked, and said.
@@ -121,7 +121,7 @@ def convergence(posterior: Posterior) -> Convergence:
         >>> import numpy as np, vbinfer as vb
         >>> rng = np.random.default_rng(0)
         >>> draws = rng.normal(size=(4, 500)) + np.array([[0.0], [0.0], [0.0], [3.0]])   # one chain in another mode
-        >>> found = vb.convergence(vb.Posterior({"coupling.G": draws}))
+        >>> found = vb.diagnostics.convergence(vb.Posterior({"coupling.G": draws}))
         >>> found.verdict, found.findings[0][:27]
         ('fail', 'the chains disagree: R-hat ')
     """

@@ -43,7 +43,7 @@ class Comparison(AbstractResult):
     """
 
     question = "Can the comparison of models be believed?"
-    rule = "Warn: densities behind it are not reliable (vb.loo), or the recording is unlike every model."
+    rule = "Warn: densities behind it are not reliable (vb.diagnostics.loo), or the recording is unlike every model."
     verdict: Status
     findings: Names
     by: str
@@ -95,10 +95,11 @@ def compare_models(
 ) -> Comparison:
     """Compare models of the same data.
 
-    - `by="loo"`: values are `vb.loo` results. Difference of elpd, with the standard error of paired observations,
+    - `by="loo"`: values are `vb.diagnostics.loo` results. Difference of elpd, with the standard error of paired
+    observations,
       sqrt(n var(elpd_ai - elpd_bi)). Below 4 the models predict alike, whatever the standard error (Sivula, Magnusson,
       Matamoros & Vehtari 2020, doi:10.48550/arXiv.2008.10296).
-    - `by="evidence"`: values are posteriors with `log_evidence`, as `vb.TemperedSMC` makes. Bayes factors
+    - `by="evidence"`: values are posteriors with `log_evidence`, as `vb.sampling.TemperedSMC` makes. Bayes factors
       exp(log Z_a - log Z_b), and p(M | x_o) proportional to Z p(M). They fall without limit as a prior widens.
     - `by="classifier"`: values are `vb.Draws` of each model with the same features. A network learns p(M | x) from
       three quarters of the simulations; a temperature is fitted on the rest; p(M | x_o) is corrected for the numbers of
@@ -121,11 +122,15 @@ def compare_models(
         >>> import numpy as np, vbinfer as vb
         >>> draws = {"a": np.zeros((1, 2))}
         >>> pair = {"one": vb.Posterior(draws, log_evidence=-4.0), "two": vb.Posterior(draws, log_evidence=-1.0)}
-        >>> found = vb.compare_models(pair, by="evidence")
+        >>> found = vb.diagnostics.compare_models(pair, by="evidence")
         >>> found.names, found.probability.round(3).tolist()
         (('two', 'one'), [0.953, 0.047])
     """
-    kinds = {"loo": (Loo, "vb.loo(...)"), "evidence": (Posterior, "a vb.Posterior"), "classifier": (Draws, "vb.Draws")}
+    kinds = {
+        "loo": (Loo, "vb.diagnostics.loo(...)"),
+        "evidence": (Posterior, "a vb.Posterior"),
+        "classifier": (Draws, "vb.Draws"),
+    }
     by = _check.one_of(by, "by", kinds)
     if len(models) < 2:
         raise ValueError(f"{len(models)} model was given; give two or more, as in {{'linear': ..., 'nonlinear': ...}}")
@@ -170,7 +175,8 @@ def _by_evidence(models: Mapping[str, Posterior], log_prior: dict[str, float]) -
     missing = [name for name, one in models.items() if one.log_evidence is None or not np.isfinite(one.log_evidence)]
     if missing:
         raise ValueError(
-            f"{listed(missing)} has no finite log_evidence; sample with vb.sample_mcmc(..., kernel=vb.TemperedSMC())"
+            f"{listed(missing)} has no finite log_evidence; sample with vb.sample_mcmc(..., "
+            f"kernel=vb.sampling.TemperedSMC())"
         )
     observed = [one.x_o for one in models.values() if one.x_o is not None]
     if any(x.shape != observed[0].shape or not np.array_equal(x, observed[0]) for x in observed):

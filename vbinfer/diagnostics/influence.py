@@ -26,7 +26,7 @@ _ALPHAS = (0.99, 1.01)
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity(AbstractResult):
-    """Result of `vb.sensitivity`.
+    """Result of `vb.diagnostics.sensitivity`.
 
     z are the coordinates in which the prior is standard normal.
 
@@ -121,7 +121,7 @@ def sensitivity(posterior: Posterior, fwd: SimulatorLike, *, key: PRNGKey, num_r
     Kallioinen et al. 2023, doi:10.1007/s11222-023-10366-5 (power-scaling).
 
     Example:
-        found = vb.sensitivity(posterior, fwd, key=jax.random.key(5))
+        found = vb.diagnostics.sensitivity(posterior, fwd, key=jax.random.key(5))
         print(*found.findings, sep="\\n")
     """
     key, repeats = _check.key(key), _check.count(num_repeats, "num_repeats", "256")

@@ -24,7 +24,7 @@ _FEWEST = 100
 
 @dataclasses.dataclass(frozen=True)
 class Loo(AbstractResult):
-    """Result of `vb.loo`.
+    """Result of `vb.diagnostics.loo`.
 
     Attributes:
         verdict: `warn` when some Pareto k is above `threshold`, `fail` when more than a tenth are, or one above 1.
@@ -101,7 +101,7 @@ def loo(
     J. Mach. Learn. Res. 25(72).
 
     Example:
-        found = vb.loo(posterior, lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y))
+        found = vb.diagnostics.loo(posterior, lambda theta, y: dist.Normal(theta["mu"], 1.0).log_prob(y))
         found.elpd, found.se, found.pareto_k.max()
     """
     total = posterior.num_chains * posterior.num_samples
@@ -128,7 +128,9 @@ def loo(
     pit = None
     if replicate is not None:
         if key is None:
-            raise ValueError("replicate was given without a key; write vb.loo(..., replicate=f, key=jax.random.key(0))")
+            raise ValueError(
+                "replicate was given without a key; write vb.diagnostics.loo(..., replicate=f, key=jax.random.key(0))"
+            )
         y = _at_draws(replicate, theta, jax.random.split(_check.key(key), total))
         pit = _pit(np.asarray(posterior.x_o), y, log_weights)
     # with few draws even a moderate k cannot be smoothed (Vehtari et al. 2024)

@@ -30,7 +30,7 @@ _TELLING = 0.3  # correlation with a parameter that hints at where the posterior
 
 @dataclasses.dataclass(frozen=True)
 class LC2ST(AbstractResult):
-    """Result of `vb.lc2st`.
+    """Result of `vb.diagnostics.lc2st`.
 
     Attributes:
         verdict: `fail` when the posterior at x_o is rejected (p < 0.01); `warn` when p < 0.05, or when x_o lies
@@ -129,7 +129,7 @@ def lc2st(
     Linhart, Gramfort & Rodrigues 2023, NeurIPS, doi:10.48550/arXiv.2306.03580.
 
     Example:
-        found = vb.lc2st(amortized, fresh_draws, x_o, key=jax.random.key(3))
+        found = vb.diagnostics.lc2st(amortized, fresh_draws, x_o, key=jax.random.key(3))
         found.verdict, found.p_value, found.findings
     """
     key, count = _check.key(key), _check.count(num_null, "num_null", "100")

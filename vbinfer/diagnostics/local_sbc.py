@@ -43,7 +43,7 @@ from vbinfer.priors.prior import Prior
 
 @dataclasses.dataclass(frozen=True)
 class PosteriorSbc(AbstractTested):
-    """Result of `vb.posterior_sbc`.
+    """Result of `vb.diagnostics.posterior_sbc`.
 
     Attributes:
         names: flattened parameters.
@@ -109,17 +109,20 @@ def posterior_sbc(
         theta_i ~ q(theta | x_o),   x_i ~ p(x | theta_i),   theta_i1..L ~ q(theta | x_o, x_i)
 
     If inference is right, theta_i and its L draws are exchangeable given both data sets: its rank is uniform and
-    independent of x_i. `vb.sbc` asks this of parameters from all over the prior; here they and their data come from
-    where the posterior is. The tests and their shared false-alarm rate of 5 % are those of `vb.sbc`.
+    independent of x_i. `vb.diagnostics.sbc` asks this of parameters from all over the prior; here they and their data
+    come from
+    where the posterior is. The tests and their shared false-alarm rate of 5 % are those of `vb.diagnostics.sbc`.
 
     The posterior given two data sets is p(theta) p(x_o | theta) p(x_i | theta). A source with a likelihood
-    (`vb.ChainSampler`, what `vb.NLE` and `vb.NRE` fit) is sampled by chains under the sum of both. One with a density
-    of theta (`vb.NPE`) stands for q(theta | x_o) q(theta | x_i) / p(theta): draws of q(. | x_o) are weighed and taken
+    (`vb.sampling.ChainSampler`, what `vb.NLE` and `vb.NRE` fit) is sampled by chains under the sum of both. One with
+    a density of theta (`vb.NPE`) stands for q(theta | x_o) q(theta | x_i) / p(theta): draws of q(. | x_o) are
+    weighed and taken
     again, so that ranks stay exactly uniform under an exact q. Replicates whose weights are too uneven to say anything
     (Pareto k above 0.7) are left out and counted.
 
     Blind to: a posterior at x_o that is wrong while the likelihood, or q at the replicates, is right (it then is only
-    another prior); what is wrong nearer to x_o than its replicates are; misspecification (`vb.misspecification`): an
+    another prior); what is wrong nearer to x_o than its replicates are; misspecification
+    (`vb.diagnostics.misspecification`): an
     x_o unlike every simulation has replicates unlike it. A fault is diluted: where posteriors have 0.7 times the sd
     that they should have, that given both data sets has 0.86 times.
 
@@ -143,7 +146,7 @@ def posterior_sbc(
     Data", doi:10.48550/arXiv.2502.03279.
 
     Example:
-        found = vb.posterior_sbc(amortized, prior, fwd, x_o, key=jax.random.key(5))
+        found = vb.diagnostics.posterior_sbc(amortized, prior, fwd, x_o, key=jax.random.key(5))
         found.verdict, found.findings
     """
     key = _check.key(key)
@@ -164,8 +167,9 @@ def posterior_sbc(
     else:
         raise TypeError(
             f"source is a {type(source).__name__} with neither .log_likelihood nor .log_prob, so that nothing can be "
-            "conditioned on two data sets; write vb.ChainSampler(prior, log_likelihood) or use what vb.NPE().fit "
-            "returns; vb.lc2st needs draws only"
+            "conditioned on two data sets; write vb.sampling.ChainSampler(prior, log_likelihood) or use what "
+            "vb.NPE().fit "
+            "returns; vb.diagnostics.lc2st needs draws only"
         )
     held = found.held
     if len(held) < FEWEST_DATA_SETS:
@@ -212,7 +216,7 @@ def _circumstances(found: Replicates) -> list[str]:
     if held.ess < EFFECTIVE_SHARE * held.draws.shape[1]:
         said.append(
             f"the draws of at least one posterior are worth {held.ess:.0f} independent ones: autocorrelated draws make "
-            "ranks U-shaped; give vb.ChainSampler more num_warmup or max_thinning"
+            "ranks U-shaped; give vb.sampling.ChainSampler more num_warmup or max_thinning"
         )
     return said
 

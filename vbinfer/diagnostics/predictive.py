@@ -34,7 +34,7 @@ _WARNING = (
 
 @dataclasses.dataclass(frozen=True)
 class PredictiveCheck(AbstractResult):
-    """Result of `vb.predictive_check`.
+    """Result of `vb.diagnostics.predictive_check`.
 
     Attributes:
         verdict: `fail` when the recording is unlike the replicates (p < 0.01); `warn` when p < 0.05, when
@@ -99,8 +99,8 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
     interquartile ranges from the median) and by the Mahalanobis distance of all, and x_o's scores are ranked among the
     others': exact if x_o were one more replicate, however many features there are and however they depend on another.
 
-    For replicates of the prior this is the prior predictive check (`vb.misspecification` looks closer). For those of
-    the posterior the recording was used twice: p-values are conservative, and passing is weak evidence.
+    For replicates of the prior this is the prior predictive check (`vb.diagnostics.misspecification` looks closer).
+    For those of the posterior the recording was used twice: p-values are conservative, and passing is weak evidence.
 
     With the series of the replicates (`vb.posterior_predictive(..., series=True)`) and the recording, statistics that
     the Summary may not hold are compared too: mean, sd, lag-1 autocorrelation, mean and spread of FC, match of FC with
@@ -121,7 +121,7 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
         >>> import numpy as np, vbinfer as vb
         >>> x = np.random.default_rng(0).normal(size=(99, 2))
         >>> replicates = vb.Predictive(x, ("fc.mean", "fc.std"), None, np.ones(99, bool), {})
-        >>> vb.predictive_check(replicates, np.array([0.1, 9.0])).off
+        >>> vb.diagnostics.predictive_check(replicates, np.array([0.1, 9.0])).off
         ('fc.std',)
     """
     valid = np.asarray(predictive.valid, bool)

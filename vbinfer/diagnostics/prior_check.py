@@ -28,7 +28,7 @@ _MOST_FEATURES = 40
 
 @dataclasses.dataclass(frozen=True)
 class Misspecification(AbstractResult):
-    """Result of `vb.misspecification`.
+    """Result of `vb.diagnostics.misspecification`.
 
     For a batch of m observations the arrays have a leading axis `[m]`.
 
@@ -111,8 +111,8 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     warn and 1 % fail.
 
     With several observations `[m, F]` each is tested (p times m), and the set by the maximum mean discrepancy of its
-    normal scores (`vb.mmd`); one observation is too few for that test. A set that is merely narrower than the prior
-    predictive, as several recordings of one person are, is rejected by it too: it gives `warn`, not `fail`.
+    normal scores (`vb.diagnostics.mmd`); one observation is too few for that test. A set that is merely narrower than
+    the prior predictive, as several recordings of one person are, is rejected by it too: it gives `warn`, not `fail`.
 
     Blind to whatever the features do not measure, and to a wrong model whose features can be had by wrong parameters:
     look at posterior predictive checks too. A wide prior hides much.
@@ -133,7 +133,7 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
         >>> import jax, numpy as np, vbinfer as vb
         >>> g = np.random.default_rng(0).normal(size=400)
         >>> draws = vb.Draws.from_arrays({"g": g}, np.stack([g, g**2], axis=1), names=("fc.mean", "fc.std"))
-        >>> found = vb.misspecification(np.array([0.5, 7.0]), draws, key=jax.random.key(0))
+        >>> found = vb.diagnostics.misspecification(np.array([0.5, 7.0]), draws, key=jax.random.key(0))
         >>> found.passed, found.p_tests["neighbourhood"] < 0.01
         (False, True)
     """
@@ -276,7 +276,7 @@ def _columns(draws: Any, names: Sequence[str] | None) -> list[int]:
     if not isinstance(draws, Draws):
         raise TypeError(
             f"draws is a {type(draws).__name__}; expected vb.Draws, as vb.sample_prior_predictive makes: "
-            "vb.misspecification(x_o, draws, key=key)"
+            "vb.diagnostics.misspecification(x_o, draws, key=key)"
         )
     for name in names or ():
         if name not in draws.names:

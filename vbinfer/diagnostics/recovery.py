@@ -44,7 +44,7 @@ def shrinkage(prior: Prior, posterior: Posterior, kind: str = "variance") -> ByL
         >>> import numpyro.distributions as dist
         >>> prior = vb.Prior({"coupling.G": dist.Normal(0.0, 10.0)})
         >>> posterior = vb.Posterior({"coupling.G": np.array([[1.0, 2.0, 3.0]])})
-        >>> round(float(vb.shrinkage(prior, posterior)["coupling.G"]), 6)
+        >>> round(float(vb.diagnostics.shrinkage(prior, posterior)["coupling.G"]), 6)
         0.99
     """
     kind = _check.one_of(kind, "kind", ("variance", "sd"))
@@ -74,7 +74,7 @@ def zscore(posterior: Posterior, theta_true: Mapping[str, Any], signed: bool = F
     Example:
         >>> import numpy as np, vbinfer as vb
         >>> posterior = vb.Posterior({"coupling.G": np.array([[1.0, 2.0, 3.0]])})
-        >>> float(vb.zscore(posterior, {"coupling.G": 4.0}, signed=True)["coupling.G"])
+        >>> float(vb.diagnostics.zscore(posterior, {"coupling.G": 4.0}, signed=True)["coupling.G"])
         -2.0
     """
     _same_names(posterior, theta_true, "theta_true")

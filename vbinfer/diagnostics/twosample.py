@@ -27,7 +27,8 @@ def c2st(a: Any, b: Any, *, seed: int = 1, folds: int = 5) -> float:
     0.5: not told apart; 1: disjoint. For two unit normals at distance d the best possible accuracy is Phi(d / 2).
     By chance alone the accuracy of equal distributions varies by about sqrt(1 / (4 (n_a + n_b))), and it can fall
     below 0.5. Blind to whatever the network does not find: few draws (accuracy grows with n: compare at equal n only),
-    thin heavy tails, details far smaller than the sd, and the direction of a mistake, which `vb.coverage` shows. The
+    thin heavy tails, details far smaller than the sd, and the direction of a mistake, which `vb.diagnostics.coverage`
+    shows. The
     draws should be independent and equally many: with unequal numbers the larger share is the floor, not 0.5.
 
     Args:
@@ -49,7 +50,7 @@ def c2st(a: Any, b: Any, *, seed: int = 1, folds: int = 5) -> float:
     Example:
         >>> import numpy as np, vbinfer as vb
         >>> rng = np.random.default_rng(0)
-        >>> vb.c2st(rng.normal(0.0, 1.0, (100, 2)), rng.normal(9.0, 1.0, (100, 2)))
+        >>> vb.diagnostics.c2st(rng.normal(0.0, 1.0, (100, 2)), rng.normal(9.0, 1.0, (100, 2)))
         1.0
     """
     from sklearn.model_selection import KFold, cross_val_score
@@ -72,7 +73,7 @@ def c2st(a: Any, b: Any, *, seed: int = 1, folds: int = 5) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class MMD:
-    """Result of `vb.mmd`.
+    """Result of `vb.diagnostics.mmd`.
 
     Attributes:
         statistic: unbiased estimate of MMD^2; near 0, also below it, for equal distributions.
@@ -114,7 +115,8 @@ def mmd(a: Any, b: Any, *, key: PRNGKey, bandwidth: float | None = None, num_per
     Example:
         >>> import jax, numpy as np, vbinfer as vb
         >>> rng = np.random.default_rng(0)
-        >>> found = vb.mmd(rng.normal(0.0, 1.0, (50, 2)), rng.normal(2.0, 1.0, (40, 2)), key=jax.random.key(0))
+        >>> a, b = rng.normal(0.0, 1.0, (50, 2)), rng.normal(2.0, 1.0, (40, 2))
+        >>> found = vb.diagnostics.mmd(a, b, key=jax.random.key(0))
         >>> round(found.p_value, 3)
         0.002
     """

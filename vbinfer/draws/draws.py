@@ -196,7 +196,8 @@ class Draws:
 
         Theta by path, `x`, `valid`, `round` and `log_q` lie along `draw`; failed draws are kept.
         The axes of a leaf are `<path>_dim_0`, ...; the features of `x` are labelled by name; `attrs` hold `info` as
-        JSON. A parameter that is called like a part of the draws (`x`) becomes `theta.x`. `vb.export` writes files.
+        JSON. A parameter that is called like a part of the draws (`x`) becomes `theta.x`. `vb.stores.export` writes
+        files.
 
         Example:
             >>> draws = Draws.from_arrays({"g": np.array([0.1, 0.2])}, np.ones((2, 1)), names=("fc.mean",))

@@ -57,7 +57,7 @@ def export(draws: Draws | str | Path | Any, path: str | Path, *, overwrite: bool
         >>> import numpy as np, tempfile, vbinfer as vb
         >>> draws = vb.Draws.from_arrays({"g": np.array([0.1, 0.2])}, np.array([[1.0], [np.nan]]), names=("fc.mean",))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     print(vb.export(draws, f"{folder}/draws.csv").read_text())
+        ...     print(vb.stores.export(draws, f"{folder}/draws.csv").read_text())
         draw,g,fc.mean,valid,round
         0,0.1,1.0,True,0
         1,0.2,NaN,False,0

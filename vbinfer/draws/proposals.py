@@ -28,7 +28,7 @@ _APART = np.uint32(2**32 - 1)
 class Proposal(Protocol):
     """A distribution to draw parameters from.
 
-    `vb.Prior`, `vb.TruncatedPrior`, or what `vb.restrict` returns.
+    `vb.Prior`, `vb.neural.TruncatedPrior`, or what `vb.neural.restrict` returns.
     One of your own needs the two methods; `.round`, a number, is kept with its draws (1 where there is none).
     """
 
@@ -64,7 +64,7 @@ class ProposalDraws:
         if not callable(getattr(proposal, "sample", None)):
             raise TypeError(
                 f"the proposal is a {type(proposal).__name__}; expected an object with .sample(key=, n=) -> theta and "
-                ".log_prob(theta), such as vb.TruncatedPrior(prior, amortized, x_o, key=key)"
+                ".log_prob(theta), such as vb.neural.TruncatedPrior(prior, amortized, x_o, key=key)"
             )
         # Whole blocks, whatever n is: block b is the same in every run, and a longer run begins with a shorter one.
         root = jax.random.fold_in(key, _APART)

@@ -47,7 +47,8 @@ def sample_prior_predictive(
             `vb.ForwardModel`, whose `.check(prior)` and declared ranges are consulted before anything runs.
         n: number of draws.
         key: a JAX key.
-        proposal: where theta comes from instead of the prior: `vb.TruncatedPrior`, what `vb.restrict` returns, or any
+        proposal: where theta comes from instead of the prior: `vb.neural.TruncatedPrior`, what `vb.neural.restrict`
+        returns, or any
             object with `.sample(key=, n=)` and `.log_prob(theta)` over the prior's parameters and inside its support.
             Then theta comes in blocks of 1,024, block b from `fold_in(fold_in(key, 2^32 - 1), b)`, and the draws carry
             `log_q` and the proposal's `round`. What of it is valid to train on is said in the docs of each.
@@ -55,8 +56,8 @@ def sample_prior_predictive(
             for a new one, doubled until 256 shards are enough.
         store: a folder. Finished shards are read from it instead of simulated, new ones written to it; an interrupted
             run loses nothing that a shard holds, and a larger n appends. Several processes that run the same call at
-            the same time share the work. `vb.simulate_store` fills one without holding the draws in memory.
-        series: also keep, in the store, what was recorded; `vb.load_series(store)` reads it. The simulator needs
+            the same time share the work. `vb.stores.simulate_store` fills one without holding the draws in memory.
+        series: also keep, in the store, what was recorded; `vb.stores.load_series(store)` reads it. The simulator needs
             `.batch_series(theta, keys) -> (x, ys)`, which `vb.ForwardModel` has.
         executor: where batches run; `vb.Local()`, all devices of this process, by default; `vb.Local(workers=n)` runs
             them in n processes, `vb.Dask(client)` on a cluster.

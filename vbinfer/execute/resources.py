@@ -76,7 +76,7 @@ def check_memory(needed: Need | int) -> None:
         return
     raise RuntimeError(
         f"{arithmetic}; {format_bytes(max(room, 0))} of memory available ({limit}). Keep the draws on disk: "
-        f"vb.simulate_store(..., store='runs/store') or `vbinfer simulate study.toml` holds one batch at a time"
+        f"vb.stores.simulate_store(..., store='runs/store') or `vbinfer simulate study.toml` holds one batch at a time"
     )
 
 

@@ -1,3 +1,5 @@
 """Neural estimators of posteriors, likelihoods and ratios."""
 
-from . import embeddings as embeddings
+import lazy_loader as _lazy_loader
+
+__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)

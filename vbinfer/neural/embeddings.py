@@ -371,7 +371,8 @@ def check_embedding(embedding: Any) -> None:
                                            or callable(embedding)):  # fmt: skip
         given = f"the class {embedding.__name__}" if isinstance(embedding, type) else repr(embedding)
         raise TypeError(
-            f"embedding={given} was given; expected options such as vb.embeddings.Conv(shape=(time, channel)), an "
+            f"embedding={given} was given; expected options such as vb.densities.embeddings.Conv(shape=(time, "
+            f"channel)), an "
             "eqx.Module of your own from [F] to [out], or None"
         )
 
@@ -381,7 +382,7 @@ def check_saved(embedding: Any) -> None:
     if embedding is not None and not isinstance(embedding, AbstractEmbedding):
         raise TypeError(
             f"the embedding {type(embedding).__name__} is your own, and a file holds no code; save the draws and "
-            "the key and fit again, or use one of vb.embeddings"
+            "the key and fit again, or use one of vb.densities.embeddings"
         )
 
 

@@ -241,7 +241,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
 
     def _check_options(self, **kinds: tuple[type, str]) -> None:
         """Refuse options of the wrong kind."""
-        kinds["training"] = (Training, "vb.Training(max_epochs=..., batch_size=...)")
+        kinds["training"] = (Training, "vb.densities.Training(max_epochs=..., batch_size=...)")
         for option, (kind, wanted) in kinds.items():
             value = getattr(self, option)
             if not isinstance(value, kind):

@@ -62,9 +62,9 @@ class NLE(AbstractEstimator[AmortizedLikelihood]):
     rounds need no correction.
 
     Args:
-        density: `vb.MAF()` (the default), `vb.NSF()` or `vb.MDN()`, with their options.
+        density: `vb.densities.MAF()` (the default), `vb.densities.NSF()` or `vb.densities.MDN()`, with their options.
         ensemble: networks trained side by side, whose equal mixture is q.
-        training: `vb.Training(...)`.
+        training: `vb.densities.Training(...)`.
 
     Papamakarios, Sterratt & Murray 2019, AISTATS, doi:10.48550/arXiv.1805.07226.
 
@@ -81,7 +81,9 @@ class NLE(AbstractEstimator[AmortizedLikelihood]):
     sees_theta: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        self._check_options(density=(AbstractDensity, "vb.MAF(...), vb.NSF(...) or vb.MDN(...)"))
+        self._check_options(
+            density=(AbstractDensity, "vb.densities.MAF(...), vb.densities.NSF(...) or vb.densities.MDN(...)")
+        )
 
     def to_spec(self) -> dict[str, Any]:
         return {"density": self.density.to_spec(), "ensemble": self.ensemble}

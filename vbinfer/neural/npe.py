@@ -92,13 +92,14 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
     an extrapolation, and a warning names the features.
 
     Args:
-        density: `vb.NSF()` (the default), `vb.MAF()` or `vb.MDN()`, with their options; `vb.Regional(nodes)` for maps
+        density: `vb.densities.NSF()` (the default), `vb.densities.MAF()` or `vb.densities.MDN()`, with their options;
+        `vb.densities.Regional(nodes)` for maps
             of a parameter over the regions of a brain.
-        embedding: a network between x and the density: options such as `vb.embeddings.Conv(...)`, or your own
+        embedding: a network between x and the density: options such as `vb.densities.embeddings.Conv(...)`, or your own
             `eqx.Module` from `[F]` to `[out]`; None gives the density x itself, standardised.
         ensemble: networks trained side by side, whose equal mixture is q: better calibrated, at K times the cost.
             None: two with fewer than 4,000 draws, where a single network overfits, else one.
-        training: `vb.Training(...)`: epochs, batch size, step size, patience, share held out.
+        training: `vb.densities.Training(...)`: epochs, batch size, step size, patience, share held out.
 
     Papamakarios & Murray 2016, NeurIPS, doi:10.48550/arXiv.1605.06376; Greenberg, Nonnenmacher & Macke 2019, ICML,
     doi:10.48550/arXiv.1905.07488; Hermans et al. 2022, TMLR, doi:10.48550/arXiv.2110.06581 (ensembles).
@@ -116,7 +117,12 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
     fitted: ClassVar[Any] = AmortizedPosterior
 
     def __post_init__(self) -> None:
-        self._check_options(density=(AbstractDensity, "vb.NSF(...), vb.MAF(...), vb.MDN(...) or vb.Regional(...)"))
+        self._check_options(
+            density=(
+                AbstractDensity,
+                "vb.densities.NSF(...), vb.densities.MAF(...), vb.densities.MDN(...) or vb.densities.Regional(...)",
+            )
+        )
 
     def to_spec(self) -> dict[str, Any]:
         described = describe(self.embedding)

@@ -80,11 +80,11 @@ class NRE(AbstractEstimator[AmortizedRatio]):
     sampling run per observation.
 
     Args:
-        classifier: `vb.RatioClassifier(width=..., depth=...)`.
+        classifier: `vb.neural.RatioClassifier(width=..., depth=...)`.
         embedding: a network between x and the classifier, as in `vb.NPE`.
         ensemble: networks trained side by side, whose mean ratio is used.
         num_candidates: parameters K that each x is held against.
-        training: `vb.Training(...)`.
+        training: `vb.densities.Training(...)`.
 
     Miller, Weniger & Forre 2022, NeurIPS, doi:10.48550/arXiv.2210.06170.
 
@@ -103,7 +103,7 @@ class NRE(AbstractEstimator[AmortizedRatio]):
     sees_theta: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        self._check_options(classifier=(RatioClassifier, "vb.RatioClassifier(width=..., depth=...)"))
+        self._check_options(classifier=(RatioClassifier, "vb.neural.RatioClassifier(width=..., depth=...)"))
         _check.count(self.num_candidates, "num_candidates", 10)
 
     def to_spec(self) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def restrict(draws: Draws, prior: Prior, *, key: PRNGKey, lost: float = 0.01) ->
     simulations as in Lueckmann et al. 2017, NeurIPS, doi:10.48550/arXiv.1711.01861 (a classifier of bad simulations).
 
     Example:
-        restricted = vb.restrict(draws, prior, key=jax.random.key(1))
+        restricted = vb.neural.restrict(draws, prior, key=jax.random.key(1))
         more = vb.sample_prior_predictive(prior, simulator, n=2_000, key=jax.random.key(2), proposal=restricted)
         amortized, info = vb.NPE().fit(draws + more, prior, key=jax.random.key(3))
     """

@@ -70,7 +70,7 @@ class RoundsFit:
             if outside > _FAR:
                 warnings.warn(
                     f"{100 * outside:.0f}% of the posterior of this x_o lies outside the region that the last round "
-                    "was simulated in; it was trained for another observation. Run vb.fit_rounds for this one",
+                    "was simulated in; it was trained for another observation. Run vb.neural.fit_rounds for this one",
                     stacklevel=2,
                 )
         return posterior
@@ -97,7 +97,8 @@ def fit_rounds(
     of a proposal made of the estimator fitted before, and the estimator is trained anew on the draws of all rounds.
 
     `vb.NPE`, and `vb.SbiEstimator` with NPE, NPE_A, FMPE, NPSE: the proposal is the prior truncated to the region that
-    holds all but epsilon of the posterior (`vb.TruncatedPrior`). All proposals are proportional to the prior there, so
+    holds all but epsilon of the posterior (`vb.neural.TruncatedPrior`). All proposals are proportional to the prior
+    there, so
     the plain loss is right, and nothing leaks. Too small a region in an early round, from an overconfident network, is
     never made up for: give the first round enough draws, or use an ensemble.
 
@@ -131,7 +132,7 @@ def fit_rounds(
     Murray 2019, doi:10.48550/arXiv.1805.07226 (sequential neural likelihood).
 
     Example:
-        fit = vb.fit_rounds(prior, simulator, x_o, rounds=4, n=500, key=jax.random.key(0))
+        fit = vb.neural.fit_rounds(prior, simulator, x_o, rounds=4, n=500, key=jax.random.key(0))
         posterior = fit.sample(n=4_000, key=jax.random.key(1))
     """
     key, rounds, n = _check.key(key), _check.count(rounds, "rounds", "5"), _check.count(n, "n")

@@ -72,7 +72,7 @@ class AbstractSurrogate(AbstractAmortized):
             n: draws of each.
             key: randomness.
             options: `num_chains` (8), `num_warmup` (300), `batch_size` (32), `max_thinning` (4) and `kernel` as in
-                `vb.ChainSampler`; warns of chains that disagree.
+                `vb.sampling.ChainSampler`; warns of chains that disagree.
         """
         rows, n, key = jnp.asarray(self.scaler.check(x, ndim=2)), _check.count(n, "n"), _check.key(key)
         sampler = ChainSampler(self.prior, self._score, **{"num_chains": 8, "max_thinning": 4, **options})

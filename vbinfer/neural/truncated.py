@@ -110,7 +110,7 @@ class TruncatedPrior(AbstractTruncation):
     Deistler, Goncalves & Macke 2022, NeurIPS, doi:10.48550/arXiv.2210.04815.
 
     Example:
-        region = vb.TruncatedPrior(prior, amortized, x_o, key=jax.random.key(3))
+        region = vb.neural.TruncatedPrior(prior, amortized, x_o, key=jax.random.key(3))
         more = vb.sample_prior_predictive(prior, simulator, n=1_000, key=jax.random.key(4), proposal=region)
         amortized, info = vb.NPE().fit(draws + more, prior, key=jax.random.key(5))
     """
@@ -248,7 +248,7 @@ def _check_proposal(prior: Prior, amortized: Any, epsilon: float) -> None:
     if not (callable(getattr(amortized, "log_prob", None)) and callable(getattr(amortized, "sample", None))):
         raise TypeError(
             f"TruncatedPrior was given a {type(amortized).__name__}; expected a posterior with .sample and .log_prob, "
-            "as vb.NPE().fit returns. A learned likelihood proposes by its own posterior, in vb.fit_rounds"
+            "as vb.NPE().fit returns. A learned likelihood proposes by its own posterior, in vb.neural.fit_rounds"
         )
     if not 0.0 < epsilon < 0.5:
         raise ValueError(f"epsilon={epsilon!r} was given; expected a small share of the posterior, such as 1e-4")

@@ -341,7 +341,8 @@ def _predicts(
         "#predictive",
         f"Warn: more than {percent(UNPREDICTED_WARN)} of the features outside ({percent(OUTSIDE_POSTERIOR / 50)} "
         f"expected), an FC no closer to the recording's than the prior predictive, or p < {P_WARN:g} of all features "
-        f"together (vb.predictive_check) or of a statistic of the series. Fail: more than {percent(UNPREDICTED_FAIL)} "
+        f"together (vb.diagnostics.predictive_check) or of a statistic of the series. Fail: more than "
+        f"{percent(UNPREDICTED_FAIL)} "
         f"outside, or p < {P_FAIL:g} of the features. The data are used twice: passing is weak evidence.",
     )
 

@@ -62,11 +62,12 @@ def report(
     there when its input is; questions that could not be asked are named. Beside the page, `report.json` carries the
     verdict (key `verdict`) and its numbers; the same text sits in the page.
 
-    Three diagnostics are computed here where their inputs are, unless `checks` has them: `vb.misspecification` (draws
-    and `x_o`), `vb.convergence` (chains) and `vb.predictive_check` (predictive and `x_o`).
+    Three diagnostics are computed here where their inputs are, unless `checks` has them:
+    `vb.diagnostics.misspecification` (draws
+    and `x_o`), `vb.diagnostics.convergence` (chains) and `vb.diagnostics.predictive_check` (predictive and `x_o`).
 
     What it cannot see: whatever the features do not measure. Recovery and calibration speak for the average over the
-    prior, not for the neighbourhood of this recording; `vb.lc2st`, given in `checks`, does.
+    prior, not for the neighbourhood of this recording; `vb.diagnostics.lc2st`, given in `checks`, does.
 
     Args:
         posterior: the draws to report on; its `x_o` are the recording's features.
@@ -74,8 +75,9 @@ def report(
         draws: the prior predictive simulations, failed ones included.
         fit: the record of training.
         calibration: what `vb.calibrate` found for the method that made this posterior.
-        checks: further results, by name or in order: `vb.lc2st`, `vb.posterior_sbc`, `vb.agreement`, `vb.sensitivity`,
-            `vb.loo`, `vb.compare`, or any object with `.verdict` and `.findings`.
+        checks: further results, by name or in order: `vb.diagnostics.lc2st`, `vb.diagnostics.posterior_sbc`,
+        `vb.diagnostics.compare_posteriors`, `vb.diagnostics.sensitivity`,
+            `vb.diagnostics.loo`, `vb.diagnostics.compare_models`, or any object with `.verdict` and `.findings`.
         predictive: posterior predictive simulations; with `ys` their FC and FCD are shown.
         observed: the recording that `x_o` was computed from (the same segment): `.values [time, channel]`,
             `.period` in ms, `.labels`.

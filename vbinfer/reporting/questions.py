@@ -103,8 +103,9 @@ def by_name(given: Mapping[str, Any] | Iterable[Any] | None) -> dict[str, Any]:
     for name, item in given.items() if isinstance(given, Mapping) else [(None, item) for item in given]:
         if not _is_result(item):
             raise TypeError(
-                f"checks holds a {type(item).__name__}; expected results of vb.lc2st, vb.misspecification, "
-                "vb.sensitivity, vb.loo, ...: objects with .verdict and .findings"
+                f"checks holds a {type(item).__name__}; expected results of vb.diagnostics.lc2st, "
+                f"vb.diagnostics.misspecification, "
+                "vb.diagnostics.sensitivity, vb.diagnostics.loo, ...: objects with .verdict and .findings"
             )
         if item.verdict not in STATUSES:
             raise ValueError(f"a {type(item).__name__} has the verdict {item.verdict!r}; expected one of {STATUSES}")

@@ -1,7 +1,5 @@
-"""Markov chain Monte Carlo over z: kernels, the loop that runs their chains, and `sample_mcmc`."""
+"""Markov chain Monte Carlo and tempered SMC over z."""
 
-from vbinfer.sampling.sample import sample_mcmc as sample_mcmc
-from vbinfer.sampling.mclmc import MCLMC as MCLMC
-from vbinfer.sampling.nuts import HMC as HMC
-from vbinfer.sampling.nuts import NUTS as NUTS
-from vbinfer.sampling.smc import TemperedSMC as TemperedSMC
+import lazy_loader as _lazy_loader
+
+__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)

@@ -18,7 +18,7 @@ class NUTS(AbstractChainKernel):
     H(z, p) = U(z) + p' M^-1 p / 2; leapfrog steps of size eps double the trajectory until it turns back, and a point of
     it is drawn in proportion to exp(-H) (multinomial, Betancourt 2017, doi:10.48550/arXiv.1701.02434). Warm-up adapts
     eps by dual averaging and M^-1 to the covariance of z in growing windows. Blind to modes that no chain reaches: look
-    at `vb.rhat`.
+    at `vb.diagnostics.rhat`.
 
     Args:
         engine: whose implementation runs, `"numpyro"` or `"blackjax"`; the same algorithm, with other random numbers.

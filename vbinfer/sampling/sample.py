@@ -39,7 +39,8 @@ def sample_mcmc(
 
     The density is proportional to p(theta) p(x_o | theta). Chains move in z, where the prior is standard normal, so no
     draw leaves the prior's support. Each starts from its own prior draw at which the likelihood and its gradient are
-    finite: chains that disagree (`vb.rhat`) show a posterior with several modes. A likelihood that turns NaN on the way
+    finite: chains that disagree (`vb.diagnostics.rhat`) show a posterior with several modes. A likelihood that turns
+    NaN on the way
     ends the trajectory there, a divergence. A likelihood that simulates noise from a fixed key conditions on that one
     noise path.
 
@@ -49,13 +50,14 @@ def sample_mcmc(
             shape with the same function compiles nothing, unless the function needs the values of x_o: write `jnp`, not
             NumPy, on them.
         x_o: the observation, an array or a tree of them; anything else is passed on as it is.
-        kernel: `vb.NUTS()` by default; `vb.HMC`, `vb.MCLMC`, `vb.TemperedSMC`.
+        kernel: `vb.NUTS()` by default; `vb.sampling.HMC`, `vb.sampling.MCLMC`, `vb.sampling.TemperedSMC`.
         num_warmup: steps per chain that adapt step size and mass matrix, discarded.
         num_samples: draws per chain.
         num_chains: independent chains; four are the least with which R-hat says much.
         key: a JAX key; not used where `init` is a run that goes on, which has its own.
-        init: starts instead of prior draws: theta, leaves `[chain, ...]`; a `Posterior` (`vb.pathfinder`,
-            `vb.fit_laplace`, an earlier run), one random draw per chain; or a `MapFit`, its optima in turn. The
+        init: starts instead of prior draws: theta, leaves `[chain, ...]`; a `Posterior` (`vb.approximate.pathfinder`,
+            `vb.approximate.fit_laplace`, an earlier run), one random draw per chain; or a `MapFit`, its optima in
+            turn. The
             posterior of a finished run with `num_warmup=0` goes on where its chains stopped, with their step size, mass
             matrix and random numbers: n draws and then m more are the n + m of one run, bit for bit.
         chain_method: `"vectorized"`: all chains in one program, in lock-step. `"parallel"`: spread over the devices of

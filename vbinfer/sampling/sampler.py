@@ -28,7 +28,8 @@ _DEPTH = 6
 class ChainSampler:
     """`vb.sample_mcmc` with everything given but the observation.
 
-    A source for `vb.sbc` and `vb.calibrate`. In `sample_batch` the chains of many data sets run in one program, each
+    A source for `vb.diagnostics.sbc` and `vb.calibrate`. In `sample_batch` the chains of many data sets run in one
+    program, each
     adapted to its own posterior from its own start (of 64 prior draws one in proportion to its likelihood), so that
     calibration of a gradient sampler costs about one sampling run per `batch_size` data sets, and compiles once. Chains
     run until the effective sample size of the worst coordinate (the smaller of bulk and tail) reaches n, or for
@@ -42,7 +43,7 @@ class ChainSampler:
         prior: `vb.Prior`.
         log_likelihood: `(theta, x) -> log p(x | theta)`, one number, differentiable by JAX in theta and traceable in x:
             write `jnp`, not NumPy, on x.
-        kernel: `vb.NUTS()`, `vb.HMC()` or `vb.MCLMC()`; by default `vb.NUTS(max_tree_depth=6)`.
+        kernel: `vb.NUTS()`, `vb.sampling.HMC()` or `vb.sampling.MCLMC()`; by default `vb.NUTS(max_tree_depth=6)`.
         num_warmup: steps per chain that adapt the kernel.
         num_chains: chains per data set.
         batch_size: data sets side by side in one program.
@@ -58,7 +59,7 @@ class ChainSampler:
         >>> prior = vb.Prior({"mu": dist.Normal(1.0, 2.0)})
         >>> def log_likelihood(theta, x):
         ...     return dist.Normal(theta["mu"], 0.5).log_prob(x).sum()
-        >>> sampler = vb.ChainSampler(prior, log_likelihood, num_warmup=200)
+        >>> sampler = vb.sampling.ChainSampler(prior, log_likelihood, num_warmup=200)
         >>> theta = sampler.sample_batch(jnp.array([[-1.0], [3.0]]), n=200, key=jax.random.key(0))
         >>> theta["mu"].shape, bool(abs(theta["mu"][1].mean() - 2.88) < 0.2)   # (4 * 3 + 0.25 * 1) / 4.25
         ((2, 200), True)

@@ -67,7 +67,7 @@ class TemperedSMC(AbstractKernel):
         >>> prior = vb.Prior({"a": dist.Normal(0.5, 1.0)})
         >>> def log_likelihood(theta, y):                       # sees a^2 only: two modes
         ...     return dist.Normal(theta["a"] ** 2, 0.1).log_prob(y)
-        >>> posterior = vb.sample_mcmc(prior, log_likelihood, 1.0, kernel=vb.TemperedSMC(), num_samples=500,
+        >>> posterior = vb.sample_mcmc(prior, log_likelihood, 1.0, kernel=vb.sampling.TemperedSMC(), num_samples=500,
         ...                            num_chains=2, key=jax.random.key(0))
         >>> bool(0.6 < (posterior.theta["a"] > 0).mean() < 0.85)   # 1 / (1 + exp(-1)) = 0.73
         True

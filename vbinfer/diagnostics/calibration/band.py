@@ -64,7 +64,7 @@ def ecdf_band(n: int, prob: float = BAND, *, points: int | None = None) -> EcdfB
 
     Example:
         >>> import numpy as np, vbinfer as vb
-        >>> band = vb.ecdf_band(300, points=3)
+        >>> band = vb.diagnostics.ecdf_band(300, points=3)
         >>> [round(float(v), 3) for v in band.points], [round(float(v), 3) for v in band.upper]
         ([0.25, 0.5, 0.75], [0.307, 0.567, 0.807])
     """

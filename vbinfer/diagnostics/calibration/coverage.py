@@ -38,7 +38,7 @@ class CoverageRow(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Coverage(AbstractTested):
-    """Result of `vb.coverage`.
+    """Result of `vb.diagnostics.coverage`.
 
     Attributes:
         rows: at credibilities of 50, 80, 90 and 95 %: joint HPD regions, and the central interval of each parameter.
@@ -107,10 +107,11 @@ def coverage(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key
     Tested: location and shape of the HPD ranks, and each parameter's width.
 
     Below the diagonal is overconfident, above it cautious. Blind to a posterior that ignores the data: the prior has
-    perfect coverage (`vb.sbc` looks at x); to a shift without a change of width, for central intervals nearly.
+    perfect coverage (`vb.diagnostics.sbc` looks at x); to a shift without a change of width, for central intervals
+    nearly.
 
     Args:
-        source: as for `vb.sbc`.
+        source: as for `vb.diagnostics.sbc`.
         draws: held out, never used in training.
         num_posterior_samples: per data set.
         key: randomness.
@@ -119,13 +120,13 @@ def coverage(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key
         `.passed`, `.verdict`, `.findings`, `.rows`, `.tests`.
 
     Raises:
-        TypeError, ValueError: as `vb.sbc`.
+        TypeError, ValueError: as `vb.diagnostics.sbc`.
 
     Hermans et al. 2022, TMLR, doi:10.48550/arXiv.2110.06581; Deistler, Gonçalves & Macke 2022,
     doi:10.48550/arXiv.2210.04815; Clopper & Pearson 1934, doi:10.1093/biomet/26.4.404.
 
     Example:
-        found = vb.coverage(amortized, held_out, key=jax.random.key(3))
+        found = vb.diagnostics.coverage(amortized, held_out, key=jax.random.key(3))
         found.passed, found.rows[0]
     """
     held = held_out(source, draws, num_posterior_samples=num_posterior_samples, key=key)

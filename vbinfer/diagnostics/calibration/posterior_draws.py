@@ -43,7 +43,7 @@ def sample_posteriors(
     Draws are `[B, n, D]`.
 
     The key of a chunk is `fold_in(key, start)`. A posterior with several chains is thinned evenly to n draws. A source
-    with `.run_batch`, as `vb.ChainSampler`, says itself what its draws are worth.
+    with `.run_batch`, as `vb.sampling.ChainSampler`, says itself what its draws are worth.
 
     Args:
         source: a posterior for any x.

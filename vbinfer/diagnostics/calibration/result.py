@@ -84,8 +84,8 @@ class Calibration(AbstractTested):
         tests: all rows of `TestResult`; their adjusted p share one false-alarm rate of 5 %.
         ranks: `[n, D]`, draws below the truth, 0..num_posterior_samples.
         u: `[n, D]`, the same as uniform numbers.
-        coverage: HPD and central intervals, as `vb.coverage` gives them.
-        tarp: the curve of `vb.tarp`.
+        coverage: HPD and central intervals, as `vb.diagnostics.coverage` gives them.
+        tarp: the curve of `vb.diagnostics.tarp`.
         learned: recovery by parameter, and information gain.
         local: calibration in fifths of the posterior mean and of the truth.
         num_posterior_samples: draws per data set.

@@ -27,7 +27,7 @@ from vbinfer.draws.draws import Draws
 
 @dataclasses.dataclass(frozen=True)
 class Sbc(AbstractTested):
-    """Result of `vb.sbc`.
+    """Result of `vb.diagnostics.sbc`.
 
     Attributes:
         names: flattened parameters.
@@ -79,8 +79,8 @@ def sbc(
     (correlation); and the rank of log q where the source has a density. A posterior that ignores a feature, or that is
     the prior itself, passes the first three of these for ever: only ranks that involve x see it.
 
-    Blind to: faults at one x_o that cancel over the prior (`vb.lc2st` looks at one x_o); a wrong simulator
-    (`vb.misspecification`); faults smaller than each row's `detects`.
+    Blind to: faults at one x_o that cancel over the prior (`vb.diagnostics.lc2st` looks at one x_o); a wrong simulator
+    (`vb.diagnostics.misspecification`); faults smaller than each row's `detects`.
 
     Args:
         source: `.sample(x_o, n=, key=)`, faster with `.sample_batch(x, n=, key=)`; or a function `(x_o, n, key)`.
@@ -109,7 +109,7 @@ def sbc(
         >>> draws = vb.Draws.from_arrays({"g": g}, (g + rng.normal(size=200))[:, None])
         >>> def exact(x_o, n, key):
         ...     return vb.Posterior({"g": x_o[0] / 2 + np.sqrt(0.5) * np.asarray(jax.random.normal(key, (1, n)))})
-        >>> vb.sbc(exact, draws, num_posterior_samples=50, key=jax.random.key(0)).verdict
+        >>> vb.diagnostics.sbc(exact, draws, num_posterior_samples=50, key=jax.random.key(0)).verdict
         'pass'
     """
     held = held_out(source, draws, num_posterior_samples=num_posterior_samples, key=key)

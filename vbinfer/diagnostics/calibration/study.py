@@ -55,8 +55,10 @@ def calibrate(
     than 100 data sets, draws worth less than half their number, or nothing learned over the prior; `fail` is below
     0.001. Each row says what it would have found with 90 % probability.
 
-    Blind to: a simulator that is not like the brain (`vb.misspecification`), errors at one x_o that cancel over the
-    prior (`vb.lc2st`), errors below `detects`. Passing is not learning: where data say nothing the prior is the right
+    Blind to: a simulator that is not like the brain (`vb.diagnostics.misspecification`), errors at one x_o that cancel
+    over the
+    prior (`vb.diagnostics.lc2st`), errors below `detects`. Passing is not learning: where data say nothing the prior
+    is the right
     posterior, passes, and is reported with "nothing learned". Scores against the TRUE parameter, also given, are
     no test: a right posterior is not calibrated at a fixed truth, only at a fixed x.
 
@@ -69,14 +71,14 @@ def calibrate(
         num_posterior_samples: draws per data set; chains are thinned evenly to it.
         density: use the source's `.log_prob` for highest-density regions; False where it is slow. Mahalanobis distance
             takes its place.
-        quantities: further test quantities by name, as for `vb.sbc`.
+        quantities: further test quantities by name, as for `vb.diagnostics.sbc`.
         store: a folder. Finished chunks are kept, a second call goes on from them with the same result, bit for bit.
 
     Returns:
         `.passed`, `.verdict`, `.findings`, `.tests`, `.ranks`, `.coverage`, `.tarp`, `.learned`, `.local`; `.save`.
 
     Raises:
-        TypeError, ValueError: as `vb.sbc`; a store of another study.
+        TypeError, ValueError: as `vb.diagnostics.sbc`; a store of another study.
 
     Talts et al. 2018, doi:10.48550/arXiv.1804.06788; Modrák et al. 2023, doi:10.1214/23-BA1404; Hermans et al. 2022,
     doi:10.48550/arXiv.2110.06581; Lemos et al. 2023, doi:10.48550/arXiv.2302.03026; Holm 1979, Scand. J. Statist. 6:65.

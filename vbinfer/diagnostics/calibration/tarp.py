@@ -24,7 +24,7 @@ _BAND = (2.5, 97.5)
 
 @dataclasses.dataclass(frozen=True)
 class Tarp(AbstractTested):
-    """Result of `vb.tarp`.
+    """Result of `vb.diagnostics.tarp`.
 
     Attributes:
         f: `[n]`, share of draws nearer to the reference point than the truth; uniform if all is right.
@@ -86,7 +86,7 @@ def tarp(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PR
     and weak in many dimensions, where all distances are alike.
 
     Args:
-        source: as for `vb.sbc`.
+        source: as for `vb.diagnostics.sbc`.
         draws: held out, never used in training.
         num_posterior_samples: per data set.
         key: randomness.
@@ -95,12 +95,12 @@ def tarp(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PR
         `.passed`, `.verdict`, `.findings`, `.ecp`, `.alpha`, `.band`, `.atc`, `.tests`.
 
     Raises:
-        TypeError, ValueError: as `vb.sbc`.
+        TypeError, ValueError: as `vb.diagnostics.sbc`.
 
     Lemos, Coogan, Hezaveh & Perreault-Levasseur 2023, ICML, doi:10.48550/arXiv.2302.03026.
 
     Example:
-        found = vb.tarp(amortized, held_out, key=jax.random.key(3))
+        found = vb.diagnostics.tarp(amortized, held_out, key=jax.random.key(3))
         found.passed, found.atc
     """
     held = held_out(source, draws, num_posterior_samples=num_posterior_samples, key=key, density=False)

@@ -273,7 +273,7 @@ class AbstractScore(AbstractFitted):
 
         Returns:
             Leaves `[chain, n / chain, ...]`; `log_prob` is log prior plus log-likelihood, or log-ratio. Look at
-            `vb.rhat` of it.
+            `vb.diagnostics.rhat` of it.
         """
         return self.posterior("mcmc", **options).sample(x_o, n=n, key=key)
 

@@ -1,0 +1,16 @@
+from . import embeddings as embeddings
+from .fit_info import FitInfo as FitInfo
+from .nle import NLE as NLE
+from .nle import AmortizedLikelihood as AmortizedLikelihood
+from .npe import NPE as NPE
+from .npe import AmortizedPosterior as AmortizedPosterior
+from .nre import NRE as NRE
+from .nre import AmortizedRatio as AmortizedRatio
+from .nre import RatioClassifier as RatioClassifier
+from .restriction import RestrictedPrior as RestrictedPrior
+from .restriction import restrict as restrict
+from .rounds import RoundsFit as RoundsFit
+from .rounds import fit_rounds as fit_rounds
+from .sbi import SbiEstimator as SbiEstimator
+from .training import Training as Training
+from .truncated import TruncatedPrior as TruncatedPrior
