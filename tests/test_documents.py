@@ -1,6 +1,8 @@
 """What the documents show runs: the README's listing and study file, CONTRIBUTING's example model, how-to pages."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -231,3 +233,15 @@ def test_the_page_on_rounds_comes_to_the_posterior(tmp_path, monkeypatch):
     assert p.mean() == pytest.approx(1.05, abs=0.1 / np.sqrt(2.0))
     assert p.std() == pytest.approx(0.1 / np.sqrt(2.0), rel=0.5)
     assert 0.0 < names["region"].mass < 0.5
+
+
+def test_the_drawing_of_the_house_is_that_of_the_code():
+    done = subprocess.run([sys.executable, ROOT / "docs" / "house.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_files_of_the_walks_are_there():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:\w+/)*\w+\.py|\w+/)`", text)
+    assert len(named) > 30
+    assert [name for name in named if not (ROOT / "vbinfer" / name).exists()] == []
