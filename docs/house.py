@@ -14,7 +14,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vbinfer"
 DRAWING = ROOT / "docs" / "images" / "house.svg"
 WIDTH, HEIGHT, GAP, FLOOR = 118, 34, 14, 92
-ALL_ROOMS = {"_param", "_names", "_check", "_random", "_arviz", "_moved", "_ode", "_show", "io"}  # the ground floor, one box
+ALL_ROOMS = {
+    "_param",
+    "_names",
+    "_check",
+    "_random",
+    "_arviz",
+    "_moved",
+    "_ode",
+    "_show",
+    "io",
+}  # the ground floor, one box
 
 
 def rooms() -> dict[str, set[str]]:
