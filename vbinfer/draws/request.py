@@ -71,7 +71,7 @@ class DrawRequest:
         """What was simulated and read, and the seconds it took."""
         began = time.perf_counter()
         schedule = Schedule(self.n, self.simulate.batch_width, self.batch_size, self.store, part, keep)
-        run(schedule, self.simulate, self.store, executor or Local(), progress)
+        run(schedule, self.simulate, executor or Local(), progress)
         return schedule, time.perf_counter() - began
 
 

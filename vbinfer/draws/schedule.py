@@ -46,13 +46,8 @@ class Schedule:
     ) -> None:
         i, of = part
         self.simulated = self.read = self.failed = self.features = 0
-        self._n, self._width, self._per_shard, self._store, self._keep = (
-            n,
-            batch_width,
-            batch_size // batch_width,
-            store,
-            keep,
-        )
+        self.store, self._n, self._width, self._keep = store, n, batch_width, keep
+        self._per_shard = batch_size // batch_width
         self._shards = range(i - 1, -(-n // batch_size), of)
         self._size = batch_width * sum(len(self._batches(shard)) for shard in self._shards)
         self._columns: dict[str, np.ndarray] = {}
@@ -82,15 +77,15 @@ class Schedule:
         """Claim and yield batches that nobody works on."""
         for shard in list(self.left):
             there = None
-            if self._store is not None:
-                if not self._store.claims.acquire(shard):
+            if self.store is not None:
+                if not self.store.claims.acquire(shard):
                     continue
-                there = self._store.read(shard, mend=True)
+                there = self.store.read(shard, mend=True)
                 if self._whole(shard, there):  # another process has finished it since
                     self._finish(shard)
                     continue
-                if there is not None and self._store.study.get("series"):
-                    there = self._store.read(shard, series=True)
+                if there is not None and self.store.study.get("series"):
+                    there = self.store.read(shard, series=True)
             for batch in self._resumed(shard, there):
                 if self._stopped:
                     return
@@ -116,7 +111,7 @@ class Schedule:
             there[batches[i]] = {name: value[part] for name, value in (rows or {}).items()}
         # there:   | 0 | 1 |  .  |  .  | 4 |  .  |      the shard holds 0 and 1, batch-000004.npz was finished early
         for batch in self._early.intersection(batches).difference(there):
-            kept = self._store.early_batch(batch) if self._store is not None else None
+            kept = self.store.early_batch(batch) if self.store is not None else None
             if kept is not None:
                 there[batch] = kept
         for batch in sorted(there):
@@ -147,8 +142,8 @@ class Schedule:
     def add(self, batch: int, rows: Rows) -> None:
         """Add a finished batch, and write a finished shard."""
         shard = self.hold(batch, rows)
-        if self._store is not None and not self.simulated:  # the first: now it is known how large they are
-            check_disk(self._store.folder.path, _need(self._size - self.read, rows))
+        if self.store is not None and not self.simulated:  # the first: now it is known how large they are
+            check_disk(self.store.folder.path, _need(self._size - self.read, rows))
         self.simulated += self._width
         self._take(batch, rows)
         if len(self._open[shard]) == len(self._batches(shard)):
@@ -167,10 +162,10 @@ class Schedule:
     def _finish(self, shard: int) -> None:
         self.left.remove(shard)
         self._open.pop(shard, None)
-        if self._store is not None:
+        if self.store is not None:
             for batch in self._early.intersection(self._batches(shard)):
-                self._store.drop_early(batch)
-            self._store.claims.release(shard)
+                self.store.drop_early(batch)
+            self.store.claims.release(shard)
 
     def _save(self, shard: int) -> None:
         """Write the finished batches of a shard.
@@ -178,15 +173,15 @@ class Schedule:
         Those up to the first that is missing go into the shard, those behind it into files of their own.
         """
         there, batches = self._open[shard], self._batches(shard)
-        if self._store is None:
+        if self.store is None:
             return
         # A shard is always its first rows, so that it can be read and appended to; what lies behind a gap waits.
         gap = next((batch for batch in batches if batch not in there), batches.stop)
         done = [there[batch] for batch in range(batches.start, gap)]
         if done:
-            self._store.write(shard, {name: np.concatenate([rows[name] for rows in done]) for name in done[0]})
+            self.store.write(shard, {name: np.concatenate([rows[name] for rows in done]) for name in done[0]})
         for batch in sorted(batch for batch in there if batch > gap and batch not in self._early):
-            self._store.keep_early(batch, there[batch])
+            self.store.keep_early(batch, there[batch])
 
     def stop(self) -> None:
         """Give out no more batches."""
@@ -194,18 +189,16 @@ class Schedule:
 
     def close(self) -> None:
         """Keep what open shards hold, and free the claims."""
-        if self._store is None:
+        if self.store is None:
             return
         try:
             for shard in sorted(self._open):
                 self._save(shard)
         finally:
-            self._store.claims.close()
+            self.store.claims.close()
 
 
-def run(
-    schedule: Schedule, simulate: Callable[[int, Any], Rows], store: Store | None, executor: Executor, progress: bool
-) -> None:
+def run(schedule: Schedule, simulate: Callable[[int, Any], Rows], executor: Executor, progress: bool) -> None:
     """Run what is left of a schedule.
 
     `simulate(batch, device)` makes the rows of a batch. Interrupted, it keeps what is finished.
@@ -229,15 +222,17 @@ def run(
             bar.show(schedule.read + schedule.simulated, schedule.failed)
             if schedule.left:
                 bar.say("waiting for another process that writes to this store")
-                if store is not None and not said and time.monotonic() - began > _LONG:
+                if schedule.store is not None and not said and time.monotonic() - began > _LONG:
                     said = True
-                    warnings.warn(
-                        f"waiting for {store.path(schedule.left[0]).name}, on which another process works; if there is "
-                        f"none left (its computer lost power, say), interrupt this, delete "
-                        f"{store.folder.path / '.claims'} and repeat the call",
-                        stacklevel=4,
-                    )
+                    warnings.warn(_waiting(schedule.store, schedule.left[0]), stacklevel=4)
                 time.sleep(_PATIENCE)
+
+
+def _waiting(store: Store, shard: int) -> str:
+    return (
+        f"waiting for {store.path(shard).name}, on which another process works; if there is none left (its computer "
+        f"lost power, say), interrupt this, delete {store.folder.path / '.claims'} and repeat the call"
+    )
 
 
 def _need(n: int, rows: Rows) -> Need:
