@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vbinfer import _arviz
+from vbinfer import _arviz, _check
 from vbinfer._names import PRNGKey, flat_names
 from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
@@ -102,7 +102,7 @@ class Posterior:
         return np.concatenate([value.reshape(rows, -1) for value in self.theta.values()], axis=1)
 
     def summary(self, hdi_prob: float = 0.94) -> "SummaryTable":
-        """The table of a posterior: mean, sd, highest-density interval, shrinkage, R-hat and effective sample size.
+        """Table of mean, sd, HDI, shrinkage, R-hat and ESS.
 
         Shrinkage is `1 - var_posterior / var_prior` (there with a prior); R-hat and the smaller of bulk and tail
         ESS are there with several chains.
@@ -113,8 +113,7 @@ class Posterior:
         Returns:
             Rows, one per flattened name; `str()` prints them aligned, `table["coupling.G"]` is one of them.
         """
-        if not 0 < hdi_prob < 1:
-            raise ValueError(f"hdi_prob={hdi_prob} was given; expected a probability between 0 and 1, such as 0.94")
+        _check.fraction(hdi_prob, "hdi_prob", 0.94)
         flat = self.ravel().astype(float)
         mean, sd, interval = flat.mean(0), flat.std(0, ddof=1), hdi(flat, hdi_prob)
         blank = [None] * len(self.names)
@@ -129,7 +128,9 @@ class Posterior:
         return SummaryTable(tuple(SummaryRow(*row) for row in zip(*columns, strict=True)), hdi_prob)
 
     def to_inference_data(self, *, key: PRNGKey | None = None, num_prior: int = 1_000) -> Any:
-        """This posterior for ArviZ: groups posterior, sample_stats, observed_data, and prior if `key` is given.
+        """This posterior for ArviZ.
+
+        Groups posterior, sample_stats, observed_data, and prior if `key` is given.
 
         Args:
             key: draws the prior group; without it, or without a prior, there is none.
@@ -155,7 +156,7 @@ class Posterior:
         return _arviz.inference_data(groups)
 
     def save(self, path: str | Path) -> None:
-        """Write to one `.npz` (arrays and a JSON header); `vb.load(path)` reads it back exactly, prior included."""
+        """Write to one `.npz`, which `vb.load(path)` reads exactly."""
         arrays = {f"theta/{name}": value for name, value in self.theta.items()}
         arrays |= {f"sample_stats/{name}": value for name, value in (self.sample_stats or {}).items()}
         arrays |= {} if self.log_prob is None else {"log_prob": self.log_prob}
@@ -194,7 +195,10 @@ def provenance(method: str, key: PRNGKey | None, began: float, *packages: str) -
 
 
 class SummaryRow(NamedTuple):
-    """One parameter of a posterior; None where there is nothing to compare with (no prior, one chain)."""
+    """One parameter of a posterior.
+
+    None where there is nothing to compare with: no prior, one chain.
+    """
 
     name: str
     mean: float
@@ -208,7 +212,7 @@ class SummaryRow(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SummaryTable:
-    """Rows of `Posterior.summary()`; iterate over them, index by name, or print."""
+    """Rows of `Posterior.summary()`: iterate, index by name, print."""
 
     rows: tuple[SummaryRow, ...]
     hdi_prob: float
@@ -258,7 +262,9 @@ def variance_shrinkage(prior: Any, posterior: Any) -> np.ndarray:
 
 
 def hdi(flat: np.ndarray, prob: float) -> np.ndarray:
-    """Shortest interval that holds `prob` of the draws `[n, D]`: `[2, D]`, for unimodal marginals.
+    """Shortest intervals that hold `prob` of the draws.
+
+    Ends `[2, D]` of draws `[n, D]`, for unimodal marginals.
 
     >>> hdi(np.arange(101.0)[:, None] ** 2, 0.5).ravel().tolist()
     [0.0, 2500.0]

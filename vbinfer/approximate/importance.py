@@ -68,8 +68,9 @@ def pareto_smoothed(log_ratios: np.ndarray) -> Smoothed:
 # ArviZ has the same fit, but not the same function: 1.x takes ratios of the other sign and refuses -inf, which stands
 # here for draws outside the support, and importing it would double the time of a quick look by `pathfinder`.
 def _fit_pareto(excess: np.ndarray) -> tuple[float, float]:
-    """Shape k and scale of a Pareto tail, from ascending excesses.
+    """Shape and scale of a Pareto tail.
 
+    From ascending excesses.
     Zhang & Stephens 2009, Technometrics 51, doi:10.1198/tech.2009.08017: the mean of b = -k / sigma under its profile
     likelihood and their prior, on a grid; k then shrunk towards 0.5 with the weight of ten draws.
     """
@@ -87,13 +88,19 @@ def _fit_pareto(excess: np.ndarray) -> tuple[float, float]:
 
 
 def log_target(problem: Problem, z: Array) -> np.ndarray:
-    """log p(z) + log p(x_o | z) `[n]`, -inf where undefined."""
+    """Log density of posterior draws.
+
+    log p(z) + log p(x_o | z) `[n]`, -inf where undefined.
+    """
     value = -np.asarray(jax.jit(jax.vmap(problem.potential))(z), float)
     return np.where(np.isfinite(value), value, -np.inf)
 
 
 def weighed(problem: Problem, z: Array, log_q: Array, method: str) -> tuple[np.ndarray, Smoothed]:
-    """Log ratios of posterior and q at draws of q, raw and smoothed; warns of a large k."""
+    """Raw and smoothed log ratios at draws of q.
+
+    Warns of a large k.
+    """
     ratios = log_target(problem, z) - np.asarray(log_q, float)
     smoothed = pareto_smoothed(ratios)
     warn_of_k(smoothed.pareto_k, method, stacklevel=4)
@@ -101,7 +108,7 @@ def weighed(problem: Problem, z: Array, log_q: Array, method: str) -> tuple[np.n
 
 
 def warn_of_k(k: float, method: str, stacklevel: int = 3) -> None:
-    """Warn that q is far from the posterior, by Pareto k."""
+    """Warn that Pareto k is too large."""
     if k > K_MAX:
         warnings.warn(
             f"Pareto k is {k:.2f}, above {K_MAX}: the density that {method} fitted is far from the posterior, and its "
@@ -113,7 +120,7 @@ def warn_of_k(k: float, method: str, stacklevel: int = 3) -> None:
 def posterior_over_theta(
     problem: Problem, z: Array, log_q: Array | None, log_evidence: float | None, info: dict[str, Any]
 ) -> Posterior:
-    """A posterior of one chain from draws over z `[n, Dz]`.
+    """A posterior of one chain from draws `[n, Dz]`.
 
     log q(theta) = log q(z) - log|d theta / d z|
     """

@@ -104,7 +104,7 @@ def fit_laplace(
 
 
 def _refine(problem: Problem, z: Array) -> tuple[Array, Array, Array]:
-    """Mode after Newton steps that do not climb, its U and Hessian."""
+    """Mode refined by Newton steps, its U and Hessian."""
     hessian = jax.jacfwd(jax.grad(problem.potential))
 
     def step(_: Array, z: Array) -> Array:

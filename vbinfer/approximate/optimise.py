@@ -202,7 +202,7 @@ def optima(problem: Problem, *, num_starts: int, space: str, max_steps: int, key
 
 
 def finite_draws(problem: Problem, n: int, key: PRNGKey) -> tuple[Array, int]:
-    """n screened prior draws `[n, Dz]`, and how many were refused.
+    """n screened prior draws `[n, Dz]`; number refused.
 
     Raises:
         ValueError: no finite posterior and gradient near; says what was not finite.

@@ -38,9 +38,10 @@ def smc_abc(
     max_rounds: int = 30,
     distance: Distance | None = None,
 ) -> Posterior:
-    """Population Monte Carlo: particles that move towards x_o while epsilon falls.
+    """Population Monte Carlo: ABC while epsilon falls.
 
-    Round 0 takes particles z_i from the prior; the scale of the standardised distance is that of their summaries. Then
+    Particles move towards x_o. Round 0 takes particles z_i from the prior; the scale of the standardised distance is
+    that of their summaries. Then
 
     epsilon_t = quantile of the distances of round t - 1
     z* = z_j + N(0, 2 C), j by weight, C the weighted covariance; kept if d(x*, x_o) <= epsilon_t
@@ -103,10 +104,8 @@ def smc_abc(
             if after is None:
                 stopped = f"{few} at epsilon={level:.3g}"
                 break
-            now, share = after, n / (run.count - before)
-            epsilons.append(level)
-            acceptances.append(share)
-            stopped = few if share < min_acceptance else ""
+            now, epsilons, acceptances = after, [*epsilons, level], [*acceptances, n / (run.count - before)]
+            stopped = few if acceptances[-1] < min_acceptance else ""
     k_resample, k_order = jax.random.split(k_pick)
     rows = np.asarray(jax.random.permutation(k_order, systematic(k_resample, jnp.asarray(now.weight))))
     info = provenance("SMC ABC", key, started) | {
@@ -168,7 +167,10 @@ class _Simulations:
 def _move(
     run: _Simulations, now: _Particles, near: Callable[[np.ndarray], Any], key: PRNGKey, min_acceptance: float
 ) -> _Particles | None:
-    """The next population, or None where too few proposals are kept."""
+    """The next population, or None.
+
+    None where too few proposals are kept.
+    """
     n, dim = now.z.shape
     root = np.linalg.cholesky(2.0 * np.cov(now.z.T, aweights=now.weight).reshape(dim, dim) + _JITTER * np.eye(dim))
     places, far, found = [], [], 0
@@ -190,7 +192,10 @@ def _move(
 
 
 def _log_mixture(z: np.ndarray, now: _Particles, root: np.ndarray) -> np.ndarray:
-    """log sum_j w_j N(z_i; z_j, root root'), up to a constant."""
+    """Log density of a Gaussian mixture, up to a constant.
+
+    log sum_j w_j N(z_i; z_j, root root').
+    """
     white, centres = np.linalg.solve(root, z.T).T, np.linalg.solve(root, now.z.T).T
     square = (white**2).sum(1)[:, None] + (centres**2).sum(1)[None] - 2.0 * white @ centres.T
     exponent = -0.5 * np.maximum(square, 0.0) + np.log(np.maximum(now.weight, 1e-300))[None]

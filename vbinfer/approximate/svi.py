@@ -157,7 +157,7 @@ def _fitter(problem: Problem, guide: Any) -> Callable[[_Search, PRNGKey], Fitted
 
 
 def _from_mode(problem: Problem, family: Any, search: _Search, key: PRNGKey) -> Fitted:
-    """An automatic guide over z that starts at the best mode."""
+    """An automatic guide over z, from the best mode."""
     k_mode, k_fit, k_draw = jax.random.split(key, 3)
     mode = optima(problem, num_starts=8, space="z", max_steps=200, key=k_mode).basins[0].z
     made = family(_model(problem, lambda z: z), init_loc_fn=init_to_value(values={"z": mode}))
@@ -168,7 +168,7 @@ def _from_mode(problem: Problem, family: Any, search: _Search, key: PRNGKey) -> 
 
 
 def _flow(problem: Problem, search: _Search, key: PRNGKey) -> Fitted:
-    """A flow on top of the fitted multivariate normal N(m, L L').
+    """A flow on the fitted multivariate normal.
 
         numpyro's flow           affine
     e  ---------------->  u  ---------------->  z = m + L u,     log q(z) = log q(u) - log det L
@@ -233,7 +233,7 @@ def _model(problem: Problem, z_of: Callable[[Array], Array]) -> Callable[[], Non
 
 
 def _ascend(problem: Problem, model: Any, guide: Any, search: _Search, key: PRNGKey) -> tuple[dict, np.ndarray]:
-    """Fitted parameters of the guide, and the ELBO at every step.
+    """Fitted parameters of the guide, and the ELBO.
 
     Raises:
         ValueError: an ELBO that is not finite.

@@ -58,11 +58,17 @@ class Chain(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AbstractChainKernel(AbstractKernel):
-    """A kernel of chains: options of how one starts, adapts, steps."""
+    """A kernel whose chains run side by side.
+
+    Its options say how one starts, adapts and steps.
+    """
 
     @abc.abstractmethod
     def chain(self, problem: Problem, num_warmup: int) -> Chain:
-        """One chain as pure functions; the observation of the problem may be traced."""
+        """One chain as pure functions.
+
+        The observation of the problem may be traced.
+        """
 
     def run(self, problem: Problem, options: RunOptions) -> KernelOutput:
         """Sample the problem in chunks."""
@@ -92,7 +98,7 @@ class Trajectories(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How chains lie: over how many devices, and whether they share x."""
+    """Number of devices; whether chains share x."""
 
     devices: int
     shared: bool
@@ -114,7 +120,9 @@ def layout_of(num_chains: int, *, chain_method: str = "auto", shared: bool) -> L
 
 
 class Programs(NamedTuple):
-    """Compiled programs of many chains; the state is what they carry, leaves `[chain, ...]`.
+    """Compiled programs of many chains.
+
+    The state is what they carry, leaves `[chain, ...]`.
 
     Attributes:
         start: `(x, z [chain, Dz], keys [chain]) -> state`.
@@ -131,11 +139,12 @@ class Programs(NamedTuple):
 def programs_of(
     kernel: AbstractChainKernel, prior: Prior, likelihood: LogLikelihood, num_warmup: int, layout: Layout
 ) -> Programs:
-    """Compiled programs, kept: another observation, key or number of draws compiles nothing."""
+    """Compiled programs, kept.
 
-    def chain(x: Any) -> Chain:
-        return kernel.chain(Problem(prior, likelihood, x), num_warmup)
+    Another observation, key or number of draws compiles nothing.
+    """
 
+    chain = lambda x: kernel.chain(Problem(prior, likelihood, x), num_warmup)  # noqa: E731
     x_axis = None if layout.shared else 0  # one observation for all chains, or one each
 
     def start(x: Any, z: Array, keys: Array) -> Any:
@@ -191,7 +200,10 @@ def _spread(function: Callable[..., Any], devices: int, inputs: Any, outputs: An
 
 
 def _typed(carry: Any, like: Any) -> Any:
-    """A carry of the types of another: a Python number in it would have a program compiled a second time."""
+    """A carry with the types of another.
+
+    A Python number in it would have a program compiled a second time.
+    """
     return jax.tree.map(lambda new, old: new if _is_key(new) else jnp.asarray(new, jnp.result_type(old)), carry, like)
 
 
@@ -200,7 +212,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 class Chains:
-    """Chains side by side, and the state that they are in.
+    """Chains side by side, and their state.
 
     Args:
         kernel: its options; hashable.
@@ -219,7 +231,10 @@ class Chains:
         self._state = self._programs.start(self._x, z, keys)
 
     def warm_up(self, done: int = 0) -> Iterator[int]:
-        """Adapt from step `done` on; yields the steps done so far."""
+        """Adapt from step `done` on.
+
+        Yields the steps done so far.
+        """
         total = self._num_warmup
         while done < total:
             end = total if self._chain.adapt is not None else min(done + CHUNK, total)
@@ -234,7 +249,10 @@ class Chains:
             yield done
 
     def draw(self, done: int, total: int) -> Iterator[Sample]:
-        """Draws number `done` to `total`, in pieces `[chain, count <= CHUNK, ...]` that end at multiples of CHUNK."""
+        """Draws number `done` to `total`, in chunks.
+
+        Pieces are `[chain, count <= CHUNK, ...]` and end at multiples of CHUNK.
+        """
         while done < total:
             count = min(CHUNK - done % CHUNK, total - done)
             self._state, rows = self._programs.advance(self._x, self._state, np.int32(count))
@@ -242,7 +260,10 @@ class Chains:
             yield jax.tree.map(lambda leaf, n=count: np.swapaxes(np.asarray(leaf)[:n], 0, 1).copy(order="C"), rows)
 
     def saved(self) -> dict[str, np.ndarray]:
-        """Everything from which the chains go on, by name; keys as their words."""
+        """State of the chains, by name.
+
+        Everything from which they go on; keys as their words.
+        """
         leaves = jax.tree_util.tree_flatten_with_path(self._state)[0]
         arrays = {
             _name(path): np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for path, leaf in leaves
@@ -250,7 +271,10 @@ class Chains:
         return arrays | {"num_warmup": np.asarray(self._num_warmup)}
 
     def restore(self, saved: Mapping[str, np.ndarray], z_dim: int, keys: Array) -> None:
-        """Go on from a saved state, checked against what chains of these keys carry."""
+        """Go on from a saved state.
+
+        It is checked against what chains of these keys carry.
+        """
         impl = jax.random.key_impl(keys)
 
         def restored(path: Any, like: jax.ShapeDtypeStruct) -> Array:
@@ -275,9 +299,10 @@ def _name(path: Any) -> str:
 
 
 def run_chains(kernel: AbstractChainKernel, problem: Problem, options: RunOptions) -> KernelOutput:
-    """Warm up and draw; begin anew, or go on from a state or a store.
+    """Warm up and draw, or go on.
 
-    n draws, then m more from the state left behind, are the n + m of one run, bit for bit.
+    Begins anew, from a state or from a store. n draws, then m more from the state left behind, are the n + m of one
+    run, bit for bit.
     """
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""Draws from the posteriors of many data sets, and their trust."""
+"""Posterior draws of many data sets, and their trust."""
 
 import dataclasses
 
@@ -17,10 +17,11 @@ _WORTH = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class ChainBatch:
-    """Draws from the posteriors of B data sets, and their trust.
+    """Posterior draws of many data sets.
 
-    R-hat and effective sample size are the worst over the unconstrained coordinates, from all `draws` of each chain,
-    of which n were kept, evenly spaced. Both are rank-based, so that they are those of the parameters too.
+    With R-hat, effective sample size and divergences of each. R-hat and effective sample size are the worst over the
+    unconstrained coordinates, from all `draws` of each chain, of which n were kept, evenly spaced. Both are rank-based,
+    so that they are those of the parameters too.
 
     Attributes:
         theta: leaves `[B, n, ...]`.
@@ -42,7 +43,10 @@ class ChainBatch:
 
     @property
     def trusted(self) -> np.ndarray:
-        """Data sets `[B]` with R-hat <= 1.1 and ESS >= n / 2."""
+        """Data sets `[B]` whose draws can be trusted.
+
+        R-hat at most 1.1 and effective sample size at least n / 2.
+        """
         return (self.rhat <= _APART) & (self.ess >= _WORTH * self.n)
 
     @property
@@ -70,7 +74,10 @@ class ChainBatch:
 
 
 def judged(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest R-hat and smallest ESS per data set, of z `[B, chain, draw, Dz]`."""
+    """Largest R-hat and smallest ESS per data set.
+
+    Of z `[B, chain, draw, Dz]`.
+    """
     leaves = {"z": np.moveaxis(z, 0, 2)}
     ess = np.minimum(*(_arviz.ess(leaves, kind)["z"].min(-1) for kind in ("bulk", "tail")))
     if z.shape[1] == 1:
@@ -79,7 +86,10 @@ def judged(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def thinned(z: np.ndarray, n: int) -> np.ndarray:
-    """n evenly spaced draws of z `[chain, draw, Dz]`, the last included: `[n, Dz]`, chains in turn."""
+    """n evenly spaced draws, the last included.
+
+    Of z `[chain, draw, Dz]`: `[n, Dz]`, chains in turn.
+    """
     kept = -(-n // len(z))
     rows = np.arange(1, kept + 1) * (z.shape[1] // kept) - 1 + z.shape[1] % kept
     return np.swapaxes(z[:, rows], 0, 1).reshape(-1, z.shape[-1])[:n]

@@ -122,7 +122,10 @@ def _chain(options: MCLMC, problem: Problem, num_warmup: int) -> Chain:
 
 
 def _check_tuned(num_steps: int, state: Mapping[str, np.ndarray]) -> None:
-    """Refuse chains whose whole warm-up covered less than one length L."""
+    """Refuse chains whose steps collapsed in warm-up.
+
+    All of it covered less than one length L.
+    """
     step_size, length = state["step_size"], state["L"]
     with np.errstate(divide="ignore", invalid="ignore"):
         covered = step_size * num_steps / length

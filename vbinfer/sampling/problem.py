@@ -1,4 +1,4 @@
-"""The density that kernels sample, and what a run takes and gives."""
+"""The density that kernels sample; options and output."""
 
 import abc
 import dataclasses
@@ -43,7 +43,10 @@ class Problem:
         return self.prior.constrain(self.prior.unravel_z(flat))
 
     def log_prior(self, flat: Array) -> Array:
-        """Log density of z under the prior, log p(theta) + log|d theta / d z|: N(0, I) but for whitened leaves."""
+        """Log density of z under the prior.
+
+        log p(theta) + log|d theta / d z|: N(0, I) but for whitened leaves.
+        """
         theta, logdet = self.theta(flat)
         return self.prior.log_prob(theta) + logdet
 
@@ -52,17 +55,20 @@ class Problem:
         return self.likelihood(self.theta(flat)[0], self.x)
 
     def potential(self, flat: Array) -> Array:
-        """U(z) = -[log p(theta) + log|d theta / d z| + log p(x_o | theta)]."""
+        """Potential energy.
+
+        U(z) = -[log p(theta) + log|d theta / d z| + log p(x_o | theta)].
+        """
         theta, logdet = self.theta(flat)
         return -(self.prior.log_prob(theta) + logdet + self.likelihood(theta, self.x))
 
 
 def problem_of(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Problem:
-    """The checked problem of an observation, from one trace of the likelihood.
+    """The checked problem of an observation.
 
-    x_o becomes an argument of its programs where JAX can trace it. A likelihood that needs the values (NumPy, `float()`
-    or an `if` on x_o) holds them instead, and its programs serve that observation only. As with `jax.jit`, a function
-    stands for itself: what it closes over is taken as it was at the first call.
+    The likelihood is traced once. x_o becomes an argument of its programs where JAX can trace it. A likelihood that
+    needs the values (NumPy, `float()` or an `if` on x_o) holds them instead, and its programs serve that observation
+    only. As with `jax.jit`, a function stands for itself: what it closes over is taken as it was at the first call.
 
     Raises:
         TypeError: a likelihood that is no function.
@@ -124,7 +130,10 @@ class _Unhashable:
 
 
 class _Holding:
-    """A likelihood together with its data, equal to one with equal data."""
+    """A likelihood that holds its data.
+
+    Equal to one with equal data.
+    """
 
     def __init__(self, function: LogLikelihood, x_o: Any) -> None:
         # a copy: were the caller's array changed in place, the programs made from it would no longer be of its content
@@ -209,13 +218,19 @@ def check_kernel(kernel: Any, kind: type = AbstractKernel, words: str = "a kerne
 
 @functools.partial(jax.jit, static_argnums=0)
 def constrained(prior: Prior, z: Array) -> tuple[Theta, Array]:
-    """theta `[..., *shape]` and log|d theta / d z| `[...]` of z `[..., Dz]`, compiled."""
+    """theta and log|d theta / d z|, compiled.
+
+    Leaves `[..., *shape]` and `[...]` of z `[..., Dz]`.
+    """
     return prior.constrain(prior.unravel_z(z))
 
 
 def sampled_theta(
     prior: Prior, z: Array | np.ndarray, energy: Array | np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """theta `[chain, draw, ...]` and its log density, -U(z) - log|d theta / d z|."""
+    """theta and its log density.
+
+    Leaves `[chain, draw, ...]`; the density is -U(z) - log|d theta / d z|.
+    """
     theta, logdet = constrained(prior, jnp.asarray(z))
     return {name: np.asarray(value) for name, value in theta.items()}, -np.asarray(energy) - np.asarray(logdet)

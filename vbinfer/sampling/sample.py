@@ -116,7 +116,7 @@ def sample_mcmc(
 def _left_behind(
     prior: Prior, init: Any, kernel: AbstractKernel | None, num_warmup: int, num_chains: int
 ) -> Mapping[str, np.ndarray] | None:
-    """State of a finished run that is to go on, or None."""
+    """State of a run that goes on, or None."""
     if not isinstance(init, Posterior):
         return None
     if init.prior is not None and init.prior != prior:

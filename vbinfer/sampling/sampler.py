@@ -1,4 +1,4 @@
-"""A gradient sampler as a source of posteriors, one or many."""
+"""A gradient sampler as a source of posteriors."""
 
 import dataclasses
 import warnings
@@ -150,7 +150,9 @@ class ChainSampler:
         return ChainBatch(constrained(self.prior, jnp.asarray(z))[0], *facts, n=n)
 
     def _block(self, problem: Problem, keys: Array, n: int) -> tuple[np.ndarray, ...]:
-        """Chains of some data sets in lock-step, until the last is good enough.
+        """Chains of some data sets in lock-step.
+
+        They stop when the last is good enough.
 
         Args:
             problem: its x has one observation per chain, `[width * chain, ...]`.
@@ -192,7 +194,7 @@ class ChainSampler:
         return spaced, rhat, ess, (diverging & used).sum((1, 2)), draws.astype(int), mean_steps
 
     def _problem(self, x: Any) -> Problem:
-        """The problem of x, after a look whether JAX can trace x."""
+        """The problem of x, which JAX must trace."""
         problem = problem_of(self.prior, self.log_likelihood, x)
         if holds_data(problem):
             raise TypeError(

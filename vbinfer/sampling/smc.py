@@ -98,7 +98,10 @@ class TemperedSMC(AbstractKernel):
 
 
 class _Programs(NamedTuple):
-    """Compiled: prior draws, one temperature further, the final draws; each takes x first."""
+    """Compiled stages of tempering.
+
+    Prior draws, one temperature further, the final draws; each takes x first.
+    """
 
     start: Callable[..., Any]
     advance: Callable[..., Any]
@@ -129,7 +132,10 @@ def _check_options(problem: Problem, options: RunOptions) -> None:
 
 
 class _Repeat(NamedTuple):
-    """One population at the posterior: draws, statistics, evidence, and its way there."""
+    """One population at the posterior.
+
+    Draws, statistics, evidence, and the way there.
+    """
 
     z: np.ndarray
     energy: np.ndarray
@@ -139,7 +145,10 @@ class _Repeat(NamedTuple):
 
 
 def _repeat(programs: _Programs, problem: Problem, key: PRNGKey) -> _Repeat:
-    """One population from the prior to the posterior, a compiled program per temperature."""
+    """One population from prior to posterior.
+
+    One compiled program serves every temperature.
+    """
     particles, first = programs.start(problem.x, jax.random.fold_in(key, 0))
     _check_first(problem, *(np.asarray(part) for part in first))
     temperatures, acceptances, num_moves = [0.0], [], []
@@ -184,7 +193,7 @@ def _output(repeats: list[_Repeat]) -> KernelOutput:
 
 
 def mean_evidence(log_evidences: np.ndarray) -> tuple[float, float | None]:
-    """log of the mean Z over repeats, and its standard error.
+    """Log mean evidence over repeats, and its error.
 
     The error is None for one repeat.
 

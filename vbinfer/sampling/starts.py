@@ -24,12 +24,12 @@ NARROW = "Narrow the prior, or mend the likelihood where it is not finite"
 
 
 def starting_points(problem: Problem, options: RunOptions, key: PRNGKey) -> Array:
-    """One start per chain `[chain, Dz]`, with finite U and gradient.
+    """One start per chain `[chain, Dz]`.
 
-    Without `init` each chain takes the first finite one of its own prior draws. A mapping gives theta, leaves
-    `[chain, ...]`. Anything with `basins` (a `MapFit`) gives its optima in turn, best first; anything with leaves
-    `[chain, draw, ...]` under `theta` (a `Posterior`) one random draw per chain, from the chain of the same number
-    where there are as many.
+    U and its gradient are finite there. Without `init` each chain takes the first finite one of its own prior draws. A
+    mapping gives theta, leaves `[chain, ...]`. Anything with `basins` (a `MapFit`) gives its optima in turn, best
+    first; anything with leaves `[chain, draw, ...]` under `theta` (a `Posterior`) one random draw per chain, from the
+    chain of the same number where there are as many.
     """
     init, n, prior = options.init, options.num_chains, problem.prior
     if init is None:
@@ -80,12 +80,13 @@ def prior_draws(prior: Prior, n: int, key: PRNGKey) -> Array:
 
 
 def likely_starts(problem: Problem, keys: Array) -> Array:
-    """One start per row, of `CANDIDATES` prior draws in proportion to likelihood.
+    """One start per row, in proportion to likelihood.
 
-    Chains side by side wait for the slowest, and one that begins far out in the tail is slow for all of them: there U
-    is so large that its rounding rejects all but tiny steps (measured on a network of four nodes, 400 Heun steps: step
-    sizes of 1e-5 and trees of full depth for hundreds of draws). Draws without a finite value and gradient are left
-    out; a row that has none among its candidates takes the first finite one of more.
+    Among `CANDIDATES` prior draws of its own. Chains side by side wait for the slowest, and one that begins far out in
+    the tail is slow for all of them: there U is so large that its rounding rejects all but tiny steps (measured on a
+    network of four nodes, 400 Heun steps: step sizes of 1e-5 and trees of full depth for hundreds of draws). Draws
+    without a finite value and gradient are left out; a row that has none among its candidates takes the first finite
+    one of more.
 
     Args:
         problem: its x has one observation per row, `[row, ...]`.
@@ -106,7 +107,10 @@ def likely_starts(problem: Problem, keys: Array) -> Array:
 
 @functools.lru_cache(maxsize=8)
 def _likely(prior: Prior, likelihood: LogLikelihood) -> Callable[[Array, Any], tuple[Array, Array]]:
-    """`keys [row], x [row, ...] -> z [row, Dz], whether one was found [row]`."""
+    """Compiled choice of likely starts.
+
+    `keys [row], x [row, ...] -> z [row, Dz], whether one was found [row]`.
+    """
 
     # The Gumbel trick: the largest of log-likelihood + Gumbel noise is one draw in proportion to the likelihood, so a
     # scan that keeps the best so far holds one candidate per row in memory, not all of them.
@@ -189,7 +193,9 @@ def _check_leaves(prior: Prior, theta: Mapping[str, Any]) -> None:
 def screened(
     problem: Problem, propose: Callable[[int], Array], what: str, remedy: str, *, shared: bool = True
 ) -> tuple[Array, int]:
-    """Row by row the first proposal with finite U and gradient.
+    """Row by row the first finite proposal.
+
+    U and its gradient are finite there.
 
     Args:
         problem: the density; with `shared=False` its x has one observation per row.
@@ -232,7 +238,10 @@ def finite(z: Any, value: Any, gradient: Any) -> Any:
 
 
 def potential_and_gradient(problem: Problem, *, shared: bool = True) -> Callable[[Array], tuple[Array, Array]]:
-    """`z [n, Dz] -> U [n], dU/dz [n, Dz]`, compiled once per prior and likelihood."""
+    """Compiled potential and its gradient.
+
+    `z [n, Dz] -> U [n], dU/dz [n, Dz]`, once per prior and likelihood.
+    """
     run = _gradients(problem.prior, problem.likelihood, shared)
     return lambda z: run(z, problem.x)
 
@@ -246,7 +255,9 @@ def _gradients(prior: Prior, likelihood: LogLikelihood, shared: bool) -> Callabl
 
 
 def not_finite(prior: Prior, z: np.ndarray, values: np.ndarray, gradients: np.ndarray) -> str:
-    """How often the log posterior was not finite, and through which parameter.
+    """Where and why the log posterior is not finite.
+
+    How often, and through which parameter.
 
     Args:
         prior: names the columns.
@@ -268,7 +279,10 @@ def not_finite(prior: Prior, z: np.ndarray, values: np.ndarray, gradients: np.nd
 
 
 def _broken(prior: Prior, gradients: np.ndarray) -> dict[str, int]:
-    """Leaves whose gradient is not finite, with the number of such draws."""
+    """Leaves with a gradient that is not finite.
+
+    By name, the number of such draws.
+    """
     leaves = prior.unravel_z(jnp.asarray(gradients))
     rows = {name: np.asarray(value).reshape(len(gradients), -1) for name, value in leaves.items() if value.size}
     counts = {name: int((~np.isfinite(value).all(axis=1)).sum()) for name, value in rows.items()}
@@ -276,8 +290,9 @@ def _broken(prior: Prior, gradients: np.ndarray) -> dict[str, int]:
 
 
 def _culprit(prior: Prior, z: np.ndarray, bad: np.ndarray) -> str:
-    """The parameter that best tells failed draws from finite ones, if any.
+    """The parameter that tells failed draws apart.
 
+    Nothing if none does.
     By the rank-sum statistic: P(failed draw above finite one) = (R - n (n - 1) / 2) / (n m), R the sum of the ranks
     (from 0) of the n failed draws among all n + m.
     """

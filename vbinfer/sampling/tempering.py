@@ -64,7 +64,10 @@ class Moves(NamedTuple):
 
 
 def prior_particles(n: int, problem: Problem, key: PRNGKey) -> tuple[Particles, tuple[Array, Array, Array]]:
-    """Particles from the prior; their z, log-likelihoods and gradients for checks."""
+    """Particles drawn from the prior.
+
+    And their z, log-likelihoods and gradients, for checks.
+    """
     prior = problem.prior
     z = prior_draws(prior, n, key)
     value, gradient = jax.vmap(jax.value_and_grad(problem.log_likelihood))(z)
@@ -102,10 +105,10 @@ def _tempered(increment: Array, log_likelihood: Array) -> Array:
 
 
 def next_increment(log_likelihood: Array, left: Array, target: float) -> Array:
-    """The largest change of beta that keeps ESS(w) >= target n_valid.
+    """The largest change of beta within target ESS.
 
-    By bisection, at most `left`. Particles without a likelihood have weight zero at any beta; they do not count in
-    n_valid.
+    It keeps ESS(w) >= target n_valid. By bisection, at most `left`. Particles without a likelihood have weight zero at
+    any beta; they do not count in n_valid.
     """
 
     def log_ess(increment: Array) -> Array:
@@ -233,7 +236,10 @@ def _correlation(before: Array, after: Array) -> Array:
 
 
 def shuffled(problem: Problem, particles: Particles, key: PRNGKey) -> tuple[Array, Array, Array]:
-    """z, U(z) and their order, at random: resampling leaves relatives adjacent."""
+    """z, U(z) and their random order.
+
+    Resampling leaves relatives side by side.
+    """
     order = jax.random.permutation(key, len(particles.z))
     z = particles.z[order]
     return z, -(jax.vmap(problem.log_prior)(z) + particles.log_likelihood[order]), order
