@@ -115,16 +115,7 @@ def report(
         **given,
     )
     found = topics(evidence, Diagnostics.of(evidence))
-    asked = [check for topic in found for check in topic.checks]
-    # later topics do not overwrite: every name is one topic's
-    numbers = {name: value for topic in found for name, value in topic.numbers.items()}
-    verdict = Verdict(
-        verdict=worst(check.light for check in asked) if asked else "warn",
-        findings=tuple(check.sentence for check in asked) or ("Nothing could be checked: only draws were given.",),
-        checks=tuple(dataclasses.asdict(check) for check in asked),
-        numbers=numbers,
-        path=path,
-    )
+    verdict = _conclude(found, path)
     sections = [
         *in_reading_order(found),
         *(_own(section, i) for i, section in enumerate(extras.sections, 1)),
@@ -136,6 +127,20 @@ def report(
     npz.write_text(path.with_suffix(".json"), verdict.to_json() + "\n")
     npz.write_text(path, page)
     return verdict
+
+
+def _conclude(found: Sequence[Topic], path: Path) -> Verdict:
+    """The worst of all statuses, with the sentences and numbers behind it."""
+    asked = [check for topic in found for check in topic.checks]
+    # later topics do not overwrite: every name is one topic's
+    numbers = {name: value for topic in found for name, value in topic.numbers.items()}
+    return Verdict(
+        verdict=worst(check.light for check in asked) if asked else "warn",
+        findings=tuple(check.sentence for check in asked) or ("Nothing could be checked: only draws were given.",),
+        checks=tuple(dataclasses.asdict(check) for check in asked),
+        numbers=numbers,
+        path=path,
+    )
 
 
 def _render(verdict: Verdict, missing: Sequence[str], sections: Sequence[Topic], title: str) -> str:
