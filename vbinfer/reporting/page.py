@@ -130,7 +130,7 @@ def report(
 
 
 def _conclude(found: Sequence[Topic], path: Path) -> Verdict:
-    """The worst of all statuses, with the sentences and numbers behind it."""
+    """The worst status, with sentences and numbers."""
     asked = [check for topic in found for check in topic.checks]
     # later topics do not overwrite: every name is one topic's
     numbers = {name: value for topic in found for name, value in topic.numbers.items()}
