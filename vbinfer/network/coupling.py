@@ -19,9 +19,12 @@ class AbstractCoupling(Parametrised):
     `pre` acts before the sum over sources, `post` after it.
     """
 
-    @abc.abstractmethod
     def pre(self, x_j: Rows) -> Rows:
-        """What a source sends, a row per matrix product."""
+        """What a source sends, a row per matrix product.
+
+        The coupled variables themselves, unless the coupling says otherwise.
+        """
+        return x_j
 
     @abc.abstractmethod
     def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:
@@ -43,9 +46,6 @@ class Linear(AbstractCoupling):
     G: Param = param(1.0, doc="global coupling strength")
     offset: Param = param(0.0, doc="constant input")
 
-    def pre(self, x_j: Rows) -> Rows:
-        return x_j
-
     def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:
         return tuple(self.G * sum_j + self.offset for sum_j in gx)
 
@@ -57,9 +57,6 @@ class Difference(AbstractCoupling):
     """
 
     G: Param = param(1.0, doc="global coupling strength")
-
-    def pre(self, x_j: Rows) -> Rows:
-        return x_j
 
     def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:
         # not strict: of the receiver's variables only those that arrive
@@ -87,9 +84,6 @@ class Sigmoidal(AbstractCoupling):
     midpoint: Param = param(0.0, doc="summed activity at which the input is halfway")
     a: Param = param(1.0, doc="slope, before division by sigma")
     sigma: Param = param(230.0, low=1e-6, doc="width, in units of the summed activity")
-
-    def pre(self, x_j: Rows) -> Rows:
-        return x_j
 
     def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:
         slope = self.a / self.sigma
