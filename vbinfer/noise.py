@@ -4,6 +4,7 @@ A normal variate is a pure function of (draw key, step, state variable, node); `
 """
 
 import abc
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -229,8 +230,6 @@ class Multiplicative(AbstractNoise):
             )
 
     def _amplitude(self, x: Mapping[str, Any]) -> dict[str, Array]:
-        from collections import namedtuple
-
         given = self.gfun(namedtuple("State", tuple(x))(**x))
         named = given._asdict() if hasattr(given, "_asdict") else given
         if not isinstance(named, Mapping):
