@@ -183,7 +183,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         with progress_bar(progress, own.training.epochs(len(rows)), type(self).__name__) as report:
             trained = train(task, k_train, report, kept)
         network = own._join(trained.members)
-        gain = own._gain(network, prior, context, (z[held], *stopping), jax.random.fold_in(k_fit, 1))
+        gain = own._gain(network, prior, context, (z[held], *stopping), k_fit)
         info = _fit_info(trained, own.fitted.method, gain, (len(rows), len(held), len(draws) - len(z)), started)
         return own.fitted(prior, own, network, scaler, info.notes, context), info
 
@@ -214,7 +214,8 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
 
     def _gain(self, network: Any, prior: Prior, context: Any, held: tuple[Array, Array, Array], key: PRNGKey) -> float:
         """Nats over the prior, from held-out rows (z, y, c)."""
-        return contrastive_gain(lambda z, y: _scores(network, context, z, y), prior, held[0], held[1], key)
+        score, key = lambda z, y: _scores(network, context, z, y), jax.random.fold_in(key, 1)
+        return contrastive_gain(score, prior, held[0], held[1], key)
 
     def _check_draws(self, draws: Draws, prior: Prior) -> None:
         """Refuse draws that this estimator cannot be trained on."""

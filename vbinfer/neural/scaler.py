@@ -165,6 +165,7 @@ def check_observation(x: object, names: Sequence[str], ndim: int) -> np.ndarray:
 def user_stacklevel() -> int:
     """Stack level of the first caller outside vbinfer."""
     level, frame = 1, sys._getframe(1)
+    # a warning points at the user's line, however deep the call
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("vbinfer."):
         level, frame = level + 1, frame.f_back
     return level

@@ -47,6 +47,7 @@ class AbstractSurrogate(AbstractAmortized):
         (x, outside), n, key = self.scaler.observe(x_o), _check.count(n, "n"), _check.key(key)
         num_chains = _check.count(num_chains, "num_chains")
         k_start, k_run = jax.random.split(key)
+        # starts in every mode in proportion to its mass: a chain need not cross between them
         starts = _resampled(self.prior, self._score, jnp.asarray(x), num_chains, k_start)
         posterior = sample_mcmc(
             self.prior,

@@ -54,6 +54,7 @@ def check_proposal(draws: Draws, prior: Prior) -> None:
     if draws.log_q is None:
         return
     theta = {name: jnp.asarray(value) for name, value in draws.theta.items()}
+    # a truncated prior is proportional to the prior: log q - log p is one number per round
     excess = np.asarray(draws.log_q) - np.asarray(prior.log_prob(theta))
     for number in np.unique(draws.round):
         known = excess[(draws.round == number) & draws.valid & np.isfinite(excess)]

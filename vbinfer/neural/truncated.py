@@ -24,7 +24,10 @@ _PATIENCE = 20
 
 
 class AbstractTruncation(abc.ABC):
-    """A prior cut to a region: p(theta) 1[theta in R] / mass."""
+    """A prior cut to a region R.
+
+    p(theta) 1[theta in R] / mass.
+    """
 
     prior: Prior
     acceptance: float
@@ -172,7 +175,10 @@ class TruncatedPrior(AbstractTruncation):
         return theta, self.contains(theta)
 
     def _resampled(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
-        """One of each 32 candidates from q, in proportion to p / q inside."""
+        """Pick one of each 32 candidates from q.
+
+        In proportion to p / q inside R.
+        """
         k_draw, k_pick = jax.random.split(key)
         theta = self._posterior(k_draw)
         log_weight = jnp.where(jnp.asarray(self.contains(theta)), -jnp.asarray(self._excess(theta)), -jnp.inf)

@@ -128,6 +128,7 @@ class SbiEstimator:
         pairs = (np.asarray(z, np.float32), inputs(x))
         with quiet_torch(jax.random.fold_in(key, 0), progress):
             spec = complete(self.method, self.network, prior.z_dim, inputs)
+            # train on what the network sees; gain is measured on z, before the coding
             train = _read_context if self.method == "NPE_PFN" else _train
             fit = train(self, spec, (discrete.encode(pairs[0]), pairs[1]), (inputs, discrete), progress)
         core = Core(self.method, spec, fit.net, prior, inputs, {}, discrete)
@@ -202,6 +203,7 @@ def _read_context(
     require_tabpfn(spec)
     held, rows = np.split(np.random.permutation(len(pairs[0])), [max(2, len(pairs[0]) // 10)])  # seeded by the key
     z, h = (to_torch(part) for part in pairs)
+    # TabPFNFlow keeps these rows and fits nothing: held-out rows must stay out of its context
     net = builder("NPE_PFN", spec, *seen)(z[rows], h[rows])
     losses = [-np.mean(net.log_prob(z[part][None], condition=h[part]).numpy()) for part in (rows[:HELD], held[:HELD])]
     return _Fit(net, np.array(losses[:1]), np.array(losses[1:]), held, True)

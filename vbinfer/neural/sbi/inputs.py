@@ -46,6 +46,7 @@ class Inputs:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """h `[..., H]` in float32."""
         h = np.asarray(self.scaler.standardise(jnp.asarray(x)), np.float32)[..., list(self.continuous)]
+        # order of columns: continuous, then codes, as sbi's mixed networks want it
         codes = [self._codes(x[..., i], i, known) for i, known in zip(self.discrete, self.categories, strict=True)]
         return np.concatenate([h, *(code[..., None] for code in codes)], axis=-1, dtype=np.float32)
 
@@ -177,6 +178,7 @@ class DiscreteZ:
             return seen
         z, size = np.empty_like(seen), seen.shape[-1] - len(self.edges)
         z[..., self._continuous(seen.shape[-1])] = seen[..., :size]
+        # the network gives a code; where z lies within its interval the prior decides
         uniform = np.asarray(jax.random.uniform(jax.random.fold_in(key, 1), (*seen.shape[:-1], len(self.edges))))
         for i, (column, edges) in enumerate(self.edges):
             low, high = _interval(edges, seen[..., size + i].astype(int))
@@ -197,6 +199,7 @@ class DiscreteZ:
 
 def _interval(edges: Sequence[float], codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Prior probabilities below and up to each category."""
+    # the first and the last category reach to the ends of the prior
     ends = ndtr(np.array([-np.inf, *edges, np.inf]))
     return ends[codes], ends[codes + 1]
 
@@ -215,6 +218,7 @@ def find_discrete_z(z: np.ndarray, prior: Prior, asked: Any) -> DiscreteZ:
             f"network={{'discrete': [{prior.names[0]!r}]}}, or use SbiEstimator('NPE')"
         )
     theta = np.asarray(prior.ravel(prior.constrain(prior.unravel_z(jnp.asarray(z)))[0]))
+    # edges are set in theta, half way between neighbouring numbers, and carried to z by the prior's own transform
     columns = _z_columns(prior)
     edges = []
     for name in asked:
@@ -235,6 +239,7 @@ def find_discrete_z(z: np.ndarray, prior: Prior, asked: Any) -> DiscreteZ:
 def _z_columns(prior: Prior) -> dict[str, int]:
     """Columns in z of elements with their own prior."""
     sizes = {name: int(np.prod(shape)) for name, shape in prior.z_shapes.items()}
+    # leaves follow one another in z as in theta, but a joint prior may have fewer coordinates in z
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
     found, names = {}, iter(prior.names)
     for leaf, shape in prior.shapes.items():

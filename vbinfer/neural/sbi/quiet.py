@@ -38,6 +38,7 @@ def quiet_torch(key: PRNGKey | None, progress: bool = False) -> Iterator[None]:
         ImportError: torch or sbi is missing.
     """
     torch = require()
+    # torch takes an integer; one key gives one seed for all generators within
     seed = 0 if key is None else int(jax.random.randint(key, (), 0, 2**31 - 1))
     threads, numpy_state, logged = torch.get_num_threads(), np.random.get_state(), logging.root.manager.disable
     said = io.StringIO()  # sbi prints that it has converged
