@@ -72,7 +72,7 @@ def share_numbers(matrix: Array) -> Array:
     rows = matrix - matrix.mean(axis=0, keepdims=True)
     found = eigenvalues(matmul(rows.T, rows))
     three = jnp.pad(found[:3], (0, max(0, 3 - n)))
-    return jnp.concatenate([ratio(three, found.sum() + 0.0 * three), root(three.sum() / (3 * n))[None]])
+    return jnp.concatenate([ratio(three, found.sum()), root(three.sum() / (3 * n))[None]])
 
 
 def strengths(matrix: Array) -> Array:

@@ -93,5 +93,6 @@ def root(value: Array, k: int = 2) -> Array:
 
 def ratio(above: Array, below: Array) -> Array:
     """Quotient, with value and gradient 0 over 0."""
+    below = jnp.broadcast_to(below, above.shape)
     zero = below == 0.0
     return jnp.where(zero, 0.0, above / jnp.where(zero, 1.0, below))

@@ -89,11 +89,7 @@ SPECTRUM: dict[str, Callable[[Spectrum], Array]] = {
     "fundamental_frequency": _fundamental,
     "variation": _variation,
     "distance": _distance,
-    "m2": lambda s: _value_moment(s, 2),
-    "m3": lambda s: _value_moment(s, 3),
-    "m4": lambda s: _value_moment(s, 4),
-    "m5": lambda s: _value_moment(s, 5),
-    "m6": lambda s: _value_moment(s, 6),
+    **{f"m{k}": functools.partial(_value_moment, k=k) for k in range(2, 7)},
 }
 
 
@@ -124,11 +120,10 @@ class spectrum(NodeFeature):
     only: tuple[str, ...] = option(default=None, converter=chosen("spectrum", *SPECTRUM))
 
     def per_node(self, y: Array, period: float) -> Array:
-        f, p = welch(y, period=period, segment=self.segment)
+        f, p = _densities(y, period, self.segment)
         d, _, constant = time_centre(y)
-        p = jnp.where(constant[None], 0.0, p)
         total = p.sum(axis=0, keepdims=True)
-        s = Spectrum(f[:, None], p, jnp.where(total == 0.0, 1.0, total), d, period)
+        s = Spectrum(jnp.asarray(f, p.dtype)[:, None], p, jnp.where(total == 0.0, 1.0, total), d, period)
         numbers = jnp.stack([SPECTRUM[name](s) for name in self.only])
         return keep_nan(jnp.where(constant[None], 0.0, numbers), y)
 
@@ -183,7 +178,7 @@ class band_power(NodeFeature):
             ends = 0.5 * (inside[0] + inside[-1]) if self.rule == "trapezoid" else 0.0
             power.append((inside.sum(axis=0) - ends) * f[1])
         found = jnp.stack(power)
-        return ratio(found, p.sum(axis=0, keepdims=True) * f[1] + 0.0 * found) if self.relative else found
+        return ratio(found, p.sum(axis=0, keepdims=True) * f[1]) if self.relative else found
 
     def labels(self) -> tuple[str, ...]:
         return _band_labels(self.bands)
@@ -228,7 +223,7 @@ class psd(NodeFeature):
         _below_nyquist(self.frequencies, period)
         f, p = _densities(y, period, self.segment)
         if self.relative:
-            p = ratio(p, p.sum(axis=0, keepdims=True) * f[1] + 0.0 * p)
+            p = ratio(p, p.sum(axis=0, keepdims=True) * f[1])
         # fractional place on the grid of frequencies; the last interval also holds its right end
         place = np.minimum(np.array(self.frequencies) / f[1], len(f) - 1)
         left = np.minimum(np.floor(place).astype(int), len(f) - 2)

@@ -1,5 +1,6 @@
 """Distribution of each node's values, its energy, and its crossings."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -66,11 +67,7 @@ STATISTICS: dict[str, Callable[[Signal], Array]] = {
     "rms": lambda s: root(jnp.mean(s.y**2, axis=0)),
     "skew": lambda s: _shape(s, 3),
     "kurtosis": lambda s: jnp.where(s.constant, 0.0, _shape(s, 4) - 3.0),
-    "m2": lambda s: central_moment(s, 2),
-    "m3": lambda s: central_moment(s, 3),
-    "m4": lambda s: central_moment(s, 4),
-    "m5": lambda s: central_moment(s, 5),
-    "m6": lambda s: central_moment(s, 6),
+    **{f"m{k}": functools.partial(central_moment, k=k) for k in range(2, 7)},
     "max": lambda s: s.y.max(axis=0),
     "min": lambda s: s.y.min(axis=0),
     "median": lambda s: time_quantile(s.y, 0.5),
