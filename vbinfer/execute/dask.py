@@ -41,7 +41,6 @@ _CONFIG = {
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.system-monitor.gil.enabled": False,
-    "distributed.admin.large-graph-warning-threshold": "1 TB",
 }
 
 
