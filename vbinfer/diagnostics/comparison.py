@@ -249,7 +249,7 @@ def _classify(
         return -float(np.mean(log_p(h[held], log_temperature)[np.arange(len(held)), labels[held]]))
 
     # one number, a temperature, repairs the overconfidence of a network and hardly overfits
-    found = minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded")
+    found: Any = minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded")
     right = np.mean(log_p(h[held], found.x).argmax(axis=1) == labels[held])
     notes = {"log_score": -float(found.fun), "accuracy": float(right), "temperature": float(np.exp(found.x))}
     return log_p(row[None], found.x)[0], notes

@@ -121,9 +121,9 @@ def loo(
     # p(theta | y_-i) is the posterior divided by p(y_i | theta): weights 1 / likelihood
     smoothed = [pareto_smoothed(-row) for row in log_lik.T]
     log_weights, pareto_k = (np.stack([getattr(one, part) for one in smoothed]) for part in ("log_weights", "pareto_k"))
-    pointwise = logsumexp(log_weights + log_lik.T, axis=1)
+    pointwise = np.asarray(logsumexp(log_weights + log_lik.T, axis=1))
     # mean over draws of the likelihood of each observation, in logs
-    in_sample = logsumexp(log_lik.T, axis=1) - np.log(total)
+    in_sample = np.asarray(logsumexp(log_lik.T, axis=1)) - np.log(total)
     n = len(pointwise)
     pit = None
     if replicate is not None:

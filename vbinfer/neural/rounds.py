@@ -162,7 +162,7 @@ def fit_rounds(
             break
         # sbi keeps no state of training
         keeps = where is not None and not isinstance(estimator, SbiEstimator)
-        kept = {"checkpoint": f"{where}-training.npz"} if keeps else {}
+        kept: dict[str, Any] = {"checkpoint": f"{where}-training.npz"} if keeps else {}
         fitted, info = estimator.fit(Draws.concatenate(parts), prior, key=k_fit, **kept)
         infos.append(info)
     if infos[-1].info_gain <= 0.0 or not infos[-1].converged:
