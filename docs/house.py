@@ -119,6 +119,8 @@ if __name__ == "__main__":
     text = drawing()
     if "--check" in sys.argv:
         sys.exit(
-            0 if DRAWING.exists() and DRAWING.read_text() == text else "docs/images/house.svg is old: make drawing"
+            0
+            if DRAWING.exists() and DRAWING.read_text() == text
+            else "docs/images/house.svg is old: write python docs/house.py"
         )
     DRAWING.write_text(text)

@@ -13,7 +13,7 @@ from vbinfer._names import PRNGKey
 
 
 def key(value: Any) -> PRNGKey:
-    """A typed JAX key from a typed or a legacy one.
+    """A typed JAX key, from a typed or legacy one.
 
     Raises:
         TypeError: anything else, with what to write.
@@ -27,7 +27,10 @@ def key(value: Any) -> PRNGKey:
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a whole number, NumPy's too; a bool is none."""
+    """Whether a value is a whole number.
+
+    NumPy's are; a bool is not.
+    """
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 

@@ -1,6 +1,7 @@
-"""Root names of 0.1.0 that live in a namespace now, or have another name.
+"""Root names of 0.1.0 that moved.
 
-They stay reachable as `vb.<name>`, outside `dir(vb)` and the documents.
+They live in a namespace now, or have another name, and stay reachable as `vb.<name>`, outside `dir(vb)` and the
+documents.
 """
 
 MOVED = {

@@ -19,17 +19,19 @@ PRNGKey = Key[Array, ""]
 
 @runtime_checkable
 class SimulatorLike(Protocol):
-    """What inference asks of a simulator: `(theta, key) -> x`, with `x` of shape `[F]`.
+    """What inference asks of a simulator.
 
-    It may also carry `.batch(theta, keys) -> x[B, F]`, `.names`, `.check(prior)`, `.fingerprint()` and
-    `.estimate(n)`; those that exist are used.
+    It maps `(theta, key) -> x`, with `x` of shape `[F]`. It may also carry `.batch(theta, keys) -> x[B, F]`,
+    `.names`, `.check(prior)`, `.fingerprint()` and `.estimate(n)`; those that exist are used.
     """
 
     def __call__(self, theta: Theta, key: PRNGKey, /) -> Array: ...
 
 
 def flat_names(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """Flattened names of named arrays: `"a"` for a scalar, `"a[0]"`, `"a[1]"` for a vector, `"a[0,1]"` for a matrix.
+    """Flattened names of named arrays.
+
+    `"a"` for a scalar, `"a[0]"`, `"a[1]"` for a vector, `"a[0,1]"` for a matrix.
 
     >>> flat_names({"coupling.G": (), "model.eta": (2,)})
     ('coupling.G', 'model.eta[0]', 'model.eta[1]')
@@ -44,7 +46,10 @@ def flat_names(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
 
 
 def ravel(theta: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> Array:
-    """Leaves of shape `[..., *shape]` as one array `[..., D]`, in the order of `shapes`."""
+    """Leaves as one array.
+
+    Leaves `[..., *shape]` become `[..., D]`, in the order of `shapes`.
+    """
     parts = []
     for name, shape in shapes.items():
         value = jnp.asarray(theta[name])
@@ -54,7 +59,10 @@ def ravel(theta: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> 
 
 
 def unravel(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """The inverse of `ravel`: `[..., D]` to named leaves `[..., *shape]`."""
+    """Inverse of `ravel`.
+
+    An array `[..., D]` becomes named leaves `[..., *shape]`.
+    """
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
     if flat.shape[-1] != sum(sizes):
         raise ValueError(

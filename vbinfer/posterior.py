@@ -88,7 +88,10 @@ class Posterior:
 
     @property
     def num_chains(self) -> int:
-        """Number of chains; 1 for draws that are independent by construction."""
+        """Number of chains.
+
+        It is 1 for draws that are independent by construction.
+        """
         return next(iter(self.theta.values())).shape[0]
 
     @property
@@ -97,7 +100,10 @@ class Posterior:
         return next(iter(self.theta.values())).shape[1]
 
     def ravel(self) -> np.ndarray:
-        """All draws as `[chain * draw, D]`, columns as in `names`."""
+        """All draws as one matrix.
+
+        It is `[chain * draw, D]`, with the columns of `names`.
+        """
         rows = self.num_chains * self.num_samples
         return np.concatenate([value.reshape(rows, -1) for value in self.theta.values()], axis=1)
 

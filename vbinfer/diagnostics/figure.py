@@ -97,7 +97,10 @@ class Bars:
 
 @dataclasses.dataclass(frozen=True)
 class Intervals:
-    """Horizontal intervals from `low [n]` to `high [n]`, at heights 0, 1, 2, ..."""
+    """Horizontal intervals, at heights 0, 1, 2, ...
+
+    `low` and `high` are `[n]`.
+    """
 
     low: np.ndarray
     high: np.ndarray

@@ -200,7 +200,10 @@ def pooled_p(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
-    """Recording and valid replicates, of one length `[1 + n, T, N]`."""
+    """Recording and valid replicates, of one length.
+
+    They are `[1 + n, T, N]`.
+    """
     series = predictive.ys
     if series is None or isinstance(series, dict):
         raise ValueError(

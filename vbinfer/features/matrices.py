@@ -196,7 +196,9 @@ def take_pairs(matrix: Array, mask: Mask | None) -> Array:
 
 
 def mirrored(n: int, pairs: str) -> tuple[np.ndarray, np.ndarray]:
-    """Left and right nodes of mirrored pairs, `[N // 2]` each.
+    """Left and right nodes of mirrored pairs.
+
+    Both are `[N // 2]`.
 
     Args:
         n: number of nodes, even.

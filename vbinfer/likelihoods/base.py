@@ -41,7 +41,10 @@ class AbstractLikelihood(abc.ABC):
 
 
 def keep_levels(likelihood: AbstractLikelihood, **ranges: tuple[float, float]) -> None:
-    """Check noise parameters at construction: names, or numbers in (low, high)."""
+    """Check noise parameters at construction.
+
+    Each is a name, or a number in (low, high).
+    """
     for name, (low, high) in ranges.items():
         value = getattr(likelihood, name)
         if isinstance(value, str):

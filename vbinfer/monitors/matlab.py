@@ -1,4 +1,4 @@
-"""A reader of numeric matrices in MATLAB files of version 5.
+"""Numeric matrices of MATLAB files, version 5.
 
 That is what `save` writes without options, or with '-v6' and '-v7'. The format is that of "MAT-File Format" (The
 MathWorks, R2012b, chapter 1): after 128 bytes, elements of a type, a size and bytes; a matrix is an element of

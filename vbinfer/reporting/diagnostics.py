@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnostics:
-    """What a report asks by itself, unless the answer was given.
+    """What a report asks by itself.
+
+    An answer that was given is not asked for again.
 
     A field is None where inputs are missing, and a sentence where the question cannot be asked of them.
     """
@@ -44,7 +46,10 @@ class Diagnostics:
 
 
 def _answer(e: Evidence, kind: str, possible: bool, ask: Callable[[Evidence], Any]) -> Any:
-    """The result that was given, or is asked for, or why there is none."""
+    """A result, or why there is none.
+
+    What was given comes before what is asked for.
+    """
     given = next((item for item in e.given.values() if type(item).__name__ == kind), None)
     if given is not None or not possible:
         return given

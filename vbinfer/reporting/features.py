@@ -179,7 +179,10 @@ def _most_extreme(rows: Sequence[Feature]) -> list[Feature]:
 
 
 def _strips(rows: Sequence[Feature], cut: str) -> Figure:
-    """Features scaled so that predictive 90 % ranges are [-1, 1]."""
+    """Features scaled by their predictive 90 % ranges.
+
+    Those become [-1, 1].
+    """
     of = "prior" if rows[0].prior is not None else "posterior"
     # each feature has a scale of its own: its 90 % range becomes [-1, 1], whatever its unit
     ends = _ends(rows, of)
@@ -372,7 +375,10 @@ def _predictive_blocks(found: PredictiveCheck | str | None, p_series: Mapping[st
 
 @jax.jit
 def _fcs(ys: ArrayLike) -> Array:
-    """FC `[n, N, N]` of series `[n, T, N]`, one after the other to spare memory."""
+    """FC of series, one after the other.
+
+    Series `[n, T, N]` give FC `[n, N, N]`; all at once would take more memory.
+    """
     return jax.lax.map(fc_matrix, jnp.asarray(ys, jnp.result_type(float)))
 
 

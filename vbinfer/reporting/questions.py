@@ -57,7 +57,7 @@ READING = (
 
 
 def topics(e: Evidence, asked: Diagnostics) -> list[Topic]:
-    """All topics that the inputs allow, in the order of their questions."""
+    """Topics that the inputs allow, in order."""
     # computed once; every section below reads them
     p, rows = Parameters.of(e), features_of(e)
     found = [

@@ -36,7 +36,9 @@ def arrange(sim: Simulator, theta: Mapping[str, Array]) -> Simulator:
 def run_batch(
     sim: Simulator, theta: Mapping[str, Array], history: Any, n_steps: int, words: KeyWords | None
 ) -> dict[str, Any]:
-    """Samples of every monitor for B draws, `[B, T, N]` each.
+    """Samples of every monitor for B draws.
+
+    They are `[B, T, N]` each.
 
     Args:
         sim: the simulator whose leaves `theta` replaces.

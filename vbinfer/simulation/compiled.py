@@ -30,7 +30,10 @@ class Compiled:
 
     @property
     def _outermost(self) -> Any:
-        """Made when it is first called, since `deterministic_xla` asks JAX, and once, whichever threads call first."""
+        """Make the program on its first call.
+
+        `deterministic_xla` asks JAX, which an import must not. Of several threads that call first, one makes it.
+        """
         made = self.__dict__.get("_made")
         if made is None:
             # for jax.jit; not in the overloads of filter_jit

@@ -1,4 +1,7 @@
-"""A simulator for inference: `(theta, key) -> x`, alone or batched."""
+"""A simulator for inference.
+
+It maps `(theta, key) -> x`, alone or batched.
+"""
 
 import math
 import time
@@ -209,14 +212,20 @@ class ForwardModel(eqx.Module):
         return {name: self._drop(name, ys[name], axis=1) for name in self.summary}
 
     def _valid(self, theta: Theta, x: Array) -> Array:
-        """x, or NaN where theta is out of range: a failed draw."""
+        """x, or NaN where theta is out of range.
+
+        NaN marks a failed draw.
+        """
         known, leaves = paths(self.sim), self._split(theta)[0]
         # in traced code a failure is a value: NaN is counted as invalid, with its region of the prior
         inside = [jnp.all((v >= known[path].low) & (v <= known[path].high)) for path, v in leaves.items()]
         return jnp.where(jnp.all(jnp.asarray(inside)), x, jnp.nan) if inside else x
 
     def _run(self, leaves: Theta, init: Theta, keys: Array, n_steps: int) -> dict[str, Any]:
-        """Samples of every monitor, a draw per key, `[B, T, N]`."""
+        """Samples of every monitor.
+
+        They are `[B, T, N]`, a draw per key.
+        """
         start_of = lambda leaves, init: self._history(replace(self.sim, leaves), init).state  # noqa: E731
         # before the leaves are arranged: the model's own start may depend on its parameters, a draw each
         history = jax.vmap(start_of, axis_size=len(keys))(leaves, init)
@@ -268,9 +277,9 @@ class ForwardModel(eqx.Module):
         return fingerprint(self)
 
     def estimate(self, n: int, *, width: int = 64) -> dict[str, float]:
-        """Cost of `n` draws on one device, from a timed probe.
+        """Cost of `n` draws, from a timed probe.
 
-        Seconds, network steps and bytes of x.
+        Seconds on one device, network steps and bytes of x.
         """
         steps = self.n_steps
         probe_steps = min(steps, 2_000)

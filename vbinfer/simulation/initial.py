@@ -14,7 +14,9 @@ from vbinfer.simulation.solution import Solution
 
 
 def by_variable(sim: Simulator, given: Any, what: str) -> dict[str, Array]:
-    """A State, or a mapping from state variable, as arrays by name.
+    """Arrays by state variable.
+
+    They come from a State, or from a mapping by name.
 
     Raises:
         TypeError: neither of the two.
@@ -53,9 +55,9 @@ def initial_state(sim: Simulator, init: Any) -> Any:
 
 
 def initial_history(sim: Simulator, init: Any) -> Any:
-    """The past that `init` stands for, leaves `[H, N]`, oldest first.
+    """The past that `init` stands for.
 
-    One row is a constant history.
+    Leaves are `[H, N]`, oldest first. One row is a constant history.
     """
     if not isinstance(init, History):  # a constant past
         return jax.tree.map(lambda a: a[None], initial_state(sim, init))

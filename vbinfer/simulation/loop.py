@@ -91,7 +91,7 @@ def _part(z: Any, start: int, stop: int) -> Any:
 
 
 def aligned(phase: int, n: int, every: int) -> tuple[int, int, int]:
-    """Cut n steps at the multiples of `every`: (lead, whole, tail).
+    """Cut n steps at the multiples of `every`.
 
          0          every                              multiples of every
         |....x--------|--------------|--------------|------x.....|
@@ -108,9 +108,9 @@ def aligned(phase: int, n: int, every: int) -> tuple[int, int, int]:
 
 
 def _rounds(cuts: Cuts, inner: Advance, at_end: Callable[[Carry], tuple[Carry, Any]], every: int) -> Advance:
-    """Advance by rounds of `every` steps of `inner`, each followed by `at_end`.
+    """Advance by rounds of `every` steps.
 
-    The samples are those of `at_end`, stacked.
+    A round is `every` steps of `inner`, followed by `at_end`. The samples are those of `at_end`, stacked.
     """
 
     def one_round(carry: Carry, z: Any) -> tuple[Carry, Any]:

@@ -82,9 +82,9 @@ def simulate(
 
 
 def in_order(sim: Simulator, ys: dict[str, Any]) -> dict[str, Any]:
-    """Samples in the order of the monitors and the state variables.
+    """Samples in the order that was declared.
 
-    jit returns dictionaries sorted by name.
+    It is that of the monitors, and of the model's state variables; jit returns dictionaries sorted by name.
     """
 
     def by_variable(y: Any) -> Any:

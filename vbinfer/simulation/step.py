@@ -31,7 +31,7 @@ def read(sim: Simulator, monitor: Any, x: Named) -> Named:
 
 
 def connectivity(sim: Simulator, batched: bool) -> ConnectivityOps | None:
-    """What does not change from step to step in a network."""
+    """What every step of a network shares."""
     return None if sim.connectome is None else connectivity_ops(sim.connectome, sim.delays, sim.dt, batched)
 
 
@@ -72,7 +72,10 @@ def outgoing(sim: Simulator, x: Any) -> tuple[Array, ...]:
 
 
 def one_step(sim: Simulator, x: Any, network: ConnectivityOps | None) -> Step:
-    """The step of a simulator whose states are shaped like `x`."""
+    """The step of a simulator.
+
+    Its states are shaped like `x`.
+    """
     process = None if sim.noise is None else sim.noise.process(sim.dt)
 
     # A backward pass computes the inside of a step anew from the state before it: less memory, and faster than reading

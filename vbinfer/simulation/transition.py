@@ -136,9 +136,9 @@ def _is_dense(sim: Simulator) -> bool:
 
 
 def _sent(sim: Simulator, history: Any, path: Any) -> tuple[tuple[Array, ...], int]:
-    """Rows that were sent, `[step, N]`, and the row of the departure.
+    """What was sent, by step.
 
-    A delay buffer that is never written over.
+    Rows `[step, N]`, and the row of the departure. A delay buffer that is never written over.
     """
     assert sim.delays is not None
     past = sim.delays.slots(sim.dt)
@@ -151,12 +151,15 @@ def _sent(sim: Simulator, history: Any, path: Any) -> tuple[tuple[Array, ...], i
 
 
 def _is_local(sim: Simulator) -> bool:
-    """Whether a node's next state depends on its own noise alone."""
+    """Whether noise stays with its node in a step."""
     return sim.connectome is None or getattr(sim.integrator, "frozen_coupling", False)
 
 
 def _increment(sim: Simulator, system: System, x: Any, new: Any) -> tuple[Any, Array]:
-    """The increment dW from x to `new`, and log |d dW / d new|."""
+    """The increment dW from x to `new`.
+
+    With it comes log |d dW / d new|.
+    """
     if isinstance(sim.integrator, Heun):
         return _increment_of_heun(sim, system, x, new)
     mean = sim.integrator.step(system._replace(project=lambda y: y), x, None)  # dW is added to this, last
@@ -214,5 +217,8 @@ def _local_jacobian(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
 
 def _full_jacobian(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Jacobian `[N V, N V]` of f from `[N, V]` to `[N, V]`."""
+    """Jacobian of f over all nodes.
+
+    f maps `[N, V]` to `[N, V]`; the Jacobian is `[N V, N V]`.
+    """
     return lambda w: jax.jacfwd(f)(w).reshape(w.size, w.size)

@@ -1,4 +1,6 @@
-"""Files of a run, from which its report is made again.
+"""Files of a run, and what each holds.
+
+The report is made again from them alone.
 
 | file | holds |
 |---|---|

@@ -121,7 +121,10 @@ def rank_panel(u: np.ndarray, name: str) -> Panel:
 
 
 def rank_figure(u: np.ndarray, names: Sequence[str], what: str) -> Figure:
-    """Panels of the ranks u `[n, D]` of the first parameters."""
+    """Panels of ranks of the first parameters.
+
+    `u` is `[n, D]`.
+    """
     panels = tuple(rank_panel(column, name) for column, name in zip(u.T, names[:MOST_PANELS], strict=False))
     return Figure(panels, f"{what}, n = {len(u)}: {RANKS}")
 

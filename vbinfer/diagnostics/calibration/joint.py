@@ -86,8 +86,9 @@ def _pairs(centred: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _mahalanobis(held: HeldOut) -> np.ndarray:
-    """Squared Mahalanobis distances among truth and draws `[n, L + 1]`.
+    """Squared Mahalanobis distances of truth and draws.
 
+    They are `[n, L + 1]`.
     Their covariance has a small ridge.
     """
     result = []

@@ -89,7 +89,10 @@ class Core:
         return (np.concatenate(parts) if parts else np.zeros(0, np.float32)) + self.discrete.log_within(z)
 
     def draw(self, h: np.ndarray, n: int, key: PRNGKey) -> np.ndarray:
-        """Draws of z `[B, n, D]`, n per row of h."""
+        """Draws of z given h.
+
+        They are `[B, n, D]`: n for every row of h.
+        """
         import torch
 
         with quiet_torch(key), torch.no_grad():
