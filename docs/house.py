@@ -121,6 +121,6 @@ if __name__ == "__main__":
         sys.exit(
             0
             if DRAWING.exists() and DRAWING.read_text() == text
-            else "docs/images/house.svg is old: write python docs/house.py"
+            else "docs/images/house.svg is old: python docs/house.py"
         )
     DRAWING.write_text(text)

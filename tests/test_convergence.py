@@ -1,4 +1,4 @@
-"""The lights of `vb.diagnostics.convergence` on chains whose trouble is known, and E-BFMI against a loop in float64."""
+"""What `vb.diagnostics.convergence` says of chains whose trouble is known, and E-BFMI against a loop in float64."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The report: which light each kind of evidence gives, and a page that is whole, safe and equal to its JSON."""
+"""The report: which status each kind of evidence gives, and a page that is whole, safe and equal to its JSON."""
 
 import dataclasses
 import html

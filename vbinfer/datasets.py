@@ -33,8 +33,8 @@ class Recording:
             is not positive; labels that do not fit.
 
     Example:
-        >>> import numpy as np, vbinfer as vb
-        >>> bold = vb.Recording(np.random.default_rng(0).normal(100.0, 3.0, (50, 4)), period=720.0)
+        >>> import numpy as np
+        >>> bold = Recording(np.random.default_rng(0).normal(100.0, 3.0, (50, 4)), period=720.0)
         >>> bold.duration, len(bold.segments(7200.0))
         (36000.0, 5)
     """

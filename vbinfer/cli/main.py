@@ -253,7 +253,7 @@ def _workers(args: argparse.Namespace) -> int | None:
     try:
         workers = tomllib.loads(Path(args.study).read_text(encoding="utf-8"))["execution"]["workers"]
     except (AttributeError, KeyError, TypeError, ValueError, OSError, RecursionError):
-        return None  # no study file, or a mistake in it, which load_study names
+        return None  # no study file, or a mistake in it, which Study.from_toml names
     return workers if isinstance(workers, int) and workers > 0 else None
 
 

@@ -119,8 +119,9 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
 
     Example:
         >>> import numpy as np, vbinfer as vb
+        >>> from vbinfer.draws.predictive import Predictive
         >>> x = np.random.default_rng(0).normal(size=(99, 2))
-        >>> replicates = vb.Predictive(x, ("fc.mean", "fc.std"), None, np.ones(99, bool), {})
+        >>> replicates = Predictive(x, ("fc.mean", "fc.std"), None, np.ones(99, bool), {})
         >>> vb.diagnostics.predictive_check(replicates, np.array([0.1, 9.0])).off
         ('fc.std',)
     """

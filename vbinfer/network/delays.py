@@ -51,7 +51,7 @@ class Delays(Parametrised):
     Example:
         >>> import vbinfer as vb
         >>> network = vb.Connectome([[0.0, 1.0], [0.5, 0.0]], [[0.0, 30.0], [60.0, 0.0]], speed=3.0)
-        >>> vb.network.delays.longest_lag(network)      # 60 mm at 3 mm/ms
+        >>> longest_lag(network)      # 60 mm at 3 mm/ms
         20.0
     """
 

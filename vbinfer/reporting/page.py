@@ -63,8 +63,8 @@ def report(
     verdict (key `verdict`) and its numbers; the same text sits in the page.
 
     Three diagnostics are computed here where their inputs are, unless `checks` has them:
-    `vb.diagnostics.misspecification` (draws
-    and `x_o`), `vb.diagnostics.convergence` (chains) and `vb.diagnostics.predictive_check` (predictive and `x_o`).
+    `vb.diagnostics.misspecification` (draws and `x_o`), `vb.diagnostics.convergence` (chains) and
+    `vb.diagnostics.predictive_check` (predictive and `x_o`).
 
     What it cannot see: whatever the features do not measure. Recovery and calibration speak for the average over the
     prior, not for the neighbourhood of this recording; `vb.diagnostics.lc2st`, given in `checks`, does.
@@ -75,9 +75,8 @@ def report(
         draws: the prior predictive simulations, failed ones included.
         fit: the record of training.
         calibration: what `vb.calibrate` found for the method that made this posterior.
-        checks: further results, by name or in order: `vb.diagnostics.lc2st`, `vb.diagnostics.posterior_sbc`,
-        `vb.diagnostics.compare_posteriors`, `vb.diagnostics.sensitivity`,
-            `vb.diagnostics.loo`, `vb.diagnostics.compare_models`, or any object with `.verdict` and `.findings`.
+        checks: further results of `vb.diagnostics`, by name or in order: `lc2st`, `posterior_sbc`,
+            `compare_posteriors`, `sensitivity`, `loo`, `compare_models`, or any object with `.verdict` and `.findings`.
         predictive: posterior predictive simulations; with `ys` their FC and FCD are shown.
         observed: the recording that `x_o` was computed from (the same segment): `.values [time, channel]`,
             `.period` in ms, `.labels`.
