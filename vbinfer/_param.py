@@ -123,6 +123,7 @@ class Parametrised(eqx.Module):
 def check(module: "Parametrised") -> None:
     """Check one module's declared ranges, then its `validate`."""
     for leaf in _own(module, ""):
+        # inside a trace there is no value to compare; a draw out of range becomes NaN there
         if not _is_concrete(leaf.value):
             continue
         value = np.asarray(leaf.value)

@@ -174,6 +174,7 @@ class Additive(AbstractNoise):
         root = None if self.correlation is None else _cholesky(self.correlation)
 
         def normals_of(dW: Named, x: Named) -> tuple[Named, Array]:
+            # dW = s * (L z) for each of V variables:  log |dz / dW| = -sum log s - V log det L
             z, log_det = _divided(dW, {name: _of(self.sigma, name) * dt**0.5 for name in dW})
             if root is None:
                 return z, log_det
@@ -185,6 +186,7 @@ class Additive(AbstractNoise):
 
 def _cholesky(matrix: Array) -> Array:
     """The Cholesky factor of `[N, N]` or `[N, N, B]`."""
+    # correlations may be drawn, and then differ from draw to draw of a batch: batch last, as everywhere inside the loop
     if matrix.ndim == 2:
         return jnp.linalg.cholesky(matrix)
     return jnp.moveaxis(jnp.linalg.cholesky(jnp.moveaxis(matrix, -1, 0)), 0, -1)
@@ -300,6 +302,7 @@ class Coloured(AbstractNoise):
 
         def increments(xi: Named, z: Named, x: Named) -> tuple[Named, Named]:
             new = {name: keep * xi[name] + _of(self.sigma, name) * kick * value for name, value in z.items()}
+            # the trapezoid of xi over the step
             return new, {name: (0.5 * dt) * (xi[name] + new[name]) for name in new}
 
         return increments

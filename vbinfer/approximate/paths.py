@@ -119,6 +119,7 @@ def _path_of(problem: Problem, max_steps: int) -> Callable[[Array, Array], tuple
         )
         place, gradient = jnp.asarray(best.position), jnp.asarray(best.grad_position)
         covariance = jnp.diag(best.alpha) + best.beta @ best.gamma @ best.beta.T
+        # the Gaussian with this gradient and this inverse Hessian is centred one Newton step away
         return place + covariance @ gradient, covariance, best.elbo
 
     return path
@@ -132,6 +133,7 @@ def _usable(centre: np.ndarray, covariance: np.ndarray, elbo: np.ndarray) -> tup
             continue
         values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T).astype(float))
         values = np.maximum(values, 1e-12 * max(values[-1], 1e-30))  # rounding of the low-rank factors
+        # with A = V sqrt(L):  A A^T = (Q R)^T (Q R) = R^T R, so R^T is the Cholesky factor, up to signs
         upper = np.asarray(np.linalg.qr((vectors * np.sqrt(values)).T, mode="r"))
         roots.append(upper.T * np.sign(np.diagonal(upper)))
         kept.append(k)

@@ -172,6 +172,7 @@ def _move(
     None where too few proposals are kept.
     """
     n, dim = now.z.shape
+    # twice the weighted covariance of the particles (Beaumont et al. 2009): wide enough to cover what is lost
     root = np.linalg.cholesky(2.0 * np.cov(now.z.T, aweights=now.weight).reshape(dim, dim) + _JITTER * np.eye(dim))
     places, far, found = [], [], 0
     for i in range(int(np.ceil(2.0 * n / (min_acceptance * WIDTH)))):
@@ -185,6 +186,7 @@ def _move(
         found += int(kept.sum())
         if found >= n:
             z = np.concatenate(places)[:n]
+            # prior over proposal: a particle drawn often, because many were near, counts less each time
             log_weight = run.log_prior(z) - _log_mixture(z, now, root)
             weight = np.exp(log_weight - log_weight.max())
             return _Particles(z, np.concatenate(far)[:n], weight / weight.sum())
@@ -197,6 +199,7 @@ def _log_mixture(z: np.ndarray, now: _Particles, root: np.ndarray) -> np.ndarray
     log sum_j w_j N(z_i; z_j, root root').
     """
     white, centres = np.linalg.solve(root, z.T).T, np.linalg.solve(root, now.z.T).T
+    # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b:  n x n numbers at a time, not n x n x D
     square = (white**2).sum(1)[:, None] + (centres**2).sum(1)[None] - 2.0 * white @ centres.T
     exponent = -0.5 * np.maximum(square, 0.0) + np.log(np.maximum(now.weight, 1e-300))[None]
     top = exponent.max(axis=1, keepdims=True)

@@ -100,6 +100,7 @@ def scale(x: np.ndarray) -> np.ndarray:
     median = np.median(x, axis=0)
     mad, sd = _MAD_TO_SD * np.median(np.abs(x - median), axis=0), x.std(axis=0)
     rounding = 1e-6 * np.maximum(np.abs(median), 1e-30)
+    # robust where it can be: the MAD is 0 when half of the draws agree, as counts do
     spread = np.where(mad > rounding, mad, np.where(sd > rounding, sd, 0.0))
     if not bool(np.any(spread > 0.0)):
         raise ValueError("no feature of x varies over the draws; give summaries that depend on theta")
@@ -125,6 +126,7 @@ def distances(measure: Distance, x: np.ndarray, x_o: np.ndarray) -> np.ndarray:
 
 def _adjusted(z: np.ndarray, residual: np.ndarray, relative: np.ndarray) -> np.ndarray:
     """z moved along its regression on x to x_o."""
+    # Epanechnikov weights 1 - (d / epsilon)^2, as roots since least squares squares them
     weight = np.sqrt(np.maximum(1.0 - relative**2, 0.0))[:, None]
     if np.count_nonzero(weight) < residual.shape[1] + 2:
         raise ValueError(

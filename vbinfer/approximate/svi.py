@@ -186,6 +186,7 @@ def _flow(problem: Problem, search: _Search, key: PRNGKey) -> Fitted:
     params, elbo = _ascend(problem, model, made, slower, k_fit)
     u, log_q = _draw(made, params, search.num_samples, k_draw)
     log_det = jnp.log(jnp.diagonal(root)).sum()
+    # the second curve is an ELBO over u; log det L makes it one over z, so that the two are one curve
     return Fitted(centre + u @ root.T, log_q - log_det, np.concatenate([normal.elbo, elbo + float(log_det)]))
 
 
@@ -217,6 +218,7 @@ def _own_guide(problem: Problem, guide: Callable, search: _Search, key: PRNGKey)
     if len(latent) > len(prior.shapes):
         return Fitted(z, None, elbo)  # a guide with variables of its own has no density in closed form
     log_q = jax.vmap(lambda one: jnp.asarray(log_density(guide, (), {}, {**params, **one})[0]))(theta)
+    # the guide is a density over theta: log q(z) = log q(theta) + log|d theta / d z|
     return Fitted(z, log_q + jax.vmap(lambda one: problem.theta(one)[1])(z), elbo)
 
 
@@ -238,6 +240,7 @@ def _ascend(problem: Problem, model: Any, guide: Any, search: _Search, key: PRNG
     Raises:
         ValueError: an ELBO that is not finite.
     """
+    # clipped far out: single draws of q in a tail have gradients that would throw Adam's moments off for long
     rate = optax.cosine_decay_schedule(search.learning_rate, search.num_steps, alpha=0.01)
     optimiser = optax_to_numpyro(optax.chain(optax.clip_by_global_norm(100.0), optax.adam(rate)))
     svi = infer.SVI(model, guide, optimiser, infer.Trace_ELBO(num_particles=8))

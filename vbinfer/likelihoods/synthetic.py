@@ -61,6 +61,7 @@ def _summaries(y: Any, width: int) -> Array:
 
 def _distance2(x: Array, mean: Array, root: Array) -> Array:
     """Squared Mahalanobis distance of x `[..., F]`; covariance root root^T."""
+    # |root^-1 (x - m)|^2, features first: one triangular solve for all rows, no inverse
     z = jax.scipy.linalg.solve_triangular(root, jnp.moveaxis(x - jnp.broadcast_to(mean, x.shape), -1, 0), lower=True)
     return (z**2).sum(axis=0)
 

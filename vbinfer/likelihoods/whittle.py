@@ -42,6 +42,7 @@ def periodogram(y: Any, period: float, segments: int = 1) -> tuple[Array, Array]
     y = jnp.asarray(y, jnp.result_type(float))
     m = _length(len(y), segments)
     pieces = (y - y.mean(axis=0, keepdims=True))[: m * segments].reshape(segments, m, *y.shape[1:])
+    # neither 0 nor Nyquist: there the ordinate is real, a chi-square of one degree of freedom, not an exponential
     k = np.arange(1, (m + 1) // 2)
     power = jnp.abs(jnp.fft.rfft(pieces, axis=1)[:, k]) ** 2 * (2.0 * period / MS_PER_S / m)
     return jnp.asarray(k * MS_PER_S / (m * period), y.dtype), power.mean(axis=0)
@@ -135,6 +136,7 @@ class Whittle(AbstractLikelihood):
             raise ValueError(f"y is {list(y.shape)}; expected {wanted}: num_samples, and a channel per spectrum")
         if not isinstance(y, Tracer) and np.isnan(np.asarray(y)).any():
             raise ValueError("y has gaps (NaN), and a periodogram does not; cut it, fill them, or use Autoregressive")
+        # row 0 of the periodogram is k = 1
         power = periodogram(y, self.period, self.segments)[1][self._band() - 1]
         K = float(self.segments)
         shape = K * np.log(K) - jax.scipy.special.gammaln(K)
@@ -167,6 +169,7 @@ def _inside(f: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def _interpolated(f: Array, at: Array, S: Array) -> Array:
     """Spectra `[freq, ...]` at the frequencies f, log-linear between `at`."""
+    # between logarithms: S stays positive, and steep slopes are not overestimated as between values
     line = lambda values: jnp.exp(jnp.interp(f, at, jnp.log(values)))  # noqa: E731
     return line(S) if S.ndim == 1 else jax.vmap(line, in_axes=1, out_axes=1)(S)
 

@@ -110,6 +110,7 @@ def layout_of(num_chains: int, *, chain_method: str = "auto", shared: bool) -> L
     Raises:
         ValueError: `"parallel"` chains that do not divide over the devices.
     """
+    # chains that do not divide over the devices run on one of them: all would wait for the fullest
     there = 1 if chain_method == "vectorized" else jax.local_device_count()
     if num_chains % there and chain_method == "parallel":
         raise ValueError(
@@ -144,9 +145,12 @@ def programs_of(
     Another observation, key or number of draws compiles nothing.
     """
 
+    # made anew in every trace, from the traced x: nothing of one observation stays in a program
     chain = lambda x: kernel.chain(Problem(prior, likelihood, x), num_warmup)  # noqa: E731
     x_axis = None if layout.shared else 0  # one observation for all chains, or one each
 
+    # Each program is one chain under vmap. With x_axis None all chains share one x; with 0 chain i has row i:
+    #     x [chain, ...]   state [chain, ...]   ->   state [chain, ...]
     def start(x: Any, z: Array, keys: Array) -> Any:
         def one(x: Any, z: Array, key: Array) -> Any:
             carry = chain(x).start(z, key)
@@ -237,6 +241,7 @@ class Chains:
         """
         total = self._num_warmup
         while done < total:
+            # a warm-up in one go has no state half-way; others warm up by steps whose draws are thrown away
             end = total if self._chain.adapt is not None else min(done + CHUNK, total)
             if self._chain.adapt is not None:
                 self._state = self._programs.adapt(self._x, self._state)
@@ -254,9 +259,11 @@ class Chains:
         Pieces are `[chain, count <= CHUNK, ...]` and end at multiples of CHUNK.
         """
         while done < total:
+            # pieces end at multiples of CHUNK wherever a run began, so a store that grows keeps its files
             count = min(CHUNK - done % CHUNK, total - done)
             self._state, rows = self._programs.advance(self._x, self._state, np.int32(count))
             done += count
+            # chains first; copied, so that a piece of few draws does not hold the whole buffer
             yield jax.tree.map(lambda leaf, n=count: np.swapaxes(np.asarray(leaf)[:n], 0, 1).copy(order="C"), rows)
 
     def saved(self) -> dict[str, np.ndarray]:
@@ -290,6 +297,7 @@ class Chains:
             return jax.random.wrap_key_data(jnp.asarray(given), impl=impl) if key else jnp.asarray(given)
 
         z = jax.ShapeDtypeStruct((len(keys), z_dim), jnp.result_type(float))
+        # what these chains would carry, as shapes: the saved arrays are checked and nothing is run
         like = jax.eval_shape(self._programs.start, self._x, z, keys)
         self._state = jax.tree_util.tree_map_with_path(restored, like)
 
@@ -307,6 +315,7 @@ def run_chains(kernel: AbstractChainKernel, problem: Problem, options: RunOption
     from tqdm import tqdm
 
     num_warmup = options.num_warmup if options.state is None else int(options.state["num_warmup"])
+    # k_start finds the starting points, k_run gives each chain a key of its own; neither knows the number of draws
     k_start, k_run = jax.random.split(options.key)
     keys = jax.random.split(k_run, options.num_chains)
     layout = layout_of(options.num_chains, chain_method=options.chain_method, shared=True)
@@ -332,6 +341,7 @@ def run_chains(kernel: AbstractChainKernel, problem: Problem, options: RunOption
             if store is not None:
                 store.put_warmup(steps, chains.saved())
         bar.set_description("sampling")
+        # the state goes into the store with the draws before it: whoever reads the last piece can go on
         for piece in chains.draw(done, options.num_samples):
             pieces.append(piece)
             if store is not None:

@@ -36,6 +36,7 @@ def _builder(options: Trajectories) -> Callable[..., Any]:
         nuts = options.max_tree_depth is not None
         kernel: Any = (blackjax.nuts if nuts else blackjax.hmc).build_kernel(*arguments)
 
+        # window adaptation hands over step size and mass matrix alone: what bounds a trajectory is closed over here
         def step(key: PRNGKey, state: Any, log_density: Any, step_size: Array, inverse_mass_matrix: Array) -> Any:
             if nuts:
                 bound: dict[str, Any] = {"max_num_doublings": options.max_tree_depth}
@@ -66,6 +67,7 @@ def chain(problem: Problem, num_warmup: int, options: Trajectories) -> Chain:
 
     def start(z: Array, key: PRNGKey) -> TunedState:
         inverse_mass_matrix = jnp.eye(z.size) if options.dense_mass else jnp.ones(z.size)
+        # step size and mass matrix stand in until `adapt` has found them
         return TunedState(init(z, log_density), jnp.asarray(1.0), inverse_mass_matrix, key)
 
     def adapt(carry: TunedState) -> TunedState:

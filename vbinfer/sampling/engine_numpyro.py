@@ -35,6 +35,7 @@ def chain(problem: Problem, num_warmup: int, options: Trajectories) -> Chain:
         jax.eval_shape(start, state.z, state.rng_key)
         if length is not None:  # a step size that fell to nothing must not make a trajectory without end
             state = state._replace(trajectory_length=jnp.minimum(length, MOST_STEPS * state.adapt_state.step_size))
+        # the state counts its steps: up to num_warmup of them adapt, without a word from here
         state = kernel.sample(state, (), {})
         stats = {
             "diverging": state.diverging,

@@ -78,6 +78,7 @@ def judged(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Of z `[B, chain, draw, Dz]`.
     """
+    # data sets become elements of one parameter `[chain, draw, B, Dz]`: one call of ArviZ for all
     leaves = {"z": np.moveaxis(z, 0, 2)}
     ess = np.minimum(*(_arviz.ess(leaves, kind)["z"].min(-1) for kind in ("bulk", "tail")))
     if z.shape[1] == 1:
@@ -91,6 +92,7 @@ def thinned(z: np.ndarray, n: int) -> np.ndarray:
     Of z `[chain, draw, Dz]`: `[n, Dz]`, chains in turn.
     """
     kept = -(-n // len(z))
+    # equally far apart and counted from the end: what is left over goes to the beginning, nearest to the warm-up
     rows = np.arange(1, kept + 1) * (z.shape[1] // kept) - 1 + z.shape[1] % kept
     return np.swapaxes(z[:, rows], 0, 1).reshape(-1, z.shape[-1])[:n]
 

@@ -80,6 +80,7 @@ def _chain(options: MCLMC, problem: Problem, num_warmup: int) -> Chain:
 
     def start(z: Array, key: PRNGKey) -> MicrocanonicalState:
         key, k_direction = jax.random.split(key)
+        # a typical radius of N(0, I) in D dimensions, and a quarter of it: where blackjax's tuner begins too
         length = jnp.sqrt(jnp.asarray(z.size, z.dtype))
         return MicrocanonicalState(
             blackjax.mclmc.init(z, log_density, k_direction), length, 0.25 * length, jnp.ones(z.size, z.dtype), key
@@ -108,6 +109,7 @@ def _chain(options: MCLMC, problem: Problem, num_warmup: int) -> Chain:
             state, info = kernel(key, state, log_density, carry.inverse_mass_matrix, carry.L, carry.step_size)
             return state, (info.energy_change, jnp.asarray(info.nonans))
 
+        # a draw is the last of steps_per_draw steps: those between are neighbours and tell little
         state, (errors, finite) = jax.lax.scan(one, carry.state, jax.random.split(k_steps, options.steps_per_draw))
         stats = {
             "diverging": ~finite.all(),

@@ -60,6 +60,7 @@ class Problem:
         U(z) = -[log p(theta) + log|d theta / d z| + log p(x_o | theta)].
         """
         theta, logdet = self.theta(flat)
+        # one walk from z to theta for all three terms; log_prior + log_likelihood would take two
         return -(self.prior.log_prob(theta) + logdet + self.likelihood(theta, self.x))
 
 
@@ -78,8 +79,10 @@ def problem_of(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Problem
         raise TypeError(
             f"log_likelihood is a {type(log_likelihood).__name__}; expected a function (theta, x_o) -> one number"
         )
+    # programs are kept by likelihood, so it has to hash
     likelihood = log_likelihood if _hashable(log_likelihood) else _Unhashable(log_likelihood)
     try:
+        # strongly typed: the same numbers as a list, of NumPy or of JAX are one program
         x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x_o)
         problem = Problem(prior, likelihood, x, x_o)
         out = _value_of(problem)
@@ -101,6 +104,7 @@ def holds_data(problem: Problem) -> bool:
 
 
 def _value_of(problem: Problem) -> Any:
+    # shapes alone: nothing is simulated to find out whether the likelihood is one number
     flat = jax.ShapeDtypeStruct((problem.prior.z_dim,), jnp.result_type(float))
     return jax.eval_shape(lambda z, x: problem.likelihood(problem.theta(z)[0], x), flat, problem.x)
 

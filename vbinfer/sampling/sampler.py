@@ -138,10 +138,12 @@ class ChainSampler:
             raise ValueError(f"x has shape {shapes}; expected [data set, ...]: write x[None] for one data set")
         count = sizes.pop()
         problem = self._problem(jax.tree.map(lambda leaf: leaf[0], x))
+        # by its number: a data set has the same chains whatever the number of the others
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
         width = -(-count // -(-count // self.batch_size))  # equal blocks, as few as can be
         parts = []
         for first in range(0, count, width):
+            # the last block is filled up with copies of the last data set, so that one program serves all blocks
             rows = np.minimum(np.arange(first, first + width), count - 1)
             block = jax.tree.map(lambda leaf, rows=rows: jnp.repeat(leaf[rows], self.num_chains, axis=0), x)
             found = self._block(dataclasses.replace(problem, x=block), keys[rows], n)
@@ -185,9 +187,12 @@ class ChainSampler:
             settled |= ess >= n
             if settled.all() or done >= most:
                 break
+            # twice as long: looking costs little beside it, and at most half of the draws turn out unneeded
             goal = min(2 * done, most)
         diverging, num_steps = (whole.stats[name].reshape(width, chains, done) for name in ("diverging", "num_steps"))
         rhat, ess, draws = facts.T
+        # draw          1 ... draws[i] ... done
+        # data set i    |--- used ----|  not  |      went on for the sake of others
         used = np.arange(done) < draws[:, None, None]
         mean_steps = (num_steps * used).sum((1, 2)) / (chains * draws)
         spaced = np.stack([thinned(z[i, :, : int(draws[i])], n) for i in range(width)])

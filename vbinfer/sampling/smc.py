@@ -153,6 +153,7 @@ def _repeat(programs: _Programs, problem: Problem, key: PRNGKey) -> _Repeat:
     _check_first(problem, *(np.asarray(part) for part in first))
     temperatures, acceptances, num_moves = [0.0], [], []
     while temperatures[-1] < 1.0:
+        # the program picks its next temperature: Python reads one number per temperature and decides when to stop
         particles, moves = programs.advance(problem.x, particles, jax.random.fold_in(key, len(temperatures)))
         temperature = float(particles.temperature)
         if not temperature > temperatures[-1] or len(temperatures) >= MAX_TEMPERATURES:
@@ -169,6 +170,7 @@ def _repeat(programs: _Programs, problem: Problem, key: PRNGKey) -> _Repeat:
             "copies of few; check that the gradient of the log-likelihood is finite",
             stacklevel=4,
         )
+    # a key that no temperature has had
     drawn = programs.finish(problem.x, particles, jax.random.fold_in(key, MAX_TEMPERATURES + 1))
     z, energy, order = (np.asarray(part) for part in drawn)
     stats = {
@@ -202,6 +204,7 @@ def mean_evidence(log_evidences: np.ndarray) -> tuple[float, float | None]:
     >>> [round(x, 3) for x in mean_evidence(np.log(np.array([1.0, 2.0, 3.0])))]
     [0.693, 0.289]
     """
+    # relative to the largest: the evidence itself is often below the smallest float
     top = log_evidences.max()
     ratio = np.exp(log_evidences - top)
     error = None

@@ -99,6 +99,7 @@ def likely_starts(problem: Problem, keys: Array) -> Array:
     z, found = _likely(prior, problem.likelihood)(keys, problem.x)
     if bool(found.all()):
         return z
+    # numbers from CANDIDATES on: none of these was among the candidates
     more, _ = screened(
         problem, lambda i: _row_draws(prior, keys, jnp.asarray(CANDIDATES + i)), "prior draws", NARROW, shared=False
     )
@@ -137,6 +138,7 @@ def _likely(prior: Prior, likelihood: LogLikelihood) -> Callable[[Array, Any], t
 def _picked(prior: Prior, num_chains: int, theta: Theta, key: PRNGKey) -> Array:
     k_chain, k_draw = jax.random.split(key)
     there, draws = next(iter(theta.values())).shape[:2]
+    # as many chains as before: each goes on from its own, so that separate modes stay separate
     own = jnp.arange(num_chains)
     chain = own if there == num_chains else jax.random.randint(k_chain, (num_chains,), 0, there)
     draw = jax.random.randint(k_draw, (num_chains,), 0, draws)
@@ -212,6 +214,10 @@ def screened(
     """
     evaluate = potential_and_gradient(problem, shared=shared)
     seen: list[tuple[np.ndarray, ...]] = []
+    # try        0       1       2
+    # row 0    [ok]      .       .      each row keeps its first finite proposal, whatever the others need;
+    # row 1   [NaN]    [ok]      .      all rows are evaluated at every try, in one program
+    # row 2   [NaN]   [NaN]    [ok]
     starts, found, refused = np.zeros(0), np.zeros(0, bool), 0
     for i in range(TRIES):
         proposal = propose(i)
@@ -248,6 +254,7 @@ def potential_and_gradient(problem: Problem, *, shared: bool = True) -> Callable
 
 @functools.lru_cache(maxsize=8)
 def _gradients(prior: Prior, likelihood: LogLikelihood, shared: bool) -> Callable[[Array, Any], tuple[Array, Array]]:
+    # value and gradient: a chain needs both, and the gradient may be NaN where the value is not
     def one(z: Array, x: Any) -> tuple[Array, Array]:
         return jax.value_and_grad(Problem(prior, likelihood, x).potential)(z)
 
@@ -299,6 +306,7 @@ def _culprit(prior: Prior, z: np.ndarray, bad: np.ndarray) -> str:
     if bad.all() or not np.isfinite(z).all():
         return ""
     columns = np.asarray(prior.ravel(constrained(prior, jnp.asarray(z))[0]))
+    # argsort twice gives ranks; ties do not occur among continuous draws
     ranks = columns.argsort(axis=0).argsort(axis=0)
     n, m = int(bad.sum()), int((~bad).sum())
     above = (ranks[bad].sum(axis=0) - n * (n - 1) / 2) / (n * m)

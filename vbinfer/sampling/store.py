@@ -71,6 +71,7 @@ class ChainStore:
         if not self.folder.missing(_WARMUP):
             arrays = self.folder.read(_WARMUP)
             state, warmed = _under("state", arrays), int(arrays["warmed"])
+        # chunks are written in order: the first that is missing is where the run stopped
         while not self.folder.missing(_chunk(len(pieces))):
             arrays = self.folder.read(_chunk(len(pieces)), chunk=len(pieces))
             state = _under("state", arrays)
@@ -154,6 +155,7 @@ def _settings(kernel: Any, problem: Problem, options: RunOptions) -> dict[str, A
         start = options.init if isinstance(options.init, Mapping) else getattr(options.init, "theta", None)
     theta = {name: jnp.zeros(shape) for name, shape in problem.prior.shapes.items()}
     try:
+        # the likelihood is known by its arithmetic, the data as constants in it, not by its name or docstring
         program, _ = traced(lambda theta: problem.likelihood(theta, problem.x_o), theta)
     except UnhashableError as error:
         raise TypeError(f"store= needs to know which log_likelihood made its draws, and {error}") from error

@@ -71,11 +71,13 @@ def prior_particles(n: int, problem: Problem, key: PRNGKey) -> tuple[Particles, 
     prior = problem.prior
     z = prior_draws(prior, n, key)
     value, gradient = jax.vmap(jax.value_and_grad(problem.log_likelihood))(z)
+    # weight zero where there is no likelihood; the place becomes a number, so that nothing made of it is NaN
     inside = jnp.isfinite(z).all(axis=1) & jnp.isfinite(value)
     particles = Particles(
         z=jnp.where(inside[:, None], z, 0.0),
         log_likelihood=jnp.where(inside, value, -jnp.inf),
         temperature=jnp.zeros((), value.dtype),
+        # of a Gaussian in D dimensions the acceptance depends on D^(1/4) h
         step_size=jnp.full((), prior.z_dim**-0.25, value.dtype),
         log_evidence=jnp.zeros((), value.dtype),
     )
@@ -87,10 +89,12 @@ def advance(scheme: Scheme, problem: Problem, particles: Particles, key: PRNGKey
     k_resample, k_move = jax.random.split(key)
     loglik, n = particles.log_likelihood, len(particles.log_likelihood)
     increment = next_increment(loglik, 1.0 - particles.temperature, scheme.target_ess)
+    # beta ends at 1 exactly, not at a sum of increments that rounds
     last = increment >= 1.0 - particles.temperature
     temperature = jnp.where(last, jnp.ones_like(particles.temperature), particles.temperature + increment)
     log_weight = _tempered(increment, loglik)
     chosen = systematic(k_resample, jax.nn.softmax(log_weight))
+    # particles count alike before they are weighed: their mean weight estimates Z(beta') / Z(beta)
     evidence = particles.log_evidence + jax.nn.logsumexp(log_weight) - jnp.log(n)
     resampled = particles._replace(
         z=particles.z[chosen], log_likelihood=loglik[chosen], temperature=temperature, log_evidence=evidence
@@ -117,6 +121,7 @@ def next_increment(log_likelihood: Array, left: Array, target: float) -> Array:
 
     goal = jnp.log(target * jnp.isfinite(log_likelihood).sum())
 
+    # ESS falls as beta grows: low always has enough, high never; 60 halvings outlast any float
     def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = 0.5 * (low + high)
@@ -152,6 +157,7 @@ def _move(scheme: Scheme, problem: Problem, particles: Particles, key: PRNGKey) 
         loglik = problem.log_likelihood(z)
         return problem.log_prior(z) + beta * loglik, loglik
 
+    # from the particles before they move, and kept: within one temperature only the step size adapts
     scale = _covariance_root(origin)
     evaluate = jax.vmap(jax.value_and_grad(density, has_aux=True))
 
@@ -196,6 +202,7 @@ def _trajectories(
     num_steps = jnp.clip(jnp.ceil(length / particles.step_size), 1, scheme.max_steps).astype(int)
     (before, _), gradient = evaluate(z)
 
+    # one gradient per step: that at the end of a step begins the next. Rows hold particles, so scale^T g is g @ scale
     def leap(_: Array, carry: tuple) -> tuple:
         z, p, gradient, _, _ = carry
         p = p + 0.5 * h * (gradient @ scale)
@@ -206,6 +213,7 @@ def _trajectories(
     first = (z, momentum, gradient, before, particles.log_likelihood)
     proposal, p, _, value, loglik = jax.lax.fori_loop(0, num_steps, leap, first)
     gain = value - before - 0.5 * (p**2).sum(axis=1) + 0.5 * (momentum**2).sum(axis=1)
+    # a trajectory that leaves the support or overflows is refused, not propagated
     valid = jnp.isfinite(gain) & jnp.isfinite(loglik) & jnp.isfinite(proposal).all(axis=1)
     accept = jnp.where(valid, jnp.exp(jnp.minimum(gain, 0.0)), 0.0)
     taken = jax.random.uniform(k_accept, (n,), z.dtype) < accept
@@ -232,6 +240,7 @@ def _correlation(before: Array, after: Array) -> Array:
     """Largest correlation over coordinates between places before and after."""
     a, b = before - before.mean(axis=0), after - after.mean(axis=0)
     norm = jnp.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    # a coordinate that stands still remembers everything: 1
     return jnp.max(jnp.where(norm > 0, (a * b).sum(axis=0) / jnp.where(norm > 0, norm, 1.0), 1.0))
 
 
