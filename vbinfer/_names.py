@@ -53,6 +53,7 @@ def ravel(theta: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> 
     parts = []
     for name, shape in shapes.items():
         value = jnp.asarray(theta[name])
+        # whatever stands before the shape of one draw is batch: chains, draws, or nothing
         lead = value.shape[: value.ndim - len(shape)]
         parts.append(value.reshape((*lead, -1)))
     return jnp.concatenate(parts, axis=-1)

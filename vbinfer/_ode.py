@@ -38,6 +38,7 @@ def heun(f: Field, x: State, dt: float, dW: State | None = None, project: Projec
 
     p = project(x + dt f(0, x) + dW);   x' = project(x + dt/2 (f(0, x) + f(1, p)) + dW)
     """
+    # the predictor feels the noise of this very step, so the drift at its end is that of where the path goes
     k1 = f(0.0, x)
     k2 = f(1.0, project(_kick(_add(x, dt, k1), dW)))
     return project(_kick(_add(x, 0.5 * dt, k1, k2), dW))
@@ -53,5 +54,6 @@ def rk4(f: Field, x: State, dt: float, dW: State | None = None, project: Project
     k2 = f(0.5, project(_add(x, 0.5 * dt, k1)))
     k3 = f(0.5, project(_add(x, 0.5 * dt, k2)))
     k4 = f(1.0, project(_add(x, dt, k3)))
+    # every stage is of the drift alone; the noise comes after all of them
     slope = jax.tree.map(lambda a, b, c, d: (a + 2.0 * b + 2.0 * c + d) / 6.0, k1, k2, k3, k4)
     return project(_kick(_add(x, dt, slope), dW))

@@ -25,6 +25,9 @@ def threefry_2x32_13(k0: Array, k1: Array, c0: Array, c1: Array) -> tuple[Array,
 
     Two uint32 words from a key of two words and a counter of two words.
     """
+    # x0 ----(+)--------------- x0'      one round: add, rotate, exclusive or. Each is invertible, so distinct
+    #         ^        |                 counters give distinct words; every fourth round brings in words of the key
+    # x1 -----+-(<<<)-(^)------ x1'
     keys = (k0, k1, k0 ^ k1 ^ jnp.uint32(_PARITY))
     x0, x1 = c0 + keys[0], c1 + keys[1]
     for i in range(_ROUNDS):
@@ -47,6 +50,7 @@ def box_muller(b0: Array, b1: Array) -> tuple[Array, Array]:
     """
     radius = jnp.sqrt(-2.0 * _log_uniform(b0))
     quarter = b1 >> 30
+    # the lower thirty bits as a signed number: an eighth of a turn either way, where the polynomials hold
     a = ((b1 << 2).astype(jnp.int32)).astype(jnp.float32) * jnp.float32(2.0**-33 * jnp.pi)
     sine, cosine = _sin_cos(a)
     swap = (quarter & 1) == 1
@@ -69,6 +73,7 @@ def _log_uniform(b: Array) -> Array:
 
     ln((floor(b / 2) + 1/2) / 2^31), never of 0, so without the library's branches.
     """
+    # + 1/2: never the logarithm of 0. The exponent is read from the bits of v, the rest goes to the polynomial
     v = (b >> 1).astype(jnp.int32).astype(jnp.float32) + 0.5
     bits = jax.lax.bitcast_convert_type(v, jnp.int32)
     exponent = (bits - _SQRT_HALF) >> 23  # v = (1 + f) 2^exponent with 1 + f in [sqrt(1/2), sqrt(2))

@@ -246,6 +246,7 @@ def load_recording(name: str | Path, participant: int = 1, *, period: float | No
     if participant not in range(1, len(scans) + 1):
         raise ValueError(f"participant={participant!r} was asked of {name!r}; it has participants 1 to {len(scans)}")
     i = participant - 1
+    # stored as int16 with an offset and a scale per channel
     values = offset[i] + scale[i] * scans[i]
     if period is not None and period != its_period:
         raise ValueError(f"period={period:g} ms was given for {name!r}, which has {its_period:g} ms; leave it out")
@@ -264,6 +265,7 @@ def match(connectome: Connectome, recording: Recording) -> None:
     """
     nodes, channels = connectome.n_nodes, recording.n_channels
     known = set(connectome.labels or ())
+    # names of different atlases share none: then only the numbers can be compared
     shared = known.intersection(recording.labels or ())
     choose = ""
     if connectome.labels and shared == known:

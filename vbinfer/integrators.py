@@ -142,6 +142,7 @@ class Rosenbrock(AbstractIntegrator):
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
         dt, gamma = self.dt, 1.0 - math.sqrt(0.5)
+        # A is that of the node alone: coupling held, so that the system falls apart into V by V ones
         c = system.couple(0.0, x)
         solve = _local_solver(lambda y: system.drift(0.0, y, c), x, gamma * dt)
         # noise as a constant force: kicked after the drift, a fast variable would keep what it should have forgotten
@@ -170,6 +171,7 @@ def _local_solver(field: Callable[[Any], Any], x: Any, scale: float) -> Callable
     # elementwise equations: one derivative along each state variable gives that column at every node
     columns = [stacked(jax.jvp(field, (x,), (unit(k),))[1]) for k in range(len(leaves))]
     jacobian = jnp.stack(columns, axis=-1)
+    # I - scale J of every node, and of every draw of a batch: `[N, ..., V, V]`
     matrix = jnp.broadcast_to(jnp.eye(len(leaves), dtype=jacobian.dtype), jacobian.shape) - scale * jacobian
 
     def solve(b: Any) -> Any:

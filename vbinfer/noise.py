@@ -333,6 +333,7 @@ class Generator:
         self.counters = np.unique(np.concatenate(list(self.wanted.values())) % self.half)
         self.batch = (1,) * (like.ndim - 1)
         k0, k1 = words
+        # keys of a batch `[B]` meet counters `[step, counter, 1]`: batch last
         self.words = (k0[None], k1[None]) if k0.ndim else (k0, k1)
         self.dtype = like.dtype
 
@@ -347,6 +348,7 @@ class Generator:
         real, imag = pairs.real.astype(self.dtype), pairs.imag.astype(self.dtype)
         out = {}
         for name, j in self.wanted.items():
+            # where each counter stands among those that are drawn
             halves = [(real, j[j < self.half]), (imag, j[j >= self.half] - self.half)]
             rows = [_rows(a, np.searchsorted(self.counters, c)) for a, c in halves if c.size]
             out[name] = rows[0] if len(rows) == 1 else jnp.concatenate(rows)

@@ -125,6 +125,7 @@ class Posterior:
         blank = [None] * len(self.names)
         shrinkage, rhat, ess = blank, blank, blank
         if self.prior is not None:
+            # of the prior's own variance, in closed form where there is one: draws of it would add their noise
             learned = variance_shrinkage(_flat(self.prior.variance(), self), sd**2)
             shrinkage = [float(share) if np.isfinite(share) else None for share in learned]
         if self.num_chains > 1:
@@ -277,6 +278,7 @@ def hdi(flat: np.ndarray, prob: float) -> np.ndarray:
     """
     ordered = np.sort(flat, axis=0)
     inside = min(int(np.floor(prob * len(ordered))), len(ordered) - 1)
+    # every interval that holds so many neighbouring draws; the shortest one wins
     widths = ordered[inside:] - ordered[: len(ordered) - inside]
     start = np.argmin(widths, axis=0)
     columns = np.arange(flat.shape[1])

@@ -85,6 +85,7 @@ def fcd_matrix(
 
 def _count(length: int, w: int, s: int, windows: str) -> int:
     """Number of windows of w samples, s apart."""
+    # a s <= T - w has floor((T - w) / s) + 1 windows, a s < T - w has ceil((T - w) / s)
     return max(0, (length - w) // s + 1 if windows == "all" else -((w - length) // s))
 
 

@@ -107,6 +107,7 @@ class bursts(NodeFeature):
 
 def _runs(inside: Array) -> Array:
     """Number of runs of true samples, along the first axis."""
+    # a run begins at the first sample, or where the one before was outside
     return inside[0].astype(int) + (inside[1:] & ~inside[:-1]).sum(axis=0)
 
 

@@ -24,12 +24,14 @@ def _occupied(y: Array, bins: int) -> Array:
     """
     y = jax.lax.stop_gradient(y)
     low, high = y.min(axis=0, keepdims=True), y.max(axis=0, keepdims=True)
+    # an infinite width puts all samples of a constant node into bin 0
     width = jnp.where(time_centre(y)[2][None], jnp.inf, high - low)
     place = jnp.clip(jnp.floor((y - low) / width * bins), 0, bins - 1)
     return (place[:, None] == jnp.arange(bins, dtype=y.dtype)[None, :, None]).astype(y.dtype)
 
 
 def _plogp(p: Array) -> Array:
+    # p log p is 0 at p = 0
     return p * jnp.log(jnp.where(p > 0.0, p, 1.0))
 
 

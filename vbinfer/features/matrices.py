@@ -175,6 +175,7 @@ class Mask(eqx.Module):
         keep = np.asarray(mask).astype(bool)
         if keep.ndim != 2 or keep.shape[0] != keep.shape[1]:
             raise ValueError(f"mask is {list(keep.shape)}; it must be [node, node], true for the pairs to keep")
+        # either triangle may mark a pair; each is kept once, above the diagonal
         pairs = np.stack(np.nonzero(np.triu(keep | keep.T, k=1)))
         if pairs.shape[1] < 2:
             raise ValueError(f"mask keeps {pairs.shape[1]} pairs of nodes; at least 2 are needed")

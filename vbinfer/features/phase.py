@@ -71,6 +71,7 @@ def plv_matrix(y: ArrayLike) -> Array:
     p = phasors(y)
     c, s = p.real, p.imag
     highest = jax.lax.Precision.HIGHEST
+    # sum_t exp(i (a - b)) = sum (cos a cos b + sin a sin b) + i sum (sin a cos b - cos a sin b): real products
     even = jnp.matmul(c.T, c, precision=highest) + jnp.matmul(s.T, s, precision=highest)
     odd = jnp.matmul(s.T, c, precision=highest) - jnp.matmul(c.T, s, precision=highest)
     return root(even**2 + odd**2) / p.shape[0]

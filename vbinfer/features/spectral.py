@@ -46,6 +46,7 @@ def _edge(s: Spectrum, share: float) -> Array:
 
 def _entropy(s: Spectrum) -> Array:
     q = s.p / s.total
+    # q log q is 0 at q = 0, and its gradient must not be 0 * inf
     positive_q = jnp.where(q > 0.0, q, 1.0)
     return -jnp.sum(q * jnp.log(positive_q), axis=0) / np.log(s.f.shape[0])
 
@@ -54,6 +55,7 @@ def _fundamental(s: Spectrum) -> Array:
     """Lowest local maximum of |Fourier transform| above 30 %."""
     spectrum = jnp.fft.rfft(s.d, axis=0)
     a = spectrum.real**2 + spectrum.imag**2
+    # higher than both neighbours; 30 % of the greatest modulus is 9 % of the greatest power
     peak = (a[1:-1] > a[:-2]) & (a[1:-1] > a[2:]) & (a[1:-1] > 0.09 * a.max(axis=0, keepdims=True))
     first = jnp.argmax(peak, axis=0) + 1
     f = jnp.asarray(welch_frequencies(s.d.shape[0], s.period), s.p.dtype)
@@ -175,6 +177,7 @@ class band_power(NodeFeature):
         power = []
         for band in self.bands:
             inside = p[inside_band(band, f)]
+            # the trapezoidal rule: the sum, less half of both ends
             ends = 0.5 * (inside[0] + inside[-1]) if self.rule == "trapezoid" else 0.0
             power.append((inside.sum(axis=0) - ends) * f[1])
         found = jnp.stack(power)
@@ -304,6 +307,7 @@ class wavelet(NodeFeature):
         transform = jnp.fft.fft(d, axis=0)
         numbers = []
         for f in self.frequencies:  # one frequency at a time: memory stays that of the recording
+            # negative frequencies go, positive ones count twice: the inverse transform is the analytic signal
             gain = np.where(grid > 0.0, 2.0 * np.exp(-0.5 * (self.cycles * (grid - f) / f) ** 2), 0.0)
             w = jnp.fft.ifft(transform * jnp.asarray(gain, y.dtype)[:, None], axis=0)
             squared = w.real**2 + w.imag**2

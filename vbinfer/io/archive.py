@@ -108,6 +108,7 @@ def _count(archive: zipfile.ZipFile) -> int:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 2**16 - _END))
     tail = file.read()
+    # the end record stands last, unless a comment follows: then the last of its marks is it
     bare = tail[-_END:].startswith(b"PK\x05\x06") and tail.endswith(b"\0\0")
     place = len(tail) - _END if bare else tail.rfind(b"PK\x05\x06")
     return int.from_bytes(tail[place + 10 : place + 12], "little")
@@ -124,6 +125,7 @@ def _array(stream: Stream, size: int) -> np.ndarray:
     shape, _, dtype = _HEADERS[version](stream, max_header_size=_LONGEST_HEADER)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are code as much as data")
+    # compared before anything is allocated: a header of a few bytes can claim terabytes
     claimed, held = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if min(shape, default=0) < 0 or dtype.itemsize == 0 or claimed != held:
         raise ValueError(f"it claims {list(shape)} of {dtype}, {claimed:,} bytes, and holds {held:,}")

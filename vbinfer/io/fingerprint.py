@@ -93,6 +93,7 @@ def _program(program: Any, known: dict[int, bytes]) -> bytes:
     jaxpr, seen = getattr(program, "jaxpr", program), dict[Any, int]()
 
     def variables(atoms: Any) -> list[str]:
+        # a literal stands for itself, a variable for the place where it first appeared
         values = (_array_bytes(a.val).hex() if hasattr(a, "val") else seen.setdefault(a, len(seen)) for a in atoms)
         return [f"{value}:{atom.aval}" for value, atom in zip(values, atoms, strict=True)]
 
@@ -175,6 +176,7 @@ class _Hasher:
             return self._known[id(value)]
         if id(value) in self._open:
             return _digest("cycle", len(self._open) - self._open.index(id(value)))
+        # what is open is being hashed now: meeting it again is a cycle
         self._open.append(id(value))
         self._alive.append(value)
         try:

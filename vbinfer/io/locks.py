@@ -66,6 +66,7 @@ class Claims:
         try:
             if self._file is None:
                 self._file = self._opened()
+            # never wait: who does not get a claim takes another shard
             wait = 0 if how == "LOCK_UN" else locks.LOCK_NB
             locks.lockf(self._file, getattr(locks, how) | wait, 1, byte)
         except OSError as error:

@@ -152,6 +152,7 @@ def _arrays(path: Path, suffix: str) -> dict[str, np.ndarray]:
 
 def _pick(path: Path, arrays: dict[str, np.ndarray], name: str | None) -> np.ndarray:
     matrices = {key: a for key, a in arrays.items() if a.ndim == 2 and a.dtype.kind in "fiu" and a.size > 1}
+    # known names first; a file with one matrix needs none
     found = [key for key in ((name,) if name is not None else _GAIN_NAMES) if key in matrices]
     if name is None and not found and len(matrices) == 1:
         found = list(matrices)

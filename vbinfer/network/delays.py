@@ -83,6 +83,7 @@ class Delays(Parametrised):
     def slots(self, dt: float) -> int:
         """Number of slots of the ring."""
         assert self.max is not None
+        # ages 0 to ceil(max / dt), and one more: the older neighbour of the longest lag, for interpolation
         return math.ceil(self.max / dt - 1e-6) + 2
 
     def __check_init__(self) -> None:
@@ -185,6 +186,7 @@ def _lag(connectome: Connectome, delays: Delays, dt: float) -> _Lag:
     time = lengths / speed
     fits = (time >= 0.0) & (time <= delays.max * (1.0 + 1e-6))  # false for NaN
     present, fits = padded(w != 0.0, fits)
+    # only connections that exist: the length of a missing one may be anything
     bad = (present & ~fits) | ~(speed > 0.0)
     bad = bad.any(axis=tuple(range(rank)))
     fault = jnp.where(bad, jnp.nan, 0.0).astype(w.dtype)

@@ -26,6 +26,7 @@ def fill(sent: Array, slots: int) -> Array:
     Rows are `[H, N, ...]`, oldest first. Slot k holds what is sent at the steps that are k modulo `slots`.
     """
     steps = jnp.arange(-slots + 1, 1)
+    # the steps -slots + 1 to 0; before the first row that is known it is repeated
     rows = sent[jnp.maximum(steps + sent.shape[0] - 1, 0)]
     return jnp.zeros_like(rows).at[steps % slots].set(rows)
 
@@ -44,6 +45,7 @@ def sent_at(ring: Array, position: Array, age: Array, node: Array) -> Array:
     """
     slots, n = ring.shape[:2]
     slot = position - age
+    # an age is below the number of slots, so that one turn back is enough
     row = jnp.where(slot < 0, slot + slots, slot) * n + node  # of the ring seen as rows [slot * N, ...]
     if ring.ndim == 2:
         return _at(ring.reshape(-1), row)
@@ -54,4 +56,5 @@ def sent_at(ring: Array, position: Array, age: Array, node: Array) -> Array:
 
 
 def _at(a: Array, index: Array) -> Array:
+    # indices are made from ages that were clipped to the ring: nothing is looked up twice to make sure
     return a.at[index].get(mode="promise_in_bounds")

@@ -250,6 +250,7 @@ def predicted(e: Evidence, rows: Sequence[Feature], found: PredictiveCheck | str
     """The section of prediction: does the posterior predict the data?"""
     shown = [row for row in rows if row.posterior is not None]
     simulated = {"posterior": series(e.predictive), "prior": series(e.extras.prior_predictive)}
+    # two channels have one correlation, which is no matrix to compare
     recorded = None
     if e.observed is not None and np.shape(e.observed.values)[1] > 2:
         recorded = _fc(np.asarray(e.observed.values))

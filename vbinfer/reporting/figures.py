@@ -101,6 +101,7 @@ def _inches(panel: Panel, size: str) -> tuple[float, float]:
     # a row for each name
     if panel.y.ticks is not None:
         return width, 0.9 + 0.26 * len(panel.y.ticks)
+    # matrices and scatter plots of like with like are square
     if panel.square or any(isinstance(mark, Picture) for mark in panel.marks):
         return 3.7, 3.5
     return width, 2.7 if width < 5 else 3.4
