@@ -191,4 +191,5 @@ class Native(AbstractIntegrator):
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
         assert system.update is not None
+        # the model takes the step; what arrives is read once, at its start
         return system.project(system.update(x, system.couple(0.0, x), dW))

@@ -233,6 +233,7 @@ def minimise(energy: Callable[[Array], Array], starts: Array, max_steps: int) ->
             updates, state = solver.update(gradient, state, z, value=value, grad=gradient, value_fn=energy)
             ahead = z + updates
             value_ahead, gradient_ahead = slope(ahead)
+            # a step that climbs, as rounding makes it near an optimum, is not taken, and ends the search
             better = jnp.isfinite(value_ahead) & jnp.isfinite(gradient_ahead).all() & (value_ahead <= value)
             moved = jnp.abs(ahead - z).max()
             still = ~better | (moved <= 1e-2 * small) | (jnp.abs(gradient_ahead).max() <= small)

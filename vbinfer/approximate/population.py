@@ -106,6 +106,7 @@ def smc_abc(
                 break
             now, epsilons, acceptances = after, [*epsilons, level], [*acceptances, n / (run.count - before)]
             stopped = few if acceptances[-1] < min_acceptance else ""
+    # equal weights for what is returned, in random order: resampling leaves copies side by side
     k_resample, k_order = jax.random.split(k_pick)
     rows = np.asarray(jax.random.permutation(k_order, systematic(k_resample, jnp.asarray(now.weight))))
     info = provenance("SMC ABC", key, started) | {

@@ -240,8 +240,8 @@ def _ascend(problem: Problem, model: Any, guide: Any, search: _Search, key: PRNG
     Raises:
         ValueError: an ELBO that is not finite.
     """
-    # clipped far out: single draws of q in a tail have gradients that would throw Adam's moments off for long
     rate = optax.cosine_decay_schedule(search.learning_rate, search.num_steps, alpha=0.01)
+    # clipped far out: single draws of q in a tail have gradients that would throw Adam's moments off for long
     optimiser = optax_to_numpyro(optax.chain(optax.clip_by_global_norm(100.0), optax.adam(rate)))
     svi = infer.SVI(model, guide, optimiser, infer.Trace_ELBO(num_particles=8))
     result = svi.run(key, search.num_steps, progress_bar=False)

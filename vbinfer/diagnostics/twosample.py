@@ -129,6 +129,7 @@ def mmd(a: Any, b: Any, *, key: PRNGKey, bandwidth: float | None = None, num_per
     squared = squareform(pdist(np.concatenate([first, second]), "sqeuclidean"))
     scale = _median_distance(squared) if bandwidth is None else bandwidth
     kernel = np.exp(-0.5 * squared / scale**2)
+    # the unbiased estimate leaves out i = j
     np.fill_diagonal(kernel, 0.0)
     members = np.zeros((n + m, count + 1))
     members[:n, 0] = 1.0

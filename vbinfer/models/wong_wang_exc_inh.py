@@ -129,6 +129,7 @@ def balanced_inhibition(
     if W.ndim != 2 or W.shape[0] != W.shape[1]:
         raise ValueError(f"weights was given shape {list(W.shape)}; expected [node, node]")
     target = jnp.broadcast_to(jnp.asarray(rate_e, W.dtype), W.shape[:1])
+    # dS_e/dt = 0 at the rate that is asked for
     opening = model.tau_e * model.gamma_e * target
     S_e = opening / (1.0 + opening)
     x_e = (_excess_of(target, model.d_e) + model.b_e) / model.a_e
@@ -152,6 +153,7 @@ def _excess_of(target: Array, d: Array) -> Array:
 
     The input above threshold at which the rate is `target`.
     """
+    # H(y) > y, so the target lies right of the root, and on a convex function Newton's steps from there never overshoot
     excess = target
     for _ in range(30):
         H, slope = _rate_and_slope(excess, d)

@@ -116,6 +116,7 @@ class BalloonWindkessel(AbstractBlocks):
         return Haemodynamics(zero, zero, zero, zero)
 
     def advance(self, inner: Haemodynamics, mean: Array, ms: float) -> Haemodynamics:
+        # one input for the whole step, the mean of its states; haemodynamics count in seconds
         return _ode.heun(lambda stage, blood: self.dfun(blood, mean), inner, ms * SECONDS_PER_MS)
 
     def dfun(self, blood: Haemodynamics, u: Array) -> Haemodynamics:

@@ -64,6 +64,7 @@ def _chain(stages: tuple[Array, ...], u: Array, x: Array) -> tuple[Array, ...]:
 
     tau dz_k/dt = z_{k-1} - z_k,  z_0 = u:  z_k - u after x is sum_j e^-x x^j / j! (z_{k-j} - u before)
     """
+    # e^-x x^j / j!, each from the one before: shares of a Poisson process that moves j stages on
     weights = [jnp.exp(-x)]
     for j in range(1, len(stages)):
         weights.append(weights[-1] * x / j)

@@ -202,6 +202,7 @@ class Connectome(Parametrised):
             weights[rows == columns] = 0.0
         if log:
             weights = np.sign(weights) * np.log1p(np.abs(weights))
+        # total weight into each node, of a matrix and of a list of edges alike
         received = np.bincount(rows.ravel(), np.abs(weights).ravel(), minlength=n)
         if how == "max":
             scale: Any = np.abs(weights).max(initial=0.0)

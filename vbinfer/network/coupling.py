@@ -170,6 +170,7 @@ class Kuramoto(AbstractCoupling):
             raise ValueError(
                 f"Kuramoto couples one phase; the model couples {len(x_j)} variables, choose another coupling"
             )
+        # sin(a - b) = sin a cos b - cos a sin b: what is sent need not know its receiver
         return jnp.sin(x_j[0]), jnp.cos(x_j[0])
 
     def post(self, gx: Rows, x_i: Rows, strength: Array) -> Rows:

@@ -35,6 +35,7 @@ class Dense:
 
     def received(self, weights: Array, sent: Array) -> Array:
         """sum_j w_ij sent_j, of sent `[N, ...batch]`."""
+        # drawn weights differ from draw to draw, and no one matrix product serves a batch
         return jnp.einsum("ijb,jb->ib", weights, sent) if weights.ndim == 3 else weights @ sent
 
     def reader(self, weight: Array, age: Array) -> Callable[[Array, Array], Array]:

@@ -172,6 +172,7 @@ def user_stacklevel() -> int:
 
 
 def _squash(u: Array) -> Array:
+    # linear near the median, logarithmic beyond; value and slope agree where the two meet
     size = jnp.abs(u)
     return jnp.sign(u) * jnp.where(size <= _LINEAR, size, _LINEAR + jnp.log1p(jnp.maximum(size - _LINEAR, 0.0)))
 

@@ -53,6 +53,7 @@ class ChainBatch:
     def findings(self) -> tuple[str, ...]:
         """What is wrong, one sentence per kind."""
         count = len(self.rhat)
+        # negated comparisons: NaN, which nobody can judge, counts as bad
         apart, dependent, diverged = ~(self.rhat <= _APART), ~(self.ess >= _WORTH * self.n), self.diverging > 0
         found = []
         if apart.any():

@@ -124,6 +124,7 @@ def _left_behind(
             f"init is a posterior of another study: its prior is {init.prior!r}, this one is {prior!r}; "
             f"give a posterior of the same prior, or theta as a dictionary"
         )
+    # with a warm-up a posterior gives starting points only; without, its chains go on where they were
     if num_warmup != 0 or not init.state:
         return None
     there = init.num_chains

@@ -54,7 +54,7 @@ PARTS = Lazily(
         "Regional": "neural.densities.regional",
         **dict.fromkeys(("MLP", "Conv", "Recurrent", "Transformer", "Invariant"), "neural.embeddings"),
         "Training": "neural.training",
-        "Classifier": "neural.nre",
+        **dict.fromkeys(("RatioClassifier", "Classifier"), "neural.nre"),
     }
 )
 CHAINS = {"NLE": 20, "NRE": 20, **dict.fromkeys(SAMPLERS, 4)}

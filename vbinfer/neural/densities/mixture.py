@@ -67,6 +67,7 @@ class GaussianMixture(AbstractConditional):
     def log_prob(self, y: Array, c: Array) -> Array:
         """log q(y | c) of one pair."""
         log_weight, mean, root = self._parts(c)
+        # U is a root of the precision, P = U' U: U (y - mean) is standard normal
         noise = jnp.einsum("kij,kj->ki", root, y - mean)
         # U is triangular: log det of the precision's root is the sum over its diagonal
         log_det = jnp.sum(jnp.log(jnp.diagonal(root, axis1=1, axis2=2)), axis=1)
