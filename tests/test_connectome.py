@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 from vbinfer._param import bind, paths
 from vbinfer.network import files
@@ -48,6 +49,13 @@ def assert_same(a: Connectome, b: Connectome):
 
 
 # --- the object -----------------------------------------------------------------------------------------------------
+
+
+def test_lengths_left_out_are_those_of_a_network_without_delays():
+    given = Connectome(WEIGHTS, np.zeros_like(WEIGHTS))
+    for network in (Connectome(WEIGHTS), Connectome(scipy.sparse.csr_array(WEIGHTS)).dense()):
+        np.testing.assert_array_equal(network.weights, given.weights)
+        np.testing.assert_array_equal(network.tract_lengths, given.tract_lengths)
 
 
 def test_leaves_are_addressed_by_path_and_labels_are_static():

@@ -1,5 +1,6 @@
 """What does not fit is refused with the arithmetic; compiled programs that are kept change no number."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -196,10 +197,10 @@ warnings.simplefilter("error")
 import jax, jax.numpy as jnp, numpy as np
 if sys.argv[2] == "late":
     jax.jit(lambda x: x + 1)(1.0)
-from vbinfer.execute.compile_cache import enable_compile_cache, machine
+from vbinfer.execute.compile_cache import use_cache, machine
 import vbinfer.execute.compile_cache as compile_cache
 compile_cache._SLOW = 0.0
-print(enable_compile_cache(sys.argv[1]) if sys.argv[1] else None)
+print(use_cache(sys.argv[1]) if sys.argv[1] else None)
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
 @jax.jit
@@ -226,10 +227,15 @@ def test_a_second_process_reads_what_the_first_compiled_and_has_the_same_bits(tm
     assert second.stderr == ""
 
 
+def test_the_cache_is_at_the_root_and_has_a_folder_of_its_own():
+    assert vbinfer.use_cache is compile_cache.use_cache
+    assert inspect.signature(vbinfer.use_cache).parameters["folder"].default == "~/.cache/vbinfer"
+
+
 def test_a_folder_that_cannot_be_written_is_left_alone(tmp_path):
     before = jax.config.jax_compilation_cache_dir
     (tmp_path / "file").write_text("")
-    assert compile_cache.enable_compile_cache(tmp_path / "file") is None
+    assert compile_cache.use_cache(tmp_path / "file") is None
     assert jax.config.jax_compilation_cache_dir == before
 
 
@@ -240,7 +246,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(tmp_path):
     place.chmod(0o777)
     before = jax.config.jax_compilation_cache_dir
     with pytest.warns(UserWarning, match=r"others may write to .*chmod 700"):
-        assert compile_cache.enable_compile_cache(tmp_path) is None
+        assert compile_cache.use_cache(tmp_path) is None
     assert jax.config.jax_compilation_cache_dir == before
 
 

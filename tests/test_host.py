@@ -110,6 +110,12 @@ def test_the_width_of_a_batch_changes_no_draw():
     assert np.array_equal(one.theta["m"], other.theta["m"])
 
 
+def test_the_former_name_of_the_batch_width_is_taken():
+    assert HostSimulator(relax, lane=5).batch_width == 5
+    with pytest.raises(ValueError, match="batch_width=16"):
+        HostSimulator(relax, lane=0)
+
+
 def test_what_was_finished_before_an_interruption_is_not_run_again(tmp_path):
     calls = tmp_path / "calls"
 

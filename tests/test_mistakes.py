@@ -54,6 +54,7 @@ MISTAKES = [
     ("vb.sample_prior_predictive(prior, 'simulator', n=10, key=key)", "TypeError", "expected a function"),
     ("vb.sample_prior_predictive(prior, f, n=0, key=key)", "ValueError", "positive whole number"),
     ("vb.sample_prior_predictive(prior, f, n=64, key=key, batch_size=10)", "ValueError", "batch_size=64"),
+    ("vb.sample_prior_predictive(prior, f, n=64, key=key, executor='processes')", "TypeError", "vb.Local(workers=4)"),
     ("vb.NPE(density='maf')", "TypeError", "vb.densities.NSF"),
     ("vb.SbiEstimator('SNPE')", "ValueError", "Did you mean 'NPE'"),
     ("vb.NUTS(engine='stan')", "ValueError", "numpyro"),

@@ -243,6 +243,7 @@ def test_infer_asks_for_the_fit(folder, capsys):
 def test_densities_and_embeddings_of_a_method_are_found_by_name():
     for name, kind in (DENSITIES | EMBEDDINGS).items():
         assert PARTS[name] is kind
+    assert PARTS["RatioClassifier"] is PARTS["Classifier"] is vb.neural.RatioClassifier
 
 
 def test_inputs_of_a_report_come_back_as_they_were(tmp_path):

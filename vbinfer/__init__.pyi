@@ -22,6 +22,7 @@ from .diagnostics.calibration.study import calibrate as calibrate
 from .draws.draws import Draws as Draws
 from .draws.predictive import posterior_predictive as posterior_predictive
 from .draws.sample import sample_prior_predictive as sample_prior_predictive
+from .execute.compile_cache import use_cache as use_cache
 from .execute.dask import Dask as Dask
 from .execute.executor import Local as Local
 from .execute.executor import use_cores as use_cores

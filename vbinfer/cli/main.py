@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 DEMO = Path(__file__).with_name("demo.toml")
 FAILED = 3
-CACHE = Path("~/.cache/vbinfer")
-"""Compiled programs, so that the next run of a model starts at once."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -134,7 +132,7 @@ def _compute(args: argparse.Namespace) -> int:
     warnings.showwarning = lambda message, *_, **__: errors.say(f"note: {message}")
     if args.command in NOTHING_RUNS:
         return NOTHING_RUNS[args.command](args)
-    from vbinfer.execute.compile_cache import enable_compile_cache
+    from vbinfer.execute.compile_cache import use_cache
     from vbinfer.execute.executor import use_cores
 
     # before JAX makes its devices, which it does once
@@ -142,7 +140,7 @@ def _compute(args: argparse.Namespace) -> int:
     from vbinfer.study import run
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        enable_compile_cache(CACHE)
+        use_cache()  # the next run of a model starts at once
     study, say = _study(args), None if args.quiet else errors.tell
     if args.command != "demo" and args.dry_run:
         print(_estimate(study, study.calibration.draws if args.command == "calibrate" else 0))

@@ -17,7 +17,7 @@ from vbinfer.draws.ranges import check_ranges
 from vbinfer.draws.schedule import Schedule, run
 from vbinfer.draws.store import SERIES, Rows, Store
 from vbinfer.execute.batches import WIDTH, batched, batched_series, checked, feature_names, key_ints
-from vbinfer.execute.executor import Executor, Local
+from vbinfer.execute.executor import Executor, executor_or_local
 from vbinfer.execute.options import deterministic_xla
 from vbinfer.io.fingerprint import UnhashableError, traced
 from vbinfer.priors.prior import Prior
@@ -71,7 +71,7 @@ class DrawRequest:
         """What was simulated and read, and the seconds it took."""
         began = time.perf_counter()
         schedule = Schedule(self.n, self.simulate.batch_width, self.batch_size, self.store, part, keep)
-        run(schedule, self.simulate, executor or Local(), progress)
+        run(schedule, self.simulate, executor_or_local(executor), progress)
         return schedule, time.perf_counter() - began
 
 

@@ -25,16 +25,16 @@ _MOST = 1_000_000_000
 """Bytes; what was used least recently goes first."""
 
 
-def enable_compile_cache(folder: str | Path) -> Path | None:
+def use_cache(folder: str | Path = "~/.cache/vbinfer") -> Path | None:
     """Keep compiled programs in a folder, from now on.
 
-    Those that are there are not compiled again. The numbers are the same with and without (same processor, number of
-    cores and versions: each has a folder of its own inside). Programs are machine code, which runs when it is loaded:
-    the folder must be yours alone, and is no part of a run that is given to others. Above 1 GB the programs that were
-    not used for longest are deleted.
+    Those that are there are not compiled again; call it before the first program, as `vb.use_cores`. The numbers are
+    the same with and without (same processor, number of cores and versions: each has a folder of its own inside).
+    Programs are machine code, which runs when it is loaded: the folder must be yours alone, and is no part of a run
+    that is given to others. Above 1 GB the programs that were not used for longest are deleted.
 
     Args:
-        folder: where to, such as `~/.cache/vbinfer`; made if it is not there.
+        folder: where to; made if it is not there.
 
     Returns:
         The folder of this machine; None, and nothing is changed, if it cannot be written.

@@ -93,6 +93,16 @@ class Local:
                 yield item, fn(item, devices[0])
 
 
+def executor_or_local(executor: Any) -> Executor:
+    """The executor that was given, else `Local()`."""
+    if executor is None or isinstance(executor, Executor):
+        return executor or Local()
+    raise TypeError(
+        f"executor is a {type(executor).__name__}; expected vb.Local(workers=4), vb.Dask(client), or an object with a "
+        "method as_completed(fn, items) that yields (item, fn(item, device))"
+    )
+
+
 def in_order(executor: Executor, fn: Callable[[Item, Any], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Results in the order of their items; early ones wait."""
     early: dict[int, Result] = {}

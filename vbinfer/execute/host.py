@@ -53,6 +53,7 @@ class HostSimulator:
             whole, so that n draws cost up to batch_width - 1 more.
         fingerprint: what identifies the simulator in a store; by default a hash of its code and of all it uses
             (`fingerprint()`). Give one where that cannot be made, and change it when the simulator changes.
+        lane: the former name of batch_width.
 
     Attributes:
         fn: the function.
@@ -83,11 +84,12 @@ class HostSimulator:
         names: Sequence[str] | None = None,
         batch_width: int = 16,
         fingerprint: str | None = None,
+        lane: int | None = None,
     ) -> None:
         self.fn, self.names, self.batch_width = (
             _checked_fn(fn),
             _checked_names(names),
-            _check.count(batch_width, "batch_width", "16"),
+            _check.count(batch_width if lane is None else lane, "batch_width", "16"),
         )
         if fingerprint is not None and (not isinstance(fingerprint, str) or not fingerprint):
             raise ValueError(

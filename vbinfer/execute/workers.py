@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from vbinfer.execute.compile_cache import chosen, enable_compile_cache
+from vbinfer.execute.compile_cache import chosen, use_cache
 from vbinfer.execute.processes import begin, cores, environment, outcome, pickled, settings, ship, unloadable
 
 Item = TypeVar("Item")
@@ -209,7 +209,7 @@ def _load(payload: bytes, config: dict[str, Any], cache: str | None) -> tuple[An
     for name, value in config.items():
         jax.config.update(name, value)
     if cache is not None:
-        enable_compile_cache(cache)
+        use_cache(cache)
     try:
         _LOADED[:] = pickle.loads(payload), jax.local_devices()[0]
     except Exception:

@@ -41,7 +41,7 @@ class Connectome(Parametrised):
 
     Args:
         weights: `[node, node]`, signed or not, symmetric or not; no unit of its own (`normalise` gives it a scale).
-        tract_lengths: `[node, node]` in mm, not negative. `np.zeros_like(weights)` if there are no delays.
+        tract_lengths: `[node, node]` in mm, not negative; 0 if left out, for networks without delays.
         speed: conduction speed in mm/ms (= m/s).
         labels: one name per node.
         centres: `[node, 3]` in mm, for pictures only.
@@ -71,7 +71,7 @@ class Connectome(Parametrised):
     def __init__(
         self,
         weights: Any,
-        tract_lengths: Any,
+        tract_lengths: Any = None,
         speed: Any = 3.0,
         labels: Iterable[object] | None = None,
         centres: Any = None,
@@ -79,6 +79,8 @@ class Connectome(Parametrised):
         edges: Any = None,
         size: int | None = None,
     ):
+        if tract_lengths is None:
+            tract_lengths = np.broadcast_to(0.0, np.shape(weights))
         if hasattr(weights, "todense"):
             edges, size, weights, tract_lengths = listed(weights, tract_lengths)
         if (edges is None) != (size is None):
@@ -148,9 +150,8 @@ class Connectome(Parametrised):
             >>> network.dense().weights[0].tolist()
             [0.0, 0.5, 0.25]
         """
-        lengths = np.zeros(len(weights)) if tract_lengths is None else tract_lengths
         edges = np.stack([np.asarray(targets, np.int32), np.asarray(sources, np.int32)])
-        return cls(weights, lengths, speed, labels, edges=edges, size=n_nodes)
+        return cls(weights, tract_lengths, speed, labels, edges=edges, size=n_nodes)
 
     def validate(self) -> None:
         """Check sizes and speed; ranges are checked before."""
