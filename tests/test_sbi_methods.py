@@ -1,6 +1,7 @@
 """Every method of the sbi package against posteriors and likelihoods that are known."""
 
 import functools
+import importlib.machinery
 import sys
 
 import jax
@@ -311,7 +312,9 @@ def test_a_network_that_reads_the_draws_has_the_exact_posterior(monkeypatch, tmp
     prior, estimator = lg.make_prior(), SbiEstimator("NPE_PFN")
     with pytest.raises(ImportError, match=r"pip install 'sbi\[tabpfn\]'"):
         estimator.fit(lg.make_draws(prior, 100), prior, key=KEY)
-    monkeypatch.setitem(sys.modules, "tabpfn", type(sys)("tabpfn"))
+    stand_in = type(sys)("tabpfn")
+    stand_in.__spec__ = importlib.machinery.ModuleSpec("tabpfn", None)
+    monkeypatch.setitem(sys.modules, "tabpfn", stand_in)
     monkeypatch.setattr(tabpfn_flow, "_TABPFN_AVAILABLE", True)
     monkeypatch.setattr(tabpfn_flow, "TabPFNRegressor", LinearRegressor, raising=False)
     monkeypatch.setattr(tabpfn_flow, "prepend_cache_path", lambda name: tmp_path / name, raising=False)

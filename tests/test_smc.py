@@ -30,7 +30,9 @@ def evidence_agrees(posterior, exact):
 @pytest.mark.parametrize("width", [1, 4, 10])
 def test_evidence_and_moments_of_a_linear_regression(width):
     known = regression(width)
-    posterior = smc(known.prior, known.log_likelihood, known.y)
+    # the moves are tuned on the particles themselves, which biases log Z by O(1/N): -0.09 at ten parameters and a
+    # thousand particles (three keys), below the error of four repeats at four thousand
+    posterior = smc(known.prior, known.log_likelihood, known.y, num_samples=4000 if width == 10 else 1000)
     evidence_agrees(posterior, known.log_evidence)
     draws, sd = posterior.ravel(), np.sqrt(np.diag(known.covariance))
     assert np.abs((draws.mean(axis=0) - known.mean) / sd).max() < 0.12  # 4 / sqrt(4000 / 4)

@@ -274,8 +274,13 @@ class Folder:
         path = self.path / name
         kind, header, arrays = npz.read(path)
         expected = {"study": self.mark, **place}
-        if kind != (label or self.kind.label) or any(header.get(key) != value for key, value in expected.items()):
-            raise foreign(path)
+        if kind != (label or self.kind.label):
+            raise ValueError(
+                f"{path} holds a {kind!r}; expected a file of the folder that {self.kind.head} describes: "
+                "delete it, and repeat the call"
+            )
+        if any(header.get(key) != value for key, value in expected.items()):
+            raise foreign(path, self.kind.head)
         return arrays
 
     def set_aside(self, error: Exception, *names: str) -> None:
@@ -290,8 +295,9 @@ class Folder:
         warnings.warn(f"{error}. It was set aside as {aside}; its {self.kind.holds} are made again", stacklevel=4)
 
 
-def foreign(path: Path) -> ValueError:
+def foreign(path: Path, head: str = "its folder") -> ValueError:
     """Error for a misplaced part."""
     return ValueError(
-        f"{path} does not hold what its header says, or is of another study: delete it, and repeat the call"
+        f"{path} does not hold what its header says, or is of another study than {head} says: "
+        "delete it, and repeat the call"
     )

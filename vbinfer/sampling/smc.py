@@ -42,7 +42,9 @@ class TemperedSMC(AbstractKernel):
     its Monte-Carlo error is what differs between repeats (R-hat). A mode so narrow that no particle falls near it while
     the likelihood is still flat is missed by all: take more particles.
 
-    `posterior.log_evidence` is log((1/R) sum_r Z_r) over R repeats, unbiased on the scale of Z;
+    `posterior.log_evidence` is log((1/R) sum_r Z_r) over R repeats. Temperatures and moves are tuned on the particles
+    themselves, a bias of O(1/N) that repeats do not show: -0.09 for ten parameters and 1,000 particles, none seen
+    at 4,000.
     `posterior.info["log_evidence_repeats"]` has each repeat, `["log_evidence_error"]` the standard error of the mean.
     Constants that the likelihood leaves out are missing from it. `sample_stats` are those of the last move:
     `accept_prob` of each particle, `num_steps` leapfrog steps, `step_size`.

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import importlib.util
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -218,18 +219,16 @@ def require_tabpfn(spec: Mapping[str, Any]) -> None:
 
     Nothing is downloaded here.
 
-
     Raises:
         ImportError: tabpfn is missing.
         FileNotFoundError: its weights are.
     """
-    try:
-        import tabpfn  # noqa: F401  # type: ignore[reportMissingImports]  # no dependency
-        from sbi.neural_nets.estimators.tabpfn_flow import TabPFNFlow
-    except ImportError as error:
+    if importlib.util.find_spec("tabpfn") is None:
         raise ImportError(
-            f"NPE_PFN needs the package tabpfn ({error}); write pip install 'sbi[tabpfn]', or use SbiEstimator('NPE')"
-        ) from error
+            "NPE_PFN needs the package tabpfn; write pip install 'sbi[tabpfn]', or use SbiEstimator('NPE')"
+        )
+    from sbi.neural_nets.estimators.tabpfn_flow import TabPFNFlow
+
     options = spec.get("regressor_init_kwargs") or {}
     path = TabPFNFlow._resolve_model_path(options.get("model_path", "v2"))
     if not Path(path).is_file():
