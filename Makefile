@@ -90,7 +90,7 @@ mutants: $(READY)
 	$(BIN)/python .ci/mutants.py $(ARGS)
 
 notebooks: $(READY)
-	$(BIN)/python -m pytest -q -m "slow or not slow" tests/test_notebooks.py $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 2 -m "slow or not slow" tests/test_notebooks.py $(ARGS)
 
 bench: $(READY)
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
