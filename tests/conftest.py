@@ -1,5 +1,6 @@
 """Settings for the whole suite: precision, shape checks, one thread, kept programs, durations."""
 
+import faulthandler
 import json
 import os
 import sys
@@ -121,10 +122,18 @@ def _cpu_seconds() -> float:
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
+HANGS = 900.0  # seconds; the longest test takes a tenth of it on a busy machine
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     item.stash[_STARTED] = _cpu_seconds()
-    return (yield)
+    # a test that stands still says where, and ends its process: xdist names it and goes on without
+    faulthandler.dump_traceback_later(HANGS, exit=True, file=sys.__stderr__)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -162,11 +164,53 @@ def test_runs_with_other_settings_share_a_worker_without_taking_each_others(thre
 
 
 def test_other_users_of_this_computer_cannot_reach_our_scheduler(two):
+    """Asked through sockets: a refused `distributed.Client` is closed by the garbage collector, in any thread."""
     address = scheduler_of(two).address
     assert address.startswith("tls://127.0.0.1:")
-    for tried in (address, address.replace("tls", "tcp")):
-        with pytest.raises((OSError, TypeError)):  # TypeError: no keys were given
-            distributed.Client(tried, timeout=1.0, set_as_default=False)
+    place = ("127.0.0.1", int(address.rsplit(":", 1)[1]))
+    nobody = ssl.create_default_context()
+    nobody.check_hostname, nobody.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(place, timeout=20.0) as plain,
+        pytest.raises(ssl.SSLError, match="certificate"),
+        nobody.wrap_socket(plain) as secret,
+    ):
+        secret.recv(1)  # TLS 1.3 refuses with the first answer
+    with socket.create_connection(place, timeout=20.0) as plain:
+        plain.sendall(bytes(64))
+        with contextlib.suppress(ConnectionResetError):
+            assert len(plain.recv(1024)) < 16  # an alert of TLS, or nothing; a scheduler would say hello
+
+
+def test_a_refused_client_is_closed_before_the_error_is_raised(monkeypatch):
+    """It was closed by the garbage collector, in a thread that may be the one it waits for: all stood still."""
+    made = []
+
+    class Watched(distributed.Client):
+        def __init__(self, *args, **options):
+            made.append(self)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(distributed, "Client", Watched)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "500ms"}),
+        pytest.raises(ConnectionError, match="no Dask scheduler answers"),
+    ):
+        list(Dask("tcp://127.0.0.1:9").map(where, [1]))
+    assert [client.status for client in made] == ["closed"]
+
+
+@posix
+def test_a_process_of_loky_can_be_killed(two):
+    """Dask kills a worker that does not end in time; a loky process had no `kill`, and the cluster stood still."""
+    from loky.backend.popen_loky_posix import Popen
+
+    child = subprocess.Popen(["sleep", "60"])
+    popen = Popen.__new__(Popen)
+    popen.pid, popen.returncode = child.pid, None
+    popen.kill()
+    assert child.wait(20) == -signal.SIGKILL
+    popen.kill()  # it is gone
 
 
 def test_items_and_results_may_be_keys(two):

@@ -9,6 +9,7 @@ import os
 import pickle
 import queue
 import reprlib
+import signal
 import sys
 import threading
 import time
@@ -190,9 +191,13 @@ def _connected(client: Any, count: int) -> Iterator[Any]:
         with _own_cluster(count) as own:
             yield own
     elif isinstance(client, str):
+        # One that is refused is closed here. Left to the garbage collector it is closed in whatever thread that runs,
+        # also one that closing waits for: everything stood still.
+        made = Client.__new__(Client)
         try:
-            made = Client(client, set_as_default=False)
+            made.__init__(client, set_as_default=False)
         except OSError as error:
+            made.close()
             raise ConnectionError(
                 f"no Dask scheduler answers at {client!r}; start one with `dask scheduler`, which prints its address"
             ) from error
@@ -211,12 +216,13 @@ def _own_cluster(count: int) -> Iterator[Any]:
     could run anything here without them.
     """
     import dask
-    import loky  # its way to start a process has a name once it is imported
+    import loky  # noqa: F401  its way to start a process has a name once it is imported
     from distributed import Client, LocalCluster, Security
 
     from vbinfer.execute.dask_worker import Pin
 
-    assert loky
+    if os.name == "posix":
+        _let_be_killed()
     security = None
     with contextlib.suppress(ImportError):  # without the `cryptography` package
         security = Security.temporary()
@@ -240,6 +246,23 @@ def _own_cluster(count: int) -> Iterator[Any]:
     ):
         client.register_plugin(Pin(cores()))
         yield client
+
+
+def _let_be_killed() -> None:
+    """Give loky's processes `kill`, as the standard library's have it.
+
+    Dask kills a worker that does not end in time, as on a busy computer. Without it the cluster neither closes nor
+    replaces that worker.
+    """
+    from loky.backend.popen_loky_posix import Popen
+
+    def kill(self: Any) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self.returncode is None:
+                os.kill(self.pid, signal.SIGKILL)
+
+    if not hasattr(Popen, "kill"):
+        Popen.kill = kill
 
 
 @final
@@ -343,6 +366,7 @@ class _Pass:
         try:
             where, message = future.result(timeout=60.0 * LOOK)
             if message[0] == "done":
+                future.release()  # here: when this generator is closed, it may be long until its frames are gone
                 yield item, pickle.loads(message[1])
                 return
             error = _failed(where, *message)
