@@ -134,7 +134,12 @@ def tried(mutant: Mutant, house: Path) -> tuple[str, float]:
     path.write_text(mutant.text(sound))
     tests = [f"tests/{word}" if word.endswith(".py") else word for word in CORE[mutant.file]]
     began = time.time()
-    environment = {**os.environ, "PYTHONPATH": str(house), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        "VBINFER_TEST_CACHE": str(ROOT / ".programs"),  # what a fault leaves alone need not be compiled again
+        **os.environ,
+        "PYTHONPATH": str(house),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
