@@ -13,7 +13,7 @@ from jaxtyping import Array
 from vbinfer import _ode
 from vbinfer._check import milliseconds
 
-Update = Callable[[Any, Any, Any], Any]
+Update = Callable[[Any, Any], Any]
 
 
 class System(NamedTuple):
@@ -29,7 +29,7 @@ class System(NamedTuple):
     project: Callable[[Any], Any]
     """The nearest admissible state."""
     update: Update | None = None
-    """(state, c, dW) to the next state, of a model that brings its own step."""
+    """(state, dW) to the next state, of a model that brings its own step."""
 
 
 class AbstractIntegrator(eqx.Module):
@@ -191,5 +191,4 @@ class Native(AbstractIntegrator):
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
         assert system.update is not None
-        # the model takes the step; what arrives is read once, at its start
-        return system.project(system.update(x, system.couple(0.0, x), dW))
+        return system.project(system.update(x, dW))

@@ -4,6 +4,7 @@ A normal variate is a pure function of (draw key, step, state variable, node); `
 """
 
 import abc
+import math
 from collections import namedtuple
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -100,8 +101,16 @@ def _named(sigma: Any, variables: tuple[str, ...], given: str = "sigma") -> tupl
     return tuple(name for name in variables if name in sigma)
 
 
-def _of(sigma: Any, name: str) -> Array:
-    return sigma[name] if isinstance(sigma, Mapping) else sigma
+def _of(sigma: Any, name: str, like: Array) -> Array:
+    """The amplitude of a variable, as it meets normals shaped like it."""
+    return spread(sigma[name] if isinstance(sigma, Mapping) else sigma, like)
+
+
+def spread(leaf: Array, like: Array) -> Array:
+    """A parameter `[N, ...batch]` that meets states `[N, a, ..., ...batch]`."""
+    if leaf.ndim in (0, like.ndim):
+        return leaf
+    return leaf.reshape(leaf.shape[0], *(1,) * (like.ndim - leaf.ndim), *leaf.shape[1:])
 
 
 class Additive(AbstractNoise):
@@ -165,7 +174,7 @@ class Additive(AbstractNoise):
 
         def increments(carry: None, z: Named, x: Named) -> tuple[None, Named]:
             mixed = z if root is None else {name: _mix(root, value) for name, value in z.items()}
-            return None, {name: (_of(self.sigma, name) * dt**0.5) * value for name, value in mixed.items()}
+            return None, {name: (_of(self.sigma, name, value) * dt**0.5) * value for name, value in mixed.items()}
 
         return increments
 
@@ -175,7 +184,7 @@ class Additive(AbstractNoise):
 
         def normals_of(dW: Named, x: Named) -> tuple[Named, Array]:
             # dW = s * (L z) for each of V variables:  log |dz / dW| = -sum log s - V log det L
-            z, log_det = _divided(dW, {name: _of(self.sigma, name) * dt**0.5 for name in dW})
+            z, log_det = _divided(dW, {name: _of(self.sigma, name, w) * dt**0.5 for name, w in dW.items()})
             if root is None:
                 return z, log_det
             z = {name: jax.scipy.linalg.solve_triangular(root, value, lower=True) for name, value in z.items()}
@@ -294,14 +303,17 @@ class Coloured(AbstractNoise):
         return _named(self.sigma, tuple(x))
 
     def init(self, z: Named) -> Named:
-        return {name: jnp.broadcast_to(_of(self.sigma, name) * value, value.shape) for name, value in z.items()}
+        return {name: jnp.broadcast_to(_of(self.sigma, name, value) * value, value.shape) for name, value in z.items()}
 
     def process(self, dt: float) -> Process:
         # the exact transition of an Ornstein-Uhlenbeck process; expm1 keeps digits where dt is far below tau
         keep, kick = jnp.exp(-dt / self.tau), jnp.sqrt(-jnp.expm1(-2.0 * dt / self.tau))
 
         def increments(xi: Named, z: Named, x: Named) -> tuple[Named, Named]:
-            new = {name: keep * xi[name] + _of(self.sigma, name) * kick * value for name, value in z.items()}
+            new = {
+                name: spread(keep, value) * xi[name] + _of(self.sigma, name, value) * spread(kick, value) * value
+                for name, value in z.items()
+            }
             # the trapezoid of xi over the step
             return new, {name: (0.5 * dt) * (xi[name] + new[name]) for name in new}
 
@@ -311,8 +323,9 @@ class Coloured(AbstractNoise):
 class Generator:
     """Standard normals of the state variables in `names`.
 
-    States are shaped like `x`. Of the V N variates of a step, j = variable * N + node comes from counter j if j < H,
-    else from counter j - H, with H = ceil(V N / 2): one counter serves two variates.
+    States are shaped like `x`. The M variates of a step are numbered variable by variable, node by node: with states
+    `[N]` j = variable * N + node. Variate j comes from counter j if j < H, else from counter j - H, with
+    H = ceil(M / 2): one counter serves two variates.
 
         counter     0   1   2  ...  H-1
         real        0   1   2  ...  H-1          variates j < H
@@ -324,18 +337,18 @@ class Generator:
     """
 
     def __init__(self, words: KeyWords, names: tuple[str, ...], x: Named):
-        variables = tuple(x)
-        like = x[variables[0]]
-        nodes = like.shape[0]
-        self.half = -(-len(variables) * nodes // 2)
-        self.wanted = {name: variables.index(name) * nodes + np.arange(nodes) for name in names}
+        k0, k1 = words
+        # keys of a batch `[1, B]` meet counters `[step, counter, 1]`: batch last
+        self.batch = (1,) * (k0.ndim > 0)
+        self.words = (k0[None], k1[None]) if k0.ndim else (k0, k1)
+        self.shapes = {name: a.shape[:-1] if k0.ndim else a.shape for name, a in x.items()}
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        ends = dict(zip(x, np.cumsum(sizes), strict=True))
+        self.half = -(-sum(sizes) // 2)
+        self.wanted = {name: ends[name] + np.arange(-math.prod(self.shapes[name]), 0) for name in names}
         # counters of which no variate is wanted are never drawn
         self.counters = np.unique(np.concatenate(list(self.wanted.values())) % self.half)
-        self.batch = (1,) * (like.ndim - 1)
-        k0, k1 = words
-        # keys of a batch `[B]` meet counters `[step, counter, 1]`: batch last
-        self.words = (k0[None], k1[None]) if k0.ndim else (k0, k1)
-        self.dtype = like.dtype
+        self.dtype = next(iter(x.values())).dtype
 
     def draw(self, first: Array, n: int) -> Array:
         """Pairs of `n` steps from `first` on, `[n, counter, ...batch]`."""
@@ -344,14 +357,15 @@ class Generator:
         return jax.lax.complex(*normals(*self.words, steps.reshape((-1, 1, *self.batch)), index))
 
     def unpack(self, pairs: Array) -> Named:
-        """Normals `[N, ...batch]` of one step from pairs `[counter, ...batch]`."""
+        """Normals of one step, shaped as states, from pairs `[counter, ...batch]`."""
         real, imag = pairs.real.astype(self.dtype), pairs.imag.astype(self.dtype)
         out = {}
         for name, j in self.wanted.items():
             # where each counter stands among those that are drawn
             halves = [(real, j[j < self.half]), (imag, j[j >= self.half] - self.half)]
             rows = [_rows(a, np.searchsorted(self.counters, c)) for a, c in halves if c.size]
-            out[name] = rows[0] if len(rows) == 1 else jnp.concatenate(rows)
+            flat = rows[0] if len(rows) == 1 else jnp.concatenate(rows)
+            out[name] = flat.reshape(*self.shapes[name], *flat.shape[1:])
         return out
 
 

@@ -70,11 +70,11 @@ class NoisePath:
         _steps(self.sim, self.t1)
 
     @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names of the path's parameters, and their shape `[T, N]`."""
         assert self.sim.noise is not None
-        shape = (_steps(self.sim, self.t1), self.sim.n_nodes)
-        return {NOISE + name: shape for name in self.sim.noise.noisy(self.sim.state_shapes())}
+        steps, states = _steps(self.sim, self.t1), self.sim.state_shapes()
+        return {NOISE + name: (steps, *states[name].shape) for name in self.sim.noise.noisy(states)}
 
     def extend(self, prior: Prior) -> Prior:
         """The prior of theta together with that of the path."""

@@ -4,6 +4,9 @@ A vector field over named state variables.
 """
 
 import abc
+import functools
+from collections import namedtuple
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -24,21 +27,67 @@ def names_of(cvar: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     return tuple(cvar)
 
 
+class _OfEither:
+    """A method of the object, and of the class where there is none."""
+
+    def __init__(self, fn: Callable[..., Any]):
+        self.fn = fn
+
+    def __get__(self, instance: Any, owner: type) -> Callable[..., Any]:
+        return functools.partial(self.fn, owner if instance is None else instance)
+
+
+@functools.cache
+def state_class(variables: tuple[str, ...]) -> type:
+    """The State of a model whose variables belong to the object.
+
+    One class for the same names, so that equal models share their compiled programs.
+    """
+    return namedtuple("State", variables)
+
+
 class AbstractModel(Parametrised):
     """State variables, their coupling and their start.
 
-    A subclass names its `State` (a NamedTuple of arrays `[N, ...batch]`) and declares parameters with `param`.
+    A subclass names its `State` (a NamedTuple of arrays) and declares parameters with `param`. Where the variables
+    depend on the object, `State` is a property that returns `state_class(names)`.
     """
 
     State: ClassVar[type]
     cvar: eqx.AbstractVar[tuple[str, ...]]
-    """The state variables that the coupling reads."""
+    """The entries of `at_nodes` that the coupling reads."""
     rows: ClassVar[int | None] = None
-    """How many rows of coupling input `dfun` reads; the rest of what a coupling sends is dropped. None reads all."""
+    """How many rows of coupling input the model reads. Of a single connectome the rest of what is sent is dropped,
+    several projections may send no more; None reads all."""
+    n_nodes: ClassVar[int | None] = None
+    """Number of nodes N, of a model that knows it."""
+    labels: ClassVar[tuple[str, ...] | None] = None
+    """Names of the nodes, of a model that has them."""
 
     @abc.abstractmethod
     def init(self, n: int) -> Any:
-        """The default initial state of `n` nodes, leaves `[n]`."""
+        """The default initial state of `n` nodes, leaves as `shapes(n)`."""
+
+    def shapes(self, n: int) -> dict[str, tuple[int, ...]]:
+        """Shape of every state variable, `[n]` unless overridden.
+
+        Noise, histories and results follow it; in a batch the draws are one more axis, the last.
+        """
+        return dict.fromkeys(self.variables(), (n,))
+
+    def leaf_size(self, path: str, n: int) -> int:
+        """Values that the parameter at `path` has unless it is a number.
+
+        One per node unless overridden.
+        """
+        return n
+
+    def at_nodes(self, x: Any) -> dict[str, Array]:
+        """What coupling, monitors and sensors see, `[N, ...batch]` each.
+
+        The state itself unless overridden.
+        """
+        return dict(zip(self.variables(), x, strict=True))
 
     def project(self, x: Any) -> Any:
         """The nearest admissible state, applied after every stage.
@@ -49,22 +98,24 @@ class AbstractModel(Parametrised):
 
     def validate(self) -> None:
         for name in names_of(self.cvar):
-            self.variable(name)
+            if type(self).at_nodes is AbstractModel.at_nodes:  # others are asked by the simulator, which knows N
+                self.variable(name)
 
-    @classmethod
-    def variables(cls) -> tuple[str, ...]:
+    @_OfEither
+    def variables(owner) -> tuple[str, ...]:
         """Names of the state variables, in order."""
-        return tuple(cls.State._fields)  # type: ignore[attr-defined]  (State is a NamedTuple class)
+        return tuple(owner.State._fields)
 
-    @classmethod
-    def variable(cls, name: str) -> int:
+    @_OfEither
+    def variable(owner, name: str) -> int:
         """Position of a state variable.
 
         An unknown name is an error naming the closest one.
         """
-        names = cls.variables()
+        names = owner.variables()
         if name not in names:
-            raise ValueError(f"{cls.__name__} has no state variable {name!r}. {did_you_mean(name, names)}")
+            model = owner if isinstance(owner, type) else type(owner)
+            raise ValueError(f"{model.__name__} has no state variable {name!r}. {did_you_mean(name, names)}")
         return names.index(name)
 
 
@@ -82,7 +133,7 @@ class AbstractVectorField(AbstractModel):
 
         Args:
             t: time, ms.
-            x: `State` with leaves `[N, ...batch]`.
+            x: `State` with leaves `[N, ...batch]`, or what `shapes` says in place of `[N]`.
             c: coupling input `[C, N, ...batch]`, a row per coupling variable; zeros without a connectome.
             u: stimulus, broadcastable to `[N, ...batch]`; zero without one.
         """
@@ -96,12 +147,25 @@ class AbstractStepper(AbstractModel):
     Driven by `integrator=vb.Native(dt=...)`, in the same loop with the same coupling, noise and monitors.
     """
 
+    input_stage: ClassVar[float] = 0.0
+    """When in the step the stimulus is read, as a fraction of it."""
+    coupling_stage: ClassVar[float] = 0.0
+    """When in the step delayed signals are read: 0 is what has arrived at its start, 1 at its end."""
+
+    def prepared(self, dt: float) -> "AbstractStepper":
+        """The model with what depends on parameters and dt alone.
+
+        Called once per run, before the loop; `step` is then called on what it returns.
+        """
+        return self
+
     @abc.abstractmethod
     def step(self, t: Array, x: Any, c: Array, u: Array, dW: Any, dt: float) -> Any:
         """The state at t + dt.
 
         Args:
-            t, x, c, u: as for `AbstractVectorField.dfun`, at the start of the step.
+            t, x: as for `AbstractVectorField.dfun`, at the start of the step.
+            c, u: coupling input and stimulus, at `coupling_stage` and `input_stage` of the step.
             dW: the noise increment of this step, a State; None without noise.
             dt: ms.
         """

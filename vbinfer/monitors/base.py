@@ -96,14 +96,18 @@ class AbstractMonitor(Parametrised):
     """
 
     var: eqx.AbstractVar[Any]
-    """The state variables that it reads: one name, several, or None for all."""
+    """What it reads of the model's `at_nodes`: one name, several, or None for all."""
     period: eqx.AbstractVar[float | None]
     """ms between samples; None is every step."""
     by_node: ClassVar[bool] = True
     """Whether column k of a sample is node k; sensors, groups and matrices are not."""
 
+    def placed(self, labels: tuple[str, ...] | None) -> "AbstractMonitor":
+        """The monitor with nodes by number, given their names."""
+        return self
+
     def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
-        """The state variables it needs, given the model's."""
+        """The names it needs, given those that the model shows."""
         return chosen(self.var, variables)
 
     def sample_shape(self, n: int) -> tuple[int, ...] | None:

@@ -1,10 +1,13 @@
 """State variables as they are: every step, subsampled, or averaged."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array
 
+from vbinfer._param import did_you_mean
 from vbinfer.monitors.base import AbstractMean, AbstractMonitor, Variables, period_ms, variables_of
 
 
@@ -18,23 +21,61 @@ def shape_of(var: Variables, n: int) -> tuple[int, ...] | None:
     return (n,) if isinstance(var, str) else None
 
 
+def nodes_of(at: Any) -> tuple[int | str, ...] | None:
+    """Nodes by number or name; one alone is a tuple of one."""
+    if at is None or (isinstance(at, tuple) and all(isinstance(node, int | str) for node in at)):
+        return at
+    given = np.atleast_1d(np.asarray(at))
+    if given.ndim != 1 or not len(given) or given.dtype.kind not in "iuU":
+        raise TypeError(f"at was given as {at!r}; expected nodes by number or name, at=(0, 3) or at=('V1', 'M1')")
+    return tuple(given.tolist())
+
+
 class AbstractSnapshot(AbstractMonitor):
     """The state at the end of a period."""
 
+    at: eqx.AbstractVar[tuple[int | str, ...] | None]
+    """The nodes that are recorded, in this order; None is all."""
+
+    @property
+    def by_node(self) -> bool:
+        return self.at is None
+
+    def placed(self, labels: tuple[str, ...] | None) -> AbstractMonitor:
+        names = [node for node in self.at or () if isinstance(node, str)]
+        if not names:
+            return self
+        for name in names:
+            if name not in (labels or ()):
+                raise ValueError(
+                    f"the monitor records at {name!r}; there is no such node. {did_you_mean(name, labels or ())}"
+                )
+        number = {name: k for k, name in enumerate(labels or ())}
+        return dataclasses.replace(self, at=tuple(number.get(node, node) for node in self.at or ()))
+
+    def check_nodes(self, n: int) -> None:
+        off = [node for node in self.at or () if not isinstance(node, int) or not 0 <= node < n]
+        if off:
+            raise ValueError(f"the monitor records at node {off[0]}; there are {n}, 0 to {n - 1}")
+
     def sample_shape(self, n: int) -> tuple[int, ...] | None:
-        return shape_of(self.var, n)
+        return shape_of(self.var, n if self.at is None else len(self.at))
 
     def sample(self, carry: None, x: dict[str, Array]) -> tuple[None, Any]:
+        if self.at is not None:
+            x = {name: a[np.asarray(self.at)] for name, a in x.items()}
         return None, shaped(self.var, x)
 
 
 class Raw(AbstractSnapshot):
     """The state after every step.
 
-    Gives `{state variable: [T, N]}`; with `var="r"` the array itself, with a tuple just those.
+    Gives `{state variable: [T, N]}`; with `var="r"` the array itself, with a tuple just those. What is named and
+    recorded is what the model shows at its nodes. `at`, numbers or names of nodes, records these alone, `[T, len(at)]`.
     """
 
     var: Variables = eqx.field(static=True, default=None, converter=variables_of)
+    at: tuple[int | str, ...] | None = eqx.field(static=True, default=None, converter=nodes_of)
     period: float | None = eqx.field(static=True, default=None, init=False)
 
 
@@ -46,6 +87,7 @@ class Subsample(AbstractSnapshot):
 
     period: float | None = eqx.field(static=True, converter=period_ms)
     var: Variables = eqx.field(static=True, default=None, converter=variables_of)
+    at: tuple[int | str, ...] | None = eqx.field(static=True, default=None, converter=nodes_of)
 
 
 class TimeAverage(AbstractMean):

@@ -188,9 +188,9 @@ class ForwardModel(eqx.Module):
         """The past, constant in variables whose start is drawn."""
         now = initial_state(sim, sim.model.init(sim.n_nodes)._replace(**drawn))
         given = initial_history(sim, now) if self.init is None else self.init
-        shape = (len(given[0]), sim.n_nodes)
-        rest = jax.tree.map(lambda a: jnp.broadcast_to(jnp.asarray(a, jnp.result_type(float)), shape), given)
-        return History(rest._replace(**{name: jnp.broadcast_to(getattr(now, name), shape) for name in drawn}))
+        rows = lambda a, like: jnp.broadcast_to(jnp.asarray(a, like.dtype), (len(given[0]), *like.shape))  # noqa: E731
+        rest = jax.tree.map(rows, given, now)
+        return History(rest._replace(**{name: rows(getattr(now, name), getattr(now, name)) for name in drawn}))
 
     def _series(self, theta: Theta, key: Array | None) -> dict[str, Any]:
         leaves, init = self._split(theta)
@@ -341,7 +341,7 @@ def _check_series(sim: Simulator, name: str, summary: Any) -> None:
     monitor = sim.monitors[name]
     period, sample = monitor.period or sim.dt, monitor.sample_shape(sim.n_nodes)
     if sample is None:
-        remedy = f"{type(monitor).__name__}(..., var={sim.model.variables()[0]!r})"
+        remedy = f"{type(monitor).__name__}(..., var={next(iter(sim.node_shapes()))!r})"
         raise ValueError(f"monitor {name!r} records several state variables and a Summary takes one; write {remedy}")
     if len(sample) != 1:
         raise ValueError(

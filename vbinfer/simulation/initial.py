@@ -33,12 +33,12 @@ def by_variable(sim: Simulator, given: Any, what: str) -> dict[str, Array]:
 
 
 def initial_state(sim: Simulator, init: Any) -> Any:
-    """The state that `init` stands for, leaves `[N]`."""
-    n, State = sim.n_nodes, sim.model.State
+    """The state that `init` stands for, leaves as `state_shapes`."""
+    State = sim.model.State
     if init is None:
-        return sim.model.init(n)
+        return sim.model.init(sim.n_nodes)
     if isinstance(init, dict):
-        init = sim.model.init(n)._replace(**by_variable(sim, init, "init"))
+        init = sim.model.init(sim.n_nodes)._replace(**by_variable(sim, init, "init"))
     if isinstance(init, Solution):
         raise TypeError("init was given a Solution; write init=solution.final")
     if not isinstance(init, State):
@@ -46,28 +46,34 @@ def initial_state(sim: Simulator, init: Any) -> Any:
             f"init was given as {type(init).__name__}; expected None, a {State.__name__}, or the final of a Solution"
         )
     leaves = []
-    for name, value in zip(sim.model.variables(), init, strict=True):
-        value = jnp.asarray(value, jnp.result_type(float))
-        if value.ndim > 1 or (value.ndim == 1 and value.shape[0] not in (1, n)):
-            raise ValueError(f"init.{name} has shape {list(value.shape)}; expected a number or [{n}], one per node")
-        leaves.append(jnp.broadcast_to(value, (n,)))
+    for (name, like), value in zip(sim.state_shapes().items(), init, strict=True):
+        value = jnp.asarray(value, like.dtype)
+        if value.shape not in ((), (1,), like.shape):
+            per = ", one per node" if len(like.shape) == 1 else ""
+            raise ValueError(f"init.{name} has shape {list(value.shape)}; expected a number or {list(like.shape)}{per}")
+        leaves.append(jnp.broadcast_to(value, like.shape))
     return State(*leaves)
 
 
 def initial_history(sim: Simulator, init: Any) -> Any:
     """The past that `init` stands for.
 
-    Leaves are `[H, N]`, oldest first. One row is a constant history.
+    Leaves are `[H, N]`, or `[H, *shape]`, oldest first. One row is a constant history.
     """
     if not isinstance(init, History):  # a constant past
         return jax.tree.map(lambda a: a[None], initial_state(sim, init))
-    n, State, rows = sim.n_nodes, sim.model.State, []
+    State, rows = sim.model.State, []
     if not isinstance(init.state, State):
-        raise TypeError(f"History holds {type(init.state).__name__}; expected a {State.__name__} with leaves [H, {n}]")
-    for name, value in zip(sim.model.variables(), init.state, strict=True):
-        value = jnp.asarray(value, jnp.result_type(float))
-        if value.ndim != 2 or value.shape[1] != n or value.shape[0] < 1:
-            raise ValueError(f"the history of {name!r} has shape {list(value.shape)}; expected [H, {n}], oldest first")
+        raise TypeError(
+            f"History holds {type(init.state).__name__}; expected a {State.__name__} with leaves [H, {sim.n_nodes}]"
+        )
+    for (name, like), value in zip(sim.state_shapes().items(), init.state, strict=True):
+        value = jnp.asarray(value, like.dtype)
+        if value.ndim < 1 or value.shape[1:] != like.shape or value.shape[0] < 1:
+            expected = ", ".join(["H", *map(str, like.shape)])
+            raise ValueError(
+                f"the history of {name!r} has shape {list(value.shape)}; expected [{expected}], oldest first"
+            )
         rows.append(value)
     if len({len(value) for value in rows}) > 1:
         raise ValueError(

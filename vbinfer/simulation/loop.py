@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from vbinfer.noise import Generator, KeyWords
 from vbinfer.simulation.simulator import Simulator, sampling_steps
 from vbinfer.simulation.solution import Carry
-from vbinfer.simulation.step import Named, connectivity, named, one_step, read, start
+from vbinfer.simulation.step import Named, batch_of, connectivity, named, one_step, prepared, read, start
 
 Body = Callable[[Carry, Any], tuple[Carry, Any]]
 """A few steps: (carry, their standard normals `[step, N, ...]` or None) to (carry, samples)."""
@@ -48,17 +48,19 @@ def run(
     """Take `n_steps` steps.
 
     Args:
-        begin: a carry that is `phase` steps past a common multiple of all periods; or a history with leaves `[H, N]`
-            or `[H, N, B]`, oldest first, to start at time zero.
-        path: standard normals `[n_steps, N, ...]` by state variable, in place of those that `words` give.
+        begin: a carry that is `phase` steps past a common multiple of all periods; or a history with leaves
+            `[H, *shape]` or `[H, *shape, B]`, oldest first, to start at time zero.
+        path: standard normals `[n_steps, *shape]` by state variable, in place of those that `words` give.
         checkpoint: see `simulate`.
 
     Returns:
         The carry at the end, and the samples of each monitor, `[T, N]` or `[T, N, B]` by monitor name.
     """
+    sim = prepared(sim)
     block, tick, _ = sampling_steps(sim)
     goes_on = isinstance(begin, Carry)
-    network = connectivity(sim, batched=begin.x[0].ndim == 2 if goes_on else begin[0].ndim == 3)
+    now = begin.x if goes_on else jax.tree.map(lambda a: a[-1], begin)
+    network = connectivity(sim, batched=bool(batch_of(sim, now)))
     carry = begin if goes_on else start(sim, begin, words, network)
     cuts = _cuts(sim, carry, n_steps, words if path is None else None, checkpoint)
     steps = _single(cuts, one_step(sim, carry.x, network))
@@ -79,7 +81,7 @@ def _cuts(sim: Simulator, carry: Carry, n_steps: int, words: KeyWords | None, ch
         return Cuts(None, 1, segments)
     x = named(sim, carry.x)
     names = sim.noise.noisy(x)
-    grain = min(512, max(2, NOISE_VALUES // max(1, len(names) * carry.x[0].size)))
+    grain = min(512, max(2, NOISE_VALUES // max(1, sum(x[name].size for name in names))))
     if segments:  # drawn within a segment, so that its backward pass draws again instead of keeping the normals
         grain = min(grain, segments[0])
     return Cuts(Generator(words, names, x), grain, segments)
@@ -234,10 +236,10 @@ def _sample(sim: Simulator, carry: Carry, block: int) -> tuple[Carry, dict[str, 
 
     Zeros from those that are not due; `_due` drops them.
     """
-    by_name = named(sim, carry.x)
+    shown = sim.model.at_nodes(carry.x)
     monitors, ys = dict(carry.monitors), {}
     for name, steps in sim.period_steps().items():
-        monitor, x = sim.monitors[name], read(sim, sim.monitors[name], by_name)
+        monitor, x = sim.monitors[name], read(sim.monitors[name], shown)
 
         def sample(carry_: Any, monitor: Any = monitor, x: Any = x) -> tuple[Any, Any]:
             return monitor.sample(carry_, x)

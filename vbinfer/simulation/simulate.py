@@ -84,11 +84,12 @@ def simulate(
 def in_order(sim: Simulator, ys: dict[str, Any]) -> dict[str, Any]:
     """Samples in the order that was declared.
 
-    It is that of the monitors, and of the model's state variables; jit returns dictionaries sorted by name.
+    It is that of the monitors, and of what the model shows at its nodes; jit returns dictionaries sorted by name.
     """
+    known = sim.node_shapes()
 
     def by_variable(y: Any) -> Any:
-        return {name: y[name] for name in sim.model.variables() if name in y} if isinstance(y, dict) else y
+        return {name: y[name] for name in known if name in y} if isinstance(y, dict) else y
 
     return {name: by_variable(ys[name]) for name in sim.monitors if name in ys}
 
@@ -108,6 +109,7 @@ def _grid(sim: Simulator) -> Grid:
     slots = 0 if sim.delays is None else sim.delays.slots(sim.dt)
     # what decides the shapes and the meaning of a carry
     parts = [f"{type(sim.model).__name__} of {sim.n_nodes} nodes", f"noise {type(sim.noise).__name__}"]
+    parts += [f"{v} {list(s.shape)}" for v, s in sim.state_shapes().items() if s.shape != (sim.n_nodes,)]
     parts += [f"{k}: {type(m).__name__}, stride {m.stride(sim.dt)}" for k, m in sorted(sim.monitors.items())]
     return Grid(sim.dt, tuple(sorted(sim.period_steps().items())), slots, tuple(parts))
 
@@ -124,7 +126,7 @@ def _segments(checkpoint: Any) -> bool | tuple[int, ...] | None:
 
 
 def _path(sim: Simulator, noise_path: Any, n_steps: int) -> dict[str, Array]:
-    """Given normals of the driven variables, `[n_steps, N]` each."""
+    """Given normals of the driven variables, `[n_steps, *shape]` each."""
     if sim.noise is None:
         raise ValueError(
             "noise_path was given to a simulator without noise; build it with noise=vb.noise.Additive(...)"
@@ -133,10 +135,10 @@ def _path(sim: Simulator, noise_path: Any, n_steps: int) -> dict[str, Array]:
     for name in names:
         if name not in given:
             raise ValueError(f"noise_path lacks {name!r}; it needs [T, N] normals for {', '.join(names)}")
-        if given[name].shape != (n_steps, sim.n_nodes):
+        expected = (n_steps, *sim.state_shapes()[name].shape)
+        if given[name].shape != expected:
             raise ValueError(
-                f"noise_path[{name!r}] has shape {list(given[name].shape)}; expected [{n_steps}, {sim.n_nodes}], "
-                "a row per step"
+                f"noise_path[{name!r}] has shape {list(given[name].shape)}; expected {list(expected)}, a row per step"
             )
     return {name: given[name] for name in names}
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from vbinfer._check import is_count
-from vbinfer._param import Parameter, Parametrised, paths
-from vbinfer.integrators import AbstractIntegrator, Native
+from vbinfer._param import Parameter, Parametrised, did_you_mean, paths
+from vbinfer.integrators import AbstractIntegrator, Native, Rosenbrock
 from vbinfer.models.base import AbstractModel, AbstractStepper
 from vbinfer.monitors import AbstractMonitor, Raw
 from vbinfer.monitors.base import steps_in
@@ -75,11 +75,15 @@ class Simulator(Parametrised):
         self.integrator, self.noise, self.stimulus, self.nodes = integrator, noise, stimulus, nodes
         # the ring is as long as the longest lag of this connectome, unless the user says more
         self.delays = delays if delays is None or connectome is None else delays.measured(connectome)
-        self.monitors = {"raw": Raw()} if monitors is None else dict(monitors)
+        given = {"raw": Raw()} if monitors is None else monitors
+        labels = model.labels or getattr(connectome, "labels", None)
+        self.monitors = {name: monitor.placed(labels) for name, monitor in given.items()}
 
     @property
     def n_nodes(self) -> int:
         """Number of nodes N."""
+        if self.model.n_nodes is not None:
+            return self.model.n_nodes
         if self.connectome is not None:
             return self.connectome.n_nodes
         # without a connectome the parameters say how many nodes there are
@@ -106,9 +110,29 @@ class Simulator(Parametrised):
         return {name: k for name, m in self.monitors.items() if (k := m.stride(self.dt)) is not None}
 
     def state_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape `[N]` of every state variable."""
-        like = jax.ShapeDtypeStruct((self.n_nodes,), jnp.result_type(float))
-        return dict.fromkeys(self.model.variables(), like)
+        """Shape of every state variable, in the model's order."""
+        shapes = self.model.shapes(self.n_nodes)
+        return {v: jax.ShapeDtypeStruct(shapes[v], jnp.result_type(float)) for v in self.model.variables()}
+
+    def node_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape of what the model shows at its nodes, in its order."""
+        seen: dict[str, jax.ShapeDtypeStruct] = {}
+
+        def show(x: Any) -> None:  # results of eval_shape would come sorted by name
+            seen.update({k: jax.ShapeDtypeStruct(a.shape, a.dtype) for k, a in self.model.at_nodes(x).items()})
+
+        jax.eval_shape(show, self.model.State(**self.state_shapes()))
+        return seen
+
+    def check_by_node(self, what: str) -> None:
+        """Raise ValueError unless every state variable is `[N]`."""
+        n = self.n_nodes
+        for name, like in self.state_shapes().items():
+            if like.shape != (n,):
+                raise ValueError(
+                    f"{what} needs one value per node in every state variable; {name!r} of {type(self.model).__name__} "
+                    f"is {list(like.shape)} with {n} nodes"
+                )
 
     def validate(self) -> None:
         if (self.connectome is None) != (self.coupling is None):
@@ -119,20 +143,20 @@ class Simulator(Parametrised):
                 f"nodes={self.nodes} was given with a connectome of {self.connectome.n_nodes}; leave nodes out"
             )
         n = self.n_nodes
-        for path, leaf in self._elementwise().items():
-            length = _length(leaf)
-            if leaf.value.ndim > 1 or length not in (1, n):
-                raise ValueError(
-                    f"{path!r} has shape {list(leaf.value.shape)}; expected a number or one value for each of {n} nodes"
-                )
-        variables = self.model.variables()
+        self._check_shapes(n)
+        self._check_leaves(n)
+        shown = self.node_shapes()
         for monitor in self.monitors.values():
-            monitor.reads(variables)
+            monitor.reads(tuple(shown))
             monitor.check_nodes(n)
+        if self.connectome is not None:
+            self._check_cvar(shown, n)
         self.strides()
         if self.noise is not None:
             self.noise.noisy(self.state_shapes())
             self.noise.check_nodes(n)
+            if getattr(self.noise, "correlation", None) is not None:
+                self.check_by_node("a correlation across nodes")
         if self.stimulus is not None:
             self.stimulus.check_nodes(n)
         if self.delays is not None:
@@ -143,7 +167,52 @@ class Simulator(Parametrised):
         self._check_rows(n)
         self.period_steps()
 
+    def _check_shapes(self, n: int) -> None:
+        """Raise ValueError unless model and network are one size."""
+        name, shapes, variables = type(self.model).__name__, self.model.shapes(n), self.model.variables()
+        if set(shapes) != set(variables) or not all(shapes.values()):
+            raise ValueError(
+                f"shapes({n}) of {name} is {shapes}; expected at least one axis for each of {', '.join(variables)}"
+            )
+        if self.model.n_nodes is None:
+            return
+        others = {"connectome": getattr(self.connectome, "n_nodes", None), "nodes": self.nodes}
+        for what, other in others.items():
+            if other not in (None, n):
+                raise ValueError(f"{name} has {n} nodes, {what} says {other}; give both the same number")
+
+    def _check_leaves(self, n: int) -> None:
+        """Raise ValueError unless `[N]` parameters fit."""
+        states = self.state_shapes()
+        driven = () if self.noise is None else self.noise.noisy(states)
+        for path, leaf in self._elementwise().items():
+            owner, _, rest = path.partition(".")
+            size = n
+            if owner == "model":
+                size = self.model.leaf_size(rest, n)
+            elif owner == "noise":  # noise.sigma.<variable>, or one for all variables that it drives
+                named = path.rpartition(".")[2]
+                size = states[named if named in states else driven[0]].shape[0]
+            if leaf.value.ndim > 1 or _length(leaf) not in (1, size):
+                raise ValueError(
+                    f"{path!r} has shape {list(leaf.value.shape)}; expected a number or one value for each of {size} "
+                    "nodes"
+                )
+
+    def _check_cvar(self, shown: dict[str, jax.ShapeDtypeStruct], n: int) -> None:
+        """Raise ValueError where the coupling cannot read a variable."""
+        for name in self.model.cvar:
+            if name not in shown:
+                raise ValueError(f"cvar names {name!r}, which at_nodes does not show. {did_you_mean(name, shown)}")
+            if shown[name].shape != (n,):
+                raise ValueError(
+                    f"the coupling reads {name!r} of {type(self.model).__name__}, which at_nodes shows as "
+                    f"{list(shown[name].shape)}; expected [{n}], one value per node"
+                )
+
     def _check_integrator(self) -> None:
+        if isinstance(self.integrator, Rosenbrock):
+            self.check_by_node("Rosenbrock")
         brings, native = isinstance(self.model, AbstractStepper), isinstance(self.integrator, Native)
         name, dt = type(self.model).__name__, self.dt
         if brings and not native:
@@ -204,7 +273,7 @@ def _check_monitors(monitors: Any) -> None:
 
 
 def _length(leaf: Parameter) -> int:
-    return leaf.value.shape[0] if leaf.value.ndim == 1 else 1
+    return leaf.value.shape[0] if leaf.value.ndim else 1  # in a batch [1, B], [N, 1] or [N, B]
 
 
 def sampling_steps(sim: Simulator) -> tuple[int, int, int]:

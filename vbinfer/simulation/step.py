@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -25,9 +26,27 @@ def named(sim: Simulator, x: Any) -> Named:
     return dict(zip(sim.model.variables(), x, strict=True))
 
 
-def read(sim: Simulator, monitor: Any, x: Named) -> Named:
-    """The variables that a monitor reads."""
-    return {name: x[name] for name in monitor.reads(sim.model.variables())}
+def read(monitor: Any, shown: Named) -> Named:
+    """What a monitor reads of what the model shows at its nodes."""
+    return {name: shown[name] for name in monitor.reads(tuple(shown))}
+
+
+def zero_input(sim: Simulator, x: Any) -> Array:
+    """Zeros shaped as an input of the nodes, `[N, ...batch]`."""
+    return jnp.zeros((sim.n_nodes, *batch_of(sim, x)), x[0].dtype)
+
+
+def batch_of(sim: Simulator, x: Any) -> tuple[int, ...]:
+    """The axis of draws that states have beyond their own, if any."""
+    own = len(next(iter(sim.state_shapes().values())).shape)
+    return x[0].shape[own:]
+
+
+def prepared(sim: Simulator) -> Simulator:
+    """The simulator whose model has prepared itself for its steps."""
+    if not isinstance(sim.model, AbstractStepper):
+        return sim
+    return eqx.tree_at(lambda s: s.model, sim, sim.model.prepared(sim.dt))
 
 
 def connectivity(sim: Simulator, batched: bool) -> ConnectivityOps | None:
@@ -38,12 +57,12 @@ def connectivity(sim: Simulator, batched: bool) -> ConnectivityOps | None:
 def start(sim: Simulator, history: Any, words: KeyWords | None, network: ConnectivityOps | None) -> Carry:
     """The carry at time zero.
 
-    From a history with leaves `[H, N]` or `[H, N, B]`, oldest first.
+    From a history with leaves `[H, *shape]` or `[H, *shape, B]`, oldest first.
     """
     history = jax.vmap(sim.model.project)(history)  # nothing inadmissible is sent before time zero either
     x = jax.tree.map(lambda a: a[-1], history)
-    by_name = named(sim, x)
-    monitors = {name: m.init(read(sim, m, by_name)) for name, m in sim.monitors.items()}
+    by_name, shown = named(sim, x), sim.model.at_nodes(x)
+    monitors = {name: m.init(read(m, shown)) for name, m in sim.monitors.items()}
     noise = None
     if sim.noise is not None:
         names = sim.noise.noisy(by_name)
@@ -54,15 +73,16 @@ def start(sim: Simulator, history: Any, words: KeyWords | None, network: Connect
         noise = sim.noise.init(z)
     buffer, zero = None, jnp.zeros((), jnp.int32)
     if sim.delays is not None and network is not None and network.delayed is not None:
-        slots = sim.delays.slots(sim.dt)
+        slots, like = sim.delays.slots(sim.dt), zero_input(sim, x)
         sent = jax.vmap(lambda row: outgoing(sim, row))(history)
-        ring = tuple(fill(jnp.broadcast_to(row, (row.shape[0], *x[0].shape)), slots) for row in sent)
+        ring = tuple(fill(jnp.broadcast_to(row, (row.shape[0], *like.shape)), slots) for row in sent)
         buffer = DelayBuffer(ring, tuple(network.delayed(row, zero) for row in ring))
     return Carry(zero, x, monitors, noise, buffer)
 
 
 def _coupled(sim: Simulator, x: Any) -> tuple[Array, ...]:
-    return tuple(x[sim.model.variable(name)] for name in sim.model.cvar)
+    shown = sim.model.at_nodes(x)
+    return tuple(shown[name] for name in sim.model.cvar)
 
 
 def outgoing(sim: Simulator, x: Any) -> tuple[Array, ...]:
@@ -76,7 +96,7 @@ def one_step(sim: Simulator, x: Any, network: ConnectivityOps | None) -> Step:
 
     Its states are shaped like `x`.
     """
-    process = None if sim.noise is None else sim.noise.process(sim.dt)
+    process, like = None if sim.noise is None else sim.noise.process(sim.dt), zero_input(sim, x)
 
     # A backward pass computes the inside of a step anew from the state before it: less memory, and faster than reading
     # every intermediate result back. The ring stays outside, or each step would keep a copy of it.
@@ -87,15 +107,15 @@ def one_step(sim: Simulator, x: Any, network: ConnectivityOps | None) -> Step:
             noise, kicks = process(noise, z, named(sim, x))
             # variables without noise get a scalar zero, which XLA removes
             dW = type(x)(*(kicks.get(name, jnp.zeros((), a.dtype)) for name, a in named(sim, x).items()))
-        new = sim.integrator.step(equations(sim, step, x[0], network, arriving), x, dW)
-        by_name = named(sim, new)
-        return new, noise, {k: m.observe(monitors[k], read(sim, m, by_name)) for k, m in sim.monitors.items()}
+        new = sim.integrator.step(equations(sim, step, x, network, arriving), x, dW)
+        shown = sim.model.at_nodes(new)
+        return new, noise, {k: m.observe(monitors[k], read(m, shown)) for k, m in sim.monitors.items()}
 
     def step(carry: Carry, z: Named | None) -> Carry:
         buffer, arriving = carry.buffer, None
         if buffer is not None and network is not None and network.delayed is not None:
             # written before it is read: the other way round XLA copies the ring at every step
-            sent = (jnp.broadcast_to(row, x[0].shape) for row in outgoing(sim, carry.x))
+            sent = (jnp.broadcast_to(row, like.shape) for row in outgoing(sim, carry.x))
             ring = tuple(write(r, carry.step, row) for r, row in zip(buffer.ring, sent, strict=True))
             at_end = tuple(network.delayed(r, carry.step + 1) for r in ring)
             arriving = (buffer.arriving, at_end)
@@ -106,12 +126,14 @@ def one_step(sim: Simulator, x: Any, network: ConnectivityOps | None) -> Step:
     return step
 
 
-def equations(sim: Simulator, step: Array, like: Array, network: ConnectivityOps | None, arriving: Any) -> System:
+def equations(sim: Simulator, step: Array, like: Any, network: ConnectivityOps | None, arriving: Any) -> System:
     """Coupling, drift and bounds during one step.
 
-    `arriving` is what arrives through delays at its start and at its end, None without delays.
+    States are shaped as those of `like`. `arriving` is what arrives through delays at its start and at its end, None
+    without delays.
     """
     model: Any = sim.model
+    like = zero_input(sim, like)
     time = lambda stage: (step + stage) * sim.dt  # noqa: E731
 
     def stimulus(stage: float) -> Array:
@@ -135,7 +157,8 @@ def equations(sim: Simulator, step: Array, like: Array, network: ConnectivityOps
     def drift(stage: float, x: Any, c: Array) -> Any:
         return model.dfun(time(stage), x, c, stimulus(stage))
 
-    def update(x: Any, c: Array, dW: Any) -> Any:
-        return model.step(time(0.0), x, c, stimulus(0.0), dW, sim.dt)
+    def update(x: Any, dW: Any) -> Any:
+        c, u = couple(model.coupling_stage, x), stimulus(model.input_stage)
+        return model.step(time(0.0), x, c, u, dW, sim.dt)
 
     return System(couple, drift, model.project, update if isinstance(model, AbstractStepper) else None)

@@ -43,6 +43,7 @@ def check_invertible(sim: Simulator) -> None:
             "its output to a likelihood such as vb.likelihoods.Gaussian"
         )
     sim.noise.inverse(sim.dt)
+    sim.check_by_node("the density of a path")
     if isinstance(sim.model, AbstractStepper) or not isinstance(sim.integrator, Euler | Heun | RungeKutta4):
         raise ValueError(
             f"the density of a step of {name} is not known in closed form; use integrator=vb.Euler(dt={dt:g}) or "
@@ -92,7 +93,7 @@ def innovations(sim: Simulator, history: Any, path: Any, first: Array) -> Innova
         arriving = None
         if delayed is not None:
             arriving = tuple(tuple(delayed(line, past + k + end) for line in lines) for end in (0, 1))
-        system = equations(sim, first + k, x[0], network, arriving)
+        system = equations(sim, first + k, x, network, arriving)
         dW, log_det = _increment(sim, system, x, new)
         by_name = named(sim, dW)
         z, log_scale = normals_of({name: by_name[name] for name in driven}, named(sim, x))

@@ -109,7 +109,7 @@ def channels(sim: Simulator, name: str) -> int:
     if shape is None:
         raise StudyError(
             f"monitor {name!r} records several state variables and features take one; add "
-            f'var = "{sim.model.variables()[0]}" to it'
+            f'var = "{next(iter(sim.node_shapes()))}" to it'
         )
     if len(shape) != 1:
         kind = type(sim.monitors[name]).__name__
