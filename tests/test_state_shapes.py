@@ -110,7 +110,9 @@ def drawn(key, sizes, steps=STEPS):
     """Normals of every variable: the variates of a step are numbered variable by variable."""
     total = sum(sizes)
     half = -(-total // 2)
-    first, second = normals(*key_words(key), jnp.arange(steps, dtype=jnp.uint32)[:, None], jnp.arange(half, dtype=jnp.uint32)[None])
+    first, second = normals(
+        *key_words(key), jnp.arange(steps, dtype=jnp.uint32)[:, None], jnp.arange(half, dtype=jnp.uint32)[None]
+    )
     flat = np.concatenate([first, second], axis=1).astype(float)[:, :total]
     return np.split(flat, np.cumsum(sizes)[:-1], axis=1)
 
@@ -242,7 +244,9 @@ def test_coloured_noise_per_node_reaches_every_entry_of_a_node():
 
 def drawn_at_start(key):
     half = -(-5 * N // 2)
-    pair = normals(*key_words(key), jnp.full((1,), 0xFFFFFFFF, jnp.uint32)[:, None], jnp.arange(half, dtype=jnp.uint32)[None])
+    pair = normals(
+        *key_words(key), jnp.full((1,), 0xFFFFFFFF, jnp.uint32)[:, None], jnp.arange(half, dtype=jnp.uint32)[None]
+    )
     return np.concatenate(pair, axis=1)[0, : 3 * N].reshape(N, 3)
 
 
