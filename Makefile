@@ -18,7 +18,7 @@ X64_TESTS := $(wildcard $(addsuffix *.py,$(addprefix tests/test_,connectome coup
   integrators models monitors noise prior simulate sparse stimuli)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-browser test-parity test-x64 test-types documents notebooks \
+.PHONY: help setup demo test test-slow test-faults test-browser test-parity test-x64 test-types documents docs notebooks \
   durations mutants bench bench-peers fmt lint type audit clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make test         the test suite; test-slow: the long ones, test-x64: in float64, test-browser: in Chromium,"
 	@echo "                  test-faults: processes are killed half-way, test-parity: against The Virtual Brain"
 	@echo "make documents    what docstrings and documents show runs; notebooks: the notebooks, in a fast setting"
+	@echo "make docs         the site with the reference, in build/site; no network"
 	@echo "make durations    tests that took over 5 CPU-seconds in the last run and are not marked slow"
 	@echo "make mutants      would the tests notice? 120 small faults in the core files, one at a time"
 	@echo "make fmt lint type    format; check format and style; check types"
@@ -48,7 +49,7 @@ $(READY): pyproject.toml
 	  || $(PIP) install "torch==2.13.0" 2>/dev/null \
 	  || $(PIP) install "torch>=2.4"
 	@echo "[3/3] vbinfer and what it needs (a few minutes the first time)"
-	@$(PIP) install -e ".[test,dev]"
+	@$(PIP) install -e ".[test,dev,docs]"
 	@touch $@
 
 demo: $(READY)
@@ -82,6 +83,10 @@ test-types: $(READY)
 
 documents: $(READY)
 	$(BIN)/python -m pytest -q $(PARALLEL) --doctest-modules -m documents tests/test_documents.py vbinfer $(ARGS)
+
+# the site, into build/site: no network, notebooks as committed
+docs: $(READY)
+	@$(BIN)/python docs/site.py
 
 durations: $(READY)
 	@$(BIN)/python .ci/durations.py $(ARGS)
