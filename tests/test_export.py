@@ -214,7 +214,7 @@ def test_a_disk_that_is_full_half_way_leaves_what_was_there(tmp_path, suffix, mo
     path = tmp_path / f"draws{suffix}"
     vb.stores.export(made(n=20), path)
     before = {entry: entry.read_bytes() for entry in tmp_path.rglob("*") if entry.is_file()}
-    whole = list(module._slices(made(n=30)))
+    whole = list(module._slices(made(n=30).to_xarray()))
 
     def failing(source):
         yield from whole

@@ -102,17 +102,11 @@ class Draws:
             ValueError: lengths that do not agree.
         """
         x = np.asarray(x)
-        leaves = {str(name): np.asarray(value) for name, value in theta.items()}
-        n = len(x) if x.ndim else 0
-        ok = np.ones(n, bool) if valid is None else np.array(valid, bool)
-        if ok.shape == (n,) and x.ndim == 2:  # wrong shapes are named below, with what was expected
-            ok &= finite_rows(x)
-            for value in leaves.values():
-                if value.ndim and len(value) == n:
-                    ok &= finite_rows(value)
-        if names is None:
-            names = flat_names({"x": x.shape[1:]}) if x.ndim == 2 else ()
-        return cls(leaves, x, tuple(names), ok, np.zeros(n, np.int32))
+        names = flat_names({"x": x.shape[1:]}) if names is None else names
+        ok = np.ones(x.shape[:1], bool) if valid is None else np.asarray(valid, bool)
+        draws = cls(dict(theta), x, tuple(names), ok, np.zeros(x.shape[:1], np.int32))  # which compares the shapes
+        finite = [finite_rows(value) for value in (draws.x, *draws.theta.values())]
+        return dataclasses.replace(draws, valid=np.logical_and.reduce([ok, *finite]))
 
     def __len__(self) -> int:
         return len(self.x)

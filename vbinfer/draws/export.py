@@ -1,6 +1,5 @@
 """Export to netCDF, Zarr, Parquet and CSV."""
 
-import dataclasses
 import importlib
 import os
 import shutil
@@ -9,16 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.sample import stored_draws
 from vbinfer.draws.store import MANIFEST, Store, held
-from vbinfer.draws.table import attributes, columns, dataset
+from vbinfer.draws.table import columns, dataset, joined
 from vbinfer.io import npz
-
-Block = tuple[np.ndarray, Draws]
-"""Numbers of draws `[n]`, and the draws."""
 
 _BLOCK = 32_000_000
 """Bytes of draws that are written at once."""
@@ -118,9 +112,10 @@ def _remove(path: Path) -> None:
 # ---- where draws come from
 
 
-def _blocks(source: Any) -> Iterator[Block]:
+def _blocks(source: Any) -> Iterator[Any]:
+    """Datasets of consecutive draws."""
     if isinstance(source, Draws):
-        return _slices(source)
+        return _slices(source.to_xarray())
     if not isinstance(source, (str, Path)):
         hint = "; write posterior.to_inference_data()" if hasattr(source, "to_inference_data") else ""
         raise TypeError(f"a {type(source).__name__} was given; expected vb.Draws or the folder of a store{hint}")
@@ -129,7 +124,7 @@ def _blocks(source: Any) -> Iterator[Block]:
         if (place / MANIFEST).is_file():
             if not held(place):
                 raise ValueError(f"the store {str(place)!r} holds no finished draws yet")
-            return _joined(_shards(place))
+            return _shards(place)
     if folder.is_dir():
         raise ValueError(
             f"{str(folder)!r} holds no {MANIFEST}; give the folder of a store, or of a run that has store/"
@@ -137,50 +132,25 @@ def _blocks(source: Any) -> Iterator[Block]:
     found = npz.load(folder)
     if not isinstance(found, Draws):
         raise ValueError(f"{str(folder)!r} holds a {type(found).__name__}; expected draws, as draws.save(path) writes")
-    return _slices(found)
+    return _slices(found.to_xarray())
 
 
-def _slices(draws: Draws) -> Iterator[Block]:
-    rows = max(1, _BLOCK // max(1, _size(draws) // max(1, len(draws))))  # bytes of a block by bytes of a draw
-    for start in range(0, max(1, len(draws)), rows):
-        part = slice(start, start + rows)
-        one = dataclasses.replace(
-            draws,
-            theta={name: value[part] for name, value in draws.theta.items()},
-            x=draws.x[part],
-            valid=draws.valid[part],
-            round=draws.round[part],
-            log_q=None if draws.log_q is None else draws.log_q[part],
-        )
-        yield np.arange(start, start + len(one)), one
+def _slices(found: Any) -> Iterator[Any]:
+    n = found.sizes["draw"]
+    rows = max(1, _BLOCK * n // max(1, found.nbytes))
+    return (found.isel(draw=slice(start, start + rows)) for start in range(0, max(1, n), rows))
 
 
-def _size(draws: Draws) -> int:
-    return draws.x.nbytes + sum(value.nbytes for value in draws.theta.values())
-
-
-def _shards(folder: Path) -> Iterator[Block]:
-    """Shards with the numbers of their draws."""
-    store = Store.of(folder)
+def _shards(folder: Path) -> Iterator[Any]:
+    """Shards, joined until they are worth a write."""
+    store, waiting = Store.of(folder), []
     for start, rows in store:
-        yield np.arange(start, start + len(rows["x"])), stored_draws(store.study, rows, folder)
-
-
-def _joined(blocks: Iterator[Block]) -> Iterator[Block]:
-    """Small blocks put together until they are worth a write."""
-    waiting: list[Block] = []
-    for block in blocks:
-        waiting.append(block)
-        if sum(_size(draws) for _, draws in waiting) >= _BLOCK:
-            yield _concatenated(waiting)
+        waiting.append(dataset(stored_draws(store.study, rows, folder), start))
+        if sum(found.nbytes for found in waiting) >= _BLOCK:
+            yield joined(waiting)
             waiting = []
     if waiting:
-        yield _concatenated(waiting)
-
-
-def _concatenated(blocks: list[Block]) -> Block:
-    draws = Draws.concatenate([draws for _, draws in blocks])
-    return np.concatenate([numbers for numbers, _ in blocks]), dataclasses.replace(draws, info=blocks[0][1].info)
+        yield joined(waiting)
 
 
 # ---- formats
@@ -193,14 +163,13 @@ def _need(package: str, suffix: str) -> Any:
         raise ImportError(f"{suffix} needs the package {package}: pip install vbinfer[export]") from error
 
 
-def _write_netcdf(blocks: Iterator[Block], path: Path) -> None:
+def _write_netcdf(blocks: Iterator[Any], path: Path) -> None:
     _need("h5netcdf", ".nc")
-    numbers, draws = _concatenated(list(blocks))
-    found = dataset(draws, numbers)
+    found = joined(list(blocks))
     found.to_netcdf(path, engine="h5netcdf", encoding=_exact(found))
 
 
-def _exact(found: Any) -> dict[str, Any]:
+def _exact(found: Any) -> dict[str, dict[str, Any]]:
     """Encoding that keeps NaN as it is.
 
     No value stands for "missing".
@@ -208,41 +177,40 @@ def _exact(found: Any) -> dict[str, Any]:
     return {name: {"_FillValue": None} for name, value in found.variables.items() if value.dtype.kind == "f"}
 
 
-def _write_zarr(blocks: Iterator[Block], path: Path) -> None:
+def _write_zarr(blocks: Iterator[Any], path: Path) -> None:
     _need("zarr", ".zarr")
-    first = True
-    for numbers, draws in blocks:
-        found = dataset(draws, numbers)
-        if first:
-            # A chunk is a block: appended blocks then never share a chunk, and none is written twice.
-            rows = max(1, len(draws))
-            chunks = {n: {"chunks": (rows, *v.shape[1:])} for n, v in found.variables.items() if v.dims[0] == "draw"}
-            encoding = {name: {**chunks.get(name, {}), **_exact(found).get(name, {})} for name in found.variables}
-            found.to_zarr(path, mode="w", zarr_format=2, consolidated=True, encoding=encoding)
-        else:
-            found.to_zarr(path, append_dim="draw", zarr_format=2, consolidated=True)
-        first = False
+    how = {"zarr_format": 2, "consolidated": True}
+    for i, found in enumerate(blocks):
+        if i:
+            found.to_zarr(path, append_dim="draw", **how)
+            continue
+        # A chunk is a block: appended blocks then never share a chunk, and none is written twice.
+        encoding = _exact(found)
+        for name, value in found.variables.items():
+            if value.dims[0] == "draw":
+                encoding.setdefault(name, {})["chunks"] = (max(1, len(value)), *value.shape[1:])
+        found.to_zarr(path, mode="w", encoding=encoding, **how)
 
 
-def _write_parquet(blocks: Iterator[Block], path: Path) -> None:
+def _write_parquet(blocks: Iterator[Any], path: Path) -> None:
     pa, parquet = _need("pyarrow", ".parquet"), _need("pyarrow.parquet", ".parquet")
-    number, first = next(blocks)
+    first = next(blocks)
     # the first block fixes the schema; the others must fit it
-    meta = {"vbinfer": npz.to_json({**attributes(first), "features": list(first.names)})}
-    schema = pa.table(columns(first, number)).schema.with_metadata(meta)
+    meta = {"vbinfer": npz.to_json({**first.attrs, "features": first["feature"].values})}
+    schema = pa.table(columns(first)).schema.with_metadata(meta)
     with parquet.ParquetWriter(path, schema, use_dictionary=False) as writer:
-        for numbers, draws in chain([(number, first)], blocks):
-            writer.write_table(pa.table(columns(draws, numbers), schema=schema))
+        for found in chain([first], blocks):
+            writer.write_table(pa.table(columns(found), schema=schema))
 
 
-def _write_csv(blocks: Iterator[Block], path: Path) -> None:
+def _write_csv(blocks: Iterator[Any], path: Path) -> None:
     frame = _need("pandas", ".csv").DataFrame
     with open(path, "w", encoding="utf-8", newline="") as file:
-        for i, (numbers, draws) in enumerate(blocks):
-            frame(columns(draws, numbers)).to_csv(file, index=False, header=i == 0, na_rep="NaN", lineterminator="\n")
+        for i, found in enumerate(blocks):
+            frame(columns(found)).to_csv(file, index=False, header=i == 0, na_rep="NaN", lineterminator="\n")
 
 
-_WRITERS: dict[str, Callable[[Iterator[Block], Path], None]] = {
+_WRITERS: dict[str, Callable[[Iterator[Any], Path], None]] = {
     ".nc": _write_netcdf,
     ".zarr": _write_zarr,
     ".parquet": _write_parquet,

@@ -13,7 +13,7 @@ from vbinfer import _check
 from vbinfer._names import SimulatorLike
 from vbinfer.draws.proposals import Proposal
 from vbinfer.draws.request import DrawRequest
-from vbinfer.draws.store import MANIFEST, Store, held, iter_series
+from vbinfer.draws.store import MANIFEST, SERIES, Store, held
 from vbinfer.execute.executor import Executor
 from vbinfer.io.folder import differences
 from vbinfer.priors.prior import Prior
@@ -223,6 +223,8 @@ def load_series(store: str | Path) -> Iterator[dict[str, np.ndarray]]:
     Raises:
         ValueError: the store keeps none, or a damaged one.
     """
-    if not Store.of(store).study.get("series"):
+    source = Store.of(store)
+    if not source.study.get("series"):
         raise ValueError(f"the store {str(store)!r} keeps no recordings; simulate it with series=True, in a new folder")
-    return iter_series(store)
+    found = (source.recordings(part.shard, part.rows) for part in held(store))
+    return ({name.removeprefix(SERIES): y for name, y in ys.items()} for ys in found)

@@ -1,7 +1,7 @@
 """Posterior-predictive draws: what the fitted model would record next."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._names import SimulatorLike
 from vbinfer.draws.draws import finite_rows
-from vbinfer.execute.batches import batch_rows, batched, batched_series, checked, feature_names, joined
+from vbinfer.execute.batches import batch_rows, checked, feature_names, joined, recorded
 from vbinfer.execute.executor import Executor, executor_or_local
 
 
@@ -78,7 +78,7 @@ def posterior_predictive(
     total = posterior.num_chains * posterior.num_samples
     if not _check.is_count(n) or not 1 <= n <= total:
         raise ValueError(f"n={n!r} was given; this posterior has {total} draws, so write a number from 1 to {total}")
-    simulate: Any = batched_series(fwd) if series else _without_series(batched(fwd))
+    simulate = recorded(fwd, series)
     k_pick, k_sim = jax.random.split(key)
     picked = np.asarray(jax.random.permutation(k_pick, total))[:n]  # without replacement
     theta = {name: value.reshape(total, *value.shape[2:])[picked] for name, value in posterior.theta.items()}
@@ -96,7 +96,3 @@ def posterior_predictive(
     done = dict(executor_or_local(executor).as_completed(batch, range(len(rows))))
     x, ys = joined((done[i] for i in range(len(rows))), n)
     return Predictive(x, feature_names(fwd, x.shape[1]), ys, finite_rows(x), theta)
-
-
-def _without_series(batch: Callable[[Any, Any], Any]) -> Callable[[Any, Any], tuple[Any, None]]:
-    return lambda theta, keys: (batch(theta, keys), None)

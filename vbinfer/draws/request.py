@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from vbinfer.draws.proposals import Proposal, ProposalDraws
 from vbinfer.draws.ranges import check_ranges
 from vbinfer.draws.schedule import Schedule, run
 from vbinfer.draws.store import SERIES, Rows, Store
-from vbinfer.execute.batches import WIDTH, batched, batched_series, checked, feature_names, key_ints
+from vbinfer.execute.batches import WIDTH, checked, feature_names, key_ints, recorded
 from vbinfer.execute.executor import Executor, executor_or_local
 from vbinfer.execute.options import deterministic_xla
 from vbinfer.io.fingerprint import UnhashableError, traced
@@ -91,7 +90,7 @@ class BatchSimulator:
 
     def __post_init__(self) -> None:
         self.batch_width = batch_width_of(self.simulator)
-        self._run, self._names_fit = _recorded(self.simulator, self.series), False
+        self._run = recorded(self.simulator, self.series)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BatchSimulator, (self.prior, self.simulator, self.key, self.drawn, self.series)
@@ -110,11 +109,11 @@ class BatchSimulator:
             error.add_note(f"while draws {first} to {stop - 1} were simulated")
             raise
         x = checked(x, self.batch_width)
-        if not self._names_fit:  # told by the first batch, not after the last
-            feature_names(self.simulator, x.shape[1])
-            self._names_fit = True
+        feature_names(self.simulator, x.shape[1])  # other names than features are told here, not after the last batch
+        if ys is not None and not isinstance(ys, dict):
+            ys = {next(iter(getattr(self.simulator, "outputs", ())), "y"): ys}
         leaves = {f"theta/{name}": np.asarray(theta[name]) for name in self.prior.shapes}
-        return {**leaves, "x": x, **drawn, **{SERIES + name: np.asarray(y) for name, y in ys.items()}}
+        return {**leaves, "x": x, **drawn, **{SERIES + name: np.asarray(y) for name, y in (ys or {}).items()}}
 
 
 @functools.lru_cache(maxsize=8)
@@ -126,24 +125,6 @@ def _start(prior: Prior) -> Any:
         return prior.sample(key=k_theta), k_sim
 
     return jax.jit(jax.vmap(one, in_axes=(None, 0)), compiler_options=deterministic_xla())
-
-
-def _recorded(simulator: Any, series: bool) -> Callable[[Any, Any], tuple[Any, dict[str, Any]]]:
-    """The simulator as `(theta, keys) -> (x, {monitor: y})`.
-
-    There are no recordings unless they are asked for.
-    """
-    if not series:
-        batch = batched(simulator)
-        return lambda theta, keys: (batch(theta, keys), {})
-    batch_series = batched_series(simulator)
-    name = next(iter(getattr(simulator, "outputs", ())), "y")
-
-    def recorded(theta: Any, keys: Any) -> tuple[Any, dict[str, Any]]:
-        x, ys = batch_series(theta, keys)
-        return x, dict(ys) if isinstance(ys, dict) else {name: ys}
-
-    return recorded
 
 
 # ---- checks, and what identifies a study

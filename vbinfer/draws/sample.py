@@ -3,17 +3,19 @@
 Theta comes from the prior or a proposal, x from the simulator, in batches, resumable.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array
 
 from vbinfer._names import SimulatorLike
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.proposals import Proposal
 from vbinfer.draws.request import DrawRequest, fingerprint
-from vbinfer.draws.store import Rows, read_store
+from vbinfer.draws.store import Rows, Store
 from vbinfer.execute.batches import feature_names, key_ints
 from vbinfer.execute.executor import Executor
 from vbinfer.io import npz
@@ -122,8 +124,12 @@ def load_store(folder: str | Path) -> Draws:
 
     This is what `vb.load(folder)` returns; the simulator is not needed.
     """
-    study, rows = read_store(folder)
-    return stored_draws(study, rows, folder, simulated=0, read=len(rows["x"]))
+    store = Store.of(folder)
+    shards = [rows for _, rows in store]
+    if not shards:
+        raise ValueError(f"the store {str(folder)!r} holds no finished draws yet")
+    rows = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+    return stored_draws(store.study, rows, folder, simulated=0, read=len(rows["x"]))
 
 
 def stored_draws(study: Mapping[str, Any], rows: Rows, folder: str | Path, **more: Any) -> Draws:
@@ -139,4 +145,4 @@ def stored_draws(study: Mapping[str, Any], rows: Rows, folder: str | Path, **mor
 def _draws(rows: Rows, names: Sequence[str] | None, info: dict[str, Any], number: int = 0) -> Draws:
     theta = {name.removeprefix("theta/"): value for name, value in rows.items() if name.startswith("theta/")}
     plain = Draws.from_arrays(theta, rows["x"], None if names is None else tuple(names))
-    return Draws(plain.theta, plain.x, plain.names, plain.valid, plain.round + number, rows.get("log_q"), info)
+    return dataclasses.replace(plain, round=plain.round + number, log_q=rows.get("log_q"), info=info)

@@ -29,11 +29,10 @@ DRAWS = Kind(
 class Held(NamedTuple):
     """What a shard on disk says of itself.
 
-    It holds `rows` draws, `failed` of them, from draw `start` on.
+    It holds `rows` draws, `failed` of them in vain.
     """
 
     shard: int
-    start: int
     rows: int
     failed: int
     path: Path
@@ -90,7 +89,7 @@ class Store:
         An earlier, shorter one is replaced, a longer one is kept.
         """
         start, n = self._start(shard), len(rows["x"])
-        if self._rows_on_disk(shard) >= n:  # of a longer run, on a file system without locks
+        if (npz.mark(self.path(shard), "stop") or 0) >= start + n:  # of a longer run, on a file system without locks
             return
         plain = {name: value for name, value in rows.items() if not name.startswith(SERIES)}
         series = {name: value for name, value in rows.items() if name.startswith(SERIES)}
@@ -102,13 +101,6 @@ class Store:
 
     def _start(self, shard: int) -> int:
         return shard * self.study["batch_size"]
-
-    def _rows_on_disk(self, shard: int) -> int:
-        try:
-            header = npz.read_header(self.path(shard))
-            return int(header["stop"]) - int(header["start"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return 0
 
     def read(self, shard: int, *, series: bool = False, mend: bool = False) -> Rows | None:
         """Rows of a shard; None if missing or damaged.
@@ -134,7 +126,11 @@ class Store:
 
     def rows(self, shard: int) -> Rows:
         """The rows of a shard, checked; raises as `Folder.read`."""
-        return self.folder.read(_name("shard", shard), "shard", start=self._start(shard))
+        return self.folder.read(_name("shard", shard), self._wanted, start=self._start(shard))
+
+    @property
+    def _wanted(self) -> list[str]:
+        return [*(f"theta/{name}" for name in self.study["theta"]), "x"]
 
     def recordings(self, shard: int, n: int) -> Rows:
         """Recordings of the first n draws of a shard.
@@ -143,7 +139,10 @@ class Store:
         There may be more than the shard has draws, since they are written first.
         """
         name = _name("series", shard)
-        found = self.folder.read(name, "series", start=self._start(shard))
+        if self.folder.missing(name):
+            again = "make the call that filled this store once more, which repairs it"
+            raise ValueError(f"{self.folder.path / name} is missing; {again}")
+        found = self.folder.read(name, label="series", start=self._start(shard))
         if any(len(value) < n for value in found.values()):  # of an earlier, shorter run
             raise foreign(self.folder.path / name)
         return {name: value[:n] for name, value in found.items()}
@@ -164,7 +163,7 @@ class Store:
         """
         name = _name("batch", batch)
         try:
-            return self.folder.read(name, "batch", batch=batch)
+            return self.folder.read(name, self._wanted, "batch", batch=batch)
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -197,27 +196,7 @@ def held(path: str | Path) -> list[Held]:
             continue
         try:
             start, stop = int(header["start"]), int(header["stop"])
-            found.append(Held(int(header["shard"]), start, stop - start, int(header["failed"]), part))
+            found.append(Held(int(header["shard"]), stop - start, int(header["failed"]), part))
         except (KeyError, TypeError, ValueError) as error:
             raise foreign(part) from error
     return found
-
-
-def iter_series(path: str | Path) -> Iterator[Rows]:
-    """Recordings of every shard, `{monitor: y}`."""
-    store = Store.of(path)
-    for part in held(path):
-        beside = store.folder.path / _name("series", part.shard)
-        if not beside.exists():
-            raise ValueError(f"{beside} is missing; make the call that filled this store once more, which repairs it")
-        ys = store.recordings(part.shard, part.rows)
-        yield {name.removeprefix(SERIES): y for name, y in ys.items()}
-
-
-def read_store(path: str | Path) -> tuple[dict[str, Any], Rows]:
-    """`(study, rows)` of a whole store, only read."""
-    store = Store.of(path)
-    shards = [rows for _, rows in store]
-    if not shards:
-        raise ValueError(f"the store {str(path)!r} holds no finished draws yet")
-    return store.study, {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}

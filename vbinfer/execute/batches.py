@@ -32,12 +32,17 @@ def batched(simulator: SimulatorLike) -> Callable[[Theta, Any], Any]:
     return own if own is not None else jax.jit(jax.vmap(simulator), compiler_options=deterministic_xla())
 
 
-def batched_series(simulator: SimulatorLike) -> Callable[[Theta, Any], tuple[Any, Any]]:
-    """The simulator's `.batch_series(theta, keys) -> (x, ys)`.
+def recorded(simulator: SimulatorLike, series: bool) -> Callable[[Theta, Any], tuple[Any, Any]]:
+    """The simulator over a batch, `(theta, keys) -> (x, ys)`.
+
+    ys is None, or with `series` what was recorded: the simulator's own `.batch_series`.
 
     Raises:
-        ValueError: it has none.
+        ValueError: recordings are asked for, and it makes none.
     """
+    if not series:
+        batch = batched(simulator)
+        return lambda theta, keys: (batch(theta, keys), None)
     own = getattr(simulator, "batch_series", None)
     if own is None:
         raise ValueError(

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO
 
 import numpy as np
 
@@ -24,15 +24,6 @@ MEMBERS = 10_000
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _END = 22  # bytes of the record that ends a zip, without its comment
 _LONGEST_HEADER = 10_000  # characters of an npy header, as NumPy bounds it
-
-
-@runtime_checkable
-class Stream(Protocol):
-    """Bytes to read, as files and members of archives are."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
-    def seek(self, offset: int, /) -> int: ...
-    def tell(self) -> int: ...
 
 
 def load(path: str | Path, limit: int = LIMIT) -> np.ndarray | dict[str, np.ndarray]:
@@ -114,7 +105,7 @@ def _count(archive: zipfile.ZipFile) -> int:
     return int.from_bytes(tail[place + 10 : place + 12], "little")
 
 
-def _array(stream: Stream, size: int) -> np.ndarray:
+def _array(stream: IO[bytes], size: int) -> np.ndarray:
     """One array from a stream of `size` bytes.
 
     Its header must claim no more and no less than these.
@@ -133,7 +124,7 @@ def _array(stream: Stream, size: int) -> np.ndarray:
     return np.lib.format.read_array(stream, allow_pickle=False, max_header_size=_LONGEST_HEADER)
 
 
-def bounded(stream: Stream, limit: int) -> bytes:
+def bounded(stream: IO[bytes], limit: int) -> bytes:
     """Read a stream up to `limit` + 1 bytes.
 
     Memory grows with what is there, not with the limit.

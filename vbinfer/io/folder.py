@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from vbinfer.io.fingerprint import NUMBERS
 from vbinfer.io.locks import Claims
 
 Arrays = Mapping[str, np.ndarray]
+_REPEAT = "delete it, and repeat the call"
 
 
 class OtherStudyError(ValueError):
@@ -264,23 +265,24 @@ class Folder:
                 )
         npz.write(self.path / name, label or self.kind.label, {**place, "study": self.mark}, arrays)
 
-    def read(self, name: str, label: str = "", **place: Any) -> dict[str, np.ndarray]:
+    def read(self, name: str, wanted: Iterable[str] = (), label: str = "", **place: Any) -> dict[str, np.ndarray]:
         """The arrays of a part, checked.
+
+        `wanted` names those that it must hold; more may be there.
 
         Raises:
             FileNotFoundError: it is not there.
-            ValueError: it is damaged, of another study or another part.
+            ValueError: it is damaged, of another study or another part, or lacks arrays.
         """
         path = self.path / name
         kind, header, arrays = npz.read(path)
-        expected = {"study": self.mark, **place}
         if kind != (label or self.kind.label):
-            raise ValueError(
-                f"{path} holds a {kind!r}; expected a file of the folder that {self.kind.head} describes: "
-                "delete it, and repeat the call"
-            )
-        if any(header.get(key) != value for key, value in expected.items()):
+            expected = f"expected a file of the folder that {self.kind.head} describes"
+            raise ValueError(f"{path} holds a {kind!r}; {expected}: {_REPEAT}")
+        if any(header.get(key) != value for key, value in {"study": self.mark, **place}.items()):
             raise foreign(path, self.kind.head)
+        if lacking := [one for one in wanted if one not in arrays]:
+            raise ValueError(f"{path} lacks {', '.join(map(repr, lacking))}: {_REPEAT}")
         return arrays
 
     def set_aside(self, error: Exception, *names: str) -> None:
@@ -297,7 +299,4 @@ class Folder:
 
 def foreign(path: Path, head: str = "its folder") -> ValueError:
     """Error for a misplaced part."""
-    return ValueError(
-        f"{path} does not hold what its header says, or is of another study than {head} says: "
-        "delete it, and repeat the call"
-    )
+    return ValueError(f"{path} does not hold what its header says, or is of another study than {head} says: {_REPEAT}")

@@ -7,10 +7,10 @@ The last 64 bytes of a file are the SHA-256 of all bytes before them: a changed 
 import errno
 import glob
 import hashlib
-import importlib
 import importlib.metadata
 import json
 import os
+import pkgutil
 import platform
 import secrets
 import time
@@ -28,6 +28,7 @@ FORMAT = 2
 """Of every file; 1 is that of vbinfer 0.1.0, whose numbers are other ones."""
 _HEADER = "header"
 _OLD = 3_600.0
+_AGAIN = "Restore a copy of it, or delete it and repeat the call that wrote it"
 _SEAL, _DIGITS = b"SHA-256 of all bytes before this number: ", 64
 _LOADERS = {
     "posterior": "vbinfer.posterior:Posterior.from_saved",
@@ -212,17 +213,9 @@ def read(path: str | Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
     path = _existing(path)
     with open(path, "rb") as file:
         sealed = _is_sealed(file)
-        if sealed is False:
-            raise ValueError(_changed(path))
-        file.seek(0)
-        try:
-            arrays = _archive.arrays(file)
-            header = _parse(path, arrays.pop(_HEADER))
-        except (ValueError, KeyError) as error:
-            raise ValueError(_foreign(path)) from error
-    _check(path, header)
-    if "sealed" in header and sealed is None:
-        raise ValueError(_changed(path))
+        header, arrays = ({}, {}) if sealed is False else _unpacked(path, file)
+    if sealed is False or (sealed is None and "sealed" in header):
+        raise ValueError(f"{path} is damaged: some of its bytes are not those that were written. {_AGAIN}")
     return header["kind"], header, arrays
 
 
@@ -236,12 +229,26 @@ def read_header(path: str | Path) -> dict[str, Any]:
     """
     path = _existing(path)
     with open(path, "rb") as file:
-        try:
-            header = _parse(path, _archive.arrays(file, only=_HEADER)[_HEADER])
-        except (ValueError, KeyError) as error:
-            raise ValueError(_foreign(path)) from error
-    _check(path, header)
-    return header
+        return _unpacked(path, file, only=_HEADER)[0]
+
+
+def _unpacked(path: Path, file: IO[bytes], only: str | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of an open file, perhaps `only` one."""
+    file.seek(0)
+    try:
+        arrays = _archive.arrays(file, only=only)
+        header = json.loads(arrays.pop(_HEADER).tobytes().decode())
+        if not isinstance(header["kind"], str):
+            raise TypeError("the header does not say what the file is of")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # the last: nested too deeply
+        foreign = f"{path} is no file of vbinfer, or a damaged one; expected what `.save(path)` writes. {_AGAIN}"
+        raise ValueError(foreign) from error
+    if header.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {header.get('format')}, written by vbinfer {_maker(header)}; this vbinfer reads "
+            f"format {FORMAT}. Load it with that version, or make it again"
+        )
+    return header, arrays
 
 
 def mark(path: Path, name: str) -> Any:
@@ -259,35 +266,6 @@ def _existing(path: str | Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}; give the path that was passed to `.save(path)`")
     return path
-
-
-_AGAIN = "Restore a copy of it, or delete it and repeat the call that wrote it"
-
-
-def _changed(path: Path) -> str:
-    return f"{path} is damaged: some of its bytes are not those that were written. {_AGAIN}"
-
-
-def _foreign(path: Path) -> str:
-    return f"{path} is no file of vbinfer, or a damaged one; expected what `.save(path)` writes. {_AGAIN}"
-
-
-def _parse(path: Path, text: np.ndarray) -> dict[str, Any]:
-    try:
-        header = json.loads(text.tobytes().decode())
-    except RecursionError as error:
-        raise ValueError(f"the header of {path} is nested too deeply") from error
-    if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
-        raise ValueError(f"the header of {path} does not say what it is of")
-    return header
-
-
-def _check(path: Path, header: Mapping[str, Any]) -> None:
-    if header.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} has format {header.get('format')}, written by vbinfer {_maker(header)}; this vbinfer reads "
-            f"format {FORMAT}. Load it with that version, or make it again"
-        )
 
 
 def _is_sealed(file: IO[bytes]) -> bool | None:
@@ -342,23 +320,15 @@ def load(path: str | Path) -> Any:
         ValueError: not a file of vbinfer, or one of a version that this one cannot read.
     """
     if (Path(path) / "manifest.json").is_file():
-        return _find("vbinfer.draws.sample:load_store")(path)
+        return pkgutil.resolve_name("vbinfer.draws.sample:load_store")(path)
     if (Path(path) / "chains.npz").is_file():
-        return _find("vbinfer.sampling.store:load_chains")(path)
+        return pkgutil.resolve_name("vbinfer.sampling.store:load_chains")(path)
     kind, header, arrays = read(path)
     if kind not in _LOADERS:
         raise ValueError(
             f"{path} holds a {kind!r}; this vbinfer loads {', '.join(sorted(_LOADERS))}. "
             f"It was written by vbinfer {_maker(header)}: use that version"
         )
-    loader = _find(_LOADERS[kind])
+    loader = pkgutil.resolve_name(_LOADERS[kind])
     with rebuilding(path, header):
         return loader(header, arrays)
-
-
-def _find(where: str) -> Any:
-    module, _, attribute = where.partition(":")
-    target: Any = importlib.import_module(module)
-    for name in attribute.split("."):
-        target = getattr(target, name)
-    return target

@@ -69,18 +69,15 @@ class ChainStore:
         """Everything that is there, in order."""
         pieces, state, warmed = [], None, 0
         if not self.folder.missing(_WARMUP):
-            arrays = self.folder.read(_WARMUP)
-            with npz.rebuilding(self.folder.path / _WARMUP, {}):
-                state, warmed = _under("state", arrays), int(arrays["warmed"])
+            arrays = self.folder.read(_WARMUP, ("warmed",))
+            state, warmed = _under("state", arrays), int(arrays["warmed"])
         # chunks are written in order: the first that is missing is where the run stopped
         while not self.folder.missing(_chunk(len(pieces))):
-            name = _chunk(len(pieces))
-            arrays = self.folder.read(name, chunk=len(pieces))
-            with npz.rebuilding(self.folder.path / name, {}):
-                state = _under("state", arrays)
-                warmed = int(state["num_warmup"])
-                pieces.append({"z": arrays["z"], "potential_energy": arrays["potential_energy"]})
-                pieces[-1]["stats"] = _under("stats", arrays)
+            wanted = ("z", "potential_energy", "state/num_warmup")
+            arrays = self.folder.read(_chunk(len(pieces)), wanted, chunk=len(pieces))
+            state = _under("state", arrays)
+            warmed = int(state["num_warmup"])
+            pieces.append({name: arrays[name] for name in wanted[:2]} | {"stats": _under("stats", arrays)})
         return Saved(state, warmed, pieces)
 
 

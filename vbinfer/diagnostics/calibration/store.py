@@ -33,7 +33,10 @@ class StudyStore:
 
     def get(self, start: int) -> dict[str, np.ndarray] | None:
         """The chunk that begins with data set `start`, or None."""
-        return None if self.folder.missing(_chunk(start)) else self.folder.read(_chunk(start), start=start)
+        if self.folder.missing(_chunk(start)):
+            return None
+        wanted = ("rows", "ess", "log_q") if self.folder.study["density"] else ("rows", "ess")
+        return self.folder.read(_chunk(start), wanted, start=start)
 
     def put(self, start: int, part: Mapping[str, np.ndarray]) -> None:
         """Write a finished chunk.
