@@ -101,7 +101,8 @@ def mutants(file: str, source: str) -> list[Mutant]:
 
 def computing(tree: ast.AST):
     """The nodes that compute: not annotations, strings, raises, decorators or classes' declarations."""
-    for child in ast.iter_child_nodes(tree):
+    children = tree.body if isinstance(tree, ast.FunctionDef) else ast.iter_child_nodes(tree)
+    for child in children:
         if isinstance(child, ast.Raise | ast.JoinedStr | ast.arg | ast.Import | ast.ImportFrom):
             continue
         if isinstance(child, ast.AnnAssign):
@@ -109,12 +110,8 @@ def computing(tree: ast.AST):
                 yield child.value
                 yield from computing(child.value)
             continue
-        if isinstance(child, ast.FunctionDef):
-            for statement in child.body:
-                yield statement
-                yield from computing(statement)
-            continue
-        yield child
+        if not isinstance(child, ast.FunctionDef):
+            yield child
         yield from computing(child)
 
 

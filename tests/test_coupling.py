@@ -122,6 +122,9 @@ def test_input_and_gradient_stay_finite_far_from_the_midpoint(name):
 def test_saturation():
     ends = lambda c, x: np.asarray(c.post((jnp.array([-x, 0.0, x]),), (jnp.zeros(3),), jnp.zeros(3))[0])  # noqa: E731
     np.testing.assert_allclose(ends(vb.coupling.Sigmoidal(cmin=-0.5, cmax=2.0), 1e5), [-0.5, 0.75, 2.0], rtol=1e-6)
+    tvb = vb.coupling.Sigmoidal()  # the defaults are TVB's: from -1 to 1, at x = sigma 2 / (1 + 1/e) - 1
+    np.testing.assert_allclose(ends(tvb, 1e5), [-1.0, 0.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(ends(tvb, 230.0), [-0.46211716, 0.0, 0.46211716], atol=1e-6)
     sent = vb.coupling.HyperbolicTangent(a=0.4).pre((jnp.array([-50.0, 0.0, 50.0]),))[0]
     np.testing.assert_allclose(sent, [0.0, 0.4, 0.8], atol=1e-7)
     rate = vb.coupling.SigmoidalJansenRit().pre((jnp.array([-900.0, 6.0, 900.0]), jnp.zeros(3)))[0]
