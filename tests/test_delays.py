@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.interpolate import CubicHermiteSpline
 
 import vbinfer as vb
 
@@ -136,6 +137,12 @@ def small(**parts):
     return vb.Simulator(**(given | parts))
 
 
+def spline(samples, at, derivative=0):
+    """Piecewise cubic through samples at 0, 1, ... with central slopes, those of a parabola at the ends."""
+    slopes = np.gradient(np.asarray(samples), edge_order=2)
+    return CubicHermiteSpline(np.arange(len(samples)), samples, slopes)(at, derivative)
+
+
 def scalar_heun(lengths, interpolate, steps, dt=0.1):
     """The same network with loops over nodes and a growing list of the past; 7 rows of it before time zero."""
     past, gamma = [list(row) for row in PAST], [-0.5, -0.8, -1.1]
@@ -149,6 +156,8 @@ def scalar_heun(lengths, interpolate, steps, dt=0.1):
             when = k + stage - (lag if interpolate else round(lag))
             below = int(np.floor(when))
             share = when - below
+            if interpolate == "cubic":
+                return spline([known(m, j) for m in range(below - 1, min(below + 2, k + stage) + 1)], 1 + share)
             return (1 - share) * known(below, j) + (share * known(below + 1, j) if share else 0.0)
 
         return [
@@ -164,7 +173,7 @@ def scalar_heun(lengths, interpolate, steps, dt=0.1):
     return np.array(past[7:])
 
 
-@pytest.mark.parametrize("interpolate", [False, True])
+@pytest.mark.parametrize("interpolate", [False, True, "cubic"])
 def test_equals_scalar_loops_with_unequal_lengths(interpolate):
     with jax.enable_x64(True):
         sim = small(delays=vb.Delays(interpolate=interpolate))
@@ -177,7 +186,7 @@ def test_equals_scalar_loops_with_unequal_lengths(interpolate):
 
 @pytest.mark.parametrize(
     ("integrator", "interpolate"),
-    [(vb.Heun(dt=0.1), False), (vb.RungeKutta4(dt=0.1), True), (vb.Heun(dt=0.1, frozen_coupling=True), True)],
+    [(vb.Heun(dt=0.1), False), (vb.RungeKutta4(dt=0.1), "cubic"), (vb.Heun(dt=0.1, frozen_coupling=True), True)],
 )
 def test_without_length_there_is_no_delay(integrator, interpolate):
     nothing = dict(connectome=vb.Connectome(W, 0.0 * L), integrator=integrator)
@@ -208,6 +217,35 @@ def test_a_lag_of_k_steps_is_the_input_k_steps_later(interpolate):
     np.testing.assert_allclose(late[:13, 1], 0.0, atol=1e-12)
     np.testing.assert_allclose(late[13:, 1], now[:-13, 1], rtol=1e-9, atol=1e-12)
     assert np.abs(now[:, 1]).max() > 0.1
+
+
+def test_cubic_delays_are_a_spline_of_what_was_sent_whose_slope_has_no_jumps():
+    """One Euler step of nodes that hear node 0, a lag each: at, beside and between whole steps, also below one."""
+    sent = np.random.default_rng(4).normal(size=14)
+    beside = np.arange(11.0)[:, None] + np.array([-1e-9, 0.0, 1e-9])
+    lags = np.sort(np.concatenate([beside[beside >= 0.0], np.random.default_rng(5).uniform(0.0, 10.0, 30)]))
+    n = len(lags) + 1
+    from_first = np.where((np.arange(n)[:, None] > 0) & (np.arange(n) == 0), 1.0, 0.0)
+
+    def arriving(lags, interpolate):
+        sim = vb.Simulator(
+            vb.models.Linear(gamma=0.0),
+            vb.Connectome(from_first, jnp.zeros((n, n)).at[1:, 0].set(lags * 0.3), 3.0),
+            coupling=vb.coupling.Linear(G=1.0),
+            integrator=vb.Euler(dt=0.1),
+            delays=vb.Delays(max=1.0 + 2e-10, interpolate=interpolate),
+        )
+        past = vb.History(sim.model.State(np.where(np.arange(n) == 0, sent[:, None], 0.0)))
+        return vb.simulate(sim, t1=0.1, key=None, init=past).ys["raw"]["x"][0, 1:] / 0.1
+
+    with jax.enable_x64(True):
+        value = np.asarray(arriving(lags, "cubic"))
+        slope = np.asarray(jax.vjp(lambda lags: arriving(lags, "cubic"), jnp.asarray(lags))[1](jnp.ones(n - 1))[0])
+        chord = np.asarray(jax.vjp(lambda lags: arriving(lags, True), jnp.asarray(lags))[1](jnp.ones(n - 1))[0])
+    np.testing.assert_allclose(value, spline(sent, 13.0 - lags), atol=1e-12)
+    np.testing.assert_allclose(slope, -spline(sent, 13.0 - lags, 1), atol=1e-7)
+    close = np.diff(lags) < 1e-8
+    assert np.abs(np.diff(slope)[close]).max() < 1e-7 < 0.5 < np.abs(np.diff(chord)[close]).max()
 
 
 DELAY = np.load(GOLDEN / "delay.npz")
@@ -259,11 +297,13 @@ def test_interpolated_lags_are_second_order(integrator):
     assert np.max(rounded) > 30 * np.max(errors[-1])
 
 
-def test_gradients_of_delay_equations():
-    """d x(T) / d(a, b, tau): second order in dt for a and b; first for tau, as a chord is for the slope of a curve."""
+@pytest.mark.parametrize(("interpolate", "order"), [(True, 1), ("cubic", 2)])
+def test_gradients_of_delay_equations(interpolate, order):
+    """d x(T) / d(a, b, tau): second order in dt for a and b; first for tau where its slope is that of a chord."""
 
     def ends(a, b, tau, dt):
         parts = dict(integrator=vb.Heun(dt=dt), monitors={"x": vb.monitors.Subsample(0.1, var="x")})
+        parts["delays"] = vb.Delays(max=2.5, interpolate=interpolate)
         sim, init = delay_equations(np.ones(4), np.ones(4), np.ones(4), **parts)
         theta = {"model.gamma": -a, "connectome.weights": jnp.diag(b), "connectome.tract_lengths": jnp.diag(tau)}
         x = vb.simulate(vb.bind(sim, theta), t1=9.1, key=None, init=init).ys["x"]
@@ -276,12 +316,12 @@ def test_gradients_of_delay_equations():
         )
     expected = DELAY["dde2__grad_da_db_dtau"].transpose(2, 1, 0)
     coarse, fine = np.abs(coarse - expected).max(axis=1), np.abs(fine - expected).max(axis=1)
-    for k, order in enumerate((2, 2, 1)):
-        np.testing.assert_allclose(coarse[k] / fine[k], 2.0**order, rtol=0.1)
+    for k, slope in enumerate((2, 2, order)):
+        np.testing.assert_allclose(coarse[k] / fine[k], 2.0**slope, rtol=0.1)
     assert np.all(fine / np.abs(expected).max(axis=1) < [[1e-3], [1e-3], [1e-2]])
 
 
-def locked(steps):
+def locked(steps, interpolate=True):
     """Frequencies of six pairs of oscillators with `steps` steps in 20 ms, their slopes with respect to the lag and
     the natural frequency, and those of their sum with respect to speed and G; in one network of twelve nodes.
     """
@@ -291,7 +331,7 @@ def locked(steps):
         vb.Connectome(np.kron(np.eye(6), pair), np.kron(np.diag(DELAY["kur__grad_tau"]), 2.0 * pair), 2.0),
         coupling=vb.coupling.Kuramoto(G=float(DELAY["kur__G"])),
         integrator=vb.Heun(dt=20.0 / steps),
-        delays=vb.Delays(interpolate=True),
+        delays=vb.Delays(interpolate=interpolate),
         monitors={"theta": vb.monitors.Subsample(20.0, var="theta")},
     )
 
@@ -322,6 +362,20 @@ def test_frequency_of_locked_oscillators_and_its_gradients():
         np.testing.assert_allclose(coarse[k][where] / fine[k][where], (530 / 130) ** 2, rtol=0.05)
     np.testing.assert_allclose(np.delete(coarse[1] / fine[1], middle), 530 / 130, rtol=0.05)
     assert np.all(np.array([np.max(error) for error in fine]) < [1e-4, 3e-3, 1e-3, 5e-3, 2e-5])
+
+
+def test_cubic_delays_give_every_slope_of_locked_oscillators_to_second_order():
+    tau = DELAY["kur__grad_tau"]
+    by_lag, by_speed = DELAY["kur__dOmega_dtau"], -(DELAY["kur__dOmega_dtau"] * tau).sum() / 2.0
+    with jax.enable_x64(True):
+        runs = [locked(n, "cubic") for n in (70, 130, 530)]
+        chord = locked(530)
+    errors = np.array([[*np.abs(run[1] - by_lag), np.abs(run[3] - by_speed)] for run in runs])
+    assert np.all(errors[1:].T < [[1e-3, 6e-5]])
+    slopes = np.polyfit(np.log([70, 130, 530]), np.log(errors), 1)[0]
+    print(errors, slopes)
+    np.testing.assert_allclose(slopes, -2.0, atol=0.2)
+    assert abs(chord[3] - by_speed) > 20 * errors[-1, -1]
 
 
 MPR = vb.models.MontbrioPazoRoxin
@@ -406,6 +460,7 @@ WEIGHTS, LENGTHS, SPEED = "connectome.weights", "connectome.tract_lengths", "con
         ((WEIGHTS,), 3, False),
         ((WEIGHTS, LENGTHS, SPEED, "model.gamma"), 3, True),
         ((WEIGHTS, LENGTHS, SPEED, "model.gamma"), 4, False),
+        ((WEIGHTS, SPEED), 4, "cubic"),
     ],
 )
 def test_a_batch_is_its_draws(names, n, interpolate):
@@ -418,6 +473,74 @@ def test_a_batch_is_its_draws(names, n, interpolate):
         single = np.stack([fwd({k: v[b] for k, v in theta.items()}, keys[b]) for b in range(n)])
     np.testing.assert_allclose(x, single, rtol=1e-9, atol=1e-12)
     assert np.abs(np.diff(x, axis=0)).max(axis=1).min() > 0.01
+
+
+FAR = 12
+"""Nodes of a network most of whose lags are 9 to 30 steps of 0.1 ms, but three; nodes 4 and 7 hear themselves."""
+
+
+def far(**parts):
+    rng = np.random.default_rng(8)
+    weights, lengths = rng.normal(0.1, 0.3, (FAR, FAR)), rng.uniform(1.9, 6.0, (FAR, FAR))
+    weights[np.diag_indices(FAR)] = lengths[np.diag_indices(FAR)] = 0.0
+    lengths[[0, 5, 9], [3, 1, 2]] = 0.13, 0.45, 0.9  # 0.65, 2.25 and 4.5 steps
+    weights[[4, 7], [4, 7]] = 0.5, -0.4
+    given = dict(
+        model=vb.models.Linear(gamma=rng.uniform(-1.2, -0.6, FAR)),
+        connectome=vb.Connectome(weights, lengths, 2.0),
+        monitors={"x": vb.monitors.Subsample(0.7, var="x"), "mean": vb.monitors.TimeAverage(0.5)},
+    )
+    return small(**given | parts)
+
+
+@pytest.mark.parametrize(
+    ("interpolate", "ahead", "monitors"),
+    [(False, 8, None), (True, 8, {"x": vb.monitors.Raw("x")}), ("cubic", 7, {"x": vb.monitors.Subsample(2.3, var="x")})],
+)
+def test_signals_read_in_blocks_are_those_read_step_by_step(interpolate, ahead, monitors):
+    """A batch reads 8 steps at once, or what fits between samples, and three short lags one by one."""
+    rng, n = np.random.default_rng(9), 5
+    with jax.enable_x64(True):
+        sim = far(
+            delays=vb.Delays(max=4.0, interpolate=interpolate),
+            noise=vb.noise.Additive(sigma=0.3),
+            **({} if monitors is None else {"monitors": monitors}),
+        )
+        assert (sim.delays.ahead, sim.delays.near) == (ahead, 3)
+        init = vb.History(sim.model.State(rng.normal(1.0, 0.5, (9, FAR))))
+        theta = {"coupling.G": jnp.asarray(rng.uniform(0.3, 0.9, n))}
+        if interpolate is True:
+            theta[WEIGHTS] = sim.connectome.weights * rng.uniform(0.5, 1.5, (n, 1, 1))
+        keys, summary = jax.random.split(jax.random.key(1), n), {"x": jnp.ravel}
+        # bound anew: another number of short lags than at construction
+        bound = [sim] if monitors else [sim, vb.bind(sim, {LENGTHS: 0.6 * sim.connectome.tract_lengths})]
+        for one in bound:
+            fwd = vb.ForwardModel(one, t1=9.7, summary=summary, init=init)
+            x = np.asarray(fwd.batch(theta, keys))
+            single = np.stack([fwd({k: v[b] for k, v in theta.items()}, keys[b]) for b in range(n)])
+            np.testing.assert_allclose(x, single, rtol=1e-9, atol=1e-12)
+        rounded = vb.ForwardModel(far(delays=None, monitors=sim.monitors, noise=sim.noise), t1=9.7, summary=summary)
+        assert np.abs(np.asarray(rounded.batch(theta, keys)) - x).max() > 0.1
+
+
+def test_gradients_of_a_batch_read_in_blocks():
+    """With respect to what the draws share: weights, G and, through the slopes of a cubic, speed."""
+    with jax.enable_x64(True):
+        sim = far(delays=vb.Delays(max=4.0, interpolate="cubic"), monitors={"x": vb.monitors.Subsample(1.9, var="x")})
+        keys = jax.random.split(jax.random.key(1), 3)
+        starts = {"init.x": jnp.asarray(np.random.default_rng(2).normal(1.0, 0.5, (3, FAR)))}
+        names = (WEIGHTS, SPEED, "coupling.G")
+
+        def total(shared, together):
+            fwd = vb.ForwardModel(vb.bind(sim, shared), t1=5.7, summary=jnp.ravel)
+            if together:
+                return (fwd.batch(starts, keys) ** 2).sum()
+            return sum((fwd({"init.x": x}, keys[0]) ** 2).sum() for x in starts["init.x"])
+
+        shared = {name: vb.paths(sim)[name].value for name in names}
+        blocks, steps = (jax.grad(total)(shared, together) for together in (True, False))
+    for name in names:
+        np.testing.assert_allclose(blocks[name], steps[name], rtol=1e-8, atol=1e-10)
 
 
 def test_the_longest_lag_of_a_connection_is_the_bound():
@@ -438,6 +561,7 @@ MISTAKES = [
     (lambda: vb.bind(small(), {SPEED: -3.0}), ValueError, "must lie in"),
     (lambda: vb.bind(small(), {LENGTHS: -L}), ValueError, "must lie in"),
     (lambda: vb.Delays(max=True), ValueError, "max=True was given; expected a number of ms"),
+    (lambda: vb.Delays(interpolate="spline"), TypeError, "'spline'.* was given; expected False .*\"cubic\""),
     (lambda: vb.Delays(max=-1.0), ValueError, "0 or more"),
     (lambda: vb.Delays(max=np.nan), ValueError, "0 or more"),
     (lambda: small(connectome=None, coupling=None), ValueError, "without a connectome"),

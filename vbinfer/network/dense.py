@@ -38,38 +38,63 @@ class Dense:
         # drawn weights differ from draw to draw, and no one matrix product serves a batch
         return jnp.einsum("ijb,jb->ib", weights, sent) if weights.ndim == 3 else weights @ sent
 
-    def reader(self, weight: Array, age: Array) -> Callable[[Array, Array], Array]:
+    def reader(self, weight: Array, age: Array, mirror: int = 0) -> Callable[[Array, Array], Array]:
         """(ring, step) to sum_j weight_ij sent_j(step - age_ij).
 
         Over the pairs with age_ij > 0; others must have weight 0.
         """
         weight_of, age_of = jnp.moveaxis(weight, 1, 0), jnp.moveaxis(age, 1, 0)  # source first
-        alone, many = _reader(weight_of, age_of), _batch_reader(weight_of, age_of)
-        return lambda ring, step: (alone if ring.ndim == 2 else many)(ring, step % ring.shape[0])
+        alone, many = _reader(weight_of, age_of), _batch_reader(weight_of, age_of, mirror)
+        return lambda ring, step: (alone if ring.ndim == 2 else many)(ring, step)
+
+    def block_reader(self, weight: Array, age: Array, mirror: int) -> Callable[[Array, Array, int], Array]:
+        """(ring, step, n) to the same sums at the steps step + 1 to step + n, `[n, N, B]`.
+
+        In a batch with common ages, all above n, of what was sent before `step`:
+
+            from a to b over k steps of lag       step            n steps, read at once
+            line of a   ----|<--- slice --->|-------|
+                             \               \
+            arrives at b      `----- k ------->|<--- slice --->|
+        """
+        weight_of, age_of = jnp.moveaxis(weight, 1, 0), jnp.moveaxis(age, 1, 0)
+
+        def read(ring: Array, step: Array, n: int) -> Array:
+            begin = (step + 1 - age_of) % (ring.shape[1] - mirror)
+
+            def from_source(total: Array, source: tuple[Array, Array, Array]) -> tuple[Array, None]:
+                line, first, w = source
+                slices = jax.vmap(lambda slot: jax.lax.dynamic_slice_in_dim(line, slot, n))(first)
+                return total + w.reshape(len(w), 1, -1) * slices, None
+
+            zero = jnp.zeros((ring.shape[0], n, ring.shape[2]), ring.dtype)
+            return jnp.moveaxis(jax.lax.scan(from_source, zero, (ring, begin, weight_of))[0], 1, 0)
+
+        return read
 
 
 def _reader(weight_of: Array, age_of: Array) -> Callable[[Array, Array], Array]:
     """Of one simulation: a gather of `[N, N]`, summed."""
 
     @jax.checkpoint  # the backward pass makes the indices anew instead of keeping [N, N] of them for every step
-    def look(ring: Array, position: Array) -> Array:
-        return sent_at(ring, position, age_of, jnp.arange(ring.shape[1])[:, None])
+    def look(ring: Array, step: Array) -> Array:
+        return sent_at(ring, step, age_of, jnp.arange(ring.shape[1])[:, None])
 
-    return lambda ring, position: (weight_of * look(ring, position)).sum(axis=0)
+    return lambda ring, step: (weight_of * look(ring, step)).sum(axis=0)
 
 
-def _batch_reader(weight_of: Array, age_of: Array) -> Callable[[Array, Array], Array]:
+def _batch_reader(weight_of: Array, age_of: Array, mirror: int) -> Callable[[Array, Array], Array]:
     """Of many draws: source by source, in rows `[N, B]`.
 
     Nothing of size `[N, N, B]` is made.
     """
 
-    def read(ring: Array, position: Array) -> Array:
-        def from_source(j: Array, total: Array) -> Array:
-            age = jax.lax.dynamic_index_in_dim(age_of, j, 0, keepdims=False)
-            w = jax.lax.dynamic_index_in_dim(weight_of, j, 0, keepdims=False)
-            return total + (w if w.ndim == 2 else w[:, None]) * sent_at(ring, position, age, j)
+    def read(ring: Array, step: Array) -> Array:
+        def from_source(total: Array, source: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            line, age, w = source
+            return total + (w if w.ndim == 2 else w[:, None]) * sent_at(line[None], step, age, 0, mirror), None
 
-        return jax.lax.fori_loop(0, ring.shape[1], from_source, jnp.zeros(ring.shape[1:], ring.dtype))
+        zero = jnp.zeros((ring.shape[0], ring.shape[2]), ring.dtype)
+        return jax.lax.scan(from_source, zero, (ring, age_of, weight_of))[0]
 
     return read

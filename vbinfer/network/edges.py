@@ -52,10 +52,10 @@ class EdgeList:
         """Sums over the connections into each node."""
         return jax.ops.segment_sum(by_edge, self.edges[0], num_segments=self.n_nodes)
 
-    def reader(self, weight: Array, age: Array) -> Callable[[Array, Array], Array]:
+    def reader(self, weight: Array, age: Array, mirror: int = 0) -> Callable[[Array, Array], Array]:
         """(ring, step) to sums of weight * sent(step - age)."""
         source = self.edges[1] if age.ndim == 1 else self.edges[1][:, None]
-        return lambda ring, step: self.gathered(times(weight, sent_at(ring, step % ring.shape[0], age, source)))
+        return lambda ring, step: self.gathered(times(weight, sent_at(ring, step, age, source, mirror)))
 
 
 def listed(weights: Any, lengths: Any) -> tuple[np.ndarray, int, Any, np.ndarray]:

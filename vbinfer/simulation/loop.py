@@ -1,7 +1,7 @@
 """The only loop over time: steps inside, samples outside.
 
 Three levels, each going on from any phase: single steps; ticks, after which monitors may update; blocks, after which
-they may sample. Noise is drawn for many steps at once.
+they may sample. Noise is drawn, and what arrives over long lags is read, for many steps at once.
 """
 
 import math
@@ -11,18 +11,36 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vbinfer.network.delays import ConnectivityOps
 from vbinfer.noise import Generator, KeyWords
 from vbinfer.simulation.simulator import Simulator, sampling_steps
 from vbinfer.simulation.solution import Carry
-from vbinfer.simulation.step import Named, batch_of, connectivity, named, one_step, prepared, read, start
+from vbinfer.simulation.step import Named, Step, batch_of, connectivity, named, one_step, prepared, read, start
 
-Body = Callable[[Carry, Any], tuple[Carry, Any]]
-"""A few steps: (carry, their standard normals `[step, N, ...]` or None) to (carry, samples)."""
-Advance = Callable[[Carry, Any, int, int], tuple[Carry, Any]]
-"""(carry, standard normals, phase, n) to (carry, samples) after n steps from `phase` steps past a boundary."""
+
+class Supply(NamedTuple):
+    """What some steps are handed, leaves `[step, N, ...]`.
+
+    None is what no group of steps around them has provided yet.
+    """
+
+    z: Any = None
+    """Standard normals."""
+    far: Any = None
+    """What arrives at their ends over lags that are read ahead."""
+
+
+Body = Callable[[Carry, Supply], tuple[Carry, Any]]
+"""A few steps: (carry, what they are handed) to (carry, samples)."""
+Advance = Callable[[Carry, Supply, int, int], tuple[Carry, Any]]
+"""(carry, what they are handed, phase, n) to (carry, samples) after n steps from `phase` steps past a boundary."""
+Provide = Callable[[Carry, Supply, int], Supply]
+"""(carry, supply, n) to the supply of the next n steps."""
 
 NOISE_VALUES = 2**15
 """About so many variates are drawn at once: they stay in the cache of a core."""
+READ_VALUES = 2**18
+"""About so many arriving values are read at once: the sums that sources are added to stay in the cache."""
 
 
 class Cuts(NamedTuple):
@@ -34,6 +52,20 @@ class Cuts(NamedTuple):
     """Steps for which noise is drawn at once."""
     segments: tuple[int, ...]
     """Steps of the nested segments of which only the start is kept for the backward pass, shortest first."""
+    block: int
+    """Steps whose arriving signals are read at once; 0 where each step reads its own."""
+    network: ConnectivityOps | None
+
+    def draw(self, carry: Carry, supply: Supply, n: int) -> Supply:
+        """The supply with normals: complex pairs, one row per step."""
+        assert self.generator is not None
+        return supply._replace(z=self.generator.draw(carry.step, n))
+
+    def read(self, carry: Carry, supply: Supply, n: int) -> Supply:
+        """The supply with what arrives over long lags."""
+        assert self.network is not None and self.network.ahead is not None
+        ahead = self.network.ahead
+        return supply._replace(far=tuple(ahead.read(ring, carry.step, n) for ring in carry.buffer.ring))
 
 
 def run(
@@ -62,14 +94,17 @@ def run(
     now = begin.x if goes_on else jax.tree.map(lambda a: a[-1], begin)
     network = connectivity(sim, batched=bool(batch_of(sim, now)))
     carry = begin if goes_on else start(sim, begin, words, network)
-    cuts = _cuts(sim, carry, n_steps, words if path is None else None, checkpoint)
+    cuts = _cuts(sim, carry, network, n_steps, words if path is None else None, checkpoint)
     steps = _single(cuts, one_step(sim, carry.x, network))
     ticks = _rounds(cuts, steps, lambda carry: (_update(sim, carry, tick), None), tick)
-    carry, ys = _rounds(cuts, ticks, lambda carry: _sample(sim, carry, block), block)(carry, path, phase, n_steps)
+    blocks = _rounds(cuts, ticks, lambda carry: _sample(sim, carry, block), block)
+    carry, ys = blocks(carry, Supply(path), phase, n_steps)
     return carry, {name: _due(ys[name], phase // block, period // block) for name, period in sim.period_steps().items()}
 
 
-def _cuts(sim: Simulator, carry: Carry, n_steps: int, words: KeyWords | None, checkpoint: Any) -> Cuts:
+def _cuts(
+    sim: Simulator, carry: Carry, network: ConnectivityOps | None, n_steps: int, words: KeyWords | None, checkpoint: Any
+) -> Cuts:
     segments: tuple[int, ...] = ()
     if checkpoint is True:  # as many starts as steps in a segment: the least memory with one level
         segments = (max(2, math.isqrt(n_steps)),)
@@ -77,19 +112,23 @@ def _cuts(sim: Simulator, carry: Carry, n_steps: int, words: KeyWords | None, ch
         # (60, 100, 10) cuts segments of 10 in segments of 1000: the outermost length is a count, not a segment
         lengths = [math.prod(checkpoint[i:]) for i in range(min(1, len(checkpoint) - 1), len(checkpoint))]
         segments = tuple(sorted({n for n in lengths if n > 1}))
+    read = 0
+    if network is not None and network.ahead is not None:
+        nodes, _, draws = carry.buffer.ring[0].shape
+        read = min(network.ahead.steps, READ_VALUES // (nodes * draws))
     if sim.noise is None or words is None:
-        return Cuts(None, 1, segments)
+        return Cuts(None, 1, segments, read, network)
     x = named(sim, carry.x)
     names = sim.noise.noisy(x)
     grain = min(512, max(2, NOISE_VALUES // max(1, sum(x[name].size for name in names))))
     if segments:  # drawn within a segment, so that its backward pass draws again instead of keeping the normals
         grain = min(grain, segments[0])
-    return Cuts(Generator(words, names, x), grain, segments)
+    return Cuts(Generator(words, names, x), grain, segments, read, network)
 
 
-def _part(z: Any, start: int, stop: int) -> Any:
-    """Normals of some steps, pairs or a given path."""
-    return jax.tree.map(lambda a: a[start:stop], z)
+def _part(supply: Supply, start: int, stop: int) -> Supply:
+    """What some of the steps are handed."""
+    return jax.tree.map(lambda a: a[start:stop], supply)
 
 
 def aligned(phase: int, n: int, every: int) -> tuple[int, int, int]:
@@ -115,22 +154,22 @@ def _rounds(cuts: Cuts, inner: Advance, at_end: Callable[[Carry], tuple[Carry, A
     A round is `every` steps of `inner`, followed by `at_end`. The samples are those of `at_end`, stacked.
     """
 
-    def one_round(carry: Carry, z: Any) -> tuple[Carry, Any]:
-        return at_end(inner(carry, z, 0, every)[0])
+    def one_round(carry: Carry, supply: Supply) -> tuple[Carry, Any]:
+        return at_end(inner(carry, supply, 0, every)[0])
 
-    def advance(carry: Carry, z: Any, phase: int, n: int) -> tuple[Carry, Any]:
+    def advance(carry: Carry, supply: Supply, phase: int, n: int) -> tuple[Carry, Any]:
         lead, whole, tail = aligned(phase, n, every)
         parts = []
         if lead:
-            carry, _ = inner(carry, _part(z, 0, lead), phase % every, lead)
+            carry, _ = inner(carry, _part(supply, 0, lead), phase % every, lead)
             if (phase + lead) % every == 0:
                 carry, y = at_end(carry)
                 parts.append(jax.tree.map(lambda a: a[None], y))
         if whole or not parts:  # a loop of no rounds says of which shape samples would be
-            carry, ys = repeat(cuts, one_round, carry, _part(z, lead, n - tail), whole, every)
+            carry, ys = repeat(cuts, one_round, carry, _part(supply, lead, n - tail), whole, every)
             parts.append(ys)
         if tail:
-            carry, _ = inner(carry, _part(z, n - tail, n), 0, tail)
+            carry, _ = inner(carry, _part(supply, n - tail, n), 0, tail)
         return carry, _joined(parts)
 
     return advance
@@ -140,54 +179,59 @@ def _joined(parts: list[Any]) -> Any:
     return parts[0] if len(parts) == 1 else jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
 
 
-def repeat(cuts: Cuts, body: Body, carry: Carry, z: Any, n: int, size: int) -> tuple[Carry, Any]:
+def repeat(cuts: Cuts, body: Body, carry: Carry, supply: Supply, n: int, size: int) -> tuple[Carry, Any]:
     """`n` times a body of `size` steps, samples stacked.
 
     The scan is nested in longer ones, each of which cuts the rounds once more:
 
         segment, only its start is kept   |-----------------------|-----------------------|---
         noise is drawn for                |-----------|-----------|-----------|-----------|---
+        long lags are read for            |-------|---|-------|---|-------|---|-------|---|---
         rounds of `size` steps            |---|---|---|---|---|---|---|---|---|---|---|---|---
 
     Any number of rounds will do: what does not fill a group is run once more by itself.
     """
-    levels = [(steps, True) for steps in cuts.segments if size <= steps < n * size]
-    if z is None and cuts.generator is not None and size < cuts.grain:
-        levels.append((min(cuts.grain, n * size), False))
-    return _nested(cuts, body, carry, z, n, size, sorted(levels))
+    levels: list[tuple[int, Provide | None]] = [(steps, None) for steps in cuts.segments if size <= steps < n * size]
+    if supply.z is None and cuts.generator is not None and size < cuts.grain:
+        levels.append((min(cuts.grain, n * size), cuts.draw))
+    if supply.far is None and size < cuts.block:
+        levels.append((min(cuts.block, n * size), cuts.read))
+    return _nested(body, carry, supply, n, size, sorted(levels, key=lambda level: level[0]))
 
 
 def _nested(
-    cuts: Cuts, body: Body, carry: Carry, z: Any, n: int, size: int, levels: list[tuple[int, bool]]
+    body: Body, carry: Carry, supply: Supply, n: int, size: int, levels: list[tuple[int, Provide | None]]
 ) -> tuple[Carry, Any]:
-    """A scan for each level (steps, is_segment), the longest outside."""
+    """A scan for each level, the longest outside.
+
+    A level is (steps, what provides for them, or None for a segment).
+    """
     if not levels:
-        return _scan(body, carry, z, n, size)
-    *inner, (steps, is_segment) = levels
+        return _scan(body, carry, supply, n, size)
+    *inner, (steps, provide) = levels
     many = _divisor(n, steps // size)
 
-    def group(carry: Carry, z: Any, many: int = many) -> tuple[Carry, Any]:
-        if z is None and cuts.generator is not None and not is_segment:
-            # complex pairs, one row per step: the scan inside hands each step its own
-            z = cuts.generator.draw(carry.step, many * size)
-        return _nested(cuts, body, carry, z, many, size, inner)
+    def group(carry: Carry, supply: Supply, many: int = many) -> tuple[Carry, Any]:
+        if provide is not None:  # one row per step: the scan inside hands each step its own
+            supply = provide(carry, supply, many * size)
+        return _nested(body, carry, supply, many, size, inner)
 
     groups, rest = divmod(n, many)
     # the rest stays outside of jax.checkpoint: it is shorter than a segment, and kept whole
-    of_groups = jax.checkpoint(group, prevent_cse=False) if is_segment else group
-    carry, ys = _scan(of_groups, carry, _part(z, 0, groups * many * size), groups, many * size)
+    of_groups = jax.checkpoint(group, prevent_cse=False) if provide is None else group
+    carry, ys = _scan(of_groups, carry, _part(supply, 0, groups * many * size), groups, many * size)
     ys = jax.tree.map(lambda y: y.reshape((groups * many, *y.shape[2:])), ys)  # [group, round, ...] to [round, ...]
     if rest:
-        carry, last = group(carry, _part(z, groups * many * size, n * size), rest)
+        carry, last = group(carry, _part(supply, groups * many * size, n * size), rest)
         ys = _joined([ys, last])
     return carry, ys
 
 
-def _scan(body: Body, carry: Carry, z: Any, n: int, size: int) -> tuple[Carry, Any]:
+def _scan(body: Body, carry: Carry, supply: Supply, n: int, size: int) -> tuple[Carry, Any]:
     if n == 1:  # no loop around a single round
-        carry, y = body(carry, z)
+        carry, y = body(carry, supply)
         return carry, jax.tree.map(lambda a: a[None], y)
-    by_round = jax.tree.map(lambda a: a.reshape((n, size, *a.shape[1:])), z)
+    by_round = jax.tree.map(lambda a: a.reshape((n, size, *a.shape[1:])), supply)
     return jax.lax.scan(body, carry, by_round, length=n)
 
 
@@ -209,14 +253,14 @@ def _due(y: Any, start_block: int, every: int) -> Any:
     return jax.tree.map(lambda a: a[offset::every], y)
 
 
-def _single(cuts: Cuts, step: Callable[[Carry, Named | None], Carry]) -> Advance:
+def _single(cuts: Cuts, step: Step) -> Advance:
     """Advance by single steps."""
 
-    def one(carry: Carry, z: Any) -> tuple[Carry, None]:
-        now = jax.tree.map(lambda a: a[0], z)  # one row: a body of one step
-        return step(carry, now if cuts.generator is None or now is None else cuts.generator.unpack(now)), None
+    def one(carry: Carry, supply: Supply) -> tuple[Carry, None]:
+        z, far = jax.tree.map(lambda a: a[0], supply)  # one row: a body of one step
+        return step(carry, z if cuts.generator is None or z is None else cuts.generator.unpack(z), far), None
 
-    return lambda carry, z, phase, n: repeat(cuts, one, carry, z, n, 1)
+    return lambda carry, supply, phase, n: repeat(cuts, one, carry, supply, n, 1)
 
 
 def _update(sim: Simulator, carry: Carry, tick: int) -> Carry:

@@ -74,7 +74,7 @@ class Simulator(Parametrised):
         self.model, self.connectome, self.coupling = model, connectome, coupling
         self.integrator, self.noise, self.stimulus, self.nodes = integrator, noise, stimulus, nodes
         # the ring is as long as the longest lag of this connectome, unless the user says more
-        self.delays = delays if delays is None or connectome is None else delays.measured(connectome)
+        self.delays = delays if delays is None or connectome is None else delays.measured(connectome, self.dt)
         given = {"raw": Raw()} if monitors is None else monitors
         labels = model.labels or getattr(connectome, "labels", None)
         self.monitors = {name: monitor.placed(labels) for name, monitor in given.items()}

@@ -17,8 +17,9 @@ from vbinfer.simulation.simulator import Simulator
 from vbinfer.simulation.solution import Carry
 
 Named = dict[str, Array]
-Step = Callable[[Carry, Named | None], Carry]
-"""(carry, standard normals of this step by state variable) to the next carry."""
+Step = Callable[[Carry, Named | None, Any], Carry]
+"""(carry, standard normals of this step by state variable, what arrives at its end of what was read ahead, or None) to
+the next carry."""
 
 
 def named(sim: Simulator, x: Any) -> Named:
@@ -75,8 +76,8 @@ def start(sim: Simulator, history: Any, words: KeyWords | None, network: Connect
     if sim.delays is not None and network is not None and network.delayed is not None:
         slots, like = sim.delays.slots(sim.dt), zero_input(sim, x)
         sent = jax.vmap(lambda row: outgoing(sim, row))(history)
-        ring = tuple(fill(jnp.broadcast_to(row, (row.shape[0], *like.shape)), slots) for row in sent)
-        buffer = DelayBuffer(ring, tuple(network.delayed(row, zero) for row in ring))
+        ring = tuple(fill(jnp.broadcast_to(row, (row.shape[0], *like.shape)), slots, network.mirror) for row in sent)
+        buffer = DelayBuffer(ring, network.arriving(ring, zero))
     return Carry(zero, x, monitors, noise, buffer)
 
 
@@ -111,13 +112,13 @@ def one_step(sim: Simulator, x: Any, network: ConnectivityOps | None) -> Step:
         shown = sim.model.at_nodes(new)
         return new, noise, {k: m.observe(monitors[k], read(m, shown)) for k, m in sim.monitors.items()}
 
-    def step(carry: Carry, z: Named | None) -> Carry:
+    def step(carry: Carry, z: Named | None, far: Any = None) -> Carry:
         buffer, arriving = carry.buffer, None
         if buffer is not None and network is not None and network.delayed is not None:
             # written before it is read: the other way round XLA copies the ring at every step
             sent = (jnp.broadcast_to(row, like.shape) for row in outgoing(sim, carry.x))
-            ring = tuple(write(r, carry.step, row) for r, row in zip(buffer.ring, sent, strict=True))
-            at_end = tuple(network.delayed(r, carry.step + 1) for r in ring)
+            ring = tuple(write(r, carry.step, row, network.mirror) for r, row in zip(buffer.ring, sent, strict=True))
+            at_end = network.arriving(ring, carry.step + 1, far)
             arriving = (buffer.arriving, at_end)
             buffer = DelayBuffer(ring, at_end)
         new, noise, monitors = move(carry.step, carry.x, carry.noise, carry.monitors, arriving, z)
