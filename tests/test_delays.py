@@ -495,7 +495,11 @@ def far(**parts):
 
 @pytest.mark.parametrize(
     ("interpolate", "ahead", "monitors"),
-    [(False, 8, None), (True, 8, {"x": vb.monitors.Raw("x")}), ("cubic", 7, {"x": vb.monitors.Subsample(2.3, var="x")})],
+    [
+        (False, 8, None),
+        (True, 8, {"x": vb.monitors.Raw("x")}),
+        ("cubic", 7, {"x": vb.monitors.Subsample(2.3, var="x")}),
+    ],
 )
 def test_signals_read_in_blocks_are_those_read_step_by_step(interpolate, ahead, monitors):
     """A batch reads 8 steps at once, or what fits between samples, and three short lags one by one."""

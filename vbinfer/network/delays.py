@@ -101,7 +101,7 @@ class Delays(Parametrised):
     def __check_init__(self) -> None:
         if not isinstance(self.interpolate, bool) and self.interpolate != "cubic":
             raise TypeError(
-                f'Delays(interpolate={self.interpolate!r}) was given; expected False (rounded to steps), True (linear) '
+                f"Delays(interpolate={self.interpolate!r}) was given; expected False (rounded to steps), True (linear) "
                 'or "cubic"'
             )
 
@@ -148,8 +148,8 @@ class DelayBuffer(NamedTuple):
     """Delay buffer: what was sent and has yet to arrive."""
 
     ring: Rows
-    """For each row that the coupling sends, `[slot, N]` or, in a batch, `[N, slot + mirror, B]`: what was sent at a step
-    stands in slot step modulo slots, from the step that is about to be taken."""
+    """For each row that the coupling sends, `[slot, N]` or, in a batch, `[N, slot + mirror, B]`: what was sent at a
+    step stands in slot step modulo slots, from the step that is about to be taken."""
     arriving: Rows
     """What arrives now of what was sent at earlier steps, sum_j w_ij sent_j(t - lag_ij): rows `[N, ...batch]`."""
 
@@ -241,26 +241,20 @@ def _ahead(connectome: Connectome, delays: Delays, lag: "_Lag") -> Ahead:
     """
     layout, n, k = connectome.layout, delays.ahead, lag.taps[0][0]
     under_way = (lag.time > 0.0) if delays.interpolate else lag.steps > 0
-    near = under_way & (lag.steps + k <= n)
-    far = _masked(lag.steps + k > n, _reads(connectome, lag))
-    close = _masked(near, _reads(connectome, lag))
-    blocks = _sum(*(layout.block_reader(weight, age, n) for weight, age in far))
-    every = _sum(*(layout.reader(weight, age, n) for weight, age in close))
+    far, near = lag.steps + k > n, under_way & (lag.steps + k <= n)
+    blocks, every, few = [], [], []
     i, j = jnp.nonzero(near, size=delays.near, fill_value=0)
-    listed = jnp.arange(delays.near) < near.sum()
-    short = EdgeList(jnp.stack([i, j]), connectome.n_nodes)
-    few = _sum(*(short.reader(times(weight[i, j], listed), age[i, j], n) for weight, age in close))
-
+    listed, short = jnp.arange(delays.near) < near.sum(), EdgeList(jnp.stack([i, j]), connectome.n_nodes)
+    for weight, age in _reads(connectome, lag):
+        blocks.append(layout.block_reader(times(weight, far), age, n))
+        every.append(layout.reader(times(weight, near), age, n))
+        few.append(short.reader(times(weight[i, j], listed), age[i, j], n))
     fits, fault = near.sum() <= delays.near, lag.fault[None] if lag.fault.ndim else lag.fault
 
     def read(ring: Array, step: Array, n: int) -> Array:
-        return blocks(ring, step, n) + fault
+        return _sum(*blocks)(ring, step, n) + fault
 
-    return Ahead(n, read, lambda ring, step: jax.lax.cond(fits, few, every, ring, step))
-
-
-def _masked(mask: Array, reads: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
-    return [(times(weight, jnp.where(mask, 1.0, 0.0)), age) for weight, age in reads]
+    return Ahead(n, read, lambda ring, step: jax.lax.cond(fits, _sum(*few), _sum(*every), ring, step))
 
 
 class _Lag(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vbinfer.network.delays import ConnectivityOps
+from vbinfer.network.delays import Ahead, ConnectivityOps
 from vbinfer.noise import Generator, KeyWords
 from vbinfer.simulation.simulator import Simulator, sampling_steps
 from vbinfer.simulation.solution import Carry
@@ -54,7 +54,8 @@ class Cuts(NamedTuple):
     """Steps of the nested segments of which only the start is kept for the backward pass, shortest first."""
     block: int
     """Steps whose arriving signals are read at once; 0 where each step reads its own."""
-    network: ConnectivityOps | None
+    ahead: Ahead | None
+    """How they are read."""
 
     def draw(self, carry: Carry, supply: Supply, n: int) -> Supply:
         """The supply with normals: complex pairs, one row per step."""
@@ -63,9 +64,8 @@ class Cuts(NamedTuple):
 
     def read(self, carry: Carry, supply: Supply, n: int) -> Supply:
         """The supply with what arrives over long lags."""
-        assert self.network is not None and self.network.ahead is not None
-        ahead = self.network.ahead
-        return supply._replace(far=tuple(ahead.read(ring, carry.step, n) for ring in carry.buffer.ring))
+        assert self.ahead is not None
+        return supply._replace(far=tuple(self.ahead.read(ring, carry.step, n) for ring in carry.buffer.ring))
 
 
 def run(
@@ -112,18 +112,18 @@ def _cuts(
         # (60, 100, 10) cuts segments of 10 in segments of 1000: the outermost length is a count, not a segment
         lengths = [math.prod(checkpoint[i:]) for i in range(min(1, len(checkpoint) - 1), len(checkpoint))]
         segments = tuple(sorted({n for n in lengths if n > 1}))
-    read = 0
-    if network is not None and network.ahead is not None:
+    ahead, read_at_once = None if network is None else network.ahead, 0
+    if ahead is not None:
         nodes, _, draws = carry.buffer.ring[0].shape
-        read = min(network.ahead.steps, READ_VALUES // (nodes * draws))
+        read_at_once = min(ahead.steps, READ_VALUES // (nodes * draws))
     if sim.noise is None or words is None:
-        return Cuts(None, 1, segments, read, network)
+        return Cuts(None, 1, segments, read_at_once, ahead)
     x = named(sim, carry.x)
     names = sim.noise.noisy(x)
     grain = min(512, max(2, NOISE_VALUES // max(1, sum(x[name].size for name in names))))
     if segments:  # drawn within a segment, so that its backward pass draws again instead of keeping the normals
         grain = min(grain, segments[0])
-    return Cuts(Generator(words, names, x), grain, segments, read, network)
+    return Cuts(Generator(words, names, x), grain, segments, read_at_once, ahead)
 
 
 def _part(supply: Supply, start: int, stop: int) -> Supply:
