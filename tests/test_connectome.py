@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.io
 import scipy.sparse
 
 from vbinfer._param import bind, paths
@@ -294,6 +295,106 @@ def test_npz(tmp_path):
         Connectome.from_npz(path)
     with pytest.raises(FileNotFoundError):
         Connectome.from_npz(tmp_path / "nothing.npz")
+
+
+# --- files of other packages ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_vbi_has_its_positions_in_centers(tmp_path):
+    zeros = labelled(0.0 * CENTRES)
+    members = {"weights.txt": text(WEIGHTS), "tract_lengths.txt": text(LENGTHS), "cortical.txt": "1\n1\n1\n"}
+    for name, content in (members | {"centres.txt": zeros, "centers.txt": labelled(CENTRES)}).items():
+        (tmp_path / name).write_text(content)
+    assert_same(Connectome.from_tvb(tmp_path), three())
+
+
+@pytest.mark.parametrize(
+    "layout", [("Cmat_avg.mat", "Dmat_avg.mat"), ("structural/DTI_CM.mat", "structural/DTI_LEN.mat")]
+)
+def test_a_folder_of_neurolib(tmp_path, layout):
+    (tmp_path / "structural").mkdir()
+    for name, key, matrix in zip(layout, ("sc", "len"), (WEIGHTS, LENGTHS), strict=True):
+        scipy.io.savemat(tmp_path / name, {key: matrix, "about": "average"})
+    assert_same(Connectome.from_neurolib(tmp_path), three(labels=None, centres=None))
+    scipy.io.savemat(tmp_path / layout[1], {"distance": LENGTHS, "about": "average"})
+    with pytest.raises(ValueError, match=r"holds \['about', 'distance'\]; expected 'len' alone"):
+        Connectome.from_neurolib(tmp_path)
+    (tmp_path / layout[1]).write_bytes(b"MATLAB 7.3 MAT-file, " + bytes(200))
+    with pytest.raises(ValueError, match="is no mat file up to version"):
+        Connectome.from_neurolib(tmp_path)
+    (tmp_path / layout[1]).unlink()
+    with pytest.raises(ValueError, match=r"has no pair Cmat_avg\.mat and Dmat_avg\.mat"):
+        Connectome.from_neurolib(tmp_path)
+
+
+def test_a_file_of_tvboptim_is_read_without_running_code(tmp_path):
+    path, names = tmp_path / "data.npz", ["a", "b", "c"]
+    for labels, expected in ((np.array(names), ("a", "b", "c")), (np.array(names, object), None)):
+        np.savez(path, weights=WEIGHTS, lengths=LENGTHS, region_labels=labels)
+        assert_same(Connectome.from_tvboptim(path), three(labels=expected, centres=None))
+    np.savez(path, weights=WEIGHTS, tract_lengths=LENGTHS)
+    with pytest.raises(ValueError, match="has no 'lengths'; expected weights, lengths and region_labels"):
+        Connectome.from_tvboptim(path)
+    np.savez(path, weights=WEIGHTS, lengths=LENGTHS[:2])
+    with pytest.raises(ValueError, match=r"data.npz' .*weights is \[3, 3\] but tract_lengths is \[2, 3\]"):
+        Connectome.from_tvboptim(path)
+
+
+def test_rows_of_cubnm_send(tmp_path):
+    """Its rows are sources: an input that arrives at node i stands in column i."""
+    strength, length = tmp_path / "ctx_desc-strength.npz", tmp_path / "ctx_desc-length.txt"
+    np.savez(strength, WEIGHTS.T)
+    np.savetxt(length, LENGTHS.T)
+    assert_same(Connectome.from_cubnm(strength, length), three(labels=None, centres=None))
+    assert not Connectome.from_cubnm(strength).tract_lengths.any()
+    np.savez(strength, WEIGHTS, LENGTHS)
+    with pytest.raises(ValueError, match=r"holds \['arr_0', 'arr_1'\]; expected 'one matrix' alone"):
+        Connectome.from_cubnm(strength)
+
+
+CSVS = {
+    "numbers": (",".join, lambda i: "", False),
+    "semicolons, a line of names": ("; ".join, lambda i: "", True),
+    "as pandas": (",".join, lambda i: f"{'abc'[i]},", "corner,"),
+    "as pandas, without names": (",".join, lambda i: f"{i},", ",0,1,2"),
+    "as R": (" ".join, lambda i: f'"{"abc"[i]}" ', '"a" "b" "c"'),
+    "tabs, a column of names": ("\t".join, lambda i: f"{'abc'[i]}\t", False),
+}
+
+
+@pytest.mark.parametrize("layout", CSVS)
+def test_a_pair_of_tables(tmp_path, layout):
+    join, first, head = CSVS[layout]
+    head = {False: [], True: [join("abc")], "corner,": [",a,b,c"]}.get(head, [head])
+    paths = tmp_path / "weights.csv", tmp_path / "lengths.csv"
+    for path, matrix in zip(paths, (WEIGHTS, LENGTHS), strict=True):
+        rows = [first(i) + join(repr(float(x)) for x in row) for i, row in enumerate(matrix)]
+        path.write_text("\n".join([*head, *rows]) + "\n\n")
+    named = any("a" in line for line in head)
+    assert_same(Connectome.from_csv(*paths), three(labels=("a", "b", "c") if named else None, centres=None))
+    assert float(Connectome.from_csv(*paths, speed=7.0).speed) == 7.0
+    if named:
+        paths[1].write_text(paths[1].read_text().replace("b", "d", 1))
+        with pytest.raises(ValueError, match=r"lengths.csv names its nodes .*'d'.*; expected those of weights.csv"):
+            Connectome.from_csv(*paths)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "w.csv is empty"),
+        ("1,2\n3,four\n", "w.csv is not a table of numbers: .*four"),
+        ("1,2\n3\n", "w.csv is not a table of numbers"),
+        ("1,2,3\n4,5,6\n", r"weights is \[2, 3\]; it must be square"),
+        ("a,b\n", "weights is"),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path, content, message):
+    (tmp_path / "w.csv").write_text(content)
+    with pytest.raises(ValueError, match=rf"w.csv' holds no network: .*{message}"):
+        Connectome.from_csv(tmp_path / "w.csv")
+    with pytest.raises(FileNotFoundError, match=r"no file .*nothing.csv.*\[node, node\]"):
+        Connectome.from_csv(tmp_path / "nothing.csv")
 
 
 # --- the synthetic brain --------------------------------------------------------------------------------------------

