@@ -514,7 +514,7 @@ def test_signals_read_in_blocks_are_those_read_step_by_step(interpolate, block, 
         init = vb.History(sim.model.State(rng.normal(1.0, 0.5, (9, FAR))))
         theta = {"coupling.G": jnp.asarray(rng.uniform(0.3, 0.9, n))}
         if interpolate is True:
-            theta[WEIGHTS] = sim.connectome.weights * rng.uniform(0.5, 1.5, (n, 1, 1))
+            theta[WEIGHTS] = jnp.asarray(np.asarray(sim.connectome.weights) * rng.uniform(0.5, 1.5, (n, 1, 1)))
         keys, summary = jax.random.split(jax.random.key(1), n), {"x": jnp.ravel}
         # bound anew: another number of short lags than at construction
         bound = [sim] if monitors else [sim, vb.bind(sim, {LENGTHS: 0.6 * sim.connectome.tract_lengths})]
