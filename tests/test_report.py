@@ -21,7 +21,6 @@ from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 from vbinfer.reporting import Recovery, ReportExtras, Section, report
-from vbinfer.reporting.diagnostics import Diagnostics
 from vbinfer.reporting.evidence import Evidence
 from vbinfer.reporting.features import percentile
 from vbinfer.reporting.parameters import Parameters
@@ -108,8 +107,7 @@ def good(prior):
 
 
 def lights(**inputs):
-    evidence = Evidence(prior=inputs["posterior"].prior, **inputs)
-    found = topics(evidence, Diagnostics.of(evidence))
+    found = topics(Evidence(prior=inputs["posterior"].prior, **inputs))
     return {check.question: check for topic in found for check in topic.checks}
 
 

@@ -33,7 +33,7 @@ MOVED = {
     "TemperedSMC": "vbinfer.sampling:TemperedSMC",
     "Training": "vbinfer.neural.training:Training",
     "Truncated": "vbinfer.neural.truncated:TruncatedPrior",
-    "Verdict": "vbinfer.reporting.verdict:Verdict",
+    "Verdict": "vbinfer.reporting.sections:Verdict",
     "agreement": "vbinfer.diagnostics.agreement:compare_posteriors",
     "c2st": "vbinfer.diagnostics.twosample:c2st",
     "compare": "vbinfer.diagnostics.comparison:compare_models",

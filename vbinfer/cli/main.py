@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vbinfer.reporting.verdict import Verdict
+    from vbinfer.reporting.sections import Verdict
     from vbinfer.study.study import Study
 
 DEMO = Path(__file__).with_name("demo.toml")

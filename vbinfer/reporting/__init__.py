@@ -4,4 +4,4 @@ from .evidence import Recovery as Recovery
 from .evidence import ReportExtras as ReportExtras
 from .page import report as report
 from .sections import Section as Section
-from .verdict import Verdict as Verdict
+from .sections import Verdict as Verdict

@@ -1,7 +1,7 @@
 """Inputs of a report, checked against each other."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -113,6 +113,24 @@ class Evidence:
         self._check_draws()
         self._check_features()
         self._check_nodes()
+
+    @property
+    def x_o(self) -> np.ndarray | None:
+        """Features of the recording `[F]`."""
+        return None if self.posterior.x_o is None else np.asarray(self.posterior.x_o, np.float64).ravel()
+
+    def answer(self, kind: str, ask: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+        """A result: the one that was given, else asked for.
+
+        None where inputs are missing, and a sentence where the question cannot be asked of them.
+        """
+        given = next((item for item in self.given.values() if type(item).__name__ == kind), None)
+        if given is not None or any(one is None for one in inputs):
+            return given
+        try:
+            return ask(*inputs, **options)
+        except ValueError as error:
+            return str(error)
 
     def _check_parameters(self) -> None:
         known = list(self.posterior.theta)

@@ -1,24 +1,23 @@
 """Prior and posterior prediction of features, FC, FCD, spectra."""
 
-import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
 
-from vbinfer.diagnostics.figure import Axis, Band, Figure, Intervals, Line, Mark, Panel, Picture, Points, Role, Rule
+from vbinfer.diagnostics.figure import Axis, Band, Figure, Intervals, Line, Mark, Panel, Picture, Points, Rule
 from vbinfer.diagnostics.predictive import (
     FEWEST_REPLICATES,
     PredictiveCheck,
     pooled_p,
+    predictive_check,
     test_quantities,
 )
-from vbinfer.diagnostics.prior_check import Misspecification
+from vbinfer.diagnostics.prior_check import Misspecification, misspecification
 from vbinfer.diagnostics.result import Status, worst
 from vbinfer.diagnostics.thresholds import (
     OUTSIDE_POSTERIOR,
@@ -34,40 +33,22 @@ from vbinfer.features.matrices import fc_matrix, upper_triangle
 
 from .evidence import Evidence, RecordingLike, series
 from .format import MINUS, fixed2, number, paragraph, percent, signed
-from .sections import Block, Table, Text, Topic, topic_of
-from .verdict import Check
+from .sections import Block, Check, Table, Text, Topic, topic_of
 
 MOST_FEATURES, MOST_DRAWS = 40, 50
 FARTHEST = 3.2  # half-widths of the predictive range that are drawn
 SHORTEST = 8  # samples, for a spectrum
 
 
-@dataclasses.dataclass(frozen=True)
-class Feature:
+class Feature(NamedTuple):
     """One feature of the recording among simulations."""
 
     name: str
     observed: float
+    prior_percentile: float | None
+    posterior_percentile: float | None
     prior: np.ndarray | None
     posterior: np.ndarray | None
-
-    @property
-    def prior_percentile(self) -> float | None:
-        return percentile(self.observed, self.prior)
-
-    @property
-    def posterior_percentile(self) -> float | None:
-        return percentile(self.observed, self.posterior)
-
-    @property
-    def row(self) -> dict[str, object]:
-        """For the file."""
-        return {
-            "name": self.name,
-            "observed": self.observed,
-            "prior_percentile": self.prior_percentile,
-            "posterior_percentile": self.posterior_percentile,
-        }
 
 
 def percentile(value: float, sample: np.ndarray | None) -> float | None:
@@ -79,24 +60,21 @@ def percentile(value: float, sample: np.ndarray | None) -> float | None:
 
 def features_of(e: Evidence) -> list[Feature]:
     """Every feature of the recording; empty without `posterior.x_o`."""
-    if e.posterior.x_o is None:
+    if e.x_o is None:
         return []
-    x_o = np.asarray(e.posterior.x_o, np.float64).ravel()
     before = e.draws if e.draws is not None else e.extras.prior_predictive
     sources = (e.draws, e.predictive, e.extras.prior_predictive)
-    names = next((s.names for s in sources if s is not None and s.names), [f"x[{i}]" for i in range(x_o.size)])
-    prior, posterior = _columns(before), _columns(e.predictive)
-    return [
-        Feature(name, float(value), None if prior is None else prior[i], None if posterior is None else posterior[i])
-        for i, (name, value) in enumerate(zip(names, x_o, strict=True))
-    ]
+    names = next((s.names for s in sources if s is not None and s.names), [f"x[{i}]" for i in range(e.x_o.size)])
+    columns, rows = (_columns(before), _columns(e.predictive)), []
+    for i, (name, value) in enumerate(zip(names, e.x_o.tolist(), strict=True)):
+        own = [None if values is None else values[i] for values in columns]
+        rows.append(Feature(name, value, *(percentile(value, one) for one in own), *own))
+    return rows
 
 
 def _columns(source: Any) -> np.ndarray | None:
     """Valid simulated features `[F, n]`."""
-    if source is None or not np.any(source.valid):
-        return None
-    return np.asarray(source.x, np.float64)[np.asarray(source.valid)].T
+    return None if source is None or not np.any(source.valid) else np.asarray(source.x, np.float64)[source.valid].T
 
 
 def outside(value: float | None, edge: float) -> bool:
@@ -104,20 +82,22 @@ def outside(value: float | None, edge: float) -> bool:
     return value is not None and not edge <= value <= 100.0 - edge
 
 
-def data(e: Evidence, rows: Sequence[Feature], found: Misspecification | str | None) -> Topic | None:
+def data(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     """Section of the data: is the recording possible?"""
+    # a fixed key: the report of the same inputs is the same page
+    found = e.answer("Misspecification", misspecification, e.x_o, e.draws, key=jax.random.key(0))
     blocks: list[Block] = [] if e.observed is None else [_recording(e.observed)]
-    checks, numbers = [], {"features": [row.row for row in rows]}
+    numbers: dict[str, Any] = {"features": [dict(zip(Feature._fields[:4], row, strict=False)) for row in rows]}
     with_prior = [row for row in rows if row.prior is not None]
     # a joint test takes the place of looking at features one by one
     if isinstance(found, Misspecification):
         topic = topic_of("misspecification", found, "data", "")
-        checks, numbers = list(topic.checks), numbers | dict(topic.numbers)
-        blocks.append(Text(paragraph(found.findings, len(found.findings))))
+        checks, numbers = topic.checks, numbers | dict(topic.numbers)
+        blocks.append(Text(paragraph(found.findings, None)))
     else:
         blocks += [Text(f"No test of all features together: {found}.")] if found else []
-        checks += _inside(e, with_prior)
-    if with_prior and with_prior[0].prior is not None:
+        checks = _inside(e, with_prior)
+    if with_prior:
         shown = _most_extreme(with_prior)
         cut = "" if len(shown) == len(rows) else f" The {len(shown)} most extreme of {len(rows)} are shown."
         blocks += [_strips(shown, cut), _feature_table(shown, cut)]
@@ -127,9 +107,9 @@ def data(e: Evidence, rows: Sequence[Feature], found: Misspecification | str | N
 
 def _inside(e: Evidence, rows: Sequence[Feature]) -> list[Check]:
     """Each feature by itself, for want of a joint test."""
-    question, status = Misspecification.question, "fail"
+    question = Misspecification.question
     if not rows:
-        if e.draws is None or e.posterior.x_o is None or np.any(e.draws.valid):
+        if e.draws is None or e.x_o is None:
             return []
         said = "No simulation worked: there is nothing to compare with."
         return [Check(question, "fail", said, "#failures", Misspecification.rule)]
@@ -153,16 +133,17 @@ def _recording(observed: RecordingLike) -> Figure:
     (steps, n), minutes = values.shape, len(values) * observed.period / 60e3
     sd = values.std(axis=0)
     z = (values - values.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
-    carpet = Panel(
-        (Picture(z.T, (-2.5, 2.5), "grey", (0.0, minutes, n + 0.5, 0.5)),),
-        Axis("time (min)"),
-        Axis(f"channel (n = {n})"),
-        f"Signals of {n} channels over {minutes:.1f} minutes",
-        title="Signals",
-    )
-    panels = [carpet]
+    panels = [
+        Panel(
+            (Picture(z.T, (-2.5, 2.5), "grey", (0.0, minutes, n + 0.5, 0.5)),),
+            Axis("time (min)"),
+            Axis(f"channel (n = {n})"),
+            f"Signals of {n} channels over {minutes:.1f} minutes",
+            title="Signals",
+        )
+    ]
     if n > 2:
-        panels += _fc_panels({"Functional connectivity": _fc(values)}, observed.labels)
+        panels += _fc_panels({"Functional connectivity": _fcs(values[None])[0]}, observed.labels)
     caption = (
         f"The recording: {n} channels, {steps} samples, one every {observed.period:g} ms ({minutes:.1f} minutes), each "
         "on its own scale, and the correlations between them."
@@ -172,10 +153,10 @@ def _recording(observed: RecordingLike) -> Figure:
 
 def _most_extreme(rows: Sequence[Feature]) -> list[Feature]:
     """The features that are drawn, in their order."""
-    far = [-abs((row.prior_percentile if row.prior_percentile is not None else 50.0) - 50.0) for row in rows]
+    at = np.array([50.0 if row.prior_percentile is None else row.prior_percentile for row in rows])
     # NaN counts as the most extreme of all
-    keep = sorted(np.argsort(np.nan_to_num(far, nan=-100.0), kind="stable")[:MOST_FEATURES].tolist())
-    return [rows[i] for i in keep]
+    far = np.nan_to_num(np.abs(at - 50.0), nan=100.0)
+    return [rows[i] for i in sorted(np.argsort(-far, kind="stable")[:MOST_FEATURES])]
 
 
 def _strips(rows: Sequence[Feature], cut: str) -> Figure:
@@ -183,16 +164,21 @@ def _strips(rows: Sequence[Feature], cut: str) -> Figure:
 
     Those become [-1, 1].
     """
-    of = "prior" if rows[0].prior is not None else "posterior"
+    samples = {of: [getattr(row, of) for row in rows] for of in ("prior", "posterior")}
+    known = {of: values for of, values in samples.items() if values[0] is not None}
+    # ends of the predictive 90 % ranges, [2, F]
+    ends = {of: np.array([np.quantile(one, [0.05, 0.95]) for one in values]).T for of, values in known.items()}
     # each feature has a scale of its own: its 90 % range becomes [-1, 1], whatever its unit
-    ends = _ends(rows, of)
-    scale = functools.partial(_on_scale, low=ends[0], high=ends[1])
+    of, (low, high) = next(iter(ends.items()))
+
+    def scale(values: np.ndarray) -> np.ndarray:
+        return np.clip((2.0 * values - low - high) / np.where(high > low, high - low, 1.0), -FARTHEST, FARTHEST)
+
     marks: list[Mark] = [Rule(0.0)]
-    if of == "prior":
-        marks.append(Intervals(scale(ends[0]), scale(ends[1]), "prior", "prior predictive, 90 %", thick=True))
-    if rows[0].posterior is not None:
-        low, high = map(scale, _ends(rows, "posterior"))
-        marks.append(Intervals(low, high, "posterior", "posterior predictive, 90 %"))
+    if "prior" in ends:
+        marks.append(Intervals(*scale(ends["prior"]), "prior", "prior predictive, 90 %", thick=True))
+    if "posterior" in ends:
+        marks.append(Intervals(*scale(ends["posterior"]), "posterior", "posterior predictive, 90 %"))
     observed = np.array([row.observed for row in rows])
     # what is not finite is drawn at the far end, where nobody overlooks it
     places = scale(np.where(np.isfinite(observed), observed, np.inf))
@@ -204,25 +190,24 @@ def _strips(rows: Sequence[Feature], cut: str) -> Figure:
         f"{len(rows)} features of the recording on the scale of their {of} predictive ranges; numbers are in the "
         "table below",
     )
-    n = [f"{name} n = {len(x):,}" for name, x in (("prior", rows[0].prior), ("posterior", rows[0].posterior))
-         if x is not None]  # fmt: skip
+    n = ", ".join(f"{name} n = {len(values[0]):,}" for name, values in known.items())
     caption = (
         f"Features of the recording (orange) on the scale of the {of} predictive distribution; simulations: "
-        f"{', '.join(n)}. Beyond {FARTHEST:g} they are drawn at {FARTHEST:g}.{cut}"
+        f"{n}. Beyond {FARTHEST:g} they are drawn at {FARTHEST:g}.{cut}"
     )
     return Figure((panel,), caption, "large")
 
 
-def _ends(rows: Sequence[Feature], of: str) -> np.ndarray:
-    """Ends of the predictive 90 % ranges `[2, F]`."""
-    return np.array([np.quantile(getattr(row, of), [0.05, 0.95]) for row in rows]).T
-
-
-def _on_scale(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    return np.clip((2.0 * values - low - high) / np.where(high > low, high - low, 1.0), -FARTHEST, FARTHEST)
-
-
 def _feature_table(rows: Sequence[Feature], cut: str) -> Table:
+    cells, marks = [], set()
+    for i, row in enumerate(rows):
+        low, middle, high = (number(float(value)) for value in np.quantile(np.asarray(row.prior), [0.05, 0.5, 0.95]))
+        before = f"{row.prior_percentile:.1f}"
+        if outside(row.prior_percentile, OUTSIDE_PRIOR):
+            marks.add(i)
+            before += " outside"
+        after = [] if row.posterior_percentile is None else [f"{row.posterior_percentile:.1f}"]
+        cells.append([row.name, number(row.observed), middle, f"{low} to {high}", before, *after])
     head = [
         "feature",
         "recording",
@@ -231,46 +216,33 @@ def _feature_table(rows: Sequence[Feature], cut: str) -> Table:
         "percentile in prior",
         "percentile in posterior",
     ]
-    cells, marks = [], set()
-    for i, row in enumerate(rows):
-        low, middle, high = np.quantile(row.prior if row.prior is not None else np.zeros(1), [0.05, 0.5, 0.95])
-        before = f"{row.prior_percentile:.1f}"
-        if outside(row.prior_percentile, OUTSIDE_PRIOR):
-            marks.add(i)
-            before += " outside"
-        cells.append([row.name, number(row.observed), number(float(middle)),
-                      f"{number(float(low))} to {number(float(high))}", before])  # fmt: skip
-        if row.posterior_percentile is not None:
-            cells[-1].append(f"{row.posterior_percentile:.1f}")
     caption = f"The recording's features and their percentiles among simulations.{cut}"
     return Table(head[: len(cells[0])], cells, caption, frozenset(marks))
 
 
-def predicted(e: Evidence, rows: Sequence[Feature], found: PredictiveCheck | str | None) -> Topic | None:
+def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     """The section of prediction: does the posterior predict the data?"""
+    found = e.answer("PredictiveCheck", predictive_check, e.predictive, e.x_o)
     shown = [row for row in rows if row.posterior is not None]
-    simulated = {"posterior": series(e.predictive), "prior": series(e.extras.prior_predictive)}
+    both = {"posterior": series(e.predictive), "prior": series(e.extras.prior_predictive)}
+    simulated = {role: ys for role, ys in both.items() if ys is not None}
+    recorded, fcs = None, {}
     # two channels have one correlation, which is no matrix to compare
-    recorded = None
     if e.observed is not None and np.shape(e.observed.values)[1] > 2:
-        recorded = _fc(np.asarray(e.observed.values))
-    fcs = {
-        "posterior predictive": _mean_fc(simulated["posterior"]),
-        "prior predictive": _mean_fc(simulated["prior"]),
-        "structural connectivity": e.extras.structural,
-    }
-    match = {} if recorded is None else {
-        name: fc_correlation(fc, recorded) for name, fc in fcs.items() if fc is not None
-    }  # fmt: skip
-    p_series = series_p(simulated["posterior"], e.observed)
+        recorded = _fcs(np.asarray(e.observed.values)[None])[0]
+        fcs = {f"{role} predictive": _fcs(ys).mean(axis=0) for role, ys in simulated.items()}
+        if e.extras.structural is not None:
+            fcs["structural connectivity"] = e.extras.structural
+    match = {name: fc_correlation(fc, recorded) for name, fc in fcs.items()}
+    p_series = series_p(both["posterior"], e.observed)
     blocks: list[Block] = []
     if shown:
         blocks += [Text(_share_inside(shown) + "."), *_predictive_blocks(found, p_series)]
         if shown[0].prior is None:
             blocks.append(_strips(_most_extreme(shown), ""))
     if e.observed is not None:
-        blocks += _spectra(simulated["posterior"], e.observed)
-        if recorded is not None and match:
+        blocks += _spectra(both["posterior"], e.observed)
+        if match:
             blocks += [*_fc_blocks(e.observed, recorded, fcs, simulated), _match_table(match)]
             blocks += _fcd_blocks(e.observed, e.extras.fcd, simulated)
     numbers: dict[str, Any] = {"fc_correlation": match}
@@ -289,12 +261,12 @@ def series_p(replicates: np.ndarray | None, observed: RecordingLike | None) -> d
     Without unit and level, which BOLD has not, and of which models have none that agrees with the scanner's: each
     recording is centred by channel and brought to a variance of one over all channels.
     """
-    recorded = None if observed is None else np.asarray(observed.values, np.float64)
-    if replicates is None or recorded is None or len(replicates) < FEWEST_REPLICATES or not np.isfinite(recorded).all():
+    if replicates is None or observed is None or len(replicates) < FEWEST_REPLICATES:
         return {}
+    recorded = np.asarray(observed.values, np.float64)
     # recording and replicates as far as both go
     length = min(len(recorded), replicates.shape[1])
-    if length < 4 or recorded.shape[1] < 3:
+    if length < 4 or recorded.shape[1] < 3 or not np.isfinite(recorded).all():
         return {}
     rows = np.concatenate([recorded[None, :length], np.asarray(replicates, np.float64)[:, :length]])
     # unit and level go; what is left is shape over time and across channels
@@ -302,24 +274,18 @@ def series_p(replicates: np.ndarray | None, observed: RecordingLike | None) -> d
     rows = rows / np.maximum(rows.std(axis=(1, 2), keepdims=True), 1e-30)
     names, statistics = test_quantities(rows)
     kept = [i for i, name in enumerate(names) if name not in ("mean", "log sd")]
-    return {names[i]: float(p) for i, p in zip(kept, pooled_p(statistics[:, kept])[1], strict=True)}
+    return dict(zip([names[i] for i in kept], pooled_p(statistics[:, kept])[1].tolist(), strict=True))
 
 
 def _share_inside(rows: Sequence[Feature]) -> str:
     inside = sum(not outside(row.posterior_percentile, OUTSIDE_POSTERIOR) for row in rows)
-    n = 0 if rows[0].posterior is None else len(rows[0].posterior)
     return (
         f"{inside} of {len(rows)} features of the recording lie inside the central "
-        f"{percent(1 - OUTSIDE_POSTERIOR / 50)} of {n:,} posterior predictive simulations"
+        f"{percent(1 - OUTSIDE_POSTERIOR / 50)} of {np.size(rows[0].posterior):,} posterior predictive simulations"
     )
 
 
-def _predicts(
-    rows: Sequence[Feature],
-    match: Mapping[str, float],
-    found: PredictiveCheck | str | None,
-    p_series: Mapping[str, float],
-) -> Check:
+def _predicts(rows: Sequence[Feature], match: Mapping[str, float], found: Any, p_series: Mapping[str, float]) -> Check:
     far = sum(outside(row.posterior_percentile, OUTSIDE_POSTERIOR) for row in rows)
     share, words = far / len(rows) if rows else 0.0, [_share_inside(rows)] if rows else []
     post, prior = match.get("posterior predictive"), match.get("prior predictive")
@@ -337,11 +303,10 @@ def _predicts(
         words.append(f"features as the recording's have p = {found.p_value:.2g} among them")
         words += [f"unlike them: {', '.join(found.off[:6])}"] if found.off else []
     words += [f"the series differ in {', '.join(odd)}"] if odd else []
-    said = "; ".join(words)
     return Check(
         "Does the posterior predict the data?",
         worst(statuses),
-        f"{said[0].upper()}{said[1:]}.",
+        paragraph(["; ".join(words)]),
         "#predictive",
         f"Warn: more than {percent(UNPREDICTED_WARN)} of the features outside ({percent(OUTSIDE_POSTERIOR / 50)} "
         f"expected), an FC no closer to the recording's than the prior predictive, or p < {P_WARN:g} of all features "
@@ -355,10 +320,10 @@ def _predictive_blocks(found: PredictiveCheck | str | None, p_series: Mapping[st
     """p-values of the features and of the series."""
     blocks: list[Block] = []
     if isinstance(found, PredictiveCheck):
-        blocks.append(Text(paragraph(found.findings, len(found.findings))))
-        order = np.argsort(found.p_adjusted, kind="stable")[:MOST_FEATURES].tolist()
+        blocks.append(Text(paragraph(found.findings, None)))
+        order = np.argsort(found.p_adjusted, kind="stable")[:MOST_FEATURES]
         rows = [[found.names[j], f"{found.p_features[j]:.2g}", f"{found.p_adjusted[j]:.2g}"] for j in order]
-        marks = frozenset(i for i, j in enumerate(order) if found.p_adjusted[j] < P_WARN)
+        marks = frozenset(np.flatnonzero(found.p_adjusted[order] < P_WARN).tolist())
         cut = "" if len(order) == len(found.names) else f" The {len(order)} smallest of {len(found.names)}."
         words = f"Two-sided predictive p-values by feature; adjusted for how many there are.{cut}"
         blocks.append(Table(["feature", "p", "adjusted p"], rows, words, marks))
@@ -374,29 +339,12 @@ def _predictive_blocks(found: PredictiveCheck | str | None, p_series: Mapping[st
 # ---- functional connectivity
 
 
-@jax.jit
-def _fcs(ys: ArrayLike) -> Array:
+def _fcs(ys: np.ndarray) -> np.ndarray:
     """FC of series, one after the other.
 
     Series `[n, T, N]` give FC `[n, N, N]`; all at once would take more memory.
     """
-    return jax.lax.map(fc_matrix, jnp.asarray(ys, jnp.result_type(float)))
-
-
-@functools.partial(jax.jit, static_argnames=("window", "step", "period"))
-def _fcds(ys: ArrayLike, window: float, step: float, period: float) -> Array:
-    """FCD `[n, W, W]` of series `[n, T, N]`."""
-    of = functools.partial(fcd_matrix, window=window, step=step, period=period)
-    return jax.lax.map(of, jnp.asarray(ys, jnp.result_type(float)))
-
-
-def _fc(y: np.ndarray) -> np.ndarray:
-    return np.asarray(_fcs(y[None])[0], np.float64)
-
-
-def _mean_fc(ys: np.ndarray | None) -> np.ndarray | None:
-    """The mean FC of simulated series."""
-    return None if ys is None or ys.shape[2] < 3 else np.asarray(_fcs(ys), np.float64).mean(axis=0)
+    return np.asarray(jax.lax.map(fc_matrix, jnp.asarray(ys, jnp.result_type(float))), np.float64)
 
 
 def upper(matrix: np.ndarray) -> np.ndarray:
@@ -406,28 +354,24 @@ def upper(matrix: np.ndarray) -> np.ndarray:
 
 def fc_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation of two matrices over their symmetrised upper triangles."""
-    left, right = (upper((np.asarray(m, np.float64) + np.asarray(m, np.float64).T) / 2.0) for m in (a, b))
-    return float(np.corrcoef(left, right)[0, 1])
+    return float(np.corrcoef(*(upper((np.asarray(m, np.float64) + np.transpose(m)) / 2.0) for m in (a, b)))[0, 1])
 
 
 def _fc_blocks(
     observed: RecordingLike,
     recorded: np.ndarray,
-    fcs: Mapping[str, np.ndarray | None],
-    simulated: Mapping[str, np.ndarray | None],
+    fcs: Mapping[str, np.ndarray],
+    simulated: Mapping[str, np.ndarray],
 ) -> list[Block]:
     """FC matrices, and scatters over pairs of regions."""
     there, clouds = {"Recording": recorded}, []
     caption = "Functional connectivity (Pearson correlation) on one colour scale."
-    for name, ys in simulated.items():
-        mean = fcs[f"{name} predictive"]
-        if ys is not None and mean is not None:
-            there[f"{name.capitalize()} predictive mean"] = mean
-            caption += f" Mean over {len(ys)} simulations from the {name}."
-            clouds.append(_cloud(recorded, mean, f"{name.capitalize()} predictive", "predicted correlation"))
-    structural = fcs["structural connectivity"]
-    if structural is not None:
-        clouds.append(_cloud(recorded, structural, "Structural connectivity", "connection weight"))
+    for name, fc in fcs.items():
+        role, title, label = name.split()[0], name.capitalize(), "connection weight"
+        if role in simulated:
+            there[f"{title} mean"], label = fc, "predicted correlation"
+            caption += f" Mean over {len(simulated[role])} simulations from the {role}."
+        clouds.append(_cloud(recorded, fc, title, label))
     points = f"One point per pair of regions, n = {len(upper(recorded)):,}; r is Pearson's correlation."
     return [Figure(tuple(_fc_panels(there, observed.labels)), caption), Figure(tuple(clouds), points)]
 
@@ -441,7 +385,7 @@ def _fc_panels(matrices: Mapping[str, np.ndarray], labels: Sequence[str] | None)
     """FC matrices on one colour scale, left hemisphere first."""
     sides = [_side(name) for name in labels or ()]
     n = len(next(iter(matrices.values())))
-    known = len(sides) == n and None not in sides and len(set(sides)) == 2
+    known = len(sides) == n and set(sides) == {"l", "r"}
     # a stable sort keeps the atlas' order within each hemisphere
     order = np.argsort([side == "r" for side in sides], kind="stable") if known else np.arange(n)
     middle = sides.count("l") - 0.5
@@ -473,26 +417,23 @@ def _cloud(recorded: np.ndarray, other: np.ndarray, title: str, label: str) -> P
     return Panel(marks, Axis("correlation in the recording"), Axis(label), alt, title=f"{title}: r = {fixed2(r)}")
 
 
-def _fcd_blocks(
-    observed: RecordingLike, fcd: tuple[float, float], simulated: Mapping[str, np.ndarray | None]
-) -> list[Block]:
+def _fcd_blocks(observed: RecordingLike, fcd: tuple[float, float], simulated: Mapping[str, np.ndarray]) -> list[Block]:
     """FCD matrices and distributions."""
     (window, step), period = fcd, observed.period
     minutes = len(observed.values) * period / 60e3
     if minutes * 60e3 < window + step:
         return [Text(f"No FCD: {minutes:.1f} minutes hold fewer than two windows of {window / 1e3:g} s.")]
-    of = functools.partial(_fcds, window=max(window, period), step=max(step, period), period=period)
-    recorded = np.asarray(of(np.asarray(observed.values)[None])[0])
-    panels, groups = [_fcd_panel(recorded, "Recording", step / 60e3)], [("recording", upper(recorded), "observed")]
-    for role, ys in simulated.items():
-        if ys is None:
-            continue
-        matrices = np.asarray(of(ys[:MOST_DRAWS]))
+    one = functools.partial(fcd_matrix, window=max(window, period), step=max(step, period), period=period)
+    panels, groups = [], []
+    for role, ys in {"observed": np.asarray(observed.values)[None], **simulated}.items():
+        matrices = np.asarray(jax.lax.map(one, jnp.asarray(ys[:MOST_DRAWS], jnp.result_type(float))))
         entries = [upper(values) for values in matrices]
-        groups.append((f"{role} predictive (n = {len(matrices)})", np.concatenate(entries), role))
         # a mean over draws would have no dynamics; the median draw has typical ones
         typical = matrices[int(np.argsort([np.var(values) for values in entries])[len(entries) // 2])]
-        panels.append(_fcd_panel(typical, f"One {role} predictive draw", step / 60e3))
+        recorded = role == "observed"
+        panels.append(_fcd_panel(typical, "Recording" if recorded else f"One {role} predictive draw", step / 60e3))
+        name = "recording" if recorded else f"{role} predictive (n = {len(matrices)})"
+        groups.append((name, np.concatenate(entries), role))
     caption = (
         f"Functional connectivity dynamics: correlation between the FC of windows of {window / 1e3:g} s, one every "
         f"{step / 1e3:g} s. The simulated draw shown is the one whose FCD has the median variance."
@@ -511,25 +452,21 @@ def _fcd_panel(values: np.ndarray, title: str, minutes: float) -> Panel:
 def _distributions(groups: Sequence[tuple[str, np.ndarray, Any]]) -> Figure:
     """Outlined histograms of FCD entries."""
     low, high = min(values.min() for _, values, _ in groups), max(values.max() for _, values, _ in groups)
-    edges = np.linspace(low, high if high > low else low + 1.0, 61)
-    lines = [_outline(values, edges, role, name) for name, values, role in groups]
+    edges, lines = np.linspace(low, high if high > low else low + 1.0, 61), []
+    for name, values, role in groups:
+        heights = np.histogram(values, edges, density=True)[0]
+        # the outline of a histogram: both ends of every bin
+        lines.append(Line(np.repeat(edges, 2)[1:-1], np.repeat(heights, 2), role, name))
     label = "correlation between the FC of two windows"
     alt = f"Distributions of {label}: {', '.join(name for name, _, _ in groups)}"
     panel = Panel(tuple(lines), Axis(label), Axis("density", numbers=False), alt)
     return Figure((panel,), "Distribution of the FCD entries above the diagonal; simulations pooled.", "large")
 
 
-def _outline(values: np.ndarray, edges: np.ndarray, role: Role, label: str) -> Line:
-    # the outline of a histogram: both ends of every bin
-    heights = np.histogram(values, edges, density=True)[0]
-    return Line(np.repeat(edges, 2)[1:-1], np.repeat(heights, 2), role, label)
-
-
 def _spectra(ys: np.ndarray | None, observed: RecordingLike) -> list[Block]:
     """Power spectra of recording and replicates."""
-    if ys is None or min(len(observed.values), ys.shape[1]) < SHORTEST:
+    if ys is None or (length := min(len(observed.values), ys.shape[1])) < SHORTEST:
         return []
-    length = min(len(observed.values), ys.shape[1])
     hz = np.fft.rfftfreq(length, observed.period / 1e3)[1:]
     mine, theirs = power(np.asarray(observed.values)[None, :length])[0], power(ys[:, :length])
     low, middle, high = np.quantile(theirs, [0.05, 0.5, 0.95], axis=0)

@@ -1,14 +1,13 @@
 """Figures as pictures; the one home of matplotlib."""
 
 import base64
-import functools
 import io
+import itertools
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vbinfer.diagnostics.figure import (
-    Axis,
     Band,
     Bars,
     Figure,
@@ -80,13 +79,13 @@ def draw(panel: Panel, size: str) -> Image:
         canvas = Canvas(figsize=_inches(panel, size), layout="constrained")
         axes = canvas.subplots()
         # several labelled sets of points stand for several parameters: one colour each
-        cycle = sum(isinstance(mark, Points) and bool(mark.label) and mark.role == "posterior" for mark in panel.marks)
-        number = 0
+        several = sum(
+            isinstance(mark, Points) and bool(mark.label) and mark.role == "posterior" for mark in panel.marks
+        )
+        cycle = itertools.cycle(CYCLE)
         for mark in panel.marks:
-            colour = COLOURS[mark.role] if hasattr(mark, "role") else INK  # pyright: ignore[reportAttributeAccessIssue]
-            if cycle > 1 and isinstance(mark, Points):
-                colour, number = CYCLE[number % len(CYCLE)], number + 1
-            _put(mark, axes, colour)
+            own = several > 1 and isinstance(mark, Points)
+            _put(mark, axes, next(cycle) if own else COLOURS.get(getattr(mark, "role", ""), INK))
         _arrange(panel, axes)
         if any(getattr(mark, "label", "") for mark in panel.marks if not isinstance(mark, Picture)):
             canvas.legend(loc="outside upper left", ncols=4 if size in ("large", "full") else 2)
@@ -172,26 +171,19 @@ def _arrange(panel: Panel, axes: "Axes") -> None:
     if panel.square:
         axes.set_aspect("equal")
     for name, axis in (("x", panel.x), ("y", panel.y)):
-        put = functools.partial(_set, axes, name)
-        put("label", _label(axis))
+        # a name with its unit
+        options: dict[str, Any] = {"label": plain(f"{axis.label} ({axis.unit})" if axis.unit else axis.label)}
         if axis.log:
-            put("scale", "log")
+            options["scale"] = "log"
         if axis.limits is not None:
-            put("lim", axis.limits)
+            options["lim"] = axis.limits
         if axis.ticks is not None:
-            put("ticks", range(len(axis.ticks)), [plain(tick, LONGEST_TICK) for tick in axis.ticks])
+            options["ticks"] = range(len(axis.ticks))
+            options["ticklabels"] = [plain(tick, LONGEST_TICK) for tick in axis.ticks]
             axes.tick_params(axis=name, length=0)  # pyright: ignore[reportArgumentType]  # "x" or "y"
         if not axis.numbers:
-            put("ticks", [])
-
-
-def _set(axes: "Axes", axis: str, what: str, *values: Any) -> None:
-    getattr(axes, f"set_{axis}{what}")(*values)
-
-
-def _label(axis: Axis) -> str:
-    """A name with its unit."""
-    return plain(f"{axis.label} ({axis.unit})" if axis.unit else axis.label)
+            options["ticks"] = []
+        axes.set(**{f"{name}{what}": value for what, value in options.items()})
 
 
 def plain(text: str, longest: int = LONGEST) -> str:

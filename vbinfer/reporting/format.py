@@ -67,8 +67,8 @@ def signed(text: str) -> str:
     return text.replace("-", MINUS)
 
 
-def paragraph(findings: Sequence[str], most: int = 3) -> str:
-    """The first findings as sentences of one paragraph.
+def paragraph(findings: Sequence[str], most: int | None = 3) -> str:
+    """The first findings as sentences of one paragraph; all with None.
 
     >>> paragraph(["the chains agree", "No transition diverged."])
     'The chains agree. No transition diverged.'

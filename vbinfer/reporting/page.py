@@ -1,7 +1,6 @@
 """`report`: the verdict and its evidence as one self-contained page."""
 
 import dataclasses
-import importlib.metadata
 import importlib.resources
 import json
 import platform
@@ -21,14 +20,12 @@ from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
-from .diagnostics import Diagnostics
 from .evidence import Evidence, RecordingLike, ReportExtras
 from .figures import images, of_user
 from .format import fixed2, percent, plus_minus, round_to_sd
 from .parameters import HDI_PROB
 from .questions import absent, by_name, in_reading_order, topics
-from .sections import Block, Images, Section, Table, Text, Topic
-from .verdict import Verdict
+from .sections import Block, Images, Section, Table, Text, Topic, Verdict
 
 if TYPE_CHECKING:
     from vbinfer.diagnostics.calibration.result import Calibration
@@ -101,7 +98,6 @@ def report(
     if path.suffix != ".html":
         raise ValueError(f"out={str(out)!r} was given; expected a name ending in .html, as out='report.html'")
     extras = extras if extras is not None else ReportExtras()
-    given = {"calibration": calibration, "given": by_name(checks)}
     evidence = Evidence(
         posterior,
         prior if prior is not None else posterior.prior,
@@ -111,9 +107,10 @@ def report(
         observed=observed,
         theta_true=theta_true,
         extras=extras,
-        **given,
+        calibration=calibration,
+        given=by_name(checks),
     )
-    found = topics(evidence, Diagnostics.of(evidence))
+    found = topics(evidence)
     verdict = _conclude(found, path)
     sections = [
         *in_reading_order(found),
@@ -131,13 +128,12 @@ def report(
 def _conclude(found: Sequence[Topic], path: Path) -> Verdict:
     """The worst status, with sentences and numbers."""
     asked = [check for topic in found for check in topic.checks]
-    # later topics do not overwrite: every name is one topic's
-    numbers = {name: value for topic in found for name, value in topic.numbers.items()}
     return Verdict(
         verdict=worst(check.light for check in asked) if asked else "warn",
         findings=tuple(check.sentence for check in asked) or ("Nothing could be checked: only draws were given.",),
         checks=tuple(dataclasses.asdict(check) for check in asked),
-        numbers=numbers,
+        # later topics do not overwrite: every name is one topic's
+        numbers={name: value for topic in found for name, value in topic.numbers.items()},
         path=path,
     )
 
@@ -149,20 +145,17 @@ def _render(verdict: Verdict, missing: Sequence[str], sections: Sequence[Topic],
     environment = jinja2.Environment(
         finalize=_unbroken, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    data = verdict.to_json()
-    for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):  # still JSON, and closes no tag
-        data = data.replace(sign, code)
-    shown = [dataclasses.replace(topic, blocks=[_drawn(block) for block in topic.blocks]) for topic in sections]
     return environment.from_string(text).render(
         title=title,
         verdict=verdict,
         headline=HEADLINES[verdict.verdict],
         word=WORDS,
         absent=missing,
-        sections=shown,
-        anchors={f"#{topic.anchor}" for topic in shown},
+        sections=[dataclasses.replace(topic, blocks=[_drawn(block) for block in topic.blocks]) for topic in sections],
+        anchors={f"#{topic.anchor}" for topic in sections},
         tiles=[_tile(row) for row in verdict.numbers["parameters"][:MOST_TILES]],
-        data=data,
+        # still JSON, and closes no tag
+        data=verdict.to_json().translate(str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})),
     )
 
 
@@ -178,13 +171,13 @@ def _unbroken(value: object) -> object:
 
 def _tile(row: Mapping[str, Any]) -> dict[str, str]:
     """One parameter, for the top of the page."""
-    learned = row.get("shrinkage")
+    learned = row.get("shrinkage", np.nan)
     return {
         "name": row["name"],
         "value": plus_minus(row["mean"], row["sd"]),
         "unit": row["unit"],
         "interval": f"{percent(HDI_PROB)} interval {' to '.join(round_to_sd(row['hdi'], row['sd']))}",
-        "extra": "" if learned is None or not np.isfinite(learned) else f"shrinkage {fixed2(learned)}",
+        "extra": f"shrinkage {fixed2(learned)}" if np.isfinite(learned) else "",
     }
 
 
@@ -195,7 +188,7 @@ def _own(section: Section, i: int) -> Topic:
         picture, size = of_user(section.figure, section.alt)
         blocks.append(Images([picture], section.alt, size))
     if section.table:
-        head, *rows = [[str(cell) for cell in row] for row in section.table]
+        head, *rows = section.table
         blocks.append(Table(head, rows, section.title))
     return Topic(f"section-{i}", section.title, blocks)
 
@@ -218,7 +211,6 @@ def _limits(e: Evidence, found: Sequence[Topic]) -> Topic:
 
 def _provenance(e: Evidence) -> Topic:
     """Seeds, versions and timings."""
-    here = {"python": platform.python_version()} | {name: _version(name) for name in ("vbinfer", "jax", "numpy")}
     sources: list[tuple[str, Mapping[str, object]]] = [
         ("posterior", e.posterior.info),
         ("draws", e.draws.info if e.draws is not None else {}),
@@ -227,7 +219,7 @@ def _provenance(e: Evidence) -> Topic:
     if e.fit is not None:
         facts = {"method": e.fit.method, "backend": e.fit.backend, "seconds": round(e.fit.seconds, 1)}
         sources.append(("training", {**facts, "versions": e.fit.versions}))
-    sources.append(("report", {"versions": here}))
+    sources.append(("report", {"versions": {"python": platform.python_version(), **npz.versions()}}))
     rows = [
         [source, str(name).replace("_", " "), _fact(value)]
         for source, facts in sources
@@ -243,10 +235,3 @@ def _fact(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

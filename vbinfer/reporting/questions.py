@@ -1,5 +1,6 @@
 """Topics of a report and their questions."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,11 @@ from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
-from .diagnostics import Diagnostics
 from .evidence import Evidence
 from .features import data, features_of, predicted
 from .format import fixed2, number, percent
 from .parameters import MOST_PARAMETERS, Parameters, estimates, flat, recovered, replicates
-from .sections import Block, Table, Text, Topic, topic_of
-from .verdict import Check
+from .sections import Block, Check, Table, Text, Topic, topic_of
 
 if TYPE_CHECKING:
     from vbinfer.diagnostics.calibration.result import Calibration
@@ -56,17 +55,17 @@ READING = (
 """Sections in the order in which they are read; questions are asked in the order of `topics`."""
 
 
-def topics(e: Evidence, asked: Diagnostics) -> list[Topic]:
+def topics(e: Evidence) -> list[Topic]:
     """Topics that the inputs allow, in order."""
     # computed once; every section below reads them
     p, rows = Parameters.of(e), features_of(e)
     found = [
-        estimates(e, p, asked.modes),
-        data(e, rows, asked.misspecification),
+        estimates(e, p),
+        data(e, rows),
         _recovery(recovered(e, p)),
         None if e.fit is None else _training(e.fit),
-        None if asked.convergence is None else _chains(e.posterior, asked.convergence),
-        predicted(e, rows, asked.predictive),
+        _chains(e),
+        predicted(e, rows),
         None if e.calibration is None else _calibration(e.calibration),
         None if e.draws is None else _failures(e.draws, e.prior, p),
         *_given(e.given),
@@ -95,25 +94,23 @@ def by_name(given: Mapping[str, Any] | Iterable[Any] | None) -> dict[str, Any]:
         TypeError: something that has no verdict and findings.
         ValueError: a verdict that is not one of three.
     """
-    if given is None:
-        return {}
     if _is_result(given):
         raise TypeError(f"checks is one {type(given).__name__}; write checks=[result] or checks={{'name': result}}")
+    named = isinstance(given, Mapping)
     result: dict[str, Any] = {}
-    for name, item in given.items() if isinstance(given, Mapping) else [(None, item) for item in given]:
+    for name, item in given.items() if named else [("", item) for item in given or ()]:
+        kind = type(item).__name__
         if not _is_result(item):
             raise TypeError(
-                f"checks holds a {type(item).__name__}; expected results of vb.diagnostics.lc2st, "
+                f"checks holds a {kind}; expected results of vb.diagnostics.lc2st, "
                 f"vb.diagnostics.misspecification, "
                 "vb.diagnostics.sensitivity, vb.diagnostics.loo, ...: objects with .verdict and .findings"
             )
         if item.verdict not in STATUSES:
-            raise ValueError(f"a {type(item).__name__} has the verdict {item.verdict!r}; expected one of {STATUSES}")
-        label, number_ = str(name) if name is not None else type(item).__name__, 2
+            raise ValueError(f"a {kind} has the verdict {item.verdict!r}; expected one of {STATUSES}")
         # two results of a type: the second is called `LC2ST 2`
-        while name is None and label in result:
-            label, number_ = f"{type(item).__name__} {number_}", number_ + 1
-        result[label] = item
+        same = sum(type(other).__name__ == kind for other in result.values())
+        result[str(name) if named else f"{kind} {same + 1}" if same else kind] = item
     return result
 
 
@@ -154,22 +151,19 @@ def _recovery(found: Recovered | None) -> Topic | None:
     table = Table(head, rows, "Recovery by parameter; r correlates truth and posterior mean.")
     topic = topic_of("recovered", found, "recovery", "Recovery of known truths", tables=[table])
     words = "The same estimator was asked about simulated observations whose parameters are known."
-    return Topic(topic.anchor, topic.title, [Text(words), *topic.blocks[1:]], topic.checks,
-                 {"recovery": found.numbers["recovery"]})  # fmt: skip
+    numbers = {"recovery": found.numbers["recovery"]}
+    return dataclasses.replace(topic, blocks=[Text(words), *topic.blocks[1:]], numbers=numbers)
 
 
 def _training(fit: FitInfo) -> Topic:
     """Loss by epoch, and whether training converged."""
     train, val = np.asarray(fit.train, float), np.asarray(fit.val, float)
-    blocks: list[Block] = [Text(str(fit.sentence))]
-    if len(val):
-        blocks.append(_loss(train, val, fit))
-    status, sentence = _converged(fit, train, val)
+    blocks: list[Block] = [Text(str(fit.sentence)), *([_loss(train, val, fit)] if len(val) else [])]
     rule = (
         f"Warn: stopped by the limit of epochs, or held-out loss {OVERFIT:g} nat above training loss, or no held-out "
         "gain. Fail: not converged and no gain, or no finite loss."
     )
-    check = Check("Did training converge?", status, sentence, "#training", rule)
+    check = Check("Did training converge?", *_converged(fit, train, val), "#training", rule)
     return Topic("training", "Training of the estimator", blocks, [check])
 
 
@@ -216,26 +210,32 @@ def _loss(train: np.ndarray, val: np.ndarray, fit: FitInfo) -> Figure:
     return Figure((panel,), caption, "large")
 
 
-def _chains(posterior: Posterior, found: "Convergence | str") -> Topic:
+def _chains(e: Evidence) -> Topic | None:
     """Health of the chains."""
-    if isinstance(found, str):
-        from vbinfer.diagnostics.chains import Convergence
+    from vbinfer.diagnostics.chains import Convergence, convergence
 
+    posterior = e.posterior
+    # draws that are independent by construction have no chains to look at
+    has_chains = posterior.num_chains > 1 or bool(posterior.sample_stats)
+    found = e.answer("Convergence", convergence, posterior if has_chains else None)
+    if found is None:
+        return None
+    if isinstance(found, str):
         check = Check(Convergence.question, "fail", f"It cannot be said: {found}.", "#posterior", Convergence.rule)
         return Topic("chains", "Health of the chains", [], [check])
     tables = [_by_parameter(posterior, found), *_by_chain(posterior, found)]
     limits = "Chains that agree can agree on a wrong posterior: no chain may have found a further mode."
-    topic = topic_of("convergence", found, "chains", "Health of the chains", tables=tables)
-    return Topic(topic.anchor, topic.title, topic.blocks, topic.checks, topic.numbers, limits)
+    return topic_of("convergence", found, "chains", "Health of the chains", tables=tables, limits=limits)
 
 
 def _by_parameter(posterior: Posterior, found: "Convergence") -> Table:
+    shapes = posterior.shapes
     columns = {"R-hat": found.rhat, "ESS bulk": found.ess_bulk, "ESS tail": found.ess_tail}
     columns |= {"Monte-Carlo error": found.mcse}
-    shapes = posterior.shapes
-    known = {head: flat(leaves, shapes) for head, leaves in columns.items() if set(leaves) == set(shapes)}
+    known = {head: flat(leaves, shapes).tolist() for head, leaves in columns.items() if set(leaves) == set(shapes)}
     rows = [
-        [name, *(number(float(values[i]), 4) for values in known.values())] for i, name in enumerate(posterior.names)
+        [name, *(number(value, 4) for value in row)]
+        for name, *row in zip(posterior.names, *known.values(), strict=True)
     ]
     return Table(["parameter", *known], rows, "R-hat near 1 and effective sample sizes of 400 and more are wanted.")
 
@@ -248,36 +248,43 @@ def _by_chain(posterior: Posterior, found: "Convergence") -> list[Table]:
         "trajectories cut": found.saturated,
         "acceptance": found.acceptance,
     }
-    known = {name: np.asarray(value) for name, value in columns.items() if value is not None}
-    rows = [[f"chain {c}", *(number(value[c].item()) for value in known.values())] for c in range(posterior.num_chains)]
+    known = {name: value.tolist() for name, value in columns.items() if value is not None}
+    rows = [[f"chain {c}", *(number(values[c]) for values in known.values())] for c in range(posterior.num_chains)]
     return [Table(["chain", *known], rows, "What the sampler says of each chain.")] if known else []
 
 
 def _calibration(study: "Calibration") -> Topic:
     """Calibration over the prior."""
-    tests = study.tests
-    bad = sum(row.status != "pass" for row in tests)
-    many = f"{len(tests)} tests on {len(study)} held-out data sets"
-    head = f"{bad} of {many} did not pass. " if bad else f"None of {many} found a fault. "
-    # how many tests there were says how much a pass is worth
-    topic = topic_of("calibration", study, "calibration", "Calibration of the estimator")
-    (check,) = topic.checks
-    said = head + check.sentence if bad or study.verdict == "pass" else check.sentence
+    bad = sum(row.status != "pass" for row in study.tests)
+    many = f"{len(study.tests)} tests on {len(study)} held-out data sets"
     limits = (
         "Calibration and recovery are averages over the prior. The prior itself would pass them as a posterior, errors "
         "at this recording can hide behind the others, and simulated data are never unlike the model."
     )
-    asked = [Check(check.question, check.light, said, check.evidence, check.threshold)]
-    return Topic(topic.anchor, topic.title, topic.blocks, asked, {"calibration": study.numbers}, limits)
+    topic = topic_of("calibration", study, "calibration", "Calibration of the estimator", limits=limits)
+    (check,) = topic.checks
+    # how many tests there were says how much a pass is worth
+    head = f"{bad} of {many} did not pass. " if bad else f"None of {many} found a fault. "
+    if bad or study.verdict == "pass":
+        check = dataclasses.replace(check, sentence=head + check.sentence)
+    return dataclasses.replace(topic, checks=[check], numbers={"calibration": study.numbers})
 
 
 def _failures(draws: Draws, prior: Prior | None, p: Parameters) -> Topic:
     """Failed simulations, by region of the prior."""
-    n, failed = len(draws), int(np.sum(~np.asarray(draws.valid)))
+    n, failed = len(draws), int(np.sum(~draws.valid))
     share = failed / n if n else 1.0
     rows = [] if prior is None or not failed else draws.failures(prior)
-    said = f"{failed:,} of {n:,} simulations failed" if failed else f"None of {n:,} simulations failed."
-    blocks: list[Block] = [Text(said if said.endswith(".") else f"{said} ({percent(share, 1)}).")]
+    said, limits = f"None of {n:,} simulations failed.", ""
+    if failed:
+        said, limits = (
+            f"{failed:,} of {n:,} simulations failed",
+            (
+                f"The posterior is also conditional on a simulation that works: {percent(share, 1)} of the simulations "
+                "failed, and parameters at which they do are excluded without a word from the data."
+            ),
+        )
+    blocks: list[Block] = [Text(f"{said} ({percent(share, 1)})." if failed else said)]
     if rows:
         most = max((row for row in rows if row.n), key=lambda row: (row.share, row.n))
         said += f", most often for {most.parameter} {_region(most)} ({percent(most.share)} there)"
@@ -285,14 +292,10 @@ def _failures(draws: Draws, prior: Prior | None, p: Parameters) -> Topic:
     if failed:
         said += ". The posterior holds for parameters at which the simulation works."
     rule = f"Warn: {percent(FAILED_WARN)} or more. Fail: {percent(FAILED_FAIL)} or more."
-    status = "fail" if share >= FAILED_FAIL else "warn" if share >= FAILED_WARN else "pass"
-    limits = (
-        f"The posterior is also conditional on a simulation that works: {percent(share, 1)} of the simulations failed, "
-        "and parameters at which they do are excluded without a word from the data."
-    )
+    status: Status = "fail" if share >= FAILED_FAIL else "warn" if share >= FAILED_WARN else "pass"
     check = Check("Did simulations fail?", status, said, "#failures", rule)
     numbers = {"draws": {"n": n, "failed": failed}}
-    return Topic("failures", "Failed simulations", blocks, [check], numbers, limits if failed else "")
+    return Topic("failures", "Failed simulations", blocks, [check], numbers, limits)
 
 
 def _failure_figure(rows: list[FailureRow], p: Parameters, n: int) -> Figure:
@@ -301,10 +304,11 @@ def _failure_figure(rows: list[FailureRow], p: Parameters, n: int) -> Figure:
     top, panels = 105.0 * max(row.share for row in rows if row.n), []
     for name in names:
         own, i = [row for row in rows if row.parameter == name], p.names.index(name)
+        shares = np.array([row.share if row.n else 0.0 for row in own])
         # the outer regions of an unbounded prior reach to infinity: cut them at the frame
         edges = np.clip([own[0].low, *(row.high for row in own)], *p.view(i))
-        bars = Bars(np.array([100 * row.share if row.n else 0.0 for row in own]), edges, role="observed")
-        alt = f"Failed simulations by region of {name}, highest {max(row.share for row in own if row.n):.0%}"
+        alt = f"Failed simulations by region of {name}, highest {shares.max():.0%}"
+        bars = Bars(100.0 * shares, edges, role="observed")
         panels.append(Panel((bars,), p.axis(i), Axis("failed", "%", (0.0, top)), alt))
     caption = f"Share of failed simulations by region of the prior (about equal prior mass each), n = {n:,}."
     return Figure(tuple(panels), caption)

@@ -1,14 +1,15 @@
-"""Sections of a page, and the questions they answer."""
+"""Sections of a page, their questions, and the verdict."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vbinfer.diagnostics.figure import Figure
-from vbinfer.diagnostics.result import json_able
+from vbinfer.diagnostics.result import Status, json_able
 
 from .format import number, paragraph
-from .verdict import Check
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -24,6 +25,48 @@ CAPTIONS = {
     "differ in each parameter, the first against the second.",
 }
 """Of tables that are known by name; others are captioned by their name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One question with its status, answer and rule."""
+
+    question: str
+    light: Status
+    sentence: str
+    evidence: str
+    threshold: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a report concluded.
+
+    Args:
+        verdict: `pass`, `warn` or `fail`, the worst of the questions; `warn` when nothing could be checked.
+        findings: one sentence per question.
+        checks: one dict per question: `question`, `light` (its status), `sentence`, `evidence` (an anchor),
+            `threshold` (its rule).
+        numbers: the numbers behind them: `parameters`, `features`, `fc_correlation`, `recovery`, ...
+        path: where the page was written.
+    """
+
+    verdict: Status
+    findings: tuple[str, ...]
+    checks: tuple[dict[str, str], ...]
+    numbers: dict[str, Any]
+    path: Path
+
+    def to_json(self) -> str:
+        """JSON text; numbers that are not finite become null."""
+        content = {
+            "format": 1,
+            "verdict": self.verdict,
+            "findings": self.findings,
+            "checks": self.checks,
+            "numbers": self.numbers,
+        }
+        return json.dumps(json_able(content), indent=1, allow_nan=False, ensure_ascii=False, default=str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +170,9 @@ class Topic:
     limits: str = ""
 
 
-def topic_of(name: str, result: Any, anchor: str, title: str, *, tables: Iterable[Table] | None = None) -> Topic:
+def topic_of(
+    name: str, result: Any, anchor: str, title: str, *, tables: Iterable[Table] | None = None, limits: str = ""
+) -> Topic:
     """The section of any result: its findings, figure and numbers.
 
     Args:
@@ -136,22 +181,25 @@ def topic_of(name: str, result: Any, anchor: str, title: str, *, tables: Iterabl
         anchor: of the section.
         title: of the section.
         tables: instead of those made of its numbers.
+        limits: what its check is blind to.
     """
     found = getattr(result, "numbers", {})
     found = found if isinstance(found, Mapping) else {}
     # results of users may leave empty sentences
     findings = [text for text in result.findings if text.strip()]
-    question = getattr(result, "question", title)
-    rule = getattr(result, "rule", "The rule of the result that was given.")
-    sentence = paragraph(findings, 3) or "No finding was given."
     figure = result.figure() if hasattr(result, "figure") else None
     blocks: list[Block] = [Text(paragraph([finding], 1)) for finding in findings]
     blocks += [] if figure is None else [figure]
     blocks += tables_of(found) if tables is None else tables
-    content = {**json_able(found), "verdict": result.verdict, "findings": list(findings)}
-    return Topic(
-        anchor, title, blocks, [Check(question, result.verdict, sentence, f"#{anchor}", rule)], {name: content}
+    check = Check(
+        getattr(result, "question", title),
+        result.verdict,
+        paragraph(findings, 3) or "No finding was given.",
+        f"#{anchor}",
+        getattr(result, "rule", "The rule of the result that was given."),
     )
+    content = {**json_able(found), "verdict": result.verdict, "findings": findings}
+    return Topic(anchor, title, blocks, [check], {name: content}, limits)
 
 
 def tables_of(numbers: Mapping[str, Any]) -> list[Table]:
@@ -163,21 +211,13 @@ def tables_of(numbers: Mapping[str, Any]) -> list[Table]:
     found, facts = [], []
     for name, value in numbers.items():
         words = name.replace("_", " ")
-        if isinstance(value, list | tuple) and value and all(_is_row(row) for row in value):
-            found.append(_rows_table(words, [_row(row) for row in value]))
-        elif isinstance(value, int | float | str) and name != "verdict":
+        if isinstance(value, int | float | str) and name != "verdict":
             facts.append([words, number(value, 4)])
+        elif isinstance(value, list | tuple) and value and all(isinstance(row, Mapping) for row in json_able(value)):
+            found.append(_rows_table(words, json_able(value)))
     if facts:
         found.append(Table(["quantity", "value"], facts[:MOST_ROWS], "Numbers of this result; all are in the JSON."))
     return found
-
-
-def _is_row(value: Any) -> bool:
-    return isinstance(value, Mapping) or hasattr(value, "_asdict")
-
-
-def _row(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else value._asdict()
 
 
 def _rows_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -31,8 +31,7 @@ from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.reporting.evidence import Recovery, ReportExtras
 from vbinfer.reporting.page import report
-from vbinfer.reporting.sections import Section
-from vbinfer.reporting.verdict import Verdict
+from vbinfer.reporting.sections import Section, Verdict
 
 if TYPE_CHECKING:
     from vbinfer.diagnostics.calibration.result import Calibration

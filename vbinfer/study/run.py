@@ -30,8 +30,7 @@ from vbinfer.io.folder import OtherStudyError
 from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.reporting.evidence import Recovery, ReportExtras
-from vbinfer.reporting.sections import Section
-from vbinfer.reporting.verdict import Verdict
+from vbinfer.reporting.sections import Section, Verdict
 from vbinfer.simulation.forward import ForwardModel
 
 from . import folder
