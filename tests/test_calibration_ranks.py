@@ -11,7 +11,7 @@ from calibration_sources import MEAN, NAMES, SD, Altered, Exact, make_draws
 import vbinfer as vb
 from vbinfer.diagnostics.calibration import joint, marginal
 from vbinfer.diagnostics.calibration import tests as tables
-from vbinfer.diagnostics.calibration.held_out import HeldOut
+from vbinfer.diagnostics.calibration.held_out import HeldOut, ranks, uniforms
 
 KEY = jax.random.key(4)
 
@@ -33,12 +33,11 @@ def ugly(seed, n=70, per=19):
 
 
 def raw_tests(held):
-    u = marginal.marginal_uniforms(held)
     return [
-        *marginal.marginal_tests(held, u),
-        *marginal.dependence_tests(held, u),
-        *joint.hpd_tests(held, joint.hpd_uniforms(held)),
-        *joint.tarp_tests(held, joint.tarp_uniforms(held)),
+        *marginal.marginal_tests(held),
+        *marginal.dependence_tests(held),
+        *joint.hpd_tests(held),
+        *joint.tarp_tests(held),
         *joint.pair_tests(held),
     ]
 
@@ -68,7 +67,7 @@ def test_the_whole_study_alarms_in_five_percent(null):
 def test_ranks_by_a_loop_and_uniforms_within_their_rank():
     rng = np.random.default_rng(1)
     values = np.round(rng.normal(size=(40, 31)), 1)  # ties
-    rank, u = marginal.ranks(values), marginal.uniforms(values, rng)
+    rank, u = ranks(values), uniforms(values, rng)
     for i, row in enumerate(values.tolist()):
         below = sum(draw < row[0] for draw in row[1:])
         tied = sum(draw == row[0] for draw in row[1:])
@@ -127,7 +126,7 @@ def test_many_features_become_their_leading_components():
 
 def test_tarp_by_scalar_loops():
     held = ugly(3)
-    f = joint.tarp_uniforms(held)
+    f = held.nearer
     order = held.rng("tarp").permutation(len(held))  # the cycle is part of the definition: data set k asks k - 1
     scale = held.truth.std(axis=0, ddof=1)
     for place, i in enumerate(order):

@@ -10,10 +10,10 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
-from vbinfer.diagnostics.calibration.posterior_draws import as_rows, effective_draws
+from vbinfer.diagnostics.chain_measures import effective_draws
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Rule, by_name
-from vbinfer.diagnostics.recovery import in_z, like_prior
-from vbinfer.diagnostics.result import STATUSES, AbstractResult, Names, Status, json_able, listed, worst
+from vbinfer.diagnostics.recovery import as_rows, in_z, like_prior
+from vbinfer.diagnostics.result import STATUSES, AbstractResult, Names, Status, listed, worst
 from vbinfer.diagnostics.thresholds import (
     C2ST_FAIL,
     C2ST_WARN,
@@ -75,11 +75,6 @@ class Agreement(AbstractResult):
     methods: Names
     pairs: tuple[Pair, ...]
     num_draws: int
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """The numbers, JSON-able."""
-        return json_able({name: getattr(self, name) for name in ("names", "methods", "pairs", "num_draws")})
 
     def figure(self) -> Figure:
         """How well a classifier tells each two methods apart."""

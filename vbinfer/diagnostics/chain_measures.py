@@ -50,6 +50,16 @@ def ess(posterior: Posterior, kind: str = "bulk") -> ByLeaf:
     return {name: value[()] for name, value in _arviz.ess(posterior.theta, kind).items()}
 
 
+def effective_draws(posterior: Posterior, n: int) -> float:
+    """Effective number among the n draws kept.
+
+    That of the chains, at most n; all n of a method without chains.
+    """
+    if posterior.num_chains == 1 and posterior.sample_stats is None:
+        return float(n)
+    return float(min([n, *(np.min(value) for value in ess(posterior).values())]))
+
+
 def mcse(posterior: Posterior, kind: str = "mean") -> ByLeaf:
     """Monte-Carlo standard error of the posterior mean or sd.
 

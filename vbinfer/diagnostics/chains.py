@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer.diagnostics.calibration.posterior_draws import as_rows
 from vbinfer.diagnostics.chain_measures import Located, ebfmi, ess, locate_divergences, mcse, rhat
 from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Bars, Figure, Panel, Rule, share_axis
+from vbinfer.diagnostics.recovery import as_rows
 from vbinfer.diagnostics.result import (
     STATUSES,
     AbstractResult,
     ByLeaf,
     Names,
     Status,
-    json_able,
     listed,
     percent,
     status_of,
@@ -68,6 +67,7 @@ class Convergence(AbstractResult):
         f"R-hat or divergences that cannot be checked. Fail: R-hat above {RHAT_FAIL}, effective sample size below "
         f"{ESS_FAIL}, {percent(DIVERGING_FAIL)} divergent, E-BFMI below {EBFMI_FAIL}, or a chain that does not move."
     )
+    beside = ("ranks",)
     verdict: Status
     findings: Names
     rhat: ByLeaf
@@ -82,12 +82,6 @@ class Convergence(AbstractResult):
     located: tuple[Located, ...] = ()
     unchecked: Names = ()
     ranks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """The numbers, JSON-able; None where not finite or not known."""
-        kept = [field.name for field in dataclasses.fields(self)[2:-1]]
-        return json_able({name: getattr(self, name) for name in kept})
 
     def figure(self) -> Figure | None:
         """Rank histograms of each chain, flat where mixed."""

@@ -14,7 +14,7 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Points, Rule, by_name, share_axis
 from vbinfer.diagnostics.leave_one_out import Loo
-from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, listed, observation
+from vbinfer.diagnostics.result import AbstractResult, Names, Status, listed, observation
 from vbinfer.diagnostics.thresholds import ALIKE_ELPD
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
@@ -53,12 +53,6 @@ class Comparison(AbstractResult):
     se: np.ndarray
     probability: np.ndarray
     held_out: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """The numbers, JSON-able; None where there is none."""
-        kept = ("by", "names", "score", "difference", "se", "probability", "held_out")
-        return json_able({name: getattr(self, name) for name in kept})
 
     def figure(self) -> Figure:
         """Probabilities of the models, or differences to the best."""

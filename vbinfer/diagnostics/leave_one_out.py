@@ -13,7 +13,7 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.approximate.importance import pareto_smoothed
 from vbinfer.diagnostics.figure import Axis, Figure, Panel, Points, Rule
-from vbinfer.diagnostics.result import AbstractResult, Status, json_able, percent
+from vbinfer.diagnostics.result import AbstractResult, Status, percent
 from vbinfer.diagnostics.thresholds import MANY_HIGH_K, PARETO_K, PARETO_K_FAIL
 from vbinfer.execute.batches import map_batches
 from vbinfer.posterior import Posterior
@@ -43,6 +43,7 @@ class Loo(AbstractResult):
         f"Warn: a Pareto k is above its threshold, at most {PARETO_K:g}. Fail: more than {percent(MANY_HIGH_K)} are, "
         f"or one above {PARETO_K_FAIL:g}."
     )
+    beside = ("pit",)
     verdict: Status
     findings: tuple[str, ...]
     elpd: float
@@ -52,12 +53,6 @@ class Loo(AbstractResult):
     pareto_k: np.ndarray
     threshold: float
     pit: np.ndarray | None = None
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """The numbers, JSON-able."""
-        kept = ("elpd", "se", "p_loo", "threshold", "pointwise", "pareto_k")
-        return json_able({name: getattr(self, name) for name in kept})
 
     def figure(self) -> Figure:
         """Pareto k of each observation, and the threshold."""

@@ -12,10 +12,10 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
-from vbinfer.diagnostics.calibration.posterior_draws import as_rows, chunk_size, sample_posteriors
+from vbinfer.diagnostics.calibration.posterior_draws import chunk_size, sample_posteriors
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Rule
 from vbinfer.diagnostics.permutation_classifier import fit_labellings
-from vbinfer.diagnostics.recovery import in_z
+from vbinfer.diagnostics.recovery import as_rows, in_z
 from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, listed, observation, status_of, worst
 from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
 from vbinfer.draws.draws import Draws
@@ -147,7 +147,7 @@ def lc2st(
         for i in range(0, len(x), step)
     ]
     here = sample_posteriors(source, observed[None], shapes, n=size, key=k_at, start=0, width=1)[0][0]
-    true = as_rows(theta, shapes, 1).astype(np.float64)
+    true = as_rows(theta, shapes).astype(np.float64)
     fit = Standardise.fit(x)
     h, h_o = (np.asarray(fit(jnp.asarray(rows)), np.float64) for rows in (x, observed))
     prior = getattr(source, "prior", None)

@@ -9,12 +9,10 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike
 from vbinfer.diagnostics.calibration.band import rank_figure
 from vbinfer.diagnostics.calibration.held_out import check_ranked
-from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests
+from vbinfer.diagnostics.calibration.joint import hpd_tests, pair_tests
 from vbinfer.diagnostics.calibration.marginal import (
-    all_ranks,
     dependence_tests,
     marginal_tests,
-    marginal_uniforms,
     telling_features,
 )
 from vbinfer.diagnostics.calibration.tests import (
@@ -179,9 +177,7 @@ def posterior_sbc(
 
 def _judged(found: Replicates, question: Question) -> PosteriorSbc:
     held = found.held
-    u = marginal_uniforms(held)
-    raw = marginal_tests(held, u) + dependence_tests(held, u) + pair_tests(held) + hpd_tests(held, hpd_uniforms(held))
-    tests = adjust(raw)
+    tests = adjust(marginal_tests(held) + dependence_tests(held) + pair_tests(held) + hpd_tests(held))
     nothing = like_prior(in_z(question.prior, found.at_x_o))
     status, right = verdict_of(held, tests), all(row.status == "pass" for row in tests)
     if status == "pass" and (nothing or found.left_out > UNEVEN_SHARE * len(found.pareto_k)):
@@ -191,12 +187,12 @@ def _judged(found: Replicates, question: Question) -> PosteriorSbc:
         f"{len(held)} replicates were simulated from its own draws, and those draws ranked in the posteriors given "
         "the observation and a replicate",
         *(["nothing learned: at this observation the posterior is the prior"] if nothing else []),
-        *faults(tests, telling_features(held, u)),
+        *faults(tests, telling_features(held)),
         *_circumstances(found),
         summary(tests, len(held), "replicates"),
     ]
     return PosteriorSbc(
-        held.names, all_ranks(held), u, held.draws.shape[1], tests, found.method, found.pareto_k, found.left_out,
+        held.names, held.ranks, held.u, held.draws.shape[1], tests, found.method, found.pareto_k, found.left_out,
         held.failed, status, tuple(said),
     )  # fmt: skip
 

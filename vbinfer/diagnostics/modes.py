@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vbinfer.diagnostics.calibration.posterior_draws import as_rows, effective_draws
-from vbinfer.diagnostics.recovery import in_z
+from vbinfer.diagnostics.chain_measures import effective_draws
+from vbinfer.diagnostics.recovery import as_rows, in_z
 from vbinfer.diagnostics.thresholds import MODE_DEPTH, MODE_P, MODE_SHARE
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior

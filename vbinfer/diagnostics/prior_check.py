@@ -15,7 +15,7 @@ from vbinfer._names import PRNGKey
 from vbinfer._param import did_you_mean
 from vbinfer.diagnostics.figure import Axis, Figure, Points, Rule, by_name
 from vbinfer.diagnostics.novelty import ReferenceSet, min_p, two_sided
-from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, listed, percent, status_of, worst
+from vbinfer.diagnostics.result import AbstractResult, Names, Status, listed, percent, status_of, worst
 from vbinfer.diagnostics.thresholds import FAILED_FAIL, OUTSIDE_POSTERIOR, P_FAIL, P_WARN
 from vbinfer.diagnostics.twosample import MMD, mmd
 from vbinfer.draws.draws import Draws
@@ -56,6 +56,7 @@ class Misspecification(AbstractResult):
         f"neighbourhood, as one p-value. Warn: p < {P_WARN:g}, as for {percent(P_WARN)} of the recordings of a right "
         f"model, or more than {percent(FAILED_FAIL)} of the simulations failed. Fail: p < {P_FAIL:g}."
     )
+    beside = ("mmd",)
     verdict: Status
     findings: Names
     p_value: float
@@ -69,13 +70,6 @@ class Misspecification(AbstractResult):
     num_valid: int
     num_failed: int
     mmd: MMD | None = None
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """The numbers, JSON-able."""
-        kept = ("p_value", "p_tests", "names", "percentile", "p_features", "p_adjusted", "leverage", "num_valid",
-                "num_failed", "off")  # fmt: skip
-        return json_able({name: getattr(self, name) for name in kept})
 
     def figure(self) -> Figure:
         """Percentile of each feature among the simulations, the oddest first."""

@@ -9,7 +9,7 @@ import scipy.stats as st
 
 from vbinfer import _check
 from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Band, Figure, Line, Note, Panel, Points, Rule
-from vbinfer.diagnostics.result import AbstractResult, ByLeaf, Status, json_able, percent, status_of
+from vbinfer.diagnostics.result import AbstractResult, ByLeaf, Shapes, Status, json_able, percent, status_of
 from vbinfer.diagnostics.thresholds import FAMILY_FAIL, FAMILY_WARN, FAR, INTERVAL, NOTHING_LEARNED, WELL_DETERMINED
 from vbinfer.posterior import Posterior, variance_shrinkage
 from vbinfer.priors.prior import Prior
@@ -48,9 +48,8 @@ def shrinkage(prior: Prior, posterior: Posterior, kind: str = "variance") -> ByL
         0.99
     """
     kind = _check.one_of(kind, "kind", ("variance", "sd"))
-    _same_names(posterior, prior.shapes, "the prior")
     before, result = prior.variance(), {}
-    for name, (_, after) in _moments(posterior).items():
+    for name, (_, after) in _moments(posterior, prior.shapes, "the prior").items():
         by_variance = variance_shrinkage(before[name], after)
         result[name] = (by_variance if kind == "variance" else 1.0 - np.sqrt(1.0 - by_variance))[()]
     return result
@@ -77,9 +76,8 @@ def zscore(posterior: Posterior, theta_true: Mapping[str, Any], signed: bool = F
         >>> float(vb.diagnostics.zscore(posterior, {"coupling.G": 4.0}, signed=True)["coupling.G"])
         -2.0
     """
-    _same_names(posterior, theta_true, "theta_true")
     result = {}
-    for name, (mean, variance) in _moments(posterior).items():
+    for name, (mean, variance) in _moments(posterior, theta_true, "theta_true").items():
         true = np.asarray(theta_true[name], float)
         if true.shape != mean.shape:
             raise ValueError(
@@ -100,6 +98,18 @@ def nothing_learned(shares: Any) -> np.ndarray:
     [True, False]
     """
     return np.asarray(shares, float) < NOTHING_LEARNED
+
+
+def as_rows(leaves: Mapping[str, Any], shapes: Shapes) -> np.ndarray:
+    """Leaves `[..., *shape]` as `[..., D]`, in the order of `shapes`.
+
+    In NumPy, which keeps float64.
+    """
+    flat = []
+    for name, shape in shapes.items():
+        leaf = np.asarray(leaves[name])
+        flat.append(leaf.reshape(*leaf.shape[: leaf.ndim - len(shape)], -1))
+    return np.concatenate(flat, axis=-1)
 
 
 def in_z(prior: Prior, rows: np.ndarray) -> np.ndarray:
@@ -124,11 +134,10 @@ def like_prior(z: np.ndarray) -> bool:
     """
     n = len(z)
     # the prior is N(0, I) in z: its draws have means 0, variances 1 and no correlations
-    near = np.all(np.abs(z.mean(axis=0)) < 0.1 + 3.0 / np.sqrt(n))
-    wide = np.all(z.var(axis=0) > (1.0 - NOTHING_LEARNED) * (1.0 - 3.0 * np.sqrt(2.0 / n)))
-    apart = np.corrcoef(z.T) if z.shape[1] > 1 else np.eye(1)
-    loose = np.all(np.abs(apart[np.triu_indices(len(apart), 1)]) < np.sqrt(NOTHING_LEARNED) + 3.0 / np.sqrt(n))
-    return bool(near and wide and loose)
+    near = np.abs(z.mean(axis=0)) < 0.1 + 3.0 / np.sqrt(n)
+    wide = z.var(axis=0) > (1.0 - NOTHING_LEARNED) * (1.0 - 3.0 * np.sqrt(2.0 / n))
+    apart = np.abs(np.triu(np.atleast_2d(np.corrcoef(z.T)), 1)) < np.sqrt(NOTHING_LEARNED) + 3.0 / np.sqrt(n)
+    return bool(near.all() and wide.all() and apart.all())
 
 
 class RecoveryRow(NamedTuple):
@@ -250,12 +259,10 @@ def recover(
     truth, draws = np.asarray(truth, np.float64), np.asarray(draws, np.float64)
     variance = truth.var(axis=0, ddof=1) if prior_variance is None else np.asarray(prior_variance, float)
     mean, var = draws.mean(axis=1), draws.var(axis=1, ddof=1)
-    ends = np.quantile(draws, [0.5 - INTERVAL / 2, 0.5 + INTERVAL / 2], axis=1)
-    covered = ((ends[0] <= truth) & (truth <= ends[1])).sum(axis=0)
-    rows = tuple(
-        _row(name, truth[:, d], mean[:, d], var[:, d], float(variance[d]), int(covered[d]), draws.shape[1])
-        for d, name in enumerate(names)
-    )
+    low, high = np.quantile(draws, [0.5 - INTERVAL / 2, 0.5 + INTERVAL / 2], axis=1)
+    covered = ((low <= truth) & (truth <= high)).sum(axis=0).tolist()
+    columns = zip(names, truth.T, mean.T, var.T, variance.tolist(), covered, strict=True)
+    rows = tuple(_row(*column, draws.shape[1]) for column in columns)
     # two tests for each parameter (Bonferroni)
     smallest = min(min(row.p_within, row.p_covered) for row in rows) * 2 * len(rows)
     words = [
@@ -272,29 +279,29 @@ def recover(
 
 def _row(name: str, t: np.ndarray, m: np.ndarray, v: np.ndarray, prior: float, covered: int, draws: int) -> RecoveryRow:
     n, v = len(t), np.maximum(v, 1e-300)
-    z, spread = (m - t) / np.sqrt(v), m.std() * t.std()
+    error, spread = m - t, m.std() * t.std()
+    z = error / np.sqrt(v)
     # the variance of means of L draws holds v / L of Monte-Carlo error: take it off
     moved = max(0.0, m.var(ddof=1) - v.mean() / draws)
     within = int((np.abs(z) < FAR).sum())
     low, high = share_limits(covered, n)
+    numbers = {
+        "r": np.mean((m - m.mean()) * (t - t.mean())) / spread if spread > 0 else 0.0,
+        "r2": 1.0 - (error**2).sum() / ((t - t.mean()) ** 2).sum(),
+        "nrmse": np.sqrt((error**2).mean() / prior),
+        "bias": error.mean(),
+        "z_mean": z.mean(),
+        "z_sd": z.std(ddof=1),
+        "shrinkage": np.median(variance_shrinkage(prior, v)),
+        "mean_shrinkage": variance_shrinkage(prior, v.mean()),
+        "moved": moved / (moved + v.mean()),
+        "covered_low": low,
+        "covered_high": high,
+        "p_within": st.binom.cdf(within, n, _WITHIN),
+        "p_covered": st.binomtest(covered, n, INTERVAL).pvalue,
+    }
     return RecoveryRow(
-        name=name,
-        r=float(np.mean((m - m.mean()) * (t - t.mean())) / spread) if spread > 0 else 0.0,
-        r2=float(1.0 - ((t - m) ** 2).sum() / ((t - t.mean()) ** 2).sum()),
-        nrmse=float(np.sqrt(((m - t) ** 2).mean() / prior)),
-        bias=float((m - t).mean()),
-        z_mean=float(z.mean()),
-        z_sd=float(z.std(ddof=1)),
-        shrinkage=float(np.median(variance_shrinkage(prior, v))),
-        mean_shrinkage=float(variance_shrinkage(prior, v.mean())),
-        moved=float(moved / (moved + v.mean())),
-        n=n,
-        within=within,
-        covered=covered,
-        covered_low=low,
-        covered_high=high,
-        p_within=float(st.binom.cdf(within, n, _WITHIN)),
-        p_covered=float(st.binomtest(covered, n, INTERVAL).pvalue),
+        name, n=n, within=within, covered=covered, **{key: float(value) for key, value in numbers.items()}
     )
 
 
@@ -323,16 +330,14 @@ def eye(names: Sequence[str], shrinkage: np.ndarray, z: np.ndarray, what: str) -
     little. Left and high: prior and data disagree (Betancourt 2018, arXiv:1803.08393).
     """
     # what is beyond is drawn at the edge: one wild point must not flatten the others
-    height = np.minimum(np.abs(z), _HIGHEST)
+    height, shrinkage = np.minimum(np.abs(z), _HIGHEST), np.maximum(shrinkage, -1.0)
     top = max(3.5, 1.1 * float(np.nanmax(height)))
-    left = min(-0.05, float(np.nanmin(np.maximum(shrinkage, -1.0))) - 0.05)
+    left = min(-0.05, float(np.nanmin(shrinkage)) - 0.05)
     middle = (WELL_DETERMINED + 0.01 - left) / (1.04 - left)
     places = ((middle, 0.03), (0.99, 0.97), (0.01, 0.03), (0.01, 0.97))
     good = Band(np.array([WELL_DETERMINED, 1.04]), np.zeros(2), np.full(2, FAR), "good")
-    points = [
-        Points(np.maximum(shrinkage[:, i], -1.0), height[:, i], label=name)
-        for i, name in enumerate(names[:MOST_PANELS])
-    ]
+    columns = zip(names[:MOST_PANELS], shrinkage.T, height.T, strict=False)
+    points = [Points(x, y, label=name) for name, x, y in columns]
     notes = [Note(x, y, region) for region, (x, y) in zip(REGIONS, places, strict=True)]
     panel = Panel(
         (good, Rule(FAR, "y"), Rule(WELL_DETERMINED, "x"), *points, *notes),
@@ -348,17 +353,17 @@ def eye(names: Sequence[str], shrinkage: np.ndarray, z: np.ndarray, what: str) -
     return Figure((panel,), caption, "large")
 
 
-def _moments(posterior: Posterior) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean and variance (ddof=1) of each leaf over all chains."""
-    flat = {name: value.astype(float).reshape(-1, *value.shape[2:]) for name, value in posterior.theta.items()}
-    if next(iter(flat.values())).shape[0] < 2:
-        raise ValueError("this posterior has one draw; a variance needs at least two")
-    return {name: (np.asarray(v.mean(axis=0)), np.asarray(v.var(axis=0, ddof=1))) for name, v in flat.items()}
+def _moments(posterior: Posterior, other: Mapping[str, Any], what: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and variance (ddof=1) of each leaf over all chains.
 
-
-def _same_names(posterior: Posterior, other: Mapping[str, Any], what: str) -> None:
+    Of a posterior over the parameters of another mapping.
+    """
     if set(posterior.theta) != set(other):
         raise ValueError(
             f"the posterior has {', '.join(sorted(posterior.theta))} but {what} has {', '.join(sorted(other))}; "
             f"give the same parameters"
         )
+    if posterior.num_chains * posterior.num_samples < 2:
+        raise ValueError("this posterior has one draw; a variance needs at least two")
+    leaves = {name: np.asarray(value, float) for name, value in posterior.theta.items()}
+    return {name: (v.mean(axis=(0, 1)), v.var(axis=(0, 1), ddof=1)) for name, v in leaves.items()}

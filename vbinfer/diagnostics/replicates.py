@@ -15,7 +15,8 @@ import numpy as np
 from vbinfer._names import PRNGKey, SimulatorLike, flat_names, unravel
 from vbinfer.approximate.importance import pareto_smoothed
 from vbinfer.diagnostics.calibration.held_out import HeldOut
-from vbinfer.diagnostics.calibration.posterior_draws import as_rows, check_names, log_density, sample_posteriors
+from vbinfer.diagnostics.calibration.posterior_draws import check_names, log_density, sample_posteriors
+from vbinfer.diagnostics.recovery import as_rows
 from vbinfer.diagnostics.thresholds import PARETO_K
 from vbinfer.draws.predictive import posterior_predictive
 from vbinfer.execute.batches import key_ints
@@ -156,7 +157,7 @@ def _simulated(
             f"the simulator returned {found.x.shape[1]} features and x_o has {len(question.x_o)}; give the simulator "
             "and the recording the same Summary"
         )
-    truth = as_rows(found.theta, question.prior.shapes, lead=1)
+    truth = as_rows(found.theta, question.prior.shapes)
     return truth[found.valid], found.x[found.valid], found.names, int((~found.valid).sum())
 
 

@@ -1,6 +1,5 @@
 """Results that explain themselves."""
 
-import abc
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +18,7 @@ STATUSES: tuple[Status, ...] = ("pass", "warn", "fail")
 """From good to bad."""
 
 
-class AbstractResult(abc.ABC):
+class AbstractResult:
     """Base class of what every diagnostic returns.
 
     A report iterates over results and needs to know nothing else about them.
@@ -29,10 +28,12 @@ class AbstractResult(abc.ABC):
         rule: when it warns and fails, a sentence made of the constants that decide.
         verdict: `pass`, `warn` or `fail`.
         findings: sentences, the most important first.
+        beside: attributes that are no numbers of the result, by name.
     """
 
     question: ClassVar[str]
     rule: ClassVar[str]
+    beside: ClassVar[Names] = ()
     verdict: Status
     findings: tuple[str, ...]
 
@@ -42,12 +43,13 @@ class AbstractResult(abc.ABC):
         return self.verdict == "pass"
 
     @property
-    @abc.abstractmethod
     def numbers(self) -> dict[str, Any]:
-        """JSON-able numbers by name.
+        """JSON-able numbers by name; None where not finite or not known.
 
         Scalars are facts, lists of dicts with the same keys are tables.
         """
+        left_out = ("verdict", "findings", *self.beside)
+        return json_able({name: value for name, value in vars(self).items() if name not in left_out})
 
     def figure(self) -> Figure | None:
         """What to draw, from what the result holds."""

@@ -13,8 +13,8 @@ from scipy import stats
 
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Intervals, Line, Mark, Panel, Points, Role, Rule, by_name
 from vbinfer.diagnostics.modes import Modes, find_modes
-from vbinfer.diagnostics.recovery import REGIONS, Recovered, eye, nothing_learned, recover, region_of
-from vbinfer.diagnostics.result import status_of
+from vbinfer.diagnostics.recovery import REGIONS, Recovered, as_rows, eye, nothing_learned, recover, region_of
+from vbinfer.diagnostics.result import Shapes, status_of
 from vbinfer.diagnostics.thresholds import (
     EDGE_POSTERIOR,
     EDGE_PRIOR,
@@ -50,7 +50,7 @@ class Parameters:
 
     names: tuple[str, ...]
     units: tuple[str, ...]
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Shapes
     samples: np.ndarray
     prior_samples: np.ndarray | None
     prior_moments: np.ndarray
@@ -122,13 +122,9 @@ class Parameters:
         return [dict(zip(columns, row, strict=True)) for row in zip(*plain, strict=True)]
 
 
-def flat(theta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+def flat(theta: Mapping[str, Any], shapes: Shapes) -> np.ndarray:
     """Leaves `[..., *shape]` as `[..., D]` in float64."""
-    parts = []
-    for name, shape in shapes.items():
-        leaf = np.asarray(theta[name], dtype=np.float64)
-        parts.append(leaf.reshape((*leaf.shape[: leaf.ndim - len(shape)], -1)))
-    return np.concatenate(parts, axis=-1)
+    return as_rows(theta, shapes).astype(np.float64)
 
 
 def estimates(e: Evidence, p: Parameters) -> Topic:

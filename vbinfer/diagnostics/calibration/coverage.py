@@ -9,8 +9,8 @@ from vbinfer._names import PRNGKey
 from vbinfer._show import aligned
 from vbinfer.diagnostics.calibration.band import ecdf, ecdf_band
 from vbinfer.diagnostics.calibration.held_out import HeldOut, held_out
-from vbinfer.diagnostics.calibration.joint import HPD, hpd_tests, hpd_uniforms
-from vbinfer.diagnostics.calibration.marginal import WIDTH, marginal_uniforms, width
+from vbinfer.diagnostics.calibration.joint import HPD, hpd_tests
+from vbinfer.diagnostics.calibration.marginal import WIDTH, width
 from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, adjust, as_text, judge
 from vbinfer.diagnostics.figure import DIAGONAL, Band, Figure, Line, Panel, share_axis
 from vbinfer.diagnostics.recovery import share_limits
@@ -130,29 +130,23 @@ def coverage(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key
         found.passed, found.rows[0]
     """
     held = held_out(source, draws, num_posterior_samples=num_posterior_samples, key=key)
-    u, joint = marginal_uniforms(held), hpd_uniforms(held)
-    widths = [width(column, name) for name, column in zip(held.names, u.T, strict=True)]
-    tests = adjust(hpd_tests(held, joint) + widths)
-    return build(held, u, joint, tests)
+    widths = [width(column, name) for name, column in zip(held.names, held.u.T, strict=True)]
+    return build(held, adjust(hpd_tests(held) + widths))
 
 
-def build(held: HeldOut, u: np.ndarray, joint: np.ndarray, tests: tuple[TestResult, ...]) -> Coverage:
-    """From ranks u `[n, D]` and joint ones `[n]`.
-
-    `tests` may be those of a whole study.
-    """
+def build(held: HeldOut, tests: tuple[TestResult, ...]) -> Coverage:
+    """From ranks; `tests` may be those of a whole study."""
     own = tuple(row for row in tests if row.quantity.startswith(HPD) or row.quantity == WIDTH)
     # the truth lies in the HPD region of credibility 1 - u, u the share of draws less dense than it;
     # in the central interval between the quantiles (1 - c) / 2 and (1 + c) / 2 if c >= |2 u - 1|
-    credibility, central = 1.0 - joint, np.abs(2.0 * u - 1.0)
-    columns = {(HPD, "joint"): credibility}
-    columns |= {("central", name): column for name, column in zip(held.names, central.T, strict=True)}
-    rows = []
-    for (region, name), column in columns.items():
+    credibility, central = 1.0 - held.joint, np.abs(2.0 * held.u - 1.0)
+    columns = [(HPD, "joint", credibility)]
+    columns += [("central", name, column) for name, column in zip(held.names, central.T, strict=True)]
+    n, rows = len(held), []
+    for region, name, column in columns:
         for level in LEVELS:
             inside = int((column <= level).sum())
-            limits = share_limits(inside, len(column))
-            rows.append(CoverageRow(region, name, level, inside / len(column), *limits))
+            rows.append(CoverageRow(region, name, level, inside / n, *share_limits(inside, n)))
     return Coverage(tuple(rows), credibility, central, own, *judge(held, own))
 
 

@@ -12,19 +12,22 @@ import numpy as np
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.calibration.posterior_draws import (
-    as_rows,
     check_names,
     chunk_size,
     log_density,
     sample_posteriors,
 )
-from vbinfer.diagnostics.calibration.store import StudyStore
+from vbinfer.diagnostics.recovery import as_rows
 from vbinfer.diagnostics.result import Names, Shapes
 from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS, FEWEST_RANKED, WANTED_DATA_SETS
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
 from vbinfer.io.fingerprint import checksum
+from vbinfer.io.folder import Folder, Kind, OtherStudyError
 from vbinfer.priors.prior import Prior
+
+POSTERIORS = Kind(head="study.npz", holds="posteriors", parts="*.npz", label="calibration-study")
+"""A folder of them: `study.npz` describes the study, `chunk-000000.npz` holds those of the first data sets, ..."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,50 @@ class HeldOut:
         """
         return np.concatenate([self.truth[:, None], self.draws], axis=1).astype(np.float64)
 
+    @functools.cached_property
+    def ranks(self) -> np.ndarray:
+        """Ranks `[n, D]` of every parameter, 0..L."""
+        return ranks(self.pooled)
+
+    @functools.cached_property
+    def u(self) -> np.ndarray:
+        """Uniform ranks `[n, D]` of every parameter."""
+        rng = self.rng("marginal")
+        return np.stack([uniforms(values, rng) for values in np.moveaxis(self.pooled, 2, 0)], axis=1)
+
+    @functools.cached_property
+    def joint(self) -> np.ndarray:
+        """Uniform ranks `[n]` of the truth's density.
+
+        1 - u is the credibility of the smallest highest-density region that holds the truth.
+        A source without a density is ranked by minus the Mahalanobis distance in the mean and covariance over truth and
+        draws together (with a small ridge), for which highest-density regions are ellipses.
+        """
+        if self.log_q is not None:
+            return uniforms(self.log_q, self.rng("hpd"))
+        centred = self.pooled - self.pooled.mean(axis=1, keepdims=True)
+        centred = centred / np.maximum(self.pooled.std(axis=1, keepdims=True), 1e-300)
+        cov = np.einsum("nli,nlj->nij", centred, centred) / centred.shape[1] + 1e-6 * np.eye(centred.shape[2])
+        distance = np.einsum("nli,nil->nl", centred, np.linalg.solve(cov, np.moveaxis(centred, 1, 2)))
+        return uniforms(-distance, self.rng("hpd"))
+
+    @functools.cached_property
+    def nearer(self) -> np.ndarray:
+        """Share `[n]` of draws nearer to random points than the truth is.
+
+        Distances are in units of the prior's sd.
+        The reference of one data set is the truth of another, in a random cycle through all of them: it is spread as the
+        prior is and knows nothing of this data set.
+        """
+        rng, (mean, sd) = self.rng("tarp"), self.scale()
+        # a cycle: no data set is its own reference, and each is one once
+        order = rng.permutation(len(self))
+        reference = np.empty_like(order)
+        reference[order] = np.roll(order, 1)
+        at = (self.truth[reference] - mean) / sd
+        # squared distances rank as distances do
+        return uniforms((((self.pooled - mean) / sd - at[:, None]) ** 2).sum(axis=2), rng)
+
     def scale(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and sd `[D]` of the prior.
 
@@ -90,6 +137,41 @@ class HeldOut:
         Adding a test does not change the numbers of another.
         """
         return np.random.default_rng([*key_ints(self.key), *purpose.encode()])
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Draws below the truth `[n]`, ties counted half.
+
+    Of values `[n, L + 1]`, the truth's first; halves are rounded down.
+    """
+    below, equal = _counts(values)
+    return below + equal // 2
+
+
+def uniforms(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Randomised probability integral transform `[n]`.
+
+    Of values `[n, L + 1]`, the truth's first:
+
+        u = (#{draws < truth} + v (#{draws = truth} + 1)) / (L + 1),   v ~ U(0, 1)
+
+    Exactly uniform on (0, 1) when truth and draws are exchangeable, for any L and with any ties; (r + 1/2) / (L + 1)
+    would be uniform on a grid only.
+
+    >>> values = np.array([[2.5, 1.0, 2.0, 3.0]])
+    >>> bool(0.5 < uniforms(values, np.random.default_rng(0))[0] < 0.75)
+    True
+    """
+    below, equal = _counts(values)
+    # a random place within the rank turns a uniform grid into a uniform distribution
+    v = np.clip(rng.random(len(values)), 1e-12, 1.0 - 1e-12)
+    return (below + v * (equal + 1)) / values.shape[1]
+
+
+def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draws below the truth, and equal to it `[n]`."""
+    truth, draws = values[:, :1], values[:, 1:]
+    return (draws < truth).sum(axis=1), (draws == truth).sum(axis=1)
 
 
 def held_out(
@@ -118,7 +200,7 @@ def held_out(
     if isinstance(prior, Prior):
         check_names(prior.shapes, draws.shapes)
         log_prior = _log_prior(prior, theta, np.flatnonzero(draws.valid))
-        moments = np.stack([as_rows(one, draws.shapes, 0) for one in (prior.mean(), prior.variance())]).astype(float)
+        moments = np.stack([as_rows(one, draws.shapes) for one in (prior.mean(), prior.variance())]).astype(float)
     density = density and callable(getattr(source, "log_prob", None))
     k_posteriors, k_test = jax.random.split(key)
     folder = None
@@ -130,7 +212,7 @@ def held_out(
             "source": described(source),
             "density": density,
         }
-        folder = StudyStore.open(store, study)
+        folder = Folder.open(store, study, POSTERIORS)
     parts = _in_chunks(source, truth, x, draws.shapes, per, k_posteriors, density, folder)
     return HeldOut(
         names=flat_names(draws.shapes),
@@ -163,7 +245,7 @@ def _in_chunks(
     per: int,
     key: PRNGKey,
     density: bool,
-    folder: StudyStore | None,
+    folder: Folder | None,
 ) -> list[dict[str, np.ndarray]]:
     """Posterior draws, their worth and density, by chunk.
 
@@ -171,17 +253,25 @@ def _in_chunks(
     """
     parts, size = [], chunk_size(source, len(x))
     for start in range(0, len(x), size):
-        # the first chunk is always drawn again: the store compares it, which tells another source from the same one
-        part = None if folder is None or start == 0 else folder.get(start)
-        if part is None:
-            chunk = x[start : start + size]
-            rows, independent = sample_posteriors(source, chunk, shapes, n=per, key=key, start=start, width=size)
-            part = {"rows": rows, "ess": np.asarray(independent)}
-            if density:
-                both = np.concatenate([truth[start : start + size, None], rows], axis=1)
-                part["log_q"] = _checked_density(log_density(source, both, chunk, shapes), start)
-            if folder is not None:
-                folder.put(start, part)
+        name = f"chunk-{start:06d}.npz"
+        there = None if folder is None or folder.missing(name) else folder.read(name, start=start)
+        # the first chunk is always drawn again and compared: that tells another source from the same one
+        if there is not None and start > 0:
+            parts.append(there)
+            continue
+        chunk = x[start : start + size]
+        rows, independent = sample_posteriors(source, chunk, shapes, n=per, key=key, start=start, width=size)
+        part = {"rows": rows, "ess": np.asarray(independent)}
+        if density:
+            both = np.concatenate([truth[start : start + size, None], rows], axis=1)
+            part["log_q"] = _checked_density(log_density(source, both, chunk, shapes), start)
+        if there is not None and any(not np.array_equal(there.get(name, ()), part[name]) for name in part):
+            raise OtherStudyError(
+                f"store={str(folder.path)!r} was begun with another source: the same question about the first "
+                "data set now has another answer. Give another folder; nothing was changed."
+            )
+        if folder is not None and there is None:
+            folder.put(name, part, start=start)
         parts.append(part)
     return parts
 
@@ -215,7 +305,7 @@ def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
             f"and {WANTED_DATA_SETS} or more are wanted: write "
             "vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
         )
-    truth = as_rows(theta, draws.shapes, 1)
+    truth = as_rows(theta, draws.shapes)
     for name, column in zip(flat_names(draws.shapes), truth.T, strict=True):
         if column.min() == column.max():
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Ranks of truths among posterior draws, and their tests.
+"""Tests of the ranks of truths among posterior draws.
 
 Under the null a rank is uniform and independent of x. Its normal score s = Phi^-1(u) is standard normal, which makes
 every test exact: of where the posterior lies, how wide it is, its shape, and whether x still tells.
@@ -15,7 +15,7 @@ from scipy.special import ndtri
 
 from vbinfer._names import unravel
 from vbinfer.diagnostics.calibration.band import shape_test
-from vbinfer.diagnostics.calibration.held_out import HeldOut
+from vbinfer.diagnostics.calibration.held_out import HeldOut, uniforms
 from vbinfer.diagnostics.calibration.tests import RawTest
 from vbinfer.diagnostics.result import Shapes
 
@@ -26,35 +26,6 @@ LOCATION, WIDTH, SHAPE = "location", "width", "shape"
 LOCATION_X, WIDTH_X = "location given x", "width given x"
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Draws below the truth `[n]`, ties counted half.
-
-    Of values `[n, L + 1]`, the truth's first; halves are rounded down.
-    """
-    below, equal = _counts(values)
-    return below + equal // 2
-
-
-def uniforms(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Randomised probability integral transform `[n]`.
-
-    Of values `[n, L + 1]`, the truth's first:
-
-        u = (#{draws < truth} + v (#{draws = truth} + 1)) / (L + 1),   v ~ U(0, 1)
-
-    Exactly uniform on (0, 1) when truth and draws are exchangeable, for any L and with any ties; (r + 1/2) / (L + 1)
-    would be uniform on a grid only.
-
-    >>> values = np.array([[2.5, 1.0, 2.0, 3.0]])
-    >>> bool(0.5 < uniforms(values, np.random.default_rng(0))[0] < 0.75)
-    True
-    """
-    below, equal = _counts(values)
-    # a random place within the rank turns a uniform grid into a uniform distribution
-    v = np.clip(rng.random(len(values)), 1e-12, 1.0 - 1e-12)
-    return (below + v * (equal + 1)) / values.shape[1]
-
-
 def normal(u: np.ndarray) -> np.ndarray:
     """Normal scores s = Phi^-1(u)."""
     return ndtri(u)
@@ -63,23 +34,6 @@ def normal(u: np.ndarray) -> np.ndarray:
 def folded(u: np.ndarray) -> np.ndarray:
     """Normal scores of |2 u - 1|, large far out."""
     return ndtri(np.clip(np.abs(2.0 * u - 1.0), 1e-300, 1.0 - 1e-16))
-
-
-def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draws below the truth, and equal to it `[n]`."""
-    truth, draws = values[:, :1], values[:, 1:]
-    return (draws < truth).sum(axis=1), (draws == truth).sum(axis=1)
-
-
-def marginal_uniforms(held: HeldOut) -> np.ndarray:
-    """Uniform ranks `[n, D]` of every parameter."""
-    pooled, rng = held.pooled, held.rng("marginal")
-    return np.stack([uniforms(pooled[:, :, d], rng) for d in range(pooled.shape[2])], axis=1)
-
-
-def all_ranks(held: HeldOut) -> np.ndarray:
-    """Ranks `[n, D]` of every parameter, 0..L."""
-    return np.stack([ranks(held.pooled[:, :, d]) for d in range(len(held.names))], axis=1)
 
 
 def quantity_tests(held: HeldOut, quantities: Mapping[str, Quantity] | None, shapes: Shapes) -> list[RawTest]:
@@ -113,8 +67,7 @@ def quantity_tests(held: HeldOut, quantities: Mapping[str, Quantity] | None, sha
                 )
             values.append(value)
         # a purpose of its own: no other test draws other ties because this one is there
-        u = uniforms(np.stack(values), held.rng(f"quantity {name}"))
-        found += [test(u, name) for test in (location, width, shape)]
+        found += _three(uniforms(np.stack(values), held.rng(f"quantity {name}")), name)
     return found
 
 
@@ -181,14 +134,16 @@ def regression(s: np.ndarray, basis: np.ndarray, parameter: str, quantity: str) 
     return RawTest(quantity, parameter, told / total, p, "regression", n, k)
 
 
-def marginal_tests(held: HeldOut, u: np.ndarray) -> list[RawTest]:
+def marginal_tests(held: HeldOut) -> list[RawTest]:
     """Location, width and shape of every parameter."""
-    return [
-        test(column, name) for name, column in zip(held.names, u.T, strict=True) for test in (location, width, shape)
-    ]
+    return [test for u, name in zip(held.u.T, held.names, strict=True) for test in _three(u, name)]
 
 
-def dependence_tests(held: HeldOut, u: np.ndarray) -> list[RawTest]:
+def _three(u: np.ndarray, name: str) -> list[RawTest]:
+    return [location(u, name), width(u, name), shape(u, name)]
+
+
+def dependence_tests(held: HeldOut) -> list[RawTest]:
     """Test whether x still tells where the truth lies.
 
     Within its posterior: where, or how far out.
@@ -197,25 +152,25 @@ def dependence_tests(held: HeldOut, u: np.ndarray) -> list[RawTest]:
     spread over truth and draws together. More than n / 10 of them are reduced to their leading principal components.
     """
     told, rows = components(held.x), []
+    # moments over all L + 1 are symmetric: unlike the posterior mean, they leave the rank independent of them
+    moments = np.stack([held.pooled.mean(axis=1), np.log(held.pooled.std(axis=1) + 1e-300)], axis=2)
     for d, name in enumerate(held.names):
-        own = held.pooled[:, :, d]
-        # moments over all L + 1 are symmetric: unlike the posterior mean, they leave the rank independent of them
-        basis = _joined(told, _standard(np.stack([own.mean(axis=1), np.log(own.std(axis=1) + 1e-300)], axis=1)))
+        basis = _joined(told, _standard(moments[:, d]))
         if basis.shape[1]:
-            rows.append(regression(normal(u[:, d]), basis, name, LOCATION_X))
-            rows.append(regression(folded(u[:, d]), basis, name, WIDTH_X))
+            rows.append(regression(normal(held.u[:, d]), basis, name, LOCATION_X))
+            rows.append(regression(folded(held.u[:, d]), basis, name, WIDTH_X))
     return rows
 
 
-def telling_features(held: HeldOut, u: np.ndarray) -> dict[str, str]:
+def telling_features(held: HeldOut) -> dict[str, str]:
     """By parameter, the feature most correlated with its scores.
 
     The first to look at if x still tells.
     """
-    varied = np.flatnonzero(held.x.min(axis=0) < held.x.max(axis=0))
+    varied = np.flatnonzero(np.ptp(held.x, axis=0) > 0)
     if not len(varied):
         return {}
-    x, s = _standard(held.x), normal(u)
+    x, s = _standard(held.x), normal(held.u)
     size = np.abs(x.T @ (s - s.mean(axis=0))) / np.linalg.norm(x, axis=0)[:, None]
     return {name: held.features[varied[i]] for name, i in zip(held.names, size.argmax(axis=0), strict=True)}
 
@@ -243,9 +198,9 @@ def _joined(components: np.ndarray, own: np.ndarray) -> np.ndarray:
 def _standard(x: np.ndarray) -> np.ndarray:
     """Columns made normal by ranks, and centred, without constant ones."""
     # a feature that never varies has no ranks
-    varied = x[:, (x.min(axis=0) < x.max(axis=0))]
+    varied = x[:, np.ptp(x, axis=0) > 0]
     if not varied.shape[1]:
         return varied.astype(float)
     # ranks make the regression robust to any scale; the null needs no distribution of x
-    score = st.norm.ppf((st.rankdata(varied, axis=0) - 0.5) / len(x))
+    score = ndtri((st.rankdata(varied, axis=0) - 0.5) / len(x))
     return score - score.mean(axis=0)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vbinfer._names import PRNGKey, unravel
-from vbinfer.diagnostics.chain_measures import ess
+from vbinfer.diagnostics.chain_measures import effective_draws
+from vbinfer.diagnostics.recovery import as_rows
 from vbinfer.diagnostics.result import Shapes
 from vbinfer.posterior import Posterior
 
@@ -88,15 +89,6 @@ def sample_posteriors(
     return rows, independent
 
 
-def as_rows(leaves: Mapping[str, Any], shapes: Shapes, lead: int = 2) -> np.ndarray:
-    """Leaves `[..., *shape]` with `lead` leading axes as `[..., D]`.
-
-    In NumPy, which keeps float64, in the order of `shapes`.
-    """
-    parts = [np.asarray(leaves[name]) for name in shapes]
-    return np.concatenate([part.reshape(*part.shape[:lead], -1) for part in parts], axis=-1)
-
-
 def log_density(source: Any, rows: np.ndarray, x: np.ndarray, shapes: Shapes) -> np.ndarray:
     """Log density of each draw at its own x.
 
@@ -138,13 +130,3 @@ def _thin(posterior: Posterior, name: str, n: int, number: int) -> np.ndarray:
     value = posterior.theta[name].reshape(total, *posterior.shapes[name])
     # evenly over all chains: chain-major order, so that each chain gives its share
     return value[(np.arange(n) * total) // n]
-
-
-def effective_draws(posterior: Posterior, n: int) -> float:
-    """Effective number among the n draws kept.
-
-    That of the chains, at most n; all n of a method without chains.
-    """
-    if posterior.num_chains == 1 and posterior.sample_stats is None:
-        return float(n)
-    return float(min([n, *(np.min(value) for value in ess(posterior).values())]))

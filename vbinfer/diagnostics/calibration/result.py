@@ -221,11 +221,11 @@ def learned(held: HeldOut) -> Learned:
     return Learned(rows, float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain))), 0)
 
 
-def local_rows(held: HeldOut, u: np.ndarray) -> tuple[LocalRow, ...]:
+def local_rows(held: HeldOut) -> tuple[LocalRow, ...]:
     """Calibration by posterior mean and by truth, in fifths."""
-    s, rows = normal(u), []
+    s, centre, rows = normal(held.u), held.pooled.mean(axis=1), []
     for d, name in enumerate(held.names):
-        for by, value in (("posterior mean", held.pooled[:, :, d].mean(axis=1)), ("truth", held.truth[:, d])):
+        for by, value in (("posterior mean", centre[:, d]), ("truth", held.truth[:, d])):
             # fifths hold equally many data sets, so that each mean has the same standard error
             for part in np.array_split(np.argsort(value, kind="stable"), BINS):
                 ends = float(value[part[0]]), float(value[part[-1]])

@@ -9,13 +9,11 @@ import numpy as np
 from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.calibration.band import rank_figure
 from vbinfer.diagnostics.calibration.held_out import held_out
-from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests
+from vbinfer.diagnostics.calibration.joint import hpd_tests, pair_tests
 from vbinfer.diagnostics.calibration.marginal import (
     Quantity,
-    all_ranks,
     dependence_tests,
     marginal_tests,
-    marginal_uniforms,
     quantity_tests,
     telling_features,
 )
@@ -113,11 +111,10 @@ def sbc(
         'pass'
     """
     held = held_out(source, draws, num_posterior_samples=num_posterior_samples, key=key)
-    u = marginal_uniforms(held)
-    raw = marginal_tests(held, u) + dependence_tests(held, u) + pair_tests(held)
+    raw = marginal_tests(held) + dependence_tests(held) + pair_tests(held)
     raw += quantity_tests(held, quantities, draws.shapes)
     if held.log_q is not None:
-        raw += hpd_tests(held, hpd_uniforms(held))
+        raw += hpd_tests(held)
     tests = adjust(raw)
-    judged = judge(held, tests, telling_features(held, u))
-    return Sbc(held.names, all_ranks(held), u, held.draws.shape[1], tests, *judged)
+    judged = judge(held, tests, telling_features(held))
+    return Sbc(held.names, held.ranks, held.u, held.draws.shape[1], tests, *judged)

@@ -9,16 +9,13 @@ import jax
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.diagnostics.calibration import coverage as _coverage
-from vbinfer.diagnostics.calibration import tarp as _tarp
+from vbinfer.diagnostics.calibration import coverage, tarp
 from vbinfer.diagnostics.calibration.held_out import HeldOut, described, held_out
-from vbinfer.diagnostics.calibration.joint import hpd_tests, hpd_uniforms, pair_tests, tarp_tests, tarp_uniforms
+from vbinfer.diagnostics.calibration.joint import hpd_tests, pair_tests, tarp_tests
 from vbinfer.diagnostics.calibration.marginal import (
     Quantity,
-    all_ranks,
     dependence_tests,
     marginal_tests,
-    marginal_uniforms,
     quantity_tests,
     telling_features,
 )
@@ -119,13 +116,12 @@ def calibrate(
 
 def judged(held: HeldOut, info: dict[str, Any], further: list[RawTest]) -> Calibration:
     """All tests of a study, and `further` ones."""
-    u, joint, f = marginal_uniforms(held), hpd_uniforms(held), tarp_uniforms(held)
-    raw = marginal_tests(held, u) + dependence_tests(held, u) + hpd_tests(held, joint) + tarp_tests(held, f)
+    raw = marginal_tests(held) + dependence_tests(held) + hpd_tests(held) + tarp_tests(held)
     tests, known = adjust(raw + pair_tests(held) + further), learned(held)
     status = verdict_of(held, tests)
     if status == "pass" and known.nothing_at_all:
         status = "warn"
-    found = faults(tests, telling_features(held, u)) + _taught(known)
+    found = faults(tests, telling_features(held)) + _taught(known)
     found += [*caveats(held), summary(tests, len(held))]
     return Calibration(
         names=held.names,
@@ -133,12 +129,12 @@ def judged(held: HeldOut, info: dict[str, Any], further: list[RawTest]) -> Calib
         verdict=status,
         findings=tuple(found),
         tests=tests,
-        ranks=all_ranks(held),
-        u=u,
-        coverage=_coverage.build(held, u, joint, tests),
-        tarp=_tarp.build(held, f, tests),
+        ranks=held.ranks,
+        u=held.u,
+        coverage=coverage.build(held, tests),
+        tarp=tarp.build(held, tests),
         learned=known,
-        local=local_rows(held, u),
+        local=local_rows(held),
         num_posterior_samples=held.draws.shape[1],
         failed=held.failed,
         info=info,

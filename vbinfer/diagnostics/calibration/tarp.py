@@ -11,7 +11,7 @@ import numpy as np
 from vbinfer._names import PRNGKey
 from vbinfer.diagnostics.calibration.band import ecdf
 from vbinfer.diagnostics.calibration.held_out import HeldOut, held_out
-from vbinfer.diagnostics.calibration.joint import TARP, tarp_tests, tarp_uniforms
+from vbinfer.diagnostics.calibration.joint import TARP, tarp_tests
 from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, adjust, judge
 from vbinfer.diagnostics.figure import DIAGONAL, Band, Figure, Line, Panel, share_axis
 from vbinfer.diagnostics.result import Status
@@ -104,15 +104,12 @@ def tarp(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PR
         found.passed, found.atc
     """
     held = held_out(source, draws, num_posterior_samples=num_posterior_samples, key=key, density=False)
-    f = tarp_uniforms(held)
-    return build(held, f, adjust(tarp_tests(held, f)))
+    return build(held, adjust(tarp_tests(held)))
 
 
-def build(held: HeldOut, f: np.ndarray, tests: tuple[TestResult, ...]) -> Tarp:
-    """From coverage fractions f `[n]`.
-
-    `tests` may be those of a whole study.
-    """
+def build(held: HeldOut, tests: tuple[TestResult, ...]) -> Tarp:
+    """From coverage fractions; `tests` may be those of a whole study."""
+    f = held.nearer
     own = tuple(row for row in tests if row.quantity.startswith(TARP))
     alpha = np.linspace(0.0, 1.0, _POINTS)
     ecp = ecdf(f, alpha)
