@@ -13,7 +13,7 @@ from vbinfer._names import PRNGKey, flat_names
 from vbinfer.diagnostics.chain_measures import effective_draws
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Rule, by_name
 from vbinfer.diagnostics.recovery import as_rows, in_z, like_prior
-from vbinfer.diagnostics.result import STATUSES, AbstractResult, Names, Status, listed, worst
+from vbinfer.diagnostics.result import STATUSES, AbstractResult, Names, Status, chosen, listed, worst
 from vbinfer.diagnostics.thresholds import (
     C2ST_FAIL,
     C2ST_WARN,
@@ -133,10 +133,10 @@ def compare_posteriors(posteriors: Mapping[str, Any], *, prior: Prior | None = N
     known = _checked(posteriors)
     prior = prior if prior is not None else next((p.prior for p in known.values() if p.prior is not None), None)
     names, rows = _coordinates(known, prior)
-    independent = {name: int(effective_draws(p, p.num_chains * p.num_samples)) for name, p in known.items()}
-    least = min(independent, key=lambda name: independent[name])
+    worth = {name: int(effective_draws(p, p.num_chains * p.num_samples)) for name, p in known.items()}
+    least = min(worth, key=lambda name: worth[name])
     # p-values of permutations are exact for independent draws only: keep as many as the poorest method is worth
-    count = min(_MOST, independent[least])
+    count = min(_MOST, worth[least])
     if count < _FEWEST:
         raise ValueError(
             f"the draws of {least} are worth {count} independent ones; at least {_FEWEST} are needed, 1,000 are "
@@ -144,20 +144,18 @@ def compare_posteriors(posteriors: Mapping[str, Any], *, prior: Prior | None = N
         )
     rng = np.random.default_rng(key_ints(key))
     drawn = {name: row[rng.permutation(len(row))[:count]] for name, row in rows.items()}
-    moments = {name: (row.mean(axis=0), row.std(axis=0, ddof=1)) for name, row in rows.items()}
-    two = list(itertools.combinations(known, 2))
-    pairs = [_pair(a, b, drawn, moments, jax.random.fold_in(key, i)) for i, (a, b) in enumerate(two)]
+    two = enumerate(itertools.combinations(known, 2))
+    pairs = [_pair(pair, rows, drawn, jax.random.fold_in(key, i)) for i, pair in two]
     pairs.sort(key=lambda row: (-STATUSES.index(row.status), -row.c2st))
-    status, said = worst(row.status for row in pairs), [_sentence(row, names) for row in pairs]
+    said = [_sentence(row, names) for row in pairs]
     idle = [name for name, row in drawn.items() if prior is not None and like_prior(row)]
     if idle:
         said.append(f"nothing learned: the posterior of {listed(idle)} is the prior")
-        status = worst([status, "warn"])
     if len({np.shape(p.x_o) for p in known.values() if p.x_o is not None}) > 1:
         said.append("they do not condition on the same numbers: what features leave out makes a right posterior wider")
     if count < FEW_INDEPENDENT:
         said.append(f"{count} independent draws of each are few: only gross differences can be seen")
-        status = worst([status, "warn"])
+    status = worst([pairs[0].status, "warn" if idle or count < FEW_INDEPENDENT else "pass"])
     return Agreement(status, tuple(said), names, tuple(known), tuple(pairs), count)
 
 
@@ -165,46 +163,41 @@ agreement = compare_posteriors
 """The name of version 0.1.0."""
 
 
-def _pair(
-    a: str,
-    b: str,
-    drawn: Mapping[str, np.ndarray],
-    moments: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    key: PRNGKey,
-) -> Pair:
-    first, second = drawn[a], drawn[b]
-    (mean_a, sd_a), (mean_b, sd_b) = moments[a], moments[b]
+def _pair(two: tuple[str, str], rows: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray], key: PRNGKey) -> Pair:
+    mean_a, mean_b = (rows[name].mean(axis=0) for name in two)
+    sd_a, sd_b = (rows[name].std(axis=0, ddof=1) for name in two)
     # one scale for both sets, symmetric in them
     sd = np.sqrt(0.5 * (sd_a**2 + sd_b**2))
     difference, ratio = (mean_a - mean_b) / sd, sd_a / sd_b
-    told = c2st(first, second)
+    told = c2st(*(drawn[name] for name in two))
     # scaled: the kernel of MMD has one length for all coordinates
-    p = mmd((first - mean_a) / sd, (second - mean_a) / sd, key=key, num_permutations=_RELABELLED).p_value
+    p = mmd(*((drawn[name] - mean_a) / sd for name in two), key=key, num_permutations=_RELABELLED).p_value
     far, wide = np.abs(difference).max(), np.maximum(ratio, 1.0 / ratio).max()
     status: Status = "pass"
     if p < P_WARN and (told > C2ST_WARN or far > MEAN_WARN or wide > SD_WARN):
         status = "warn"
     if p < P_FAIL and (told > C2ST_FAIL or far > MEAN_FAIL or wide > SD_FAIL):
         status = "fail"
-    return Pair(a, b, told, p, difference, ratio, status)
+    return Pair(*two, told, p, difference, ratio, status)
 
 
 def _sentence(row: Pair, names: Names) -> str:
     i = int(np.argmax(np.abs(row.mean_difference)))
     j = int(np.argmax(np.abs(np.log(row.sd_ratio))))
-    far, ratio = abs(row.mean_difference[i]), row.sd_ratio[j]
+    far, ratio = row.mean_difference[i], row.sd_ratio[j]
+    times = max(ratio, 1.0 / ratio)
+    told = f"C2ST {row.c2st:.2f} (p = {row.p:.2g})"
     if row.status == "pass":
         return (
-            f"{row.first} and {row.second} agree: C2ST {row.c2st:.2f} (p = {row.p:.2g}); largest mean difference "
-            f"{far:.2f} sd ({names[i]}), largest ratio of sds {max(ratio, 1.0 / ratio):.2f} ({names[j]})"
+            f"{row.first} and {row.second} agree: {told}; largest mean difference "
+            f"{abs(far):.2f} sd ({names[i]}), largest ratio of sds {times:.2f} ({names[j]})"
         )
     how = "differ" if row.status == "warn" else "disagree"
-    higher = row.first if row.mean_difference[i] > 0 else row.second
+    higher = row.first if far > 0 else row.second
     wider = row.first if ratio > 1 else row.second
-    times = max(ratio, 1.0 / ratio)
     return (
-        f"{row.first} and {row.second} {how}: C2ST {row.c2st:.2f} (p = {row.p:.2g}); {higher} has the mean of "
-        f"{names[i]} higher by {far:.2f} sd, {wider} the sd of {names[j]} {times:.2f} times as large: "
+        f"{row.first} and {row.second} {how}: {told}; {higher} has the mean of "
+        f"{names[i]} higher by {abs(far):.2f} sd, {wider} the sd of {names[j]} {times:.2f} times as large: "
         "not both are right; look at the convergence of each, at several modes, and at the calibration of the network"
     )
 
@@ -222,17 +215,16 @@ def _checked(posteriors: Any) -> dict[str, Posterior]:
         if not isinstance(one, Posterior):
             raise TypeError(f"{name!r} is a {type(one).__name__}; expected a vb.Posterior")
     known = {str(name): one for name, one in posteriors.items()}
-    lead = next(iter(known))
+    lead, shapes = next((name, one.shapes) for name, one in known.items())
+    seen = {name: one.x_o for name, one in known.items() if one.x_o is not None}
     for name, one in known.items():
-        if one.shapes != known[lead].shapes:  # as dictionaries: in any order
-            raise ValueError(f"{lead} is over {known[lead].shapes} and {name} over {one.shapes}; compare the same")
+        if one.shapes != shapes:  # as dictionaries: in any order
+            raise ValueError(f"{lead} is over {shapes} and {name} over {one.shapes}; compare the same")
         if not all(np.isfinite(value).all() for value in one.theta.values()):
             raise ValueError(f"the draws of {name} hold NaN or infinite numbers; leave these out, and say so")
-    seen = {name: one.x_o for name, one in known.items() if one.x_o is not None}
-    for name, x_o in seen.items():
-        other = next(iter(seen))
-        if x_o.shape == seen[other].shape and not np.allclose(x_o, seen[other], rtol=1e-5):
-            raise ValueError(f"{other} and {name} have different x_o; compare posteriors of one observation")
+    for (first, a), (name, b) in itertools.product(list(seen.items())[:1], seen.items()):
+        if a.shape == b.shape and not np.allclose(b, a, rtol=1e-5):
+            raise ValueError(f"{first} and {name} have different x_o; compare posteriors of one observation")
     return known
 
 
@@ -250,7 +242,7 @@ def _coordinates(known: Mapping[str, Posterior], prior: Prior | None) -> tuple[N
         names = flat_names(prior.z_shapes)
         rows = {name: in_z(prior, row) for name, row in rows.items()}
     for name, row in rows.items():
-        still = [names[i] for i in np.flatnonzero(row.std(axis=0) <= 1e-12)]
+        still = chosen(names, row.std(axis=0) <= 1e-12)
         if still:
             raise ValueError(f"{listed(still)} is constant in {name}; leave it out of the comparison")
     return names, rows

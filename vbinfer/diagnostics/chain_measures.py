@@ -156,16 +156,15 @@ def locate_divergences(posterior: Posterior) -> tuple[Located, ...]:
     from scipy.stats import mannwhitneyu
 
     diverging = np.asarray((posterior.sample_stats or {})["diverging"], bool).reshape(-1)
-    if min(diverging.sum(), (~diverging).sum()) < _FEWEST_DIVERGENT:
+    few, many = sorted((diverging.sum(), (~diverging).sum()))
+    if few < _FEWEST_DIVERGENT:
         return ()
     flat = posterior.ravel().astype(float)
-    found = []
-    for name, column in zip(posterior.names, flat.T, strict=True):
-        inside, outside = column[diverging], column[~diverging]
-        test = mannwhitneyu(inside, outside)
-        # the Mann-Whitney statistic counts pairs in which the divergent draw is above
-        above = float(test.statistic) / (inside.size * outside.size)
-        p = min(1.0, float(test.pvalue) * flat.shape[1])
-        if abs(above - 0.5) > LOCATED and p < LOCATED_P:
-            found.append(Located(name, above, float(np.median(inside)), float(np.median(outside)), p))
-    return tuple(sorted(found, key=lambda one: -abs(one.above - 0.5)))
+    inside, outside = flat[diverging], flat[~diverging]
+    test = mannwhitneyu(inside, outside)
+    # the Mann-Whitney statistic counts pairs in which the divergent draw is above
+    above, p = test.statistic / (few * many), np.minimum(1.0, test.pvalue * flat.shape[1])
+    columns = (above, np.median(inside, axis=0), np.median(outside, axis=0), p)
+    found = [Located(*row) for row in zip(posterior.names, *(column.tolist() for column in columns), strict=True)]
+    told = [one for one in found if abs(one.above - 0.5) > LOCATED and one.p < LOCATED_P]
+    return tuple(sorted(told, key=lambda one: -abs(one.above - 0.5)))

@@ -1,10 +1,10 @@
 """Have the chains of a posterior converged?"""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from vbinfer.diagnostics.chain_measures import Located, ebfmi, ess, locate_divergences, mcse, rhat
 from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Bars, Figure, Panel, Rule, share_axis
@@ -15,10 +15,10 @@ from vbinfer.diagnostics.result import (
     ByLeaf,
     Names,
     Status,
+    chosen,
     listed,
     percent,
     status_of,
-    worst,
 )
 from vbinfer.diagnostics.thresholds import (
     ACCEPT_SHORT,
@@ -128,7 +128,9 @@ def convergence(posterior: Posterior) -> Convergence:
         "ess_tail": ess(posterior, "tail"),
         "mcse": mcse(posterior),
     }
-    depth, target = (_option(posterior, name) for name in ("max_tree_depth", "target_accept"))
+    kernel = posterior.info.get("kernel")
+    options = kernel if isinstance(kernel, dict) else {}
+    depth, target = options.get("max_tree_depth"), options.get("target_accept")
     by_chain: dict[str, Any] = _by_chain(posterior, depth)
     unchecked = [] if several else ["R-hat"]
     unchecked += [called for name, called in _CALLED.items() if name not in by_chain]
@@ -139,15 +141,9 @@ def convergence(posterior: Posterior) -> Convergence:
         status: Status = "warn" if {"divergences", "R-hat"} & set(unchecked) else "pass"
         found.append((status, f"{', '.join(unchecked)} could not be checked: {_why(posterior)}"))
     found.sort(key=lambda one: -STATUSES.index(one[0]))
-    return Convergence(
-        worst(status for status, _ in found),
-        tuple(sentence for _, sentence in found),
-        **by_leaf,
-        **by_chain,
-        located=located,
-        unchecked=tuple(unchecked),
-        ranks=_ranks(rows, names) if several and posterior.num_samples >= _FEWEST_DRAWN else {},
-    )
+    ranks = _ranks(rows, names) if several and posterior.num_samples >= _FEWEST_DRAWN else {}
+    said, unchecked = tuple(sentence for _, sentence in found), tuple(unchecked)
+    return Convergence(found[0][0], said, **by_leaf, **by_chain, located=located, unchecked=unchecked, ranks=ranks)
 
 
 _CALLED = {
@@ -161,35 +157,37 @@ _CALLED = {
 
 def _by_chain(posterior: Posterior, depth: int | None) -> dict[str, np.ndarray]:
     """What the sampler recorded, by chain `[chain]`."""
-    stats = dict(posterior.sample_stats or {})
-    measures: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
-        "divergences": ("diverging", lambda value: value.astype(bool).sum(1)),
-        "ebfmi": ("energy", lambda _: ebfmi(posterior)),
-        "acceptance": ("accept_prob", lambda value: value.astype(float).mean(1)),
-        "step_size": ("step_size", lambda value: value[:, -1]),
-    }
-    if depth is not None:
-        measures["saturated"] = ("num_steps", lambda value: (value >= 2**depth - 1).mean(1))
-    return {name: measure(stats[field]) for name, (field, measure) in measures.items() if field in stats}
+    stats, found = posterior.sample_stats or {}, {}
+    if "diverging" in stats:
+        found["divergences"] = stats["diverging"].astype(bool).sum(1)
+    if "energy" in stats:
+        found["ebfmi"] = ebfmi(posterior)
+    if "accept_prob" in stats:
+        found["acceptance"] = stats["accept_prob"].astype(float).mean(1)
+    if "step_size" in stats:
+        found["step_size"] = stats["step_size"][:, -1]
+    if "num_steps" in stats and depth is not None:
+        found["saturated"] = (stats["num_steps"] >= 2**depth - 1).mean(1)
+    return found
 
 
 def _about_leaves(rows: np.ndarray, names: Names, by_leaf: dict[str, ByLeaf]) -> list[Finding]:
     """What R-hat and ESS say of rows `[chain, draw, D]`."""
-    chains, draws, _ = rows.shape
     # exactly constant, not nearly: a sampler that rejects everything repeats its start
     stuck = (rows == rows[:, :1]).all(axis=1)  # [chain, D]
     found = [_about_stuck(stuck, names)] if stuck.any() else []
-    if stuck.any(axis=0).all():
+    still = stuck.any(axis=0)
+    if still.all():
         return found
     # a parameter that stands still in some chain has numbers, and they say nothing of it
     flat = {
-        name: np.where(stuck.any(axis=0), np.nan, np.concatenate([np.ravel(value) for value in leaves.values()]))
+        name: np.where(still, np.nan, np.concatenate([np.ravel(value) for value in leaves.values()]))
         for name, leaves in by_leaf.items()
         if leaves
     }
     if "rhat" in flat:
         found.append(_about_rhat(flat["rhat"], names))
-    return [*found, _about_ess({"bulk": flat["ess_bulk"], "tail": flat["ess_tail"]}, names, chains, draws)]
+    return [*found, _about_ess({"bulk": flat["ess_bulk"], "tail": flat["ess_tail"]}, names, *rows.shape[:2])]
 
 
 def _about_chains(
@@ -209,9 +207,8 @@ def _about_chains(
 
 
 def _about_stuck(stuck: np.ndarray, names: Names) -> Finding:
-    chains = np.flatnonzero(stuck.any(axis=1)).tolist()
-    who = "no chain moves" if len(chains) == len(stuck) else f"chains {chains} do not move"
-    where = listed([names[i] for i in np.flatnonzero(stuck.any(axis=0))])
+    moving, where = ~stuck.any(axis=1), listed(chosen(names, stuck.any(axis=0)))
+    who = f"chains {np.flatnonzero(~moving).tolist()} do not move" if moving.any() else "no chain moves"
     return "fail", (
         f"{who} in {where}: it is constant there, and R-hat and ESS say nothing of it: start elsewhere, or take it out "
         "of the prior"
@@ -302,11 +299,6 @@ def _check(posterior: Posterior) -> None:
             raise ValueError(f"{name} is NaN or infinite in {bad} of {value.size} draws; leave these out, and say so")
 
 
-def _option(posterior: Posterior, name: str) -> Any:
-    kernel = posterior.info.get("kernel")
-    return kernel.get(name) if isinstance(kernel, dict) else None
-
-
 def _why(posterior: Posterior) -> str:
     missing = "this posterior carries no sample_stats"
     if posterior.sample_stats is not None:
@@ -324,9 +316,8 @@ def _ranks(rows: np.ndarray, names: Names) -> dict[str, np.ndarray]:
     found = {}
     for name, values in zip(names[:MOST_PANELS], rows.transpose(2, 0, 1), strict=False):
         # ranks of all draws of all chains together, ties in order of chains
-        order = np.empty(values.size)
-        order[np.argsort(values.ravel(), kind="stable")] = np.arange(values.size)
-        counts = [np.histogram(one, bins, (0, values.size))[0] for one in order.reshape(chains, draws)]
+        ranks = rankdata(values, "ordinal").reshape(chains, draws) - 1
+        counts = [np.histogram(one, bins, (0, values.size))[0] for one in ranks]
         found[name] = np.stack(counts) * bins / draws
     return found
 

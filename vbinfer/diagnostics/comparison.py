@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
@@ -148,21 +149,22 @@ def _by_loo(models: Mapping[str, Loo]) -> Comparison:
     if len(set(sizes.values())) > 1:
         raise ValueError(f"numbers of observations differ: {sizes}; compare models of the same data")
     names = sorted(models, key=lambda name: -models[name].elpd)
-    best, n = models[names[0]], len(models[names[0]].pointwise)
-    apart = [models[name].pointwise - best.pointwise for name in names]
-    difference = np.array([one.sum() for one in apart])
+    best, *others = names
     # paired: models are compared on the same observations, whose difficulty cancels
-    se = np.array([np.sqrt(n * np.var(one, ddof=1)) if n > 1 else np.nan for one in apart])
+    apart = np.stack([models[name].pointwise - models[best].pointwise for name in names])
+    n, difference = apart.shape[1], apart.sum(axis=1)
+    se = np.sqrt(n * apart.var(axis=1, ddof=1)) if n > 1 else np.full(len(names), np.nan)
     said = []
-    for name, d, error in zip(names[1:], difference[1:], se[1:], strict=True):
-        alike = abs(d) < ALIKE_ELPD
-        clear = "the two predict alike" if alike else "clearly worse" if abs(d) > 2 * error else "not clearly worse"
-        said.append(f"{name} predicts worse than {names[0]} by {-d:.3g} (se {error:.2g}): {clear}.")
+    for name, d, error in zip(others, difference[1:], se[1:], strict=True):
+        clear = "clearly worse" if abs(d) > 2 * error else "not clearly worse"
+        clear = "the two predict alike" if abs(d) < ALIKE_ELPD else clear
+        said.append(f"{name} predicts worse than {best} by {-d:.3g} (se {error:.2g}): {clear}.")
     high = [name for name in names if not models[name].passed]
     if high:
         said.append(f"Pareto k is too high in {listed(high)}: these densities are not reliable.")
-    score, none = np.array([models[name].elpd for name in names]), np.full(len(names), np.nan)
-    return Comparison("warn" if high else "pass", tuple(said), "loo", tuple(names), score, difference, se, none)
+    score = np.array([models[name].elpd for name in names])
+    status = "warn" if high else "pass"
+    return Comparison(status, tuple(said), "loo", tuple(names), score, difference, se, score * np.nan)
 
 
 def _by_evidence(models: Mapping[str, Posterior], log_prior: dict[str, float]) -> Comparison:
@@ -184,36 +186,31 @@ def _by_classifier(
 ) -> Comparison:
     if x_o is None or key is None:
         raise ValueError("by='classifier' needs x_o=[F] and key=jax.random.key(0)")
-    first = next(iter(models.values()))
+    names = next(iter(models.values())).names
     for name, one in models.items():
-        if one.names != first.names:
+        if one.names != names:
             raise ValueError(f"model {name!r} has other features than the first; simulate all with one Summary")
-    row = observation(x_o, first.names).astype(float)
+    row = observation(x_o, names).astype(float)
     parts = [np.asarray(one.usable()[1], float) for one in models.values()]
-    if min(map(len, parts)) < 100:
-        raise ValueError(f"valid simulations: {[len(x) for x in parts]}; each model needs 100 or more")
-    labels = np.repeat(np.arange(len(parts)), [len(x) for x in parts])
-    scale = Standardise.fit(np.concatenate(parts))
+    sizes = [len(x) for x in parts]
+    if min(sizes) < 100:
+        raise ValueError(f"valid simulations: {sizes}; each model needs 100 or more")
+    x = np.concatenate(parts)
+    h = np.asarray(Standardise.fit(x)(jnp.asarray(np.concatenate([x, row[None]]))), float)
     rng = np.random.default_rng(key_ints(_check.key(key)))
-    log_p, held_out = _classify(
-        np.asarray(scale(jnp.asarray(np.concatenate(parts))), float),
-        labels,
-        np.asarray(scale(jnp.asarray(row)), float),
-        rng,
-    )
+    log_p, held_out = _classify(h[:-1], np.repeat(np.arange(len(parts)), sizes), h[-1], rng)
     # p(M | x) of the classifier counts how often a model was simulated: take that out
-    shares = np.log(np.bincount(labels) / len(labels))
-    score = dict(zip(models, (log_p - shares).tolist(), strict=True))
-    outside = [bool(Standardise.fit(x).outside(row).any()) for x in parts]
+    score = dict(zip(models, (log_p - np.log(np.array(sizes) / len(x))).tolist(), strict=True))
     said = [
         f"On held-out simulations the classifier is right in {100 * held_out['accuracy']:.3g} % "
         f"({held_out['log_score']:.2g} nats each)."
     ]
-    if all(outside):
+    outside = all(Standardise.fit(x).outside(row).any() for x in parts)
+    if outside:
         said.append(
             "The observation lies outside the simulations of every model: no probability among them is to be trusted."
         )
-    return _ranked(score, log_prior, "classifier", "warn" if all(outside) else "pass", said, held_out)
+    return _ranked(score, log_prior, "classifier", "warn" if outside else "pass", said, held_out)
 
 
 def _classify(
@@ -257,18 +254,16 @@ def _ranked(
     said: list[str],
     held: dict[str, float],
 ) -> Comparison:
-    joint = {name: score[name] + log_prior[name] for name in score}
-    names = sorted(joint, key=lambda name: -joint[name])
-    values = np.array([joint[name] for name in names])
-    probability = np.exp(values - np.logaddexp.reduce(values))
+    names = sorted(score, key=lambda name: -score[name] - log_prior[name])
     evidence = np.array([score[name] for name in names])
-    lead = [
+    probability = softmax(evidence + [log_prior[name] for name in names])
+    lead = (
         f"p({names[0]} | x_o) = {probability[0]:.3g} among {len(names)} models; the next, {names[1]}, has "
         f"{probability[1]:.3g} (log Bayes factor {evidence[0] - evidence[1]:.3g})."
-    ]
+    )
+    shown, apart = np.log(probability) if by == "classifier" else evidence, evidence - evidence[0]
     none = np.full(len(names), np.nan)
-    shown = np.log(probability) if by == "classifier" else evidence
-    return Comparison(status, (*lead, *said), by, tuple(names), shown, evidence - evidence[0], none, probability, held)
+    return Comparison(status, (lead, *said), by, tuple(names), shown, apart, none, probability, held)
 
 
 def _log_prior(models: Mapping[str, Any], prior: Mapping[str, float] | None) -> dict[str, float]:

@@ -104,48 +104,53 @@ def loo(
         raise ValueError("this posterior has no x_o; write vb.Posterior(theta, x_o=y)")
     if total < _FEWEST:
         raise ValueError(f"this posterior has {total} draws; loo needs {_FEWEST} or more, better 1,000")
+    if replicate is not None and key is None:
+        raise ValueError(
+            "replicate was given without a key; write vb.diagnostics.loo(..., replicate=f, key=jax.random.key(0))"
+        )
     theta = {name: value.reshape(total, *value.shape[2:]) for name, value in posterior.theta.items()}
     x_o = jnp.asarray(posterior.x_o)
-    log_lik = _at_draws(lambda one, _: pointwise_log_likelihood(one, x_o), theta, None)
-    bad = int(np.sum(~np.isfinite(log_lik).all(axis=1)))
+    log_lik = _at_draws(lambda one, _: pointwise_log_likelihood(one, x_o), theta, None).T
+    bad = int(np.sum(~np.isfinite(log_lik).all(axis=0)))
     if bad:
         raise ValueError(
             f"the pointwise log likelihood is not finite at {bad} of {total} draws; these draws are not of this "
             "likelihood's posterior, or it needs a guard against underflow"
         )
     # p(theta | y_-i) is the posterior divided by p(y_i | theta): weights 1 / likelihood
-    smoothed = [pareto_smoothed(-row) for row in log_lik.T]
+    smoothed = [pareto_smoothed(-row) for row in log_lik]
     log_weights, pareto_k = (np.stack([getattr(one, part) for one in smoothed]) for part in ("log_weights", "pareto_k"))
-    pointwise = np.asarray(logsumexp(log_weights + log_lik.T, axis=1))
-    # mean over draws of the likelihood of each observation, in logs
-    in_sample = np.asarray(logsumexp(log_lik.T, axis=1)) - np.log(total)
-    n = len(pointwise)
     pit = None
     if replicate is not None:
-        if key is None:
-            raise ValueError(
-                "replicate was given without a key; write vb.diagnostics.loo(..., replicate=f, key=jax.random.key(0))"
-            )
         y = _at_draws(replicate, theta, jax.random.split(_check.key(key), total))
         pit = _pit(np.asarray(posterior.x_o), y, log_weights)
+    pointwise = np.asarray(logsumexp(log_weights + log_lik, axis=1))
+    # mean over draws of the likelihood of each observation, in logs
+    in_sample = np.asarray(logsumexp(log_lik, axis=1)) - np.log(total)
     # with few draws even a moderate k cannot be smoothed (Vehtari et al. 2024)
     threshold = min(1.0 - 1.0 / np.log10(total), PARETO_K)
-    high, worst = np.flatnonzero(pareto_k > threshold), int(np.argmax(pareto_k))
-    failed = len(high) > MANY_HIGH_K * n or pareto_k[worst] > PARETO_K_FAIL
+    return _judged(pointwise, in_sample, pareto_k, threshold, pit)
+
+
+def _judged(
+    pointwise: np.ndarray, in_sample: np.ndarray, pareto_k: np.ndarray, threshold: float, pit: np.ndarray | None
+) -> Loo:
+    n, high, largest = len(pointwise), int(np.sum(pareto_k > threshold)), float(pareto_k.max())
     elpd, se = float(pointwise.sum()), float(np.sqrt(n * np.var(pointwise, ddof=1))) if n > 1 else float("inf")
     p_loo = float(in_sample.sum() - elpd)
     said = [
         f"Left out one at a time, {n} observations have a log predictive density of {elpd:.4g} (se {se:.2g}); the "
         f"model uses {p_loo:.2g} effective parameters."
     ]
-    if len(high):
+    if high:
         said.append(
-            f"{len(high)} of {n} observations decide the posterior so much that it cannot stand in for the one without "
-            f"them (Pareto k above {threshold:.2g}, largest {pareto_k[worst]:.2g} at observation {worst}): the "
+            f"{high} of {n} observations decide the posterior so much that it cannot stand in for the one without "
+            f"them (Pareto k above {threshold:.2g}, largest {largest:.2g} at observation {pareto_k.argmax()}): the "
             "density is unreliable there; fit again without them, and look at these observations."
         )
-    verdict: Status = "fail" if failed else "warn" if len(high) else "pass"
-    return Loo(verdict, tuple(said), elpd, se, p_loo, pointwise, pareto_k, threshold, pit)
+    failed = high > MANY_HIGH_K * n or largest > PARETO_K_FAIL
+    status: Status = "fail" if failed else "warn" if high else "pass"
+    return Loo(status, tuple(said), elpd, se, p_loo, pointwise, pareto_k, threshold, pit)
 
 
 def _pit(y_o: np.ndarray, y: np.ndarray, log_weights: np.ndarray) -> np.ndarray:

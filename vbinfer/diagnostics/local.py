@@ -16,7 +16,17 @@ from vbinfer.diagnostics.calibration.posterior_draws import chunk_size, sample_p
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Rule
 from vbinfer.diagnostics.permutation_classifier import fit_labellings
 from vbinfer.diagnostics.recovery import as_rows, in_z
-from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, listed, observation, status_of, worst
+from vbinfer.diagnostics.result import (
+    AbstractResult,
+    Names,
+    Status,
+    chosen,
+    json_able,
+    listed,
+    observation,
+    status_of,
+    worst,
+)
 from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
@@ -135,53 +145,42 @@ def lc2st(
     key, count = _check.key(key), _check.count(num_null, "num_null", "100")
     size = _check.count(num_posterior_samples, "num_posterior_samples")
     theta, x = draws.usable()
-    names, failed = flat_names(draws.shapes), len(draws) - len(x)
-    if len(x) < _FEWEST:
-        raise ValueError(f"{len(x)} of {len(draws)} draws are valid; lc2st needs {_FEWEST} or more, better 1,000")
+    n, names, shapes = len(x), flat_names(draws.shapes), draws.shapes
+    if n < _FEWEST:
+        raise ValueError(f"{n} of {len(draws)} draws are valid; lc2st needs {_FEWEST} or more, better 1,000")
     observed = observation(x_o, draws.names)
     k_pairs, k_at, k_null = jax.random.split(key, 3)
-    shapes = draws.shapes
-    step = chunk_size(source, len(x))
+    step = chunk_size(source, n)
     drawn = [
         sample_posteriors(source, x[i : i + step], shapes, n=1, key=k_pairs, start=i, width=step)[0]
-        for i in range(0, len(x), step)
+        for i in range(0, n, step)
     ]
     here = sample_posteriors(source, observed[None], shapes, n=size, key=k_at, start=0, width=1)[0][0]
-    true = as_rows(theta, shapes).astype(np.float64)
-    fit = Standardise.fit(x)
-    h, h_o = (np.asarray(fit(jnp.asarray(rows)), np.float64) for rows in (x, observed))
-    prior = getattr(source, "prior", None)
-    z = [rows if prior is None else in_z(prior, rows) for rows in (true, np.concatenate(drawn)[:, 0], here)]
-    first, second, at = _residuals(z[0], z[1], z[2], h, h_o)
+    scale, prior = Standardise.fit(x), getattr(source, "prior", None)
+    h, h_o = (np.asarray(scale(jnp.asarray(rows)), np.float64) for rows in (x, observed))
+    rows = (as_rows(theta, shapes).astype(np.float64), np.concatenate(drawn)[:, 0], here)
+    first, second, at = _residuals(*(one if prior is None else in_z(prior, one) for one in rows), h, h_o)
     rng = np.random.default_rng(key_ints(k_null))
     # column 0 is the observed labelling; in the others theta* and its draw change places at random
-    labels = np.concatenate([np.ones((len(x), 1)), rng.choice([-1.0, 1.0], (len(x), count))], axis=1)
+    labels = np.concatenate([np.ones((n, 1)), rng.choice([-1.0, 1.0], (n, count))], axis=1)
     fitted = fit_labellings(first, second, at, labels, _weights(h, h_o), rng)
     # d - 1/2 = f / 2
-    statistics = np.mean(fitted.at**2, axis=0) / 4.0
+    statistics, probability = np.mean(fitted.at**2, axis=0) / 4.0, 0.5 + 0.5 * fitted.at[:, 0]
     p_classifier, p_local = _p(statistics), _p(fitted.gain)
-    tilt = _correlations(here, fitted.at[:, 0])
-    outside = [name for name, flag in zip(draws.names, fit.outside(observed).tolist(), strict=True) if flag]
     # an intersection of two tests: both must reject, so the level is at most that of one
     p_value = max(p_classifier, p_local)
-    said = _about_classifier(p_value, p_classifier, len(x), tilt, names)
+    tilt = _correlations(here, fitted.at[:, 0])
+    outside = chosen(draws.names, scale.outside(observed))
+    said = _about_classifier(p_value, p_classifier, n, tilt, names)
     if outside:
         said.append(f"The observation lies outside the simulations in {listed(outside)}: nothing was tested near it.")
-    if failed:
-        said.append(f"{failed} of {len(draws)} simulations failed and were left out.")
+    if len(draws) > n:
+        said.append(f"{len(draws) - n} of {len(draws)} simulations failed and were left out.")
+    status, gain = worst([status_of(p_value), "warn" if outside else "pass"]), float(fitted.gain[0])
     return LC2ST(
-        verdict=worst([status_of(p_value), "warn" if outside else "pass"]),
-        findings=tuple(said),
-        p_value=p_value,
-        p_classifier=p_classifier,
-        p_local=p_local,
-        statistic=float(statistics[0]),
-        null=statistics[1:],
-        gain=float(fitted.gain[0]),
-        probability=0.5 + 0.5 * fitted.at[:, 0],
-        tilt=tilt,
-        names=names,
-    )
+        status, tuple(said), p_value, p_classifier, p_local, float(statistics[0]), statistics[1:], gain, probability,
+        tilt, names,
+    )  # fmt: skip
 
 
 def _about_classifier(p_value: float, p_classifier: float, n: int, tilt: np.ndarray, names: Names) -> list[str]:
@@ -211,18 +210,17 @@ def _residuals(
     One linear regression serves both classes.
     Given x it is invertible, so the question is unchanged, but a posterior far narrower than the prior has unit width.
     """
-    n = len(h)
-    design = np.concatenate([np.ones((n, 1)), h], axis=1)
-    both, designs = np.concatenate([true, drawn]), np.concatenate([design, design])
-    slope = np.linalg.lstsq(designs, both, rcond=None)[0]
-    left = both - designs @ slope
-    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(left.T)))
+    n, at_o = len(h), np.broadcast_to(h_o, (len(here), len(h_o)))
+    every_h = np.concatenate([h, h, at_o])
+    design = np.insert(every_h, 0, 1.0, axis=1)
+    theta = np.concatenate([true, drawn, here])
+    slope = np.linalg.lstsq(design[: 2 * n], theta[: 2 * n], rcond=None)[0]
+    left = theta - design @ slope
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(left[: 2 * n].T)))
     # a direction without spread is left as it is instead of being blown up
     whiten = vectors / np.sqrt(np.maximum(values, 1e-12 * max(values.max(), 1e-300)))
-    u = left @ whiten
-    u_here = (here - np.concatenate([[1.0], h_o]) @ slope) @ whiten
-    at = np.concatenate([u_here, np.broadcast_to(h_o, (len(here), len(h_o)))], axis=1)
-    return np.concatenate([u[:n], h], axis=1), np.concatenate([u[n:], h], axis=1), at
+    rows = np.concatenate([left @ whiten, every_h], axis=1)
+    return rows[:n], rows[n : 2 * n], rows[2 * n :]
 
 
 def _weights(h: np.ndarray, h_o: np.ndarray) -> np.ndarray:

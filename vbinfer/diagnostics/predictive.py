@@ -11,6 +11,7 @@ from vbinfer.diagnostics.result import (
     AbstractResult,
     Names,
     Status,
+    chosen,
     json_able,
     listed,
     observation,
@@ -128,40 +129,29 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
     valid = np.asarray(predictive.valid, bool)
     x, names = np.asarray(predictive.x, float)[valid], tuple(predictive.names)
     row = observation(x_o, names).astype(float)
-    if len(x) < FEWEST_REPLICATES:
+    n, failed = len(x), int((~valid).sum())
+    if n < FEWEST_REPLICATES:
         raise ValueError(
-            f"{len(x)} of {len(valid)} replicates are valid; a two-sided p below 0.05 needs {FEWEST_REPLICATES} or "
+            f"{n} of {len(valid)} replicates are valid; a two-sided p below 0.05 needs {FEWEST_REPLICATES} or "
             "more: write vb.posterior_predictive(..., n=200)"
         )
     p_features, p_adjusted, p_value = pooled_p(np.concatenate([row[None], x]))
     p_series: dict[str, float] = {}
     if observed is not None:
-        recordings = _recordings(predictive, observed)
-        labels, statistics = test_quantities(recordings)
+        labels, statistics = test_quantities(_recordings(predictive, observed))
         p_series = dict(zip(labels, pooled_p(statistics)[1].tolist(), strict=True))
-    off = tuple(names[j] for j in np.flatnonzero(p_adjusted < P_WARN) if p_value < P_WARN)
-    odd = [name for name, p in p_series.items() if p < P_WARN]
-    failed, n = int((~valid).sum()), len(x)
-    doubtful: Status = "warn" if odd or failed > FAILED_FAIL * len(valid) else "pass"
+    off = tuple(chosen(names, p_adjusted < P_WARN)) if p_value < P_WARN else ()
+    odd = [f"{name} (p = {p:.2g})" for name, p in p_series.items() if p < P_WARN]
     said = _about_features(p_value, off, n)
     if odd:
-        said.append(f"Of the series, these statistics differ: {listed([f'{k} (p = {p_series[k]:.2g})' for k in odd])}.")
+        said.append(f"Of the series, these statistics differ: {listed(odd)}.")
     elif p_series:
         said.append(f"Nor does the series differ in {listed(list(p_series), most=9)}.")
     if failed:
         said.append(f"{failed} of {len(valid)} simulations failed and were left out.")
-    return PredictiveCheck(
-        worst([status_of(p_value), doubtful]),
-        (*said, _WARNING),
-        p_value,
-        names,
-        p_features,
-        p_adjusted,
-        off,
-        p_series,
-        n,
-        failed,
-    )
+    status = worst([status_of(p_value), "warn" if odd or failed > FAILED_FAIL * len(valid) else "pass"])
+    said.append(_WARNING)
+    return PredictiveCheck(status, tuple(said), p_value, names, p_features, p_adjusted, off, p_series, n, failed)
 
 
 def _about_features(p_value: float, off: Names, n: int) -> list[str]:
@@ -179,15 +169,16 @@ def pooled_p(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
     By feature `[F]`, corrected for their number `[F]`, and overall.
     """
-    first, rest = rows[0], rows[1:]
-    n = len(rest)
-    p = 2.0 * np.minimum(1 + np.sum(rest <= first, axis=0), 1 + np.sum(rest >= first, axis=0)) / (n + 1)
+    first, n = rows[0], len(rows) - 1
+    # the first is one of the rows at either side of itself, which is the 1 of (1 + #) / (n + 1)
+    p = 2.0 * np.minimum((rows <= first).sum(axis=0), (rows >= first).sum(axis=0)) / (n + 1)
     # centre and spread over all rows, the first among them: that keeps rows exchangeable and ranks exact
     low, centre, high = np.percentile(rows, [25.0, 50.0, 75.0], axis=0)
     spread = np.where(high > low, high - low, rows.std(axis=0))
-    constant = spread <= 1e-6 * np.maximum(np.abs(centre), 1e-30)
+    size = np.abs(centre)
+    constant = spread <= 1e-6 * np.maximum(size, 1e-30)
     # a feature that all rows but one share is as far as can be where it differs
-    far = np.abs(rows - centre) / np.where(constant, 1e-6 * np.maximum(np.abs(centre), 1e-6), spread)
+    far = np.abs(rows - centre) / np.where(constant, 1e-6 * np.maximum(size, 1e-6), spread)
     largest = far.max(axis=1)
     adjusted = (1 + np.sum(largest[1:, None] >= far[0], axis=0)) / (n + 1)
     # 1.349 interquartile ranges make one sd; clipped, one wild replicate does not set the covariance
@@ -220,6 +211,11 @@ def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
         )
     if not np.isfinite(recording).all():
         raise ValueError("observed holds NaN or infinite numbers; clean the recording")
+    return together(recording, series)
+
+
+def together(recording: np.ndarray, series: np.ndarray) -> np.ndarray:
+    """Recording and replicates `[1 + n, T, N]`, as far as both go."""
     length = min(len(recording), series.shape[1])
     return np.concatenate([recording[None, :length], series[:, :length]])
 
@@ -235,24 +231,24 @@ def test_quantities(recordings: np.ndarray) -> tuple[Names, np.ndarray]:
     the log periodogram in 16 bands from the mean of the other recordings. Statistics that need more than one node
     or 60 samples are left out where there are fewer. Every recording is treated alike, the observed one too.
     """
-    n, length, nodes = recordings.shape
+    length, nodes = recordings.shape[1:]
     centred = recordings - recordings.mean(axis=1, keepdims=True)
     sd = np.maximum(centred.std(axis=1), 1e-30)
     lagged = np.mean(centred[:, 1:] * centred[:, :-1], axis=1) / sd**2
+    spectra = _log_spectrum(centred / sd[:, None])
     columns = {
         "mean": recordings.mean(axis=(1, 2)),
         "log sd": np.log(sd).mean(axis=1),
         "lag-1 autocorrelation": lagged.mean(axis=1),
-        "spectrum": _from_others(_log_spectrum(centred / sd[:, None])),
+        "spectrum": np.sqrt(np.mean((spectra - _others(spectra)) ** 2, axis=1)),
     }
     if nodes > 1:
         fc = _fc(recordings)
-        columns |= {"fc.mean": fc.mean(axis=1)}
-    if nodes > 2:
-        others = (fc.sum(axis=0) - fc) / max(n - 1, 1)
-        columns |= {"fc.sd": fc.std(axis=1), "fc.match": _correlation(fc, others)}
-        if length >= _LONG_ENOUGH:
-            columns["fcd.sd"] = np.array([_fcd_sd(one) for one in recordings])
+        columns["fc.mean"] = fc.mean(axis=1)
+        if nodes > 2:
+            columns |= {"fc.sd": fc.std(axis=1), "fc.match": _correlation(fc, _others(fc))}
+            if length >= _LONG_ENOUGH:
+                columns["fcd.sd"] = np.array([_fcd_sd(one) for one in recordings])
     return tuple(columns), np.stack(list(columns.values()), axis=1)
 
 
@@ -265,7 +261,7 @@ def _fc(recordings: np.ndarray) -> np.ndarray:
     0 with a constant node.
     """
     u = recordings - recordings.mean(axis=1, keepdims=True)
-    u = u / np.maximum(np.sqrt(np.sum(u**2, axis=1, keepdims=True)), 1e-30)
+    u = u / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-30)
     rows, columns = np.triu_indices(recordings.shape[2], 1)
     return np.einsum("nti,ntj->nij", u, u)[:, rows, columns]
 
@@ -290,7 +286,6 @@ def _log_spectrum(scaled: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(np.stack([band.mean(axis=1) for band in bands], axis=1), 1e-30))
 
 
-def _from_others(rows: np.ndarray) -> np.ndarray:
+def _others(rows: np.ndarray) -> np.ndarray:
     # mean of the other rows, by subtraction: no row is compared with itself
-    others = (rows.sum(axis=0) - rows) / max(len(rows) - 1, 1)
-    return np.sqrt(np.mean((rows - others) ** 2, axis=1))
+    return (rows.sum(axis=0) - rows) / max(len(rows) - 1, 1)

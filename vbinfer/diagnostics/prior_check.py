@@ -15,7 +15,7 @@ from vbinfer._names import PRNGKey
 from vbinfer._param import did_you_mean
 from vbinfer.diagnostics.figure import Axis, Figure, Points, Rule, by_name
 from vbinfer.diagnostics.novelty import ReferenceSet, min_p, two_sided
-from vbinfer.diagnostics.result import AbstractResult, Names, Status, listed, percent, status_of, worst
+from vbinfer.diagnostics.result import AbstractResult, Names, Status, chosen, listed, percent, status_of, worst
 from vbinfer.diagnostics.thresholds import FAILED_FAIL, OUTSIDE_POSTERIOR, P_FAIL, P_WARN
 from vbinfer.diagnostics.twosample import MMD, mmd
 from vbinfer.draws.draws import Draws
@@ -141,8 +141,10 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     reference, held = np.array_split(valid[order], 2)
     known = ReferenceSet.fit(reference)
     held_scores = known.novelty(held)
-    p_each, tests = _ranked(known.novelty(rows), held_scores)
-    p_value = alone = _bonferroni(p_each)
+    # each observation is ranked among the held-out rows as one more of them
+    ranked = [min_p(np.concatenate([held_scores, score[None]])) for score in known.novelty(rows)]
+    tests = dict(zip(_TESTS, _bonferroni(np.array([each[-1] for _, each in ranked])).tolist(), strict=True))
+    p_value = alone = float(_bonferroni(np.array([p[-1] for p, _ in ranked])))
     kernel = None
     if not one:
         kernel = mmd(known.marginals.scores(rows), known.marginals.scores(held), key=k_mmd)
@@ -153,42 +155,20 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     percentile, p_features = two_sided(rows, valid)
     above = np.sum(held_scores[:, 0] >= known.marginals.surprise(rows)[:, :, None], axis=-1)
     p_adjusted = np.minimum((above + 1) / (len(held) + 1) * len(rows), 1.0)
-    low = p_adjusted.min(axis=0) < P_WARN
-    off = tuple(name for name, flag in zip(labels, low.tolist(), strict=True) if flag and alone < P_WARN)
+    off = tuple(chosen(labels, p_adjusted.min(axis=0) < P_WARN)) if alone < P_WARN else ()
     leverage = known.residuals(rows)
-    share = failed / (failed + len(valid))
-    doubtful: Status = "warn" if p_value < P_WARN or share > FAILED_FAIL else "pass"
+    doubtful = p_value < P_WARN or failed > FAILED_FAIL * (failed + len(valid))
     said = _about_each(alone, len(rows), len(valid))
     if alone < P_WARN:
         said += _culprits(labels, rows, percentile, p_adjusted, leverage, off, tests)
     said += _caveats(kernel if alone >= P_WARN else None, len(rows), failed, len(valid))
-    arrays = [value[0] if one else value for value in (percentile, p_features, p_adjusted, leverage)]
-    return Misspecification(
-        verdict=worst([status_of(alone), doubtful]),
-        findings=tuple(said),
-        p_value=p_value,
-        p_tests=tests,
-        names=labels,
-        percentile=arrays[0],
-        p_features=arrays[1],
-        p_adjusted=arrays[2],
-        off=off,
-        leverage=arrays[3],
-        num_valid=len(valid),
-        num_failed=failed,
-        mmd=kernel,
+    percentile, p_features, p_adjusted, leverage = (
+        value[0] if one else value for value in (percentile, p_features, p_adjusted, leverage)
     )
-
-
-def _ranked(scores: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-    """p of each observation `[m]` and of each test.
-
-    Each observation is ranked among the held-out rows as one more of them.
-    """
-    ranked = [min_p(np.concatenate([held, score[None]])) for score in scores]
-    by_test = np.array([each[-1] for _, each in ranked])  # [m, 3]
-    tests = {name: _bonferroni(p) for name, p in zip(_TESTS, by_test.T, strict=True)}
-    return np.array([p[-1] for p, _ in ranked]), tests
+    return Misspecification(
+        worst([status_of(alone), "warn" if doubtful else "pass"]), tuple(said), p_value, tests, labels, percentile,
+        p_features, p_adjusted, off, leverage, len(valid), failed, kernel,
+    )  # fmt: skip
 
 
 def _caveats(kernel: MMD | None, observations: int, failed: int, valid: int) -> list[str]:
@@ -252,18 +232,18 @@ def _culprits(
 def _prior_rows(draws: Draws, columns: list[int]) -> tuple[np.ndarray, int]:
     """Features of the valid prior draws, and how many failed."""
     prior_draws = draws.round == 0  # later rounds lie around x_o, and would make anything typical
+    total = int(prior_draws.sum())
     valid = np.asarray(draws.x, np.float64)[draws.valid & prior_draws][:, columns]
     if len(valid) < _FEWEST:
         raise ValueError(
-            f"{len(valid)} of {prior_draws.sum()} prior draws are valid; the rank of x_o needs {_FEWEST} or more: "
-            "simulate more"
+            f"{len(valid)} of {total} prior draws are valid; the rank of x_o needs {_FEWEST} or more: simulate more"
         )
-    return valid, int(prior_draws.sum()) - len(valid)
+    return valid, total - len(valid)
 
 
-def _bonferroni(p: np.ndarray) -> float:
-    """p of several observations `[m]` together."""
-    return min(float(p.min()) * len(p), 1.0)
+def _bonferroni(p: np.ndarray) -> np.ndarray:
+    """p of several observations `[m, ...]` together."""
+    return np.minimum(p.min(axis=0) * len(p), 1.0)
 
 
 def _columns(draws: Any, names: Sequence[str] | None) -> list[int]:
@@ -275,7 +255,7 @@ def _columns(draws: Any, names: Sequence[str] | None) -> list[int]:
     for name in names or ():
         if name not in draws.names:
             raise ValueError(f"names has {name!r}; the draws have no such feature. {did_you_mean(name, draws.names)}")
-    return [draws.names.index(name) for name in names] if names is not None else list(range(len(draws.names)))
+    return [draws.names.index(name) for name in (draws.names if names is None else names)]
 
 
 def _observed(x_o: Any, width: int, columns: list[int], labels: Names) -> tuple[np.ndarray, bool]:
@@ -286,7 +266,7 @@ def _observed(x_o: Any, width: int, columns: list[int], labels: Names) -> tuple[
             f"[m, {width}] for several observations, from the same Summary"
         )
     rows = np.atleast_2d(array)[:, columns]
-    bad = [labels[i] for i in np.flatnonzero(~np.isfinite(rows).all(axis=0))]
+    bad = chosen(labels, ~np.isfinite(rows).all(axis=0))
     if bad:
         raise ValueError(
             f"x_o has NaN or infinite values in {listed(bad)}; clean the recording, or leave these features out "

@@ -88,6 +88,15 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
+def chosen(names: Sequence[str], flags: np.ndarray) -> list[str]:
+    """Names whose flag is set.
+
+    >>> chosen(["fc.mean", "fcd.var"], np.array([False, True]))
+    ['fcd.var']
+    """
+    return [names[i] for i in np.flatnonzero(flags)]
+
+
 def observation(x_o: Any, names: Sequence[str]) -> np.ndarray:
     """The observed features `[F]`, checked.
 
@@ -97,7 +106,7 @@ def observation(x_o: Any, names: Sequence[str]) -> np.ndarray:
     row = np.asarray(x_o, dtype=np.result_type(np.asarray(x_o).dtype, np.float32))
     if row.shape != (len(names),):
         raise ValueError(f"x_o has shape {list(row.shape)}; expected [{len(names)}] finite numbers, one per feature")
-    bad = [name for name, fine in zip(names, np.isfinite(row).tolist(), strict=True) if not fine]
+    bad = chosen(names, ~np.isfinite(row))
     if bad:
         raise ValueError(f"x_o has NaN or infinite values in {listed(bad)}; clean the recording")
     return row

@@ -16,6 +16,7 @@ from vbinfer.diagnostics.predictive import (
     pooled_p,
     predictive_check,
     test_quantities,
+    together,
 )
 from vbinfer.diagnostics.prior_check import Misspecification, misspecification
 from vbinfer.diagnostics.result import Status, worst
@@ -263,12 +264,9 @@ def series_p(replicates: np.ndarray | None, observed: RecordingLike | None) -> d
     """
     if replicates is None or observed is None or len(replicates) < FEWEST_REPLICATES:
         return {}
-    recorded = np.asarray(observed.values, np.float64)
-    # recording and replicates as far as both go
-    length = min(len(recorded), replicates.shape[1])
-    if length < 4 or recorded.shape[1] < 3 or not np.isfinite(recorded).all():
+    rows = together(np.asarray(observed.values, np.float64), np.asarray(replicates, np.float64))
+    if rows.shape[1] < 4 or rows.shape[2] < 3 or not np.isfinite(rows[0]).all():
         return {}
-    rows = np.concatenate([recorded[None, :length], np.asarray(replicates, np.float64)[:, :length]])
     # unit and level go; what is left is shape over time and across channels
     rows = rows - rows.mean(axis=1, keepdims=True)
     rows = rows / np.maximum(rows.std(axis=(1, 2), keepdims=True), 1e-30)

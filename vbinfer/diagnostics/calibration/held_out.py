@@ -108,8 +108,8 @@ class HeldOut:
         """Share `[n]` of draws nearer to random points than the truth is.
 
         Distances are in units of the prior's sd.
-        The reference of one data set is the truth of another, in a random cycle through all of them: it is spread as the
-        prior is and knows nothing of this data set.
+        The reference of one data set is the truth of another, in a random cycle through all of them: it is spread as
+        the prior is and knows nothing of this data set.
         """
         rng, (mean, sd) = self.rng("tarp"), self.scale()
         # a cycle: no data set is its own reference, and each is one once
