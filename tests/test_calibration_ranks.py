@@ -9,7 +9,7 @@ import scipy.stats as st
 from calibration_sources import MEAN, NAMES, SD, Altered, Exact, make_draws
 
 import vbinfer as vb
-from vbinfer.diagnostics.calibration import joint, marginal
+from vbinfer.diagnostics.calibration import rank_tests
 from vbinfer.diagnostics.calibration import tests as tables
 from vbinfer.diagnostics.calibration.held_out import HeldOut, ranks, uniforms
 
@@ -34,11 +34,11 @@ def ugly(seed, n=70, per=19):
 
 def raw_tests(held):
     return [
-        *marginal.marginal_tests(held),
-        *marginal.dependence_tests(held),
-        *joint.hpd_tests(held),
-        *joint.tarp_tests(held),
-        *joint.pair_tests(held),
+        *rank_tests.marginal_tests(held),
+        *rank_tests.dependence_tests(held),
+        *rank_tests.hpd_tests(held),
+        *rank_tests.tarp_tests(held),
+        *rank_tests.pair_tests(held),
     ]
 
 
@@ -93,8 +93,8 @@ def test_location_and_width_are_the_textbook_tests():
     rng = np.random.default_rng(6)
     s = rng.normal(0.1, 1.2, 200)
     u = st.norm.cdf(s)
-    assert marginal.location(u, "g").p == pytest.approx(2 * st.norm.cdf(-abs(s.sum()) / np.sqrt(200)), rel=1e-6)
-    found = marginal.width(u, "g")
+    assert rank_tests.location(u, "g").p == pytest.approx(2 * st.norm.cdf(-abs(s.sum()) / np.sqrt(200)), rel=1e-6)
+    found = rank_tests.width(u, "g")
     assert found.p == pytest.approx(2 * (1 - st.chi2(200).cdf(np.sum(s * s))), rel=1e-6)
     assert found.statistic == pytest.approx(1.2, abs=4 * 1.2 / np.sqrt(400))  # sqrt(mean s^2), with its error
 
@@ -103,11 +103,11 @@ def test_regression_is_the_f_test_of_least_squares():
     rng = np.random.default_rng(7)
     x = rng.normal(size=(90, 3)) @ np.array([[1.0, 0.9, 0.0], [0.0, 0.1, 0.0], [0.0, 0.0, 5.0]])
     s = rng.normal(size=90) + 0.3 * x[:, 1]
-    basis = marginal.components(x)
+    basis = rank_tests.components(x)
     design = np.column_stack([np.ones(90), st.norm.ppf((st.rankdata(x, axis=0) - 0.5) / 90)])
     residual = s - design @ np.linalg.lstsq(design, s, rcond=None)[0]
     r2 = 1.0 - residual @ residual / ((s - s.mean()) @ (s - s.mean()))
-    found = marginal.regression(s, basis, "g", "location given x")
+    found = rank_tests.regression(s, basis, "g", "location given x")
     assert found.statistic == pytest.approx(r2, abs=1e-10)
     assert found.p == pytest.approx(1.0 - st.f(3, 86).cdf((r2 / 3) / ((1 - r2) / 86)), abs=1e-10)
 
@@ -116,7 +116,7 @@ def test_many_features_become_their_leading_components():
     rng = np.random.default_rng(8)
     hidden = rng.normal(size=(200, 3))
     x = hidden @ rng.normal(size=(3, 900)) + 0.1 * rng.normal(size=(200, 900))
-    basis = marginal.components(x)
+    basis = rank_tests.components(x)
     assert basis.shape == (200, 18)
     assert np.abs(basis.T @ basis - np.eye(18)).max() < 1e-10
     assert np.abs(basis.sum(axis=0)).max() < 1e-8
@@ -208,16 +208,16 @@ def test_what_a_row_says_it_detects_it_detects_in_ninety_percent(n):
     level, rng = 0.05 / 40, np.random.default_rng(n)
     number = lambda kind: [float(v) for v in re.findall(r"[\d.]+", tables.detects(kind, n, 10, level))]  # noqa: E731
     shift = number("mean")[0]
-    found = [marginal.location(st.norm.cdf(rng.normal(shift, 1, n)), "g").p < level for _ in range(600)]
+    found = [rank_tests.location(st.norm.cdf(rng.normal(shift, 1, n)), "g").p < level for _ in range(600)]
     narrow, wide = number("spread")
     for c in (1 - narrow / 100, 1 + wide / 100):
-        seen = [marginal.width(st.norm.cdf(rng.normal(0, 1 / c, n)), "g").p < level for _ in range(600)]
+        seen = [rank_tests.width(st.norm.cdf(rng.normal(0, 1 / c, n)), "g").p < level for _ in range(600)]
         assert 0.8 < np.mean(seen) < 0.97  # 600 studies, and a whole percent in the sentence
     assert 0.84 < np.mean(found) < 0.96
-    basis = marginal.components(rng.normal(size=(n, 8 if n == 100 else 10)))
+    basis = rank_tests.components(rng.normal(size=(n, 8 if n == 100 else 10)))
     share = float(re.findall(r"[\d.]+", tables.detects("regression", n, basis.shape[1], level))[0]) / 100
     signal = basis[:, 0] * np.sqrt(n * share / (1 - share))
-    told = [marginal.regression(signal + rng.normal(size=n), basis, "g", "x").p < level for _ in range(600)]
+    told = [rank_tests.regression(signal + rng.normal(size=n), basis, "g", "x").p < level for _ in range(600)]
     assert 0.82 < np.mean(told) < 0.97
 
 

@@ -61,11 +61,11 @@ MOVED = {
     "rejection_abc": "vbinfer.approximate.rejection:rejection_abc",
     "restrict": "vbinfer.neural.restriction:restrict",
     "rhat": "vbinfer.diagnostics.chain_measures:rhat",
-    "sbc": "vbinfer.diagnostics.calibration.sbc:sbc",
+    "sbc": "vbinfer.diagnostics.calibration.study:sbc",
     "sensitivity": "vbinfer.diagnostics.influence:sensitivity",
     "shrinkage": "vbinfer.diagnostics.recovery:shrinkage",
     "simulate_store": "vbinfer.draws.manage:simulate_store",
     "smc_abc": "vbinfer.approximate.population:smc_abc",
-    "tarp": "vbinfer.diagnostics.calibration.tarp:tarp",
+    "tarp": "vbinfer.diagnostics.calibration.coverage:tarp",
     "zscore": "vbinfer.diagnostics.recovery:zscore",
 }

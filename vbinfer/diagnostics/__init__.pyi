@@ -2,13 +2,13 @@ from .agreement import Agreement as Agreement
 from .agreement import compare_posteriors as compare_posteriors
 from .calibration.band import ecdf_band as ecdf_band
 from .calibration.coverage import Coverage as Coverage
+from .calibration.coverage import Tarp as Tarp
 from .calibration.coverage import coverage as coverage
+from .calibration.coverage import tarp as tarp
 from .calibration.result import Calibration as Calibration
-from .calibration.sbc import Sbc as Sbc
-from .calibration.sbc import sbc as sbc
+from .calibration.study import Sbc as Sbc
 from .calibration.study import calibrate as calibrate
-from .calibration.tarp import Tarp as Tarp
-from .calibration.tarp import tarp as tarp
+from .calibration.study import sbc as sbc
 from .chain_measures import ebfmi as ebfmi
 from .chain_measures import ess as ess
 from .chain_measures import mcse as mcse

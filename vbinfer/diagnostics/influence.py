@@ -128,37 +128,35 @@ def sensitivity(posterior: Posterior, fwd: SimulatorLike, *, key: PRNGKey, num_r
     prior = posterior.prior
     if prior is None:
         raise ValueError("this posterior has no prior; write vb.Posterior(theta, prior=prior)")
-    rows = posterior.ravel().astype(float)
-    fewest = max(_FEWEST, 2 * prior.z_dim)
+    rows, dim = posterior.ravel().astype(float), prior.z_dim
+    fewest = max(_FEWEST, 2 * dim)
     if len(rows) < fewest:
         raise ValueError(f"this posterior has {len(rows)} draws; sensitivity needs {fewest} or more: sample more")
-    theta = prior.unravel(rows)
     z = in_z(prior, rows)
+    centre = z.mean(axis=0)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(z.T)))
     values = np.maximum(values, 1e-12)
     # draws of the prior itself scatter down to this (Marchenko & Pastur), which is not learning
-    edge = (1.0 - NOTHING_LEARNED) * (1.0 - np.sqrt(prior.z_dim / len(z))) ** 2
+    edge = (1.0 - NOTHING_LEARNED) * (1.0 - np.sqrt(dim / len(z))) ** 2
     # half a posterior sd along each eigen-direction: within the posterior, and large against noise
     steps = (0.5 * np.sqrt(np.minimum(values, 1.0)) * vectors).T
-    found = local_information(prior, fwd, z.mean(axis=0), steps, key=key, num_repeats=repeats)
+    found = local_information(prior, fwd, centre, steps, key=key, num_repeats=repeats)
     labels = feature_names(fwd, len(found.noise))
-    log_prior = np.asarray(prior.log_prob(theta), float)
-    scaled = dict(zip(posterior.names, power_sensitivity(rows, log_prior).tolist(), strict=True))
-    likely = {}
+    parts = [np.asarray(prior.log_prob(prior.unravel(rows)), float)]
     if posterior.log_prob is not None:
-        log_likelihood = np.asarray(posterior.log_prob, float).ravel() - log_prior
-        likely = dict(zip(posterior.names, power_sensitivity(rows, log_likelihood).tolist(), strict=True))
-    names = flat_names(prior.z_shapes)
-    determined = int(np.sum(values < edge))
+        parts.append(np.asarray(posterior.log_prob, float).ravel() - parts[0])
+    scaled = [dict(zip(posterior.names, power_sensitivity(rows, one).tolist(), strict=True)) for one in parts]
+    by_prior, likely = scaled[0], scaled[1] if len(scaled) > 1 else {}
+    names, determined = flat_names(prior.z_shapes), int(np.sum(values < edge))
     # both are sensitive for many good models too; a conflict is a posterior that lies where the prior hardly goes: the
     # posterior mean of z scatters less than the prior, so this is seen in fewer than 1 % of the model's own data
-    far = np.sum(z.mean(axis=0) ** 2) > chi2.ppf(CONFLICT, prior.z_dim)
-    both = [name for name in likely if scaled[name] >= SENSITIVE and likely[name] >= SENSITIVE]
+    far = np.sum(centre**2) > chi2.ppf(CONFLICT, dim)
+    both = [name for name, value in likely.items() if min(by_prior[name], value) >= SENSITIVE]
     conflict = both if far else []
     status: Status = "fail" if determined == 0 else "warn" if determined < len(values) or conflict else "pass"
     said = [*_about_directions(values, vectors, names, determined), *_about_features(found, labels)]
-    said += _about_prior(scaled, bool(likely), conflict, both)
-    return Sensitivity(status, tuple(said), names, values, vectors, determined, scaled, likely, labels, found)
+    said += _about_prior(by_prior, bool(likely), conflict, both)
+    return Sensitivity(status, tuple(said), names, values, vectors, determined, by_prior, likely, labels, found)
 
 
 def _about_directions(values: np.ndarray, directions: np.ndarray, names: Names, determined: int) -> list[str]:
@@ -167,16 +165,14 @@ def _about_directions(values: np.ndarray, directions: np.ndarray, names: Names, 
             "nothing learned: along no combination of parameters is the posterior narrower than the prior "
             f"(smallest variance ratio {values[0]:.2g})."
         ]
-    said = [
-        f"{combination(directions[:, k], names)} is determined {values[k] ** -0.5:.2g} times better than the prior has "
-        "it."
-        for k in range(min(determined, _SHOWN))
-    ]
-    return said + [
-        f"{combination(directions[:, k], names)} is not determined: its posterior variance is {values[k]:.2g} of the "
-        "prior's."
-        for k in range(max(determined, len(names) - _SHOWN), len(names))
-    ]
+    said = []
+    for k, (value, direction) in enumerate(zip(values, directions.T, strict=True)):
+        what = combination(direction, names)
+        if k < min(determined, _SHOWN):
+            said.append(f"{what} is determined {value**-0.5:.2g} times better than the prior has it.")
+        elif k >= max(determined, len(names) - _SHOWN):
+            said.append(f"{what} is not determined: its posterior variance is {value:.2g} of the prior's.")
+    return said
 
 
 def _about_features(nats: Information, names: Names) -> list[str]:
@@ -216,14 +212,13 @@ def combination(direction: np.ndarray, names: Names, most: int = 4) -> str:
     >>> combination(np.array([-0.39, 0.02, 0.92]), ("model.w", "sigma", "coupling.G"))
     '0.92 coupling.G - 0.39 model.w'
     """
-    order = [j for j in np.argsort(-np.abs(direction)) if abs(direction[j]) > 0.2][:most] or [
-        int(np.argmax(np.abs(direction)))
-    ]
-    signed = direction * np.sign(direction[order[0]])
-    if len(order) == 1:
-        return names[order[0]]
-    text = f"{signed[order[0]]:.2f} {names[order[0]]}"
-    for j in order[1:]:
+    order = np.argsort(-np.abs(direction))[:most]
+    first, *others = [j for i, j in enumerate(order) if i == 0 or abs(direction[j]) > 0.2]
+    if not others:
+        return names[first]
+    signed = direction * np.sign(direction[first])
+    text = f"{signed[first]:.2f} {names[first]}"
+    for j in others:
         text += f" {'+' if signed[j] > 0 else '-'} {abs(signed[j]):.2f} {names[j]}"
     return text
 

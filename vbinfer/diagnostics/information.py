@@ -57,29 +57,27 @@ def local_information(
     """
     ends = max(16, num_repeats // 4)
     k_centre, k_steps = jax.random.split(key)
-    centre = _simulate(prior, fwd, np.repeat(z[None], num_repeats, axis=0), jax.random.split(k_centre, num_repeats))
+    centre = _simulate(prior, fwd, np.tile(z, (num_repeats, 1)), jax.random.split(k_centre, num_repeats))
     # the same noise on both sides of a step cancels in the difference, and a quarter of the repeats is enough
     same = jax.random.split(k_steps, ends)
-    points = np.concatenate([np.repeat((z + sign * u)[None], ends, axis=0) for u in steps for sign in (1.0, -1.0)])
+    points = np.repeat([z + sign * u for u in steps for sign in (1.0, -1.0)], ends, axis=0)
     moved = _simulate(prior, fwd, points, jnp.tile(same, 2 * len(steps))).reshape(len(steps), 2, ends, -1)
-    fine = finite_rows(centre)
-    failed = int(np.sum(~fine) + np.sum(~np.isfinite(moved).all(axis=-1)))
-    both = np.asarray(np.isfinite(moved).all(axis=(1, 3)))
-    num_features = centre.shape[1]
-    if fine.sum() < num_features + 10 or both.sum(axis=1).min() < 4:
+    fine, there = finite_rows(centre), np.isfinite(moved).all(axis=-1)
+    failed, r, num_features = int(np.sum(~fine) + np.sum(~there)), int(fine.sum()), centre.shape[1]
+    # a pair counts where both of its ends are valid; steps u_k may differ in how many
+    both = there.all(axis=1)
+    if r < num_features + 10 or both.sum(axis=1).min() < 4:
         raise ValueError(
-            f"{int(fine.sum())} of {num_repeats} simulations at the posterior mean and {int(both.sum())} of "
+            f"{r} of {num_repeats} simulations at the posterior mean and {int(both.sum())} of "
             f"{both.size} pairs around it are valid, for {num_features} features; sensitivity needs at least "
             f"{num_features + 10} at the mean and 4 pairs each: raise num_repeats to {2 * num_features + 40} or more, "
             "and look at why simulations fail there"
         )
     change = 0.5 * (moved[:, 0] - moved[:, 1])
-    # a pair counts where both of its ends are valid; steps u_k may differ in how many
-    difference = np.stack([change[k][both[k]].mean(axis=0) for k in range(len(steps))])
+    difference = np.stack([one[valid].mean(axis=0) for one, valid in zip(change, both, strict=True)])
     # differences along u_k are J u_k: solve for J
     jacobian = np.linalg.solve(steps, difference).T
     noise = np.atleast_2d(np.cov(centre[fine].T))
-    r = int(fine.sum())
     return _summed(jacobian, noise, (r - num_features - 2) / (r - 1), failed, len(centre) + len(points))
 
 

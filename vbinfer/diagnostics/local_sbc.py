@@ -9,10 +9,11 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike
 from vbinfer.diagnostics.calibration.band import rank_figure
 from vbinfer.diagnostics.calibration.held_out import check_ranked
-from vbinfer.diagnostics.calibration.joint import hpd_tests, pair_tests
-from vbinfer.diagnostics.calibration.marginal import (
+from vbinfer.diagnostics.calibration.rank_tests import (
     dependence_tests,
+    hpd_tests,
     marginal_tests,
+    pair_tests,
     telling_features,
 )
 from vbinfer.diagnostics.calibration.tests import (

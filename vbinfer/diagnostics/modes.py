@@ -53,7 +53,8 @@ def find_modes(posterior: Posterior, prior: Prior | None = None) -> Modes | None
     >>> found.where, [round(share, 1) for share in found.shares]
     ('a', [0.7, 0.3])
     """
-    theta = np.concatenate(as_rows(posterior.theta, posterior.shapes if prior is None else prior.shapes)).astype(float)
+    source = posterior if prior is None else prior
+    theta = np.concatenate(as_rows(posterior.theta, source.shapes)).astype(float)
     rng = np.random.default_rng(0)  # the same draws have the same modes
     n = min(_MOST, len(theta), int(effective_draws(posterior, len(theta)))) if posterior.num_samples > 3 else 0
     theta = theta[rng.permutation(len(theta))[:n]]
@@ -63,27 +64,25 @@ def find_modes(posterior: Posterior, prior: Prior | None = None) -> Modes | None
     sd = rows.std(axis=0)
     moving = np.flatnonzero(sd > 1e-9)
     rows = (rows[:, moving] - rows[:, moving].mean(axis=0)) / sd[moving]
-    same = prior is None or prior.z_dim == prior.dim
-    lines = [
-        (posterior.names[i] if prior is None else prior.names[i], rows[:, k]) for k, i in enumerate(moving) if same
-    ]
+    half, lines = n // 2, []
+    if prior is None or prior.z_dim == prior.dim:
+        lines = [(source.names[i], line, line) for i, line in zip(moving, rows.T, strict=True)]
     # a direction that was chosen to separate draws separates them: it is judged on others
-    half = n // 2
     direction = _between_clusters(rows[:half], rng) if rows.shape[1] > 1 else None
     if direction is not None:
-        lines.append(("a combination of the parameters", rows @ direction))
+        line = rows @ direction
+        lines.append(("a combination of the parameters", line, line[half:]))
     found = []
-    for where, line in lines:
-        joint = where.startswith("a combination")
-        judged = line[half:] if joint else line
+    for where, line, judged in lines:
         p, cut, depth = _two_modes(judged, _PER_LINE * len(lines), rng)
-        left = line < cut
-        shares = left.mean(), 1.0 - left.mean()
-        if p * len(lines) < MODE_P + 1e-9 and min(shares) >= MODE_SHARE and depth < MODE_DEPTH:
-            found.append((p * len(lines), joint, where, left))
+        left, p = line < cut, p * len(lines)
+        share = min(left.mean(), 1.0 - left.mean())
+        if p < MODE_P + 1e-9 and share >= MODE_SHARE and depth < MODE_DEPTH:
+            found.append((p, where, left))
     if not found:
         return None
-    p, _, where, left = min(found, key=lambda one: (one[0], one[1]))
+    # the combination is the last of equals
+    p, where, left = min(found, key=lambda one: one[0])
     groups = sorted((theta[left], theta[~left]), key=len, reverse=True)
     shares = len(groups[0]) / n, len(groups[1]) / n
     return Modes(where, float(p), shares, np.stack([np.median(group, axis=0) for group in groups]))

@@ -33,16 +33,15 @@ class Tails(NamedTuple):
         scale = 2 b0 b1 / (b0 - 2 b1). The shape is held within 0 (exponential) and 1 (Cauchy): a bounded tail taken as
         exponential keeps distances beyond it finite.
         """
-        ordered = np.sort(x, axis=0)
-        n = len(x)
+        ordered, n = np.sort(x, axis=0), len(x)
         # at least five rows make a tail
         m = min(max(int(_TAIL * n), 5), n - 1)
         threshold = ordered[n - m - 1]
         excess = ordered[n - m :] - threshold
         larger = 1.0 - (np.arange(1, m + 1) - 0.35) / m
-        b0, b1 = excess.mean(axis=0), (larger[:, None] * excess).mean(axis=0)
-        gap = np.where(b0 - 2.0 * b1 > 0.0, b0 - 2.0 * b1, np.inf)
-        shape = np.clip(np.where(np.isfinite(gap), 2.0 - b0 / gap, 0.0), 0.0, _HEAVIEST)
+        b0, b1 = excess.mean(axis=0), larger @ excess / m
+        gap = b0 - 2.0 * b1
+        shape = np.clip(np.where(gap > 0.0, 2.0 - b0 / np.where(gap > 0.0, gap, 1.0), 0.0), 0.0, _HEAVIEST)
         # matching the mean excess keeps the body of the tail right when the shape was clipped
         scale = b0 * (1.0 - shape)  # the mean of a generalised Pareto is scale / (1 - shape)
         heavy = shape > 0.5  # whose mean excess says little: the median excess does
@@ -56,9 +55,9 @@ class Tails(NamedTuple):
         log P(X > x | X > threshold), 0 below it.
         """
         distance = np.maximum(x - self.threshold, 0.0) / self.scale
-        small = self.shape < 1e-6
-        shape = np.where(small, 1.0, self.shape)
-        return -np.where(small, distance, np.log1p(shape * distance) / shape)
+        # exponential where the shape is 0
+        shape = np.maximum(self.shape, 1e-6)
+        return -np.where(self.shape < 1e-6, distance, np.log1p(shape * distance) / shape)
 
 
 class Marginals(NamedTuple):
@@ -203,9 +202,9 @@ def _shrunk(scores: np.ndarray) -> np.ndarray:
     """
     n, f = scores.shape
     cov = scores.T @ scores / n
-    mu = np.trace(cov) / f
-    distance = np.sum((cov - mu * np.eye(f)) ** 2)
+    target = np.trace(cov) / f * np.eye(f)
+    distance = np.sum((cov - target) ** 2)
     spread = (np.sum(np.sum(scores**2, axis=1) ** 2) / n - np.sum(cov**2)) / n
     # how far the sample covariance must be trusted: its own error against its distance from the target
-    share = 0.0 if distance <= 0.0 else float(np.clip(spread / distance, 0.0, 1.0))
-    return (1.0 - share) * cov + share * mu * np.eye(f)
+    share = np.clip(spread / distance, 0.0, 1.0) if distance > 0.0 else 0.0
+    return (1.0 - share) * cov + share * target

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
 from vbinfer._names import PRNGKey, SimulatorLike, flat_names, unravel
 from vbinfer.approximate.importance import pareto_smoothed
@@ -166,11 +167,8 @@ def _weighted(log_weights: np.ndarray, per: int, rng: np.random.Generator) -> np
 
     Weights are `[n, M + 1]`.
     """
-    if not len(log_weights):
-        return np.zeros((0, per), int)
-    weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
     # inverse of the cumulated weights at uniform numbers
-    edges = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
+    edges = np.cumsum(softmax(log_weights, axis=1), axis=1)
     at = rng.random((len(edges), per))
-    found = np.stack([np.searchsorted(edge, one, side="right") for edge, one in zip(edges, at, strict=True)])
-    return np.minimum(found, log_weights.shape[1] - 1)
+    found = [np.searchsorted(edge, one, side="right") for edge, one in zip(edges, at, strict=True)]
+    return np.minimum(np.reshape(found, at.shape).astype(int), log_weights.shape[1] - 1)

@@ -134,10 +134,10 @@ class Evidence:
 
     def _check_parameters(self) -> None:
         known = list(self.posterior.theta)
-        recovery = self.extras.recovery
-        given = {"theta_true": self.theta_true or {}, "recovery": {} if recovery is None else recovery.theta}
+        recovery, prior, calibration = self.extras.recovery, self.prior, self.calibration
+        given = {"theta_true": self.theta_true, "recovery": None if recovery is None else recovery.theta}
         for source, theta in given.items():
-            for name in theta:
+            for name in theta or ():
                 if name not in known:
                     raise ValueError(
                         f"{source} names {name!r}; the posterior has no such parameter. {did_you_mean(name, known)}"
@@ -145,20 +145,20 @@ class Evidence:
             missing = [name for name in known if theta and name not in theta]
             if missing:
                 raise ValueError(f"{source} lacks {missing}; the posterior has {known}")
-        if self.prior is not None and set(self.prior.shapes) != set(known):
+        if prior is not None and set(prior.shapes) != set(known):
             raise ValueError(
-                f"prior is over {', '.join(sorted(self.prior.shapes))} but the posterior is over "
+                f"prior is over {', '.join(sorted(prior.shapes))} but the posterior is over "
                 f"{', '.join(sorted(known))}; give the prior that the posterior was made with"
             )
-        if self.calibration is not None and set(self.calibration.names) != set(self.posterior.names):
+        if calibration is not None and set(calibration.names) != set(self.posterior.names):
             raise ValueError(
-                f"calibration is of {', '.join(self.calibration.names)} but the posterior is of "
+                f"calibration is of {', '.join(calibration.names)} but the posterior is of "
                 f"{', '.join(self.posterior.names)}; give the calibration of the same study"
             )
 
     def _check_draws(self) -> None:
         for name, leaf in self.posterior.theta.items():
-            bad = int(np.sum(~np.isfinite(np.asarray(leaf, np.float64))))
+            bad = int(np.sum(~np.isfinite(leaf)))
             if bad:
                 raise ValueError(
                     f"the posterior's {name} is NaN or infinite in {bad} of {np.size(leaf)} draws; "
@@ -175,8 +175,8 @@ class Evidence:
             "prior_predictive": self.extras.prior_predictive,
         }
         sizes = {name: np.shape(item.x)[1] for name, item in sources.items() if item is not None}
-        if self.posterior.x_o is not None:
-            sizes["posterior.x_o"] = np.size(self.posterior.x_o)
+        if self.x_o is not None:
+            sizes["posterior.x_o"] = self.x_o.size
         if len(set(sizes.values())) > 1:
             text = ", ".join(f"{name} has {size}" for name, size in sizes.items())
             raise ValueError(f"numbers of features differ: {text}; pass results of one and the same Summary")
@@ -184,9 +184,10 @@ class Evidence:
     def _check_nodes(self) -> None:
         if self.observed is None:
             return
-        if np.ndim(self.observed.values) != 2:
-            raise ValueError(f"observed.values has shape {list(np.shape(self.observed.values))}; expected [time, node]")
-        n = np.shape(self.observed.values)[1]
+        shape, structural = np.shape(self.observed.values), self.extras.structural
+        if len(shape) != 2:
+            raise ValueError(f"observed.values has shape {list(shape)}; expected [time, node]")
+        n = shape[1]
         for name, item in (("predictive", self.predictive), ("prior_predictive", self.extras.prior_predictive)):
             ys = series(item)
             if ys is not None and ys.shape[-1] != n:
@@ -194,9 +195,10 @@ class Evidence:
                     f"observed has {n} channels but {name}.ys has {ys.shape[-1]} nodes; "
                     "the recording's channels must be the connectome's rows"
                 )
-        if self.extras.structural is not None and np.shape(self.extras.structural) != (n, n):
-            given = list(np.shape(self.extras.structural))
-            raise ValueError(f"structural is {given} but the recording has {n} channels; expected [{n}, {n}]")
+        if structural is not None and np.shape(structural) != (n, n):
+            raise ValueError(
+                f"structural is {list(np.shape(structural))} but the recording has {n} channels; expected [{n}, {n}]"
+            )
 
 
 def series(predictive: Predictive | None) -> np.ndarray | None:

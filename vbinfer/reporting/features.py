@@ -244,7 +244,7 @@ def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     if e.observed is not None:
         blocks += _spectra(both["posterior"], e.observed)
         if match:
-            blocks += [*_fc_blocks(e.observed, recorded, fcs, simulated), _match_table(match)]
+            blocks += _fc_blocks(e.observed, recorded, fcs, match, simulated)
             blocks += _fcd_blocks(e.observed, e.extras.fcd, simulated)
     numbers: dict[str, Any] = {"fc_correlation": match}
     numbers |= {"p_series": p_series} if p_series else {}
@@ -359,24 +359,28 @@ def _fc_blocks(
     observed: RecordingLike,
     recorded: np.ndarray,
     fcs: Mapping[str, np.ndarray],
+    match: Mapping[str, float],
     simulated: Mapping[str, np.ndarray],
 ) -> list[Block]:
-    """FC matrices, and scatters over pairs of regions."""
-    there, clouds = {"Recording": recorded}, []
+    """FC matrices, scatters over pairs of regions, and correlations."""
+    there, clouds, x = {"Recording": recorded}, [], upper(recorded)
     caption = "Functional connectivity (Pearson correlation) on one colour scale."
     for name, fc in fcs.items():
-        role, title, label = name.split()[0], name.capitalize(), "connection weight"
+        role, title, label, r = name.split()[0], name.capitalize(), "connection weight", match[name]
         if role in simulated:
             there[f"{title} mean"], label = fc, "predicted correlation"
             caption += f" Mean over {len(simulated[role])} simulations from the {role}."
-        clouds.append(_cloud(recorded, fc, title, label))
-    points = f"One point per pair of regions, n = {len(upper(recorded)):,}; r is Pearson's correlation."
-    return [Figure(tuple(_fc_panels(there, observed.labels)), caption), Figure(tuple(clouds), points)]
-
-
-def _match_table(match: Mapping[str, float]) -> Table:
+        marks = (Points(x, upper((fc + fc.T) / 2), marker="dot"),)
+        alt = f"{title} against the recording, {len(x)} pairs of regions, r = {r:.2f}"
+        axes = Axis("correlation in the recording"), Axis(label)
+        clouds.append(Panel(marks, *axes, alt, title=f"{title}: r = {fixed2(r)}"))
+    points = f"One point per pair of regions, n = {len(x):,}; r is Pearson's correlation."
     rows = [[name, signed(f"{value:.3f}")] for name, value in match.items()]
-    return Table(["compared with the recording's FC", "r"], rows, "Pearson correlation over the upper triangle.")
+    return [
+        Figure(tuple(_fc_panels(there, observed.labels)), caption),
+        Figure(tuple(clouds), points),
+        Table(["compared with the recording's FC", "r"], rows, "Pearson correlation over the upper triangle."),
+    ]
 
 
 def _fc_panels(matrices: Mapping[str, np.ndarray], labels: Sequence[str] | None) -> list[Panel]:
@@ -408,13 +412,6 @@ def _side(name: str) -> str | None:
     return found.group(1)[0] if found else None
 
 
-def _cloud(recorded: np.ndarray, other: np.ndarray, title: str, label: str) -> Panel:
-    r, x, y = fc_correlation(other, recorded), upper(recorded), upper((other + other.T) / 2)
-    marks = (Points(x, y, marker="dot"),)
-    alt = f"{title} against the recording, {len(x)} pairs of regions, r = {r:.2f}"
-    return Panel(marks, Axis("correlation in the recording"), Axis(label), alt, title=f"{title}: r = {fixed2(r)}")
-
-
 def _fcd_blocks(observed: RecordingLike, fcd: tuple[float, float], simulated: Mapping[str, np.ndarray]) -> list[Block]:
     """FCD matrices and distributions."""
     (window, step), period = fcd, observed.period
@@ -422,29 +419,27 @@ def _fcd_blocks(observed: RecordingLike, fcd: tuple[float, float], simulated: Ma
     if minutes * 60e3 < window + step:
         return [Text(f"No FCD: {minutes:.1f} minutes hold fewer than two windows of {window / 1e3:g} s.")]
     one = functools.partial(fcd_matrix, window=max(window, period), step=max(step, period), period=period)
-    panels, groups = [], []
+    panels, groups, axis = [], [], Axis("start of window (min)")
     for role, ys in {"observed": np.asarray(observed.values)[None], **simulated}.items():
         matrices = np.asarray(jax.lax.map(one, jnp.asarray(ys[:MOST_DRAWS], jnp.result_type(float))))
         entries = [upper(values) for values in matrices]
         # a mean over draws would have no dynamics; the median draw has typical ones
-        typical = matrices[int(np.argsort([np.var(values) for values in entries])[len(entries) // 2])]
-        recorded = role == "observed"
-        panels.append(_fcd_panel(typical, "Recording" if recorded else f"One {role} predictive draw", step / 60e3))
-        name = "recording" if recorded else f"{role} predictive (n = {len(matrices)})"
+        median = int(np.argsort([np.var(values) for values in entries])[len(entries) // 2])
+        title, name = f"One {role} predictive draw", f"{role} predictive (n = {len(matrices)})"
+        if role == "observed":
+            title, name = "Recording", "recording"
         groups.append((name, np.concatenate(entries), role))
+        # windows start a step apart: the axes count from the first start to the last
+        n = matrices.shape[1]
+        end = n * step / 60e3
+        picture = Picture(matrices[median], (0.0, 1.0), "sequential", (0.0, end, end, 0.0), "correlation")
+        alt = f"{title}: correlations between {n} windows, mean {entries[median].mean():.2f}"
+        panels.append(Panel((picture,), axis, axis, alt, title=title))
     caption = (
         f"Functional connectivity dynamics: correlation between the FC of windows of {window / 1e3:g} s, one every "
         f"{step / 1e3:g} s. The simulated draw shown is the one whose FCD has the median variance."
     )
     return [Figure(tuple(panels), caption), _distributions(groups)]
-
-
-def _fcd_panel(values: np.ndarray, title: str, minutes: float) -> Panel:
-    # windows start `minutes` apart: the axes count from the first start to the last
-    end, axis = len(values) * minutes, Axis("start of window (min)")
-    alt = f"{title}: correlations between {len(values)} windows, mean {upper(values).mean():.2f}"
-    picture = Picture(values, (0.0, 1.0), "sequential", (0.0, end, end, 0.0), "correlation")
-    return Panel((picture,), axis, axis, alt, title=title)
 
 
 def _distributions(groups: Sequence[tuple[str, np.ndarray, Any]]) -> Figure:

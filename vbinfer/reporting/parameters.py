@@ -198,8 +198,7 @@ def _modes_note(found: Modes | None, e: Evidence, p: Parameters) -> str:
         return ""
     places = f"along {found.where}"
     if found.where in p.names:
-        i = p.names.index(found.where)
-        low, high = (number(float(centre[i])) for centre in found.centres)
+        low, high = (number(value) for value in found.centres[:, p.names.index(found.where)].tolist())
         places = f"in {found.where}, around {low} and {high}"
     advice = ""
     if e.posterior.num_chains > 1:
@@ -296,8 +295,8 @@ def _prior_density(e: Evidence, p: Parameters, i: int, grid: np.ndarray) -> np.n
         dist: Any = e.prior.dists[name]  # numpyro types `support` as optional
         inside = np.asarray(dist.support(jnp.asarray(grid)))
         # log_prob may be NaN outside the support: there it is asked about a point inside
-        safe = np.where(inside, grid, np.asarray(dist.sample(jax.random.key(0))))
-        return np.where(inside, np.exp(np.asarray(dist.log_prob(jnp.asarray(safe)))), 0.0)
+        safe = np.where(inside, grid, dist.sample(jax.random.key(0)))
+        return np.where(inside, np.exp(dist.log_prob(jnp.asarray(safe))), 0.0)
     if p.prior_samples is None or np.ptp(p.prior_samples[:, i]) == 0.0:
         return None
     return stats.gaussian_kde(p.prior_samples[:, i])(grid)
@@ -340,7 +339,7 @@ def _table(p: Parameters) -> Table:
     return Table(list(there), cells, caption + ".", words=2 if "unit" in there else 1)
 
 
-def _cell(key: str, value: object, sd: float) -> str:
+def _cell(key: str, value: Any, sd: float) -> str:
     if isinstance(value, list):
         return " to ".join(round_to_sd(value, sd))
     if not isinstance(value, float):
@@ -390,28 +389,22 @@ def replicates(others: Mapping[str, Posterior], p: Parameters) -> Topic | None:
     """The same question asked of other recordings or segments."""
     if not others:
         return None
-    every = {"this posterior": p.samples} | {
-        name: flat(other.theta, p.shapes).reshape(-1, len(p.names)) for name, other in others.items()
-    }
-    shown = range(min(len(p.names), MOST_PARAMETERS))
-    panels = tuple(_replicates_panel(p, i, every) for i in shown)
+    every = {"this posterior": p.samples}
+    every |= {name: flat(other.theta, p.shapes).reshape(-1, len(p.names)) for name, other in others.items()}
+    panels, cells = [], []
+    for i, parameter in enumerate(p.names[:MOST_PARAMETERS]):
+        columns = [values[:, i] for values in every.values()]
+        low, first, third, high = np.array([np.quantile(values, [0.03, 0.25, 0.75, 0.97]) for values in columns]).T
+        means = np.array([values.mean() for values in columns])
+        marks = (
+            Intervals(low, high, "other"),
+            Intervals(first, third, "other", thick=True),
+            Points(means, np.arange(len(columns)), "posterior"),
+        )
+        alt = f"Estimates of {parameter} from {len(columns)} recordings or segments"
+        panels.append(by_name(marks, tuple(every), p.axis(i), alt))
+        cells.append([plus_minus(values.mean(), values.std(ddof=1)) for values in columns])
     caption = "Posterior mean, central 50 % (thick) and 94 % (thin) from each recording or segment."
-    rows = [
-        [name, *(plus_minus(float(values[:, i].mean()), float(values[:, i].std(ddof=1))) for i in shown)]
-        for name, values in every.items()
-    ]
-    table = Table(["data", *(p.names[i] for i in shown)], rows, "Posterior mean ± sd.")
-    return Topic("replicates", "Replicates", [Figure(panels, caption), table])
-
-
-def _replicates_panel(p: Parameters, i: int, every: Mapping[str, np.ndarray]) -> Panel:
-    columns = [values[:, i] for values in every.values()]
-    low, first, third, high = np.array([np.quantile(values, [0.03, 0.25, 0.75, 0.97]) for values in columns]).T
-    marks = (
-        Intervals(low, high, "other"),
-        Intervals(first, third, "other", thick=True),
-        Points(np.array([values.mean() for values in columns]), np.arange(len(columns)), "posterior"),
-    )
-    return by_name(
-        marks, tuple(every), p.axis(i), f"Estimates of {p.names[i]} from {len(columns)} recordings or segments"
-    )
+    rows = [list(row) for row in zip(every, *cells, strict=True)]
+    table = Table(["data", *p.names[:MOST_PARAMETERS]], rows, "Posterior mean ± sd.")
+    return Topic("replicates", "Replicates", [Figure(tuple(panels), caption), table])

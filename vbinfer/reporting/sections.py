@@ -226,10 +226,10 @@ def _rows_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     shown = sorted(rows, key=lambda row: row["p"]) if "p" in rows[0] else rows
     shown = shown[:MOST_ROWS]
     cut = "" if len(shown) == len(rows) else f" {len(shown)} of {len(rows)}; all are in the JSON."
-    head = [key for key in shown[0] if not isinstance(shown[0][key], Mapping)]
+    head = [key for key, value in shown[0].items() if not isinstance(value, Mapping)]
     body = [[_cell(row[key]) for key in head] for row in shown]
     marks = frozenset(i for i, row in enumerate(shown) if row.get("status", "pass") != "pass")
-    words = max([1, *(i + 1 for i, key in enumerate(head) if isinstance(shown[0][key], str) and i < 3)])
+    words = max([1, *(i + 1 for i, key in enumerate(head[:3]) if isinstance(shown[0][key], str))])
     caption = CAPTIONS.get(name, f"{name.capitalize()}.")
     return Table([key.replace("_", " ") for key in head], body, f"{caption}{cut}", marks, words)
 

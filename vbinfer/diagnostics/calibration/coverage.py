@@ -1,4 +1,7 @@
-"""Expected coverage: do credible regions hold truths often enough?"""
+"""Expected coverage: do regions hold truths often enough?
+
+Credible regions, and by TARP balls around random points, from draws alone.
+"""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -9,8 +12,7 @@ from vbinfer._names import PRNGKey
 from vbinfer._show import aligned
 from vbinfer.diagnostics.calibration.band import ecdf, ecdf_band
 from vbinfer.diagnostics.calibration.held_out import HeldOut, held_out
-from vbinfer.diagnostics.calibration.joint import HPD, hpd_tests
-from vbinfer.diagnostics.calibration.marginal import WIDTH, width
+from vbinfer.diagnostics.calibration.rank_tests import HPD, TARP, WIDTH, hpd_tests, tarp_tests, width
 from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, adjust, as_text, judge
 from vbinfer.diagnostics.figure import DIAGONAL, Band, Figure, Line, Panel, share_axis
 from vbinfer.diagnostics.recovery import share_limits
@@ -131,10 +133,10 @@ def coverage(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key
     """
     held = held_out(source, draws, num_posterior_samples=num_posterior_samples, key=key)
     widths = [width(column, name) for name, column in zip(held.names, held.u.T, strict=True)]
-    return build(held, adjust(hpd_tests(held) + widths))
+    return coverage_of(held, adjust(hpd_tests(held) + widths))
 
 
-def build(held: HeldOut, tests: tuple[TestResult, ...]) -> Coverage:
+def coverage_of(held: HeldOut, tests: tuple[TestResult, ...]) -> Coverage:
     """From ranks; `tests` may be those of a whole study."""
     own = tuple(row for row in tests if row.quantity.startswith(HPD) or row.quantity == WIDTH)
     # the truth lies in the HPD region of credibility 1 - u, u the share of draws less dense than it;
@@ -158,3 +160,107 @@ def coverage_table(rows: tuple[CoverageRow, ...]) -> str:
         cells = (f"{100 * row.covered:.0f} ({100 * row.low:.0f}-{100 * row.high:.0f})" for row in group)
         body.append((group[0].region, group[0].parameter, *cells))
     return aligned(body)
+
+
+_POINTS = 101
+_RESAMPLED = 400
+_LIMITS = (2.5, 97.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tarp(AbstractTested):
+    """Result of `vb.diagnostics.tarp`.
+
+    Attributes:
+        f: `[n]`, share of draws nearer to the reference point than the truth; uniform if all is right.
+        alpha: `[k]`, credibilities 0..1.
+        ecp: `[k]`, expected coverage P(f <= alpha); the diagonal if all is right.
+        band: `[2, k]`, pointwise 95 % bootstrap limits of ecp over data sets.
+        atc: area between curve and diagonal above 1/2: negative overconfident, positive cautious, 0 right or biased.
+        tests: rows of `TestResult`.
+        verdict: `pass`, `warn` or `fail`.
+        findings: sentences.
+    """
+
+    question = "Do balls around random points hold truths as often as they say?"
+    rule = RULE
+    f: np.ndarray
+    alpha: np.ndarray
+    ecp: np.ndarray
+    band: np.ndarray
+    atc: float
+    tests: tuple[TestResult, ...]
+    verdict: Status
+    findings: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How many data sets, and the area."""
+        return {"n": len(self.f), "atc": self.atc}
+
+    def figure(self) -> Figure:
+        """Expected coverage against credibility, with its bootstrap band."""
+        panel = Panel(
+            (
+                Band(self.alpha, self.band[0], self.band[1], "posterior", "95 % bootstrap"),
+                DIAGONAL,
+                Line(self.alpha, self.ecp, label="TARP"),
+            ),
+            share_axis("credibility"),
+            share_axis("expected coverage"),
+            f"TARP: expected coverage against credibility; area above the diagonal {self.atc:.3f}",
+            square=True,
+        )
+        caption = (
+            f"Coverage of balls around random points (TARP), n = {len(self.f)} data sets, with its bootstrap band; "
+            f"area above the diagonal beyond 1/2: {self.atc:.2f}."
+        )
+        return Figure((panel,), caption, "half")
+
+
+def tarp(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PRNGKey) -> Tarp:
+    """Test joint coverage with random points, from draws only.
+
+        f = #{l: d(theta_l, theta_r) < d(theta*, theta_r)} / L,   ECP(alpha) = P(f <= alpha)
+
+    d is the distance in units of the prior's sd, theta_r the truth of another data set. Under the null f is a uniform
+    rank: the p-values are one-sample tests of it (its mean, and the simultaneous ECDF band), exact at any n. A
+    two-sample comparison of the two curves at a few points, as some software makes, has no such null.
+
+    Blind to a posterior that ignores the data, whose curve is the diagonal too as long as theta_r knows nothing of x;
+    and weak in many dimensions, where all distances are alike.
+
+    Args:
+        source: as for `vb.diagnostics.sbc`.
+        draws: held out, never used in training.
+        num_posterior_samples: per data set.
+        key: randomness.
+
+    Returns:
+        `.passed`, `.verdict`, `.findings`, `.ecp`, `.alpha`, `.band`, `.atc`, `.tests`.
+
+    Raises:
+        TypeError, ValueError: as `vb.diagnostics.sbc`.
+
+    Lemos, Coogan, Hezaveh & Perreault-Levasseur 2023, ICML, doi:10.48550/arXiv.2302.03026.
+
+    Example:
+        found = vb.diagnostics.tarp(amortized, held_out, key=jax.random.key(3))
+        found.passed, found.atc
+    """
+    held = held_out(source, draws, num_posterior_samples=num_posterior_samples, key=key, density=False)
+    return tarp_of(held, adjust(tarp_tests(held)))
+
+
+def tarp_of(held: HeldOut, tests: tuple[TestResult, ...]) -> Tarp:
+    """From coverage fractions; `tests` may be those of a whole study."""
+    f = held.nearer
+    own = tuple(row for row in tests if row.quantity.startswith(TARP))
+    alpha = np.linspace(0.0, 1.0, _POINTS)
+    ecp = ecdf(f, alpha)
+    rng = held.rng("bootstrap")
+    resampled = np.stack([ecdf(rng.choice(f, len(f)), alpha) for _ in range(_RESAMPLED)])
+    # an overconfident curve is above the diagonal at the left and below it at the right: one half tells the sign
+    upper = alpha >= 0.5
+    atc = float(np.trapezoid((ecp - alpha)[upper], alpha[upper]))
+    return Tarp(f, alpha, ecp, np.percentile(resampled, _LIMITS, axis=0), atc, own, *judge(held, own))

@@ -281,19 +281,18 @@ def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
 
     Leaves, truths `[n, D]` and x `[n, F]`.
     """
+    more = "write vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
     if not isinstance(draws, Draws):
-        raise TypeError(
-            f"draws is a {type(draws).__name__}; expected held-out vb.Draws: "
-            "write vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
-        )
+        raise TypeError(f"draws is a {type(draws).__name__}; expected held-out vb.Draws: {more}")
     # draws of later rounds, or with a proposal density, are not the prior's
-    proposed = draws.valid & (draws.round != 0)
+    proposed = draws.round != 0
     if draws.log_q is not None:
-        proposed |= draws.valid & ~np.isnan(draws.log_q)
+        proposed |= ~np.isnan(draws.log_q)
+    proposed &= draws.valid
     if proposed.any():
         raise ValueError(
             f"{proposed.sum()} of {len(draws)} held-out draws came from a proposal, not from the prior; ranks are "
-            "uniform over the prior only: write vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
+            f"uniform over the prior only: {more}"
         )
     theta, x = draws.usable()
     n = len(x)
@@ -302,8 +301,7 @@ def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     if n < FEWEST_DATA_SETS:
         raise ValueError(
             f"{n} of {len(draws)} held-out draws are valid; at least {FEWEST_DATA_SETS} are needed for a verdict, "
-            f"and {WANTED_DATA_SETS} or more are wanted: write "
-            "vb.sample_prior_predictive(prior, simulator, n=300, key=another_key)"
+            f"and {WANTED_DATA_SETS} or more are wanted: {more}"
         )
     truth = as_rows(theta, draws.shapes)
     for name, column in zip(flat_names(draws.shapes), truth.T, strict=True):
@@ -318,10 +316,10 @@ def _usable(draws: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
 def _log_prior(prior: Prior, theta: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
     """log p(theta*) `[n]`; refuse a truth outside the prior."""
     value = np.asarray(prior.log_prob(theta), float)
-    outside = np.flatnonzero(~np.isfinite(value))
-    if not len(outside):
+    outside = ~np.isfinite(value)
+    if not outside.any():
         return value
-    row = int(outside[0])
+    row = int(outside.argmax())
     one = {name: leaf[row] for name, leaf in theta.items()}
     odd = [name for name in one if not np.isfinite(Prior({name: prior.dists[name]}).log_prob({name: one[name]}))]
     given = ", ".join(f"{name} = {np.asarray(one[name]).tolist()}" for name in odd or one)
@@ -332,24 +330,22 @@ def _log_prior(prior: Prior, theta: Mapping[str, np.ndarray], rows: np.ndarray) 
 
 
 def _check_features(source: Any, draws: Draws) -> None:
-    names = getattr(source, "names", None)
-    plain = flat_names({"x": draws.x.shape[1:]})
-    if not isinstance(names, tuple) or tuple(names) == plain or draws.names == plain:
+    names, plain = getattr(source, "names", None), flat_names({"x": draws.x.shape[1:]})
+    if not isinstance(names, tuple) or plain in (names, draws.names) or names == draws.names:
         return
-    if tuple(names) != draws.names:
-        odd = sorted(set(names) ^ set(draws.names))
-        which = f"differ in {', '.join(odd[:6])}" if odd else "are the same in another order"
-        raise ValueError(
-            f"the draws have {len(draws.names)} features and the source was trained on {len(names)}; they {which}: "
-            "these draws are of another study; use the Summary that the source was trained with"
-        )
+    odd = sorted(set(names) ^ set(draws.names))
+    which = f"differ in {', '.join(odd[:6])}" if odd else "are the same in another order"
+    raise ValueError(
+        f"the draws have {len(draws.names)} features and the source was trained on {len(names)}; they {which}: "
+        "these draws are of another study; use the Summary that the source was trained with"
+    )
 
 
 def _checked_density(log_q: np.ndarray, start: int) -> np.ndarray:
     bad = np.isnan(log_q).any(axis=1)
     if bad.any():
         raise ValueError(
-            f"source.log_prob is NaN for held-out data set {start + int(np.flatnonzero(bad)[0])}; "
+            f"source.log_prob is NaN for held-out data set {start + bad.argmax()}; "
             "a density must be a number, or -inf outside the support"
         )
     return log_q

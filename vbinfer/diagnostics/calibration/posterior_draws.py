@@ -94,10 +94,8 @@ def log_density(source: Any, rows: np.ndarray, x: np.ndarray, shapes: Shapes) ->
 
     log q(theta | x) `[B, L]` of theta `[B, L, D]` and x `[B, F]`.
     """
-    values = []
-    for flat, x_o in zip(rows, x, strict=True):
-        values.append(np.asarray(source.log_prob(unravel(jnp.asarray(flat), shapes), x_o), dtype=np.float64))
-    return np.stack(values)
+    thetas = (unravel(jnp.asarray(one), shapes) for one in rows)
+    return np.stack([np.asarray(source.log_prob(theta, x_o), np.float64) for theta, x_o in zip(thetas, x, strict=True)])
 
 
 def check_names(theta: Mapping[str, Any], shapes: Shapes) -> None:

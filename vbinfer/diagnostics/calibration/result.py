@@ -9,10 +9,9 @@ import numpy as np
 
 from vbinfer._show import aligned
 from vbinfer.diagnostics.calibration.band import rank_figure
-from vbinfer.diagnostics.calibration.coverage import Coverage, CoverageRow, coverage_table
+from vbinfer.diagnostics.calibration.coverage import Coverage, CoverageRow, Tarp, coverage_table
 from vbinfer.diagnostics.calibration.held_out import HeldOut
-from vbinfer.diagnostics.calibration.marginal import normal
-from vbinfer.diagnostics.calibration.tarp import Tarp
+from vbinfer.diagnostics.calibration.rank_tests import normal
 from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, as_text
 from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Figure, Panel, Points, Rule
 from vbinfer.diagnostics.recovery import RecoveryRow, recover
@@ -188,20 +187,18 @@ def _bias_panel(rows: tuple[LocalRow, ...], name: str) -> Panel:
 
     In fifths of the posterior mean, and of the truth.
     """
-    marks: list[Rule | Points] = [Rule(0.0, "y")]
-    for by in ("truth", "posterior mean"):
-        own = [row for row in rows if row.name == name and row.by == by]
-        centre = np.array([0.5 * (row.low + row.high) for row in own])
-        score = np.array([row.score_mean for row in own])
-        if by == "truth":
-            marks.append(Points(centre, score, "prior", "by truth (not a test)", marker="square"))
-        else:
-            marks.append(
-                Points(centre, score, label="by posterior mean", error=np.array([2 / row.n**0.5 for row in own]))
-            )
-    said = ", ".join(f"{row.score_mean:.2f}" for row in rows if row.name == name and row.by == "posterior mean")
+    own = {by: [row for row in rows if (row.name, row.by) == (name, by)] for by in ("truth", "posterior mean")}
+    places = {
+        by: np.array([(0.5 * (row.low + row.high), row.score_mean) for row in some]).T for by, some in own.items()
+    }
+    error = np.array([2 / row.n**0.5 for row in own["posterior mean"]])
+    said = ", ".join(f"{row.score_mean:.2f}" for row in own["posterior mean"])
     return Panel(
-        tuple(marks),
+        (
+            Rule(0.0, "y"),
+            Points(*places["truth"], "prior", "by truth (not a test)", marker="square"),
+            Points(*places["posterior mean"], label="by posterior mean", error=error),
+        ),
         Axis(name),
         Axis("truth minus posterior, in sd"),
         f"Mean score of the true {name} in fifths of its posterior mean: {said}",
@@ -211,14 +208,14 @@ def _bias_panel(rows: tuple[LocalRow, ...], name: str) -> Panel:
 def learned(held: HeldOut) -> Learned:
     """Recovery of every parameter, and information gain."""
     rows = recover(held.names, held.truth, held.draws, held.scale()[1] ** 2).rows
-    if held.log_q is None:
-        return Learned(rows, None, None, 0)
-    possible = np.isfinite(held.log_q[:, 0])
-    if held.log_prior is None or not possible.all():
-        return Learned(rows, None, None, int((~possible).sum()))
-    # the expectation of log q(theta* | x) - log p(theta*) is at most the mutual information of theta and x
-    gain = held.log_q[:, 0] - held.log_prior
-    return Learned(rows, float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain))), 0)
+    gain, error, impossible = None, None, 0
+    if held.log_q is not None:
+        impossible = int((~np.isfinite(held.log_q[:, 0])).sum())
+        if held.log_prior is not None and not impossible:
+            # the expectation of log q(theta* | x) - log p(theta*) is at most the mutual information of theta and x
+            nats = held.log_q[:, 0] - held.log_prior
+            gain, error = float(nats.mean()), float(nats.std(ddof=1) / np.sqrt(len(nats)))
+    return Learned(rows, gain, error, impossible)
 
 
 def local_rows(held: HeldOut) -> tuple[LocalRow, ...]:

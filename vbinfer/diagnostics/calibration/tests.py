@@ -1,6 +1,7 @@
 """Tests of a calibration study, with one false-alarm rate."""
 
 import abc
+import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -102,18 +103,17 @@ def adjust(raw: Sequence[RawTest]) -> tuple[TestResult, ...]:
     """
     p = np.array([row.p for row in raw])
     if np.isnan(p).any():
-        row = raw[int(np.flatnonzero(np.isnan(p))[0])]
+        row = raw[int(np.isnan(p).argmax())]
         raise ValueError(f"the test of {row.quantity} of {row.parameter} has no p-value; its numbers are not finite")
     # the k-th smallest p is multiplied by the number of tests not smaller, and never falls below one before it
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     # power is told for the strictest step, at which a lone fault must be seen
-    level = FAMILY_WARN / len(p)
-    known = {shape: detects(*shape, level) for shape in {(row.kind, row.n, row.dof) for row in raw}}
+    told = functools.cache(functools.partial(detects, level=FAMILY_WARN / len(p)))
     return tuple(
-        TestResult(*row[:4], float(q), status_of(q, FAMILY_WARN, FAMILY_FAIL), known[row.kind, row.n, row.dof])
-        for row, q in zip(raw, adjusted, strict=True)
+        TestResult(*row[:4], q, status_of(q, FAMILY_WARN, FAMILY_FAIL), told(row.kind, row.n, row.dof))
+        for row, q in zip(raw, adjusted.tolist(), strict=True)
     )
 
 
