@@ -128,22 +128,17 @@ def convergence(posterior: Posterior) -> Convergence:
         "ess_tail": ess(posterior, "tail"),
         "mcse": mcse(posterior),
     }
-    kernel = posterior.info.get("kernel")
-    options = kernel if isinstance(kernel, dict) else {}
-    depth, target = options.get("max_tree_depth"), options.get("target_accept")
-    by_chain: dict[str, Any] = _by_chain(posterior, depth)
-    unchecked = [] if several else ["R-hat"]
-    unchecked += [called for name, called in _CALLED.items() if name not in by_chain]
-    located = locate_divergences(posterior) if "divergences" in by_chain else ()
-    found = _about_leaves(rows, names, by_leaf)
-    found += _about_chains(by_chain, located, posterior.num_samples, depth, target)
+    by_chain, found = _by_chain(posterior)
+    found = _about_leaves(rows, names, by_leaf) + found
+    unchecked = () if several else ("R-hat",)
+    unchecked += tuple(called for name, called in _CALLED.items() if name not in by_chain)
     if unchecked:
         status: Status = "warn" if {"divergences", "R-hat"} & set(unchecked) else "pass"
         found.append((status, f"{', '.join(unchecked)} could not be checked: {_why(posterior)}"))
     found.sort(key=lambda one: -STATUSES.index(one[0]))
     ranks = _ranks(rows, names) if several and posterior.num_samples >= _FEWEST_DRAWN else {}
-    said, unchecked = tuple(sentence for _, sentence in found), tuple(unchecked)
-    return Convergence(found[0][0], said, **by_leaf, **by_chain, located=located, unchecked=unchecked, ranks=ranks)
+    said = tuple(sentence for _, sentence in found)
+    return Convergence(found[0][0], said, **by_leaf, **by_chain, unchecked=unchecked, ranks=ranks)
 
 
 _CALLED = {
@@ -155,20 +150,29 @@ _CALLED = {
 }
 
 
-def _by_chain(posterior: Posterior, depth: int | None) -> dict[str, np.ndarray]:
-    """What the sampler recorded, by chain `[chain]`."""
-    stats, found = posterior.sample_stats or {}, {}
+def _by_chain(posterior: Posterior) -> tuple[dict[str, Any], list[Finding]]:
+    """What the sampler recorded, by chain `[chain]`, and what it says."""
+    stats, kernel = posterior.sample_stats or {}, posterior.info.get("kernel")
+    options = kernel if isinstance(kernel, dict) else {}
+    depth, target = options.get("max_tree_depth"), options.get("target_accept")
+    found: dict[str, Any] = {}
+    said: list[Finding] = []
     if "diverging" in stats:
         found["divergences"] = stats["diverging"].astype(bool).sum(1)
+        found["located"] = locate_divergences(posterior)
+        said.append(_about_divergences(found["divergences"], found["located"], posterior.num_samples))
     if "energy" in stats:
         found["ebfmi"] = ebfmi(posterior)
-    if "accept_prob" in stats:
-        found["acceptance"] = stats["accept_prob"].astype(float).mean(1)
-    if "step_size" in stats:
-        found["step_size"] = stats["step_size"][:, -1]
+        said.append(_about_energy(found["ebfmi"]))
     if "num_steps" in stats and depth is not None:
         found["saturated"] = (stats["num_steps"] >= 2**depth - 1).mean(1)
-    return found
+        said.append(_about_depth(found["saturated"], depth))
+    if "accept_prob" in stats:
+        found["acceptance"] = stats["accept_prob"].astype(float).mean(1)
+        said += [] if target is None else [_about_acceptance(found["acceptance"], target)]
+    if "step_size" in stats:
+        found["step_size"] = stats["step_size"][:, -1]
+    return found, said
 
 
 def _about_leaves(rows: np.ndarray, names: Names, by_leaf: dict[str, ByLeaf]) -> list[Finding]:
@@ -188,22 +192,6 @@ def _about_leaves(rows: np.ndarray, names: Names, by_leaf: dict[str, ByLeaf]) ->
     if "rhat" in flat:
         found.append(_about_rhat(flat["rhat"], names))
     return [*found, _about_ess({"bulk": flat["ess_bulk"], "tail": flat["ess_tail"]}, names, *rows.shape[:2])]
-
-
-def _about_chains(
-    by_chain: dict[str, np.ndarray], located: tuple[Located, ...], draws: int, depth: int | None, target: float | None
-) -> list[Finding]:
-    """What the sampler's own numbers say."""
-    found = []
-    if "divergences" in by_chain:
-        found.append(_about_divergences(by_chain["divergences"], located, draws))
-    if "ebfmi" in by_chain:
-        found.append(_about_energy(by_chain["ebfmi"]))
-    if "saturated" in by_chain:
-        found.append(_about_depth(by_chain["saturated"], depth))
-    if "acceptance" in by_chain and target is not None:
-        found.append(_about_acceptance(by_chain["acceptance"], target))
-    return found
 
 
 def _about_stuck(stuck: np.ndarray, names: Names) -> Finding:

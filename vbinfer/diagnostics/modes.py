@@ -110,23 +110,16 @@ def _two_modes(line: np.ndarray, size: int, rng: np.random.Generator) -> tuple[f
     several, seen = 0, 0
     while seen < size and several <= max(2, MODE_P * seen):  # more of them than that, and it has one mode
         count = min(_FIRST, size - seen)
-        samples = _smoothed(kept, wide * step, count, rng)
+        # samples of the kernel density, shrunk so that their variance is that of the draws
+        h, mean, shape = wide * step, kept.mean(), (count, len(kept))
+        moved = rng.choice(kept, shape) - mean + h * rng.normal(size=shape)
+        samples = mean + moved / np.sqrt(1.0 + (h / kept.std()) ** 2)
         binned = np.stack([np.histogram(one, edges)[0] for one in samples], axis=1).astype(float)
         several, seen = several + int(np.sum(_count(binned, wide) > 1)), seen + count
     # (1 + count) / (1 + samples) is exact at any number of samples
     p = (1 + several) / (seen + 1)
     cell, depth = _valley(counts, 0.5 * wide)
     return float(p), float(edges[0] + step * (cell + 0.5)), depth
-
-
-def _smoothed(kept: np.ndarray, h: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Samples `[count, n]` of the kernel density of `kept [n]`.
-
-    Shrunk so that their variance is that of `kept`.
-    """
-    mean, shape = kept.mean(), (count, len(kept))
-    moved = rng.choice(kept, shape) - mean + h * rng.normal(size=shape)
-    return mean + moved / np.sqrt(1.0 + (h / kept.std()) ** 2)
 
 
 def _densities(counts: np.ndarray, h: float) -> np.ndarray:

@@ -59,7 +59,7 @@ def fit_labellings(
     for length in _LENGTHS:
         frequency = rng.normal(size=(first.shape[1], _FEATURES)) / (length * median)
         phase = rng.uniform(0.0, 2.0 * np.pi, _FEATURES)
-        one, two, asked = (_cosines(rows, frequency, phase) for rows in (first, second, at))
+        one, two, asked = (np.sqrt(2.0 / _FEATURES) * np.cos(v @ frequency + phase) for v in (first, second, at))
         losses, gains = _cross_validate(one, two, labels, weights, fold)
         chosen = losses.argmin(axis=0)
         lowest = losses.min(axis=0)
@@ -71,10 +71,6 @@ def fit_labellings(
         coefficients = target / (values[:, None] + _PENALTIES[chosen] * n / 10.0)
         best = np.where(better, asked @ vectors @ coefficients, best)
     return Fitted(np.clip(best, -1.0, 1.0), gain)
-
-
-def _cosines(rows: np.ndarray, frequency: np.ndarray, phase: np.ndarray) -> np.ndarray:
-    return np.sqrt(2.0 / len(phase)) * np.cos(rows @ frequency + phase)
 
 
 def _normal_equations(

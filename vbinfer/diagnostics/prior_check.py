@@ -5,7 +5,7 @@ The observation is ranked among the prior predictive draws.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -17,8 +17,10 @@ from vbinfer.diagnostics.figure import Axis, Figure, Points, Rule, by_name
 from vbinfer.diagnostics.novelty import ReferenceSet, min_p, two_sided
 from vbinfer.diagnostics.result import AbstractResult, Names, Status, chosen, listed, percent, status_of, worst
 from vbinfer.diagnostics.thresholds import FAILED_FAIL, OUTSIDE_POSTERIOR, P_FAIL, P_WARN
-from vbinfer.diagnostics.twosample import MMD, mmd
 from vbinfer.draws.draws import Draws
+
+if TYPE_CHECKING:
+    from vbinfer.diagnostics.twosample import MMD
 
 _FEWEST = 150
 _MOST = 10_000
@@ -69,7 +71,7 @@ class Misspecification(AbstractResult):
     leverage: np.ndarray
     num_valid: int
     num_failed: int
-    mmd: MMD | None = None
+    mmd: "MMD | None" = None
 
     def figure(self) -> Figure:
         """Percentile of each feature among the simulations, the oddest first."""
@@ -147,6 +149,8 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     p_value = alone = float(_bonferroni(np.array([p[-1] for p, _ in ranked])))
     kernel = None
     if not one:
+        from vbinfer.diagnostics.twosample import mmd
+
         kernel = mmd(known.marginals.scores(rows), known.marginals.scores(held), key=k_mmd)
         tests["set"] = kernel.p_value
         # two questions, each observation and the set: Bonferroni
@@ -171,7 +175,7 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     )  # fmt: skip
 
 
-def _caveats(kernel: MMD | None, observations: int, failed: int, valid: int) -> list[str]:
+def _caveats(kernel: "MMD | None", observations: int, failed: int, valid: int) -> list[str]:
     said = []
     if kernel is not None and kernel.p_value < P_WARN / 2:
         said.append(

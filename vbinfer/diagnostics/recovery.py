@@ -305,16 +305,15 @@ def _row(name: str, t: np.ndarray, m: np.ndarray, v: np.ndarray, prior: float, c
     )
 
 
-def share_limits(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Clopper-Pearson limits of a share k / n.
+def share_limits(k: int, n: int) -> tuple[float, float]:
+    """Clopper-Pearson limits of a share k / n, 95 %.
 
     >>> [round(limit, 3) for limit in share_limits(0, 10)]
     [0.0, 0.308]
     """
-    tail = (1.0 - confidence) / 2.0
     # quantiles of Beta distributions; the two ends are known
-    low = 0.0 if k == 0 else float(st.beta.ppf(tail, k, n - k + 1))
-    return low, 1.0 if k == n else float(st.beta.isf(tail, k + 1, n - k))
+    low = 0.0 if k == 0 else float(st.beta.ppf(0.025, k, n - k + 1))
+    return low, 1.0 if k == n else float(st.beta.isf(0.025, k + 1, n - k))
 
 
 def region_of(shrinkage: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -156,11 +156,9 @@ def _statistics(kernel: np.ndarray, members: np.ndarray, n: int, m: int) -> np.n
 
 
 def _median_distance(squared: np.ndarray) -> float:
-    median = float(np.median(np.sqrt(squared[np.triu_indices(len(squared), 1)])))
-    if median > 0.0:
-        return median
-    mean = float(np.sqrt(squared.mean()))
-    return mean if mean > 0.0 else 1.0
+    median = np.median(np.sqrt(squared[np.triu_indices(len(squared), 1)]))
+    # 0 where most rows are equal: the root mean square, which is 0 where all are
+    return float(median or np.sqrt(squared.mean()) or 1.0)
 
 
 def _thinned(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -264,7 +264,13 @@ def _in_chunks(
         part = {"rows": rows, "ess": np.asarray(independent)}
         if density:
             both = np.concatenate([truth[start : start + size, None], rows], axis=1)
-            part["log_q"] = _checked_density(log_density(source, both, chunk, shapes), start)
+            part["log_q"] = log_density(source, both, chunk, shapes)
+            bad = np.isnan(part["log_q"]).any(axis=1)
+            if bad.any():
+                raise ValueError(
+                    f"source.log_prob is NaN for held-out data set {start + bad.argmax()}; "
+                    "a density must be a number, or -inf outside the support"
+                )
         if there is not None and any(not np.array_equal(there.get(name, ()), part[name]) for name in part):
             raise OtherStudyError(
                 f"store={str(folder.path)!r} was begun with another source: the same question about the first "
@@ -339,16 +345,6 @@ def _check_features(source: Any, draws: Draws) -> None:
         f"the draws have {len(draws.names)} features and the source was trained on {len(names)}; they {which}: "
         "these draws are of another study; use the Summary that the source was trained with"
     )
-
-
-def _checked_density(log_q: np.ndarray, start: int) -> np.ndarray:
-    bad = np.isnan(log_q).any(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"source.log_prob is NaN for held-out data set {start + bad.argmax()}; "
-            "a density must be a number, or -inf outside the support"
-        )
-    return log_q
 
 
 def described(source: Any) -> str:
