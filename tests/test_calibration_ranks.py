@@ -1,5 +1,6 @@
 """Every test of a calibration study against an oracle, and its p-values under the null: exact for any posterior."""
 
+import dataclasses
 import re
 
 import jax
@@ -73,6 +74,18 @@ def test_ranks_by_a_loop_and_uniforms_within_their_rank():
         tied = sum(draw == row[0] for draw in row[1:])
         assert below <= rank[i] <= below + tied
         assert below / 31 < u[i] < (below + tied + 1) / 31
+
+
+def test_without_a_density_the_truth_is_ranked_by_its_mahalanobis_distance():
+    """Against a loop over data sets; the nearer the truth, the larger u."""
+    held = dataclasses.replace(ugly(3), log_q=None)
+    for u, rows in zip(held.joint, held.pooled, strict=True):
+        unit = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+        precision = np.linalg.inv(np.corrcoef(rows.T) + 1e-6 * np.eye(3))
+        distance = [one @ precision @ one for one in unit]
+        farther = sum(value > distance[0] + 1e-6 for value in distance[1:])
+        equal = sum(abs(value - distance[0]) <= 1e-6 for value in distance[1:])
+        assert farther / 20 <= u <= (farther + equal + 1) / 20
 
 
 def test_hand_made_ranks_of_sbc():

@@ -151,7 +151,7 @@ _CALLED = {
 
 
 def _by_chain(posterior: Posterior) -> tuple[dict[str, Any], list[Finding]]:
-    """What the sampler recorded, by chain `[chain]`, and what it says."""
+    """What the sampler recorded, by chain, and what it says."""
     stats, kernel = posterior.sample_stats or {}, posterior.info.get("kernel")
     options = kernel if isinstance(kernel, dict) else {}
     depth, target = options.get("max_tree_depth"), options.get("target_accept")

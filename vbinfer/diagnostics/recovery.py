@@ -101,7 +101,7 @@ def nothing_learned(shares: Any) -> np.ndarray:
 
 
 def as_rows(leaves: Mapping[str, Any], shapes: Shapes) -> np.ndarray:
-    """Leaves `[..., *shape]` as `[..., D]`, in the order of `shapes`.
+    """Leaves `[..., *shape]` as `[..., D]`, ordered as `shapes`.
 
     In NumPy, which keeps float64.
     """

@@ -44,7 +44,7 @@ class AbstractResult:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """JSON-able numbers by name; None where not finite or not known.
+        """JSON-able numbers by name; None where not finite.
 
         Scalars are facts, lists of dicts with the same keys are tables.
         """

@@ -137,7 +137,7 @@ def coverage(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key
 
 
 def coverage_of(held: HeldOut, tests: tuple[TestResult, ...]) -> Coverage:
-    """From ranks; `tests` may be those of a whole study."""
+    """From ranks; `tests` may be a whole study's."""
     own = tuple(row for row in tests if row.quantity.startswith(HPD) or row.quantity == WIDTH)
     # the truth lies in the HPD region of credibility 1 - u, u the share of draws less dense than it;
     # in the central interval between the quantiles (1 - c) / 2 and (1 + c) / 2 if c >= |2 u - 1|
@@ -253,7 +253,7 @@ def tarp(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PR
 
 
 def tarp_of(held: HeldOut, tests: tuple[TestResult, ...]) -> Tarp:
-    """From coverage fractions; `tests` may be those of a whole study."""
+    """From ranks; `tests` may be a whole study's."""
     f = held.nearer
     own = tuple(row for row in tests if row.quantity.startswith(TARP))
     alpha = np.linspace(0.0, 1.0, _POINTS)
