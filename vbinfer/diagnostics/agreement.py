@@ -222,9 +222,10 @@ def _checked(posteriors: Any) -> dict[str, Posterior]:
             raise ValueError(f"{lead} is over {shapes} and {name} over {one.shapes}; compare the same")
         if not all(np.isfinite(value).all() for value in one.theta.values()):
             raise ValueError(f"the draws of {name} hold NaN or infinite numbers; leave these out, and say so")
-    for (first, a), (name, b) in itertools.product(list(seen.items())[:1], seen.items()):
-        if a.shape == b.shape and not np.allclose(b, a, rtol=1e-5):
-            raise ValueError(f"{first} and {name} have different x_o; compare posteriors of one observation")
+    for name, x_o in seen.items():
+        other = next(iter(seen))
+        if x_o.shape == seen[other].shape and not np.allclose(x_o, seen[other], rtol=1e-5):
+            raise ValueError(f"{other} and {name} have different x_o; compare posteriors of one observation")
     return known
 
 

@@ -21,6 +21,7 @@ from vbinfer.diagnostics.calibration.tests import (
     AbstractTested,
     TestResult,
     adjust,
+    caveats,
     faults,
     summary,
     verdict_of,
@@ -30,8 +31,6 @@ from vbinfer.diagnostics.recovery import in_z, like_prior
 from vbinfer.diagnostics.replicates import Question, Replicates, by_chains, by_importance, likelihood_of
 from vbinfer.diagnostics.result import Names, Status, observation, percent
 from vbinfer.diagnostics.thresholds import (
-    EFFECTIVE_SHARE,
-    FEW_DATA_SETS,
     FEWEST_DATA_SETS,
     PARETO_K,
     UNEVEN_SHARE,
@@ -199,23 +198,13 @@ def _judged(found: Replicates, question: Question) -> PosteriorSbc:
 
 
 def _circumstances(found: Replicates) -> list[str]:
-    held, said = found.held, []
+    said = []
     if found.left_out:
         said.append(
             f"{found.left_out} of {len(found.pareto_k)} replicates move the posterior so far that weighing its "
             f"draws cannot follow (Pareto k above {PARETO_K:g}) and were left out; take a larger num_posterior_samples"
         )
-    if held.failed:
-        total = held.failed + len(held) + found.left_out
-        said.append(f"{held.failed} of {total} replicates failed and were left out")
-    if len(held) < FEW_DATA_SETS:
-        said.append(f"{len(held)} replicates are few: only gross faults can be seen; take {WANTED_DATA_SETS} or more")
-    if held.ess < EFFECTIVE_SHARE * held.draws.shape[1]:
-        said.append(
-            f"the draws of at least one posterior are worth {held.ess:.0f} independent ones: autocorrelated draws make "
-            "ranks U-shaped; give vb.sampling.ChainSampler more num_warmup or max_thinning"
-        )
-    return said
+    return said + caveats(found.held, "replicates", "replicates", found.left_out)
 
 
 def _too_few(found: Replicates) -> str:

@@ -198,21 +198,24 @@ def summary(tests: Sequence[TestResult], n: int, what: str = "held-out data sets
     )
 
 
-def caveats(held: HeldOut) -> list[str]:
+def caveats(
+    held: HeldOut, runs: str = "held-out simulations", sets: str = "held-out data sets", left_out: int = 0
+) -> list[str]:
     """What the data allow to say, whatever tests find."""
     said, n, per = [], len(held), held.draws.shape[1]
     if held.failed:
         said.append(
-            f"{held.failed} of {n + held.failed} held-out simulations failed and were left out: nothing is said of "
+            f"{held.failed} of {n + held.failed + left_out} {runs} failed and were left out: nothing is said of "
             "parameters for which the simulation fails"
         )
     if n < FEW_DATA_SETS:
-        said.append(f"{n} held-out data sets are few: only gross faults can be seen; take {WANTED_DATA_SETS} or more")
+        said.append(f"{n} {sets} are few: only gross faults can be seen; take {WANTED_DATA_SETS} or more")
     if _dependent(held):
         fewer = max(FEWEST_RANKED, int(held.ess))
         said.append(
             f"the {per} draws of at least one posterior are worth {held.ess:.0f} independent ones: autocorrelated "
-            f"draws make ranks U-shaped; run longer chains or write num_posterior_samples={fewer}"
+            "draws make ranks U-shaped; run longer chains (vb.sampling.ChainSampler: more num_warmup or max_thinning), "
+            f"or write num_posterior_samples={fewer}"
         )
     return said
 
