@@ -18,11 +18,20 @@ from vbinfer.diagnostics.recovery import REGIONS, region_of
 from vbinfer.draws.draws import Draws
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
-from vbinfer.reporting import report
+from vbinfer.reporting import page, report
 from vbinfer.reporting.features import power, series_p
 from vbinfer.reporting.format import paragraph
 from vbinfer.reporting.parameters import truth_p
 from vbinfer.reporting.questions import by_name
+from vbinfer.reporting.sections import Image
+
+undrawn = pytest.mark.usefixtures("no_pictures")
+"""Of tests of sentences and numbers: pictures take nine tenths of a page's time."""
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(page, "images", lambda figure: [Image("data:,", panel.alt) for panel in figure.panels])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +84,7 @@ def test_a_right_estimator_is_calibrated_and_a_narrow_one_is_not(studies, poster
 
 
 @pytest.mark.slow
+@undrawn
 def test_figures_say_whether_ranks_leave_the_band(studies, posterior, tmp_path):
     for scale, inside in ((1.0, True), (0.65, False)):
         report(posterior, calibration=studies[scale], out=tmp_path / "r.html")
@@ -84,11 +94,13 @@ def test_figures_say_whether_ranks_leave_the_band(studies, posterior, tmp_path):
         assert (left == 0) == inside, alts
 
 
+@undrawn
 def test_a_calibration_of_another_study_is_refused(studies, tmp_path):
     with pytest.raises(ValueError, match=r"calibration is of coupling\.G.* but the posterior is of a;.*same study"):
         report(Posterior({"a": np.linspace(0.0, 1.0, 50)[None]}), calibration=studies[1.0], out=tmp_path / "r.html")
 
 
+@undrawn
 def test_further_checks_are_asked_and_the_worst_rules(posterior, tmp_path):
     given = {"mean field": Result(), "budget & <b>": Result("warn", ("more draws would help", "The curve falls."))}
     verdict = report(posterior, checks=given, out=tmp_path / "r.html")
@@ -146,6 +158,7 @@ def test_agreement_of_methods_comes_with_its_table(posterior, tmp_path):
 
 
 @pytest.mark.slow
+@undrawn
 def test_several_modes_are_said_at_the_top_and_beside_the_figures(tmp_path):
     rng = np.random.default_rng(7)
     g = np.where(rng.random((4, 200)) < 0.25, 0.2, 0.8) + 0.03 * rng.normal(size=(4, 200))
@@ -169,6 +182,7 @@ def test_several_modes_are_said_at_the_top_and_beside_the_figures(tmp_path):
     assert "modes" not in report(one, out=tmp_path / "one.html").numbers
 
 
+@undrawn
 def test_a_given_result_takes_the_place_of_the_one_computed(posterior, tmp_path):
     draws = make_draws(400, 2)
     computed = report(posterior, draws=draws, out=tmp_path / "a.html")
@@ -183,6 +197,7 @@ def test_a_given_result_takes_the_place_of_the_one_computed(posterior, tmp_path)
     assert len(replaced.checks) == len(computed.checks)
 
 
+@undrawn
 def test_an_odd_combination_of_features_is_seen(tmp_path):
     """Two features that are equal in every simulation and differ by five noise sds in the recording, each ordinary."""
     rng = np.random.default_rng(1)
@@ -235,6 +250,7 @@ def around(g=0.5, h=0.0, n=400, chains=1):
                      prior=PRIOR)  # fmt: skip
 
 
+@undrawn
 def test_a_truth_outside_the_prior_is_said(tmp_path):
     verdict = report(around(), theta_true={"g": 1.5, "h": 0.0}, out=tmp_path / "r.html")
     check = asked_of(verdict, "Does the posterior hold")
@@ -244,6 +260,7 @@ def test_a_truth_outside_the_prior_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(("h", "expected"), [(0.05, "pass"), (0.31, "warn"), (2.0, "fail")])
+@undrawn
 def test_a_truth_far_from_the_posterior_is_seen(tmp_path, h, expected):
     posterior = around(n=8000)
     verdict = report(posterior, theta_true={"g": 0.5, "h": h}, out=tmp_path / "r.html")
@@ -312,6 +329,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
+@undrawn
 def test_mistakes_name_their_remedy(name, tmp_path):
     make, error, words = MISTAKES[name]
     with pytest.raises(error, match=words):
