@@ -321,8 +321,8 @@ def _rank_panel(name: str, densities: np.ndarray) -> Panel:
     for chain, density in enumerate(densities):
         marks += [Bars(0.4 * density, edges, base=chain), Rule(chain + 0.4, "y", dashed=True)]
     return Panel(
-        tuple(marks),
+        marks,
         share_axis(f"rank of {name}"),
-        Axis("chain", limits=(0.0, chains + 0.1), ticks=tuple(map(str, range(chains)))),
+        Axis("chain", limits=(0.0, chains + 0.1), ticks=list(map(str, range(chains)))),
         f"Rank histograms of {name} in each of {chains} chains; flat where they agree",
     )

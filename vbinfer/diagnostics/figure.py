@@ -36,7 +36,7 @@ class Axis:
     unit: str = ""
     limits: tuple[float, float] | None = None
     log: bool = False
-    ticks: tuple[str, ...] | None = None
+    ticks: Sequence[str] | None = None
     numbers: bool = True
 
 
@@ -172,7 +172,7 @@ class Panel:
         square: one unit is as long on both axes.
     """
 
-    marks: tuple[Mark, ...]
+    marks: Sequence[Mark]
     x: Axis
     y: Axis
     alt: str
@@ -190,7 +190,7 @@ class Figure:
         size: how wide one panel is: `full` and `large` fill a row, `half` and `third` share it.
     """
 
-    panels: tuple[Panel, ...]
+    panels: Sequence[Panel]
     caption: str
     size: Literal["third", "half", "large", "full"] = "third"
 
@@ -200,7 +200,7 @@ def by_name(marks: Sequence[Mark], names: Sequence[str], x: Axis, alt: str) -> P
 
     The first is on top.
     """
-    return Panel(tuple(marks), x, Axis(limits=(len(names) - 0.5, -0.5), ticks=tuple(names)), alt)
+    return Panel(marks, x, Axis(limits=(len(names) - 0.5, -0.5), ticks=names), alt)
 
 
 def share_axis(label: str) -> Axis:

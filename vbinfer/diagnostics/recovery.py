@@ -234,7 +234,7 @@ class Recovered(AbstractResult):
                     square=True,
                 )
             )
-        return Figure(tuple(panels), f"Known truths against posterior mean and sd, n = {len(self.truth)} data sets.")
+        return Figure(panels, f"Known truths against posterior mean and sd, n = {len(self.truth)} data sets.")
 
 
 def recover(

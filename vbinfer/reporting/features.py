@@ -34,7 +34,7 @@ from vbinfer.features.matrices import fc_matrix, upper_triangle
 
 from .evidence import Evidence, RecordingLike, series
 from .format import MINUS, fixed2, number, paragraph, percent, signed
-from .sections import Block, Check, Table, Text, Topic, topic_of
+from .sections import Block, Check, Table, Topic, topic_of
 
 MOST_FEATURES, MOST_DRAWS = 40, 50
 FARTHEST = 3.2  # half-widths of the predictive range that are drawn
@@ -94,9 +94,9 @@ def data(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     if isinstance(found, Misspecification):
         topic = topic_of("misspecification", found, "data", "")
         checks, numbers = topic.checks, numbers | dict(topic.numbers)
-        blocks.append(Text(paragraph(found.findings, None)))
+        blocks.append(paragraph(found.findings, None))
     else:
-        blocks += [Text(f"No test of all features together: {found}.")] if found else []
+        blocks += [f"No test of all features together: {found}."] if found else []
         checks = _inside(e, with_prior)
     if with_prior:
         shown = _most_extreme(with_prior)
@@ -149,7 +149,7 @@ def _recording(observed: RecordingLike) -> Figure:
         f"The recording: {n} channels, {steps} samples, one every {observed.period:g} ms ({minutes:.1f} minutes), each "
         "on its own scale, and the correlations between them."
     )
-    return Figure(tuple(panels), caption)
+    return Figure(panels, caption)
 
 
 def _most_extreme(rows: Sequence[Feature]) -> list[Feature]:
@@ -185,9 +185,9 @@ def _strips(rows: Sequence[Feature], cut: str) -> Figure:
     places = scale(np.where(np.isfinite(observed), observed, np.inf))
     marks.append(Points(places, np.arange(len(rows)), "observed", "recording"))
     panel = Panel(
-        tuple(marks),
+        marks,
         Axis(f"scaled: the 90 % range of the {of} predictive is {MINUS}1 to 1"),
-        Axis(limits=(len(rows) - 0.4, -0.6), ticks=tuple(row.name for row in rows)),
+        Axis(limits=(len(rows) - 0.4, -0.6), ticks=[row.name for row in rows]),
         f"{len(rows)} features of the recording on the scale of their {of} predictive ranges; numbers are in the "
         "table below",
     )
@@ -238,7 +238,7 @@ def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     p_series = series_p(both["posterior"], e.observed)
     blocks: list[Block] = []
     if shown:
-        blocks += [Text(_share_inside(shown) + "."), *_predictive_blocks(found, p_series)]
+        blocks += [_share_inside(shown) + ".", *_predictive_blocks(found, p_series)]
         if shown[0].prior is None:
             blocks.append(_strips(_most_extreme(shown), ""))
     if e.observed is not None:
@@ -318,7 +318,7 @@ def _predictive_blocks(found: PredictiveCheck | str | None, p_series: Mapping[st
     """p-values of the features and of the series."""
     blocks: list[Block] = []
     if isinstance(found, PredictiveCheck):
-        blocks.append(Text(paragraph(found.findings, None)))
+        blocks.append(paragraph(found.findings, None))
         order = np.argsort(found.p_adjusted, kind="stable")[:MOST_FEATURES]
         rows = [[found.names[j], f"{found.p_features[j]:.2g}", f"{found.p_adjusted[j]:.2g}"] for j in order]
         marks = frozenset(np.flatnonzero(found.p_adjusted[order] < P_WARN).tolist())
@@ -326,7 +326,7 @@ def _predictive_blocks(found: PredictiveCheck | str | None, p_series: Mapping[st
         words = f"Two-sided predictive p-values by feature; adjusted for how many there are.{cut}"
         blocks.append(Table(["feature", "p", "adjusted p"], rows, words, marks))
     elif found:
-        blocks.append(Text(f"No test of all features together: {found}."))
+        blocks.append(f"No test of all features together: {found}.")
     if p_series:
         rows = [[name, f"{p:.2g}"] for name, p in p_series.items()]
         words = "Statistics of the series that the features may not hold; p adjusted for their number."
@@ -377,8 +377,8 @@ def _fc_blocks(
     points = f"One point per pair of regions, n = {len(x):,}; r is Pearson's correlation."
     rows = [[name, signed(f"{value:.3f}")] for name, value in match.items()]
     return [
-        Figure(tuple(_fc_panels(there, observed.labels)), caption),
-        Figure(tuple(clouds), points),
+        Figure(_fc_panels(there, observed.labels), caption),
+        Figure(clouds, points),
         Table(["compared with the recording's FC", "r"], rows, "Pearson correlation over the upper triangle."),
     ]
 
@@ -417,7 +417,7 @@ def _fcd_blocks(observed: RecordingLike, fcd: tuple[float, float], simulated: Ma
     (window, step), period = fcd, observed.period
     minutes = len(observed.values) * period / 60e3
     if minutes * 60e3 < window + step:
-        return [Text(f"No FCD: {minutes:.1f} minutes hold fewer than two windows of {window / 1e3:g} s.")]
+        return [f"No FCD: {minutes:.1f} minutes hold fewer than two windows of {window / 1e3:g} s."]
     one = functools.partial(fcd_matrix, window=max(window, period), step=max(step, period), period=period)
     panels, groups, axis = [], [], Axis("start of window (min)")
     for role, ys in {"observed": np.asarray(observed.values)[None], **simulated}.items():
@@ -439,7 +439,7 @@ def _fcd_blocks(observed: RecordingLike, fcd: tuple[float, float], simulated: Ma
         f"Functional connectivity dynamics: correlation between the FC of windows of {window / 1e3:g} s, one every "
         f"{step / 1e3:g} s. The simulated draw shown is the one whose FCD has the median variance."
     )
-    return [Figure(tuple(panels), caption), _distributions(groups)]
+    return [Figure(panels, caption), _distributions(groups)]
 
 
 def _distributions(groups: Sequence[tuple[str, np.ndarray, Any]]) -> Figure:
@@ -452,7 +452,7 @@ def _distributions(groups: Sequence[tuple[str, np.ndarray, Any]]) -> Figure:
         lines.append(Line(np.repeat(edges, 2)[1:-1], np.repeat(heights, 2), role, name))
     label = "correlation between the FC of two windows"
     alt = f"Distributions of {label}: {', '.join(name for name, _, _ in groups)}"
-    panel = Panel(tuple(lines), Axis(label), Axis("density", numbers=False), alt)
+    panel = Panel(lines, Axis(label), Axis("density", numbers=False), alt)
     return Figure((panel,), "Distribution of the FCD entries above the diagonal; simulations pooled.", "large")
 
 

@@ -25,7 +25,7 @@ from .figures import images, of_user
 from .format import fixed2, percent, plus_minus, round_to_sd
 from .parameters import HDI_PROB
 from .questions import absent, by_name, in_reading_order, topics
-from .sections import Block, Images, Section, Table, Text, Topic, Verdict
+from .sections import Block, Images, Section, Table, Topic, Verdict
 
 if TYPE_CHECKING:
     from vbinfer.diagnostics.calibration.result import Calibration
@@ -183,7 +183,7 @@ def _tile(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _own(section: Section, i: int) -> Topic:
     """A section of the user's own."""
-    blocks: list[Block] = [Text(text) for text in section.text.split("\n\n") if text.strip()]
+    blocks: list[Block] = [text for text in section.text.split("\n\n") if text.strip()]
     if section.figure is not None:
         picture, size = of_user(section.figure, section.alt)
         blocks.append(Images([picture], section.alt, size))
@@ -206,7 +206,7 @@ def _limits(e: Evidence, found: Sequence[Topic]) -> Topic:
         )
     if missing := absent(found):
         said.append(f"Not asked, for want of input: {'; '.join(missing)}.")
-    return Topic("limits", "Known limits", [Text(text) for text in said])
+    return Topic("limits", "Known limits", said)
 
 
 def _provenance(e: Evidence) -> Topic:

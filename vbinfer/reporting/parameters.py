@@ -27,7 +27,7 @@ from vbinfer.posterior import Posterior, hdi, variance_shrinkage
 
 from .evidence import Evidence
 from .format import MINUS, fixed2, number, percent, plus_minus, round_to_sd
-from .sections import Block, Check, Table, Text, Topic
+from .sections import Block, Check, Table, Topic
 
 HDI_PROB = 0.94
 PRIOR_DRAWS = 4_000
@@ -135,16 +135,16 @@ def estimates(e: Evidence, p: Parameters) -> Topic:
     cut = "" if len(shown) == len(p.names) else f" The {len(shown)} of {len(p.names)} parameters that shrank most."
     both = " and prior (grey, dashed)" if p.prior_samples is not None else ""
     caption = f"Posterior (blue, {len(p.samples):,} draws){both}.{cut}"
-    panels = tuple(_marginal(e, p, i) for i in shown)
+    panels = [_marginal(e, p, i) for i in shown]
     blocks: list[Block] = [Figure(panels, caption, "third" if len(shown) > 2 else "half")]
-    blocks += [Text(note)] if note else []
+    blocks += [note] if note else []
     blocks += [_table(p), *_eye(e, p)]
     moving = [i for i in shown if not p.constant[i]]
     if len(moving) > 1:
         grey = " over prior draws in grey" if p.prior_samples is not None else ""
         caption = f"Pairs of parameters: posterior draws in blue{grey}; r is the correlation in the posterior."
         pairs = itertools.combinations(moving[:MOST_PAIRS], 2)
-        blocks.append(Figure(tuple(_pair(p, i, j) for i, j in pairs), caption))
+        blocks.append(Figure([_pair(p, i, j) for i, j in pairs], caption))
     checks = [] if p.prior_samples is None else [_what_was_learned(e, p, note)]
     checks += [] if e.theta_true is None else [_holds_truth(e, p)]
     numbers: dict[str, Any] = {"parameters": p.rows}
@@ -285,7 +285,7 @@ def _marginal(e: Evidence, p: Parameters, i: int) -> Panel:
         marks.append(Rule(float(p.truth[i]), role="observed", label="true value"))
     moments = f"posterior mean {values.mean():.3g}, standard deviation {values.std():.2g}"
     alt = f"Prior and posterior density of {name}: {moments}"
-    return Panel(tuple(marks), p.axis(i), Axis("density", numbers=False), alt)
+    return Panel(marks, p.axis(i), Axis("density", numbers=False), alt)
 
 
 def _prior_density(e: Evidence, p: Parameters, i: int, grid: np.ndarray) -> np.ndarray | None:
@@ -315,7 +315,7 @@ def _pair(p: Parameters, i: int, j: int) -> Panel:
         marks.append(Points(p.truth[[i]], p.truth[[j]], "observed", marker="square"))
     r = fixed2(float(np.corrcoef(p.samples[:, i], p.samples[:, j])[0, 1]))
     alt = f"{p.names[j]} against {p.names[i]}: prior draws in grey, posterior draws in blue, r = {r}"
-    return Panel(tuple(marks), p.axis(i), p.axis(j), alt, title=f"r = {r}")
+    return Panel(marks, p.axis(i), p.axis(j), alt, title=f"r = {r}")
 
 
 def _table(p: Parameters) -> Table:
@@ -402,9 +402,9 @@ def replicates(others: Mapping[str, Posterior], p: Parameters) -> Topic | None:
             Points(means, np.arange(len(columns)), "posterior"),
         )
         alt = f"Estimates of {parameter} from {len(columns)} recordings or segments"
-        panels.append(by_name(marks, tuple(every), p.axis(i), alt))
+        panels.append(by_name(marks, list(every), p.axis(i), alt))
         cells.append([plus_minus(values.mean(), values.std(ddof=1)) for values in columns])
     caption = "Posterior mean, central 50 % (thick) and 94 % (thin) from each recording or segment."
     rows = [list(row) for row in zip(every, *cells, strict=True)]
     table = Table(["data", *p.names[:MOST_PARAMETERS]], rows, "Posterior mean ± sd.")
-    return Topic("replicates", "Replicates", [Figure(tuple(panels), caption), table])
+    return Topic("replicates", "Replicates", [Figure(panels, caption), table])

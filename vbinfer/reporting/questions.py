@@ -20,7 +20,7 @@ from .evidence import Evidence
 from .features import data, features_of, predicted
 from .format import fixed2, number, percent
 from .parameters import MOST_PARAMETERS, Parameters, estimates, flat, recovered, replicates
-from .sections import Block, Check, Table, Text, Topic, topic_of
+from .sections import Block, Check, Table, Topic, topic_of
 
 if TYPE_CHECKING:
     from vbinfer.diagnostics.calibration.result import Calibration
@@ -152,13 +152,13 @@ def _recovery(found: Recovered | None) -> Topic | None:
     topic = topic_of("recovered", found, "recovery", "Recovery of known truths", tables=[table])
     words = "The same estimator was asked about simulated observations whose parameters are known."
     numbers = {"recovery": found.numbers["recovery"]}
-    return dataclasses.replace(topic, blocks=[Text(words), *topic.blocks[1:]], numbers=numbers)
+    return dataclasses.replace(topic, blocks=[words, *topic.blocks[1:]], numbers=numbers)
 
 
 def _training(fit: FitInfo) -> Topic:
     """Loss by epoch, and whether training converged."""
     train, val = np.asarray(fit.train, float), np.asarray(fit.val, float)
-    blocks: list[Block] = [Text(str(fit.sentence)), *([_loss(train, val, fit)] if len(val) else [])]
+    blocks: list[Block] = [str(fit.sentence), *([_loss(train, val, fit)] if len(val) else [])]
     rule = (
         f"Warn: stopped by the limit of epochs, or held-out loss {OVERFIT:g} nat above training loss, or no held-out "
         "gain. Fail: not converged and no gain, or no finite loss."
@@ -206,7 +206,7 @@ def _loss(train: np.ndarray, val: np.ndarray, fit: FitInfo) -> Figure:
         f"Mean negative log density per draw, {fit.num_train:,} draws trained on and {fit.num_val:,} held out; "
         f"{fit.method} ({fit.backend}), {fit.seconds:.0f} s."
     )
-    panel = Panel(tuple(marks), Axis("epoch"), Axis("loss", "nats per draw", limits), alt)
+    panel = Panel(marks, Axis("epoch"), Axis("loss", "nats per draw", limits), alt)
     return Figure((panel,), caption, "large")
 
 
@@ -284,7 +284,7 @@ def _failures(draws: Draws, prior: Prior | None, p: Parameters) -> Topic:
                 "failed, and parameters at which they do are excluded without a word from the data."
             ),
         )
-    blocks: list[Block] = [Text(f"{said} ({percent(share, 1)})." if failed else said)]
+    blocks: list[Block] = [f"{said} ({percent(share, 1)})." if failed else said]
     if rows:
         most = max((row for row in rows if row.n), key=lambda row: (row.share, row.n))
         said += f", most often for {most.parameter} {_region(most)} ({percent(most.share)} there)"
@@ -311,7 +311,7 @@ def _failure_figure(rows: list[FailureRow], p: Parameters, n: int) -> Figure:
         bars = Bars(100.0 * shares, edges, role="observed")
         panels.append(Panel((bars,), p.axis(i), Axis("failed", "%", (0.0, top)), alt))
     caption = f"Share of failed simulations by region of the prior (about equal prior mass each), n = {n:,}."
-    return Figure(tuple(panels), caption)
+    return Figure(panels, caption)
 
 
 def _region(row: FailureRow) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vbinfer.diagnostics.figure import Figure
 from vbinfer.diagnostics.result import Status, json_able
@@ -106,14 +106,6 @@ class Section:
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
-    """One paragraph."""
-
-    text: str
-    kind: ClassVar[str] = "text"
-
-
-@dataclasses.dataclass(frozen=True)
 class Table:
     """Rows of cells.
 
@@ -125,7 +117,6 @@ class Table:
     caption: str
     marks: frozenset[int] = frozenset()
     words: int = 1
-    kind: ClassVar[str] = "table"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,10 +134,10 @@ class Images:
     images: Sequence[Image]
     caption: str
     size: Literal["third", "half", "large", "full"] | str = "half"
-    kind: ClassVar[str] = "images"
 
 
-Block = Text | Table | Figure | Images
+Block = str | Table | Figure | Images
+"""A string is a paragraph."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +179,7 @@ def topic_of(
     # results of users may leave empty sentences
     findings = [text for text in result.findings if text.strip()]
     figure = result.figure() if hasattr(result, "figure") else None
-    blocks: list[Block] = [Text(paragraph([finding], 1)) for finding in findings]
+    blocks: list[Block] = [paragraph([finding], 1) for finding in findings]
     blocks += [] if figure is None else [figure]
     blocks += tables_of(found) if tables is None else tables
     check = Check(

@@ -117,7 +117,7 @@ def rank_panel(u: np.ndarray, name: str) -> Panel:
         marks.append(Points(band.points[outside], difference[outside], "observed", marker="dot"))
     words = f"{'leaves' if outside.any() else 'stays inside'} the {percent(BAND)} band"
     alt = f"Ranks of {name}: the ECDF minus the diagonal {words}; largest difference {np.abs(difference).max():.2f}"
-    return Panel(tuple(marks), share_axis(f"rank of the true {name}"), Axis("ECDF difference"), alt)
+    return Panel(marks, share_axis(f"rank of the true {name}"), Axis("ECDF difference"), alt)
 
 
 def rank_figure(u: np.ndarray, names: Sequence[str], what: str) -> Figure:
@@ -125,7 +125,7 @@ def rank_figure(u: np.ndarray, names: Sequence[str], what: str) -> Figure:
 
     `u` is `[n, D]`.
     """
-    panels = tuple(rank_panel(column, name) for column, name in zip(u.T, names[:MOST_PANELS], strict=False))
+    panels = [rank_panel(column, name) for column, name in zip(u.T, names[:MOST_PANELS], strict=False)]
     return Figure(panels, f"{what}, n = {len(u)}: {RANKS}")
 
 

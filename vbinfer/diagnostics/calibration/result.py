@@ -148,7 +148,7 @@ class Calibration(AbstractTested):
             "flat at zero if all is right). By the truth itself a right posterior is pulled towards the prior: that is "
             "no fault."
         )
-        return Figure(tuple(panels), caption)
+        return Figure(panels, caption)
 
     def save(self, path: str | Path) -> None:
         """Write to one `.npz`; `vb.load(path)` reads it.
