@@ -10,11 +10,15 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
-from vbinfer.diagnostics.chain_measures import effective_draws
-from vbinfer.diagnostics.figure import Axis, Bars, Figure, Rule, by_name
-from vbinfer.diagnostics.recovery import as_rows, in_z, like_prior
-from vbinfer.diagnostics.result import STATUSES, AbstractResult, Names, Status, chosen, listed, worst
-from vbinfer.diagnostics.thresholds import (
+from vbinfer.execute.batches import key_ints
+from vbinfer.posterior import Posterior
+from vbinfer.priors.prior import Prior
+
+from .chain_measures import effective_draws
+from .figure import Axis, Bars, Figure, Rule, by_name
+from .recovery import as_rows, in_z, like_prior
+from .result import STATUSES, AbstractResult, Names, Status, chosen, listed, worst
+from .thresholds import (
     C2ST_FAIL,
     C2ST_WARN,
     FEW_INDEPENDENT,
@@ -25,10 +29,7 @@ from vbinfer.diagnostics.thresholds import (
     SD_FAIL,
     SD_WARN,
 )
-from vbinfer.diagnostics.twosample import c2st, mmd
-from vbinfer.execute.batches import key_ints
-from vbinfer.posterior import Posterior
-from vbinfer.priors.prior import Prior
+from .twosample import c2st, mmd
 
 _MOST, _FEWEST = 1_000, 50
 _RELABELLED = 199
@@ -90,7 +91,7 @@ class Agreement(AbstractResult):
             f"How often a classifier tells two methods apart, {self.num_draws:,} draws of each: 0.5 if it cannot; "
             "above the dashed line a difference matters."
         )
-        return Figure((panel,), caption, "half")
+        return Figure([panel], caption, "half")
 
 
 def compare_posteriors(posteriors: Mapping[str, Any], *, prior: Prior | None = None, key: PRNGKey) -> Agreement:

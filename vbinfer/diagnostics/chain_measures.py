@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vbinfer import _arviz, _check
-from vbinfer.diagnostics.result import ByLeaf
-from vbinfer.diagnostics.thresholds import LOCATED, LOCATED_P
 from vbinfer.posterior import Posterior
+
+from .result import ByLeaf
+from .thresholds import LOCATED, LOCATED_P
 
 _FEWEST_DIVERGENT = 5
 

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from vbinfer.diagnostics.chain_measures import Located, ebfmi, ess, locate_divergences, mcse, rhat
-from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Bars, Figure, Panel, Rule, share_axis
-from vbinfer.diagnostics.recovery import as_rows
-from vbinfer.diagnostics.result import (
+from vbinfer.posterior import Posterior
+
+from .chain_measures import Located, ebfmi, ess, locate_divergences, mcse, rhat
+from .figure import MOST_PANELS, Axis, Bars, Figure, Panel, Rule, share_axis
+from .recovery import as_rows
+from .result import (
     STATUSES,
     AbstractResult,
     ByLeaf,
@@ -20,7 +22,7 @@ from vbinfer.diagnostics.result import (
     percent,
     status_of,
 )
-from vbinfer.diagnostics.thresholds import (
+from .thresholds import (
     ACCEPT_SHORT,
     DIVERGING_FAIL,
     EBFMI_FAIL,
@@ -31,7 +33,6 @@ from vbinfer.diagnostics.thresholds import (
     RHAT_FAIL,
     RHAT_WARN,
 )
-from vbinfer.posterior import Posterior
 
 _FEWEST = 4
 _FEWEST_DRAWN = 20

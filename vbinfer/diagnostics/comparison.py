@@ -13,14 +13,15 @@ from scipy.special import softmax
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Points, Rule, by_name, share_axis
-from vbinfer.diagnostics.leave_one_out import Loo
-from vbinfer.diagnostics.result import AbstractResult, Names, Status, listed, observation
-from vbinfer.diagnostics.thresholds import ALIKE_ELPD
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
 from vbinfer.neural.scaler import Standardise
 from vbinfer.posterior import Posterior
+
+from .figure import Axis, Bars, Figure, Panel, Points, Rule, by_name, share_axis
+from .leave_one_out import Loo
+from .result import AbstractResult, Names, Status, listed, observation
+from .thresholds import ALIKE_ELPD
 
 _HELD = 0.25
 
@@ -77,7 +78,7 @@ class Comparison(AbstractResult):
                 f"Probabilities of {len(self.names)} models: {', '.join(self.names)}",
             )
             caption = f"Posterior probabilities of {len(self.names)} models, by {self.by}."
-        return Figure((panel,), caption, "half")
+        return Figure([panel], caption, "half")
 
 
 def compare_models(

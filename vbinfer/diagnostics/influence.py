@@ -10,13 +10,14 @@ from scipy.stats import chi2
 from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike, flat_names
 from vbinfer.approximate.importance import pareto_smoothed
-from vbinfer.diagnostics.figure import Axis, Bars, Figure, Rule, by_name
-from vbinfer.diagnostics.information import Information, local_information
-from vbinfer.diagnostics.recovery import in_z
-from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, listed
-from vbinfer.diagnostics.thresholds import CONFLICT, NOTHING_LEARNED, SENSITIVE
 from vbinfer.execute.batches import feature_names
 from vbinfer.posterior import Posterior
+
+from .figure import Axis, Bars, Figure, Rule, by_name
+from .information import Information, local_information
+from .recovery import in_z
+from .result import AbstractResult, Names, Status, json_able, listed
+from .thresholds import CONFLICT, NOTHING_LEARNED, SENSITIVE
 
 _FEWEST = 100
 _SHOWN = 3

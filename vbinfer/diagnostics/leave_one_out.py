@@ -12,11 +12,12 @@ from scipy.special import logsumexp
 from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.approximate.importance import pareto_smoothed
-from vbinfer.diagnostics.figure import Axis, Figure, Panel, Points, Rule
-from vbinfer.diagnostics.result import AbstractResult, Status, percent
-from vbinfer.diagnostics.thresholds import MANY_HIGH_K, PARETO_K, PARETO_K_FAIL
 from vbinfer.execute.batches import map_batches
 from vbinfer.posterior import Posterior
+
+from .figure import Axis, Figure, Panel, Points, Rule
+from .result import AbstractResult, Status, percent
+from .thresholds import MANY_HIGH_K, PARETO_K, PARETO_K_FAIL
 
 _WIDTH = 256
 _FEWEST = 100
@@ -64,7 +65,7 @@ class Loo(AbstractResult):
             f"Pareto k of {n} observations, largest {self.pareto_k.max():.2g}, threshold {self.threshold:.2g}",
         )
         return Figure(
-            (panel,), f"How much each of {n} observations decides the posterior; above the line too much.", "large"
+            [panel], f"How much each of {n} observations decides the posterior; above the line too much.", "large"
         )
 
 

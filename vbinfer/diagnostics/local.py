@@ -12,11 +12,15 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
-from vbinfer.diagnostics.calibration.posterior_draws import chunk_size, sample_posteriors
-from vbinfer.diagnostics.figure import Axis, Bars, Figure, Panel, Rule
-from vbinfer.diagnostics.permutation_classifier import fit_labellings
-from vbinfer.diagnostics.recovery import as_rows, in_z
-from vbinfer.diagnostics.result import (
+from vbinfer.draws.draws import Draws
+from vbinfer.execute.batches import key_ints
+from vbinfer.neural.scaler import Standardise
+
+from .calibration.posterior_draws import chunk_size, sample_posteriors
+from .figure import Axis, Bars, Figure, Panel, Rule
+from .permutation_classifier import fit_labellings
+from .recovery import as_rows, in_z
+from .result import (
     AbstractResult,
     Names,
     Status,
@@ -27,10 +31,7 @@ from vbinfer.diagnostics.result import (
     status_of,
     worst,
 )
-from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
-from vbinfer.draws.draws import Draws
-from vbinfer.execute.batches import key_ints
-from vbinfer.neural.scaler import Standardise
+from .thresholds import P_FAIL, P_WARN
 
 _FEWEST = 100
 _NEIGHBOURS = 60
@@ -97,7 +98,7 @@ class LC2ST(AbstractResult):
         caption = (
             f"The classifier's statistic, and what it is for a right posterior, n = {len(self.null)} relabellings."
         )
-        return Figure((panel,), caption, "half")
+        return Figure([panel], caption, "half")
 
 
 def lc2st(

@@ -7,16 +7,18 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike
-from vbinfer.diagnostics.calibration.band import rank_figure
-from vbinfer.diagnostics.calibration.held_out import check_ranked
-from vbinfer.diagnostics.calibration.rank_tests import (
+from vbinfer.priors.prior import Prior
+
+from .calibration.band import rank_figure
+from .calibration.held_out import check_ranked
+from .calibration.rank_tests import (
     dependence_tests,
     hpd_tests,
     marginal_tests,
     pair_tests,
     telling_features,
 )
-from vbinfer.diagnostics.calibration.tests import (
+from .calibration.tests import (
     RULE,
     AbstractTested,
     TestResult,
@@ -26,17 +28,16 @@ from vbinfer.diagnostics.calibration.tests import (
     summary,
     verdict_of,
 )
-from vbinfer.diagnostics.figure import Figure
-from vbinfer.diagnostics.recovery import in_z, like_prior
-from vbinfer.diagnostics.replicates import Question, Replicates, by_chains, by_importance, likelihood_of
-from vbinfer.diagnostics.result import Names, Status, observation, percent
-from vbinfer.diagnostics.thresholds import (
+from .figure import Figure
+from .recovery import in_z, like_prior
+from .replicates import Question, Replicates, by_chains, by_importance, likelihood_of
+from .result import Names, Status, observation, percent
+from .thresholds import (
     FEWEST_DATA_SETS,
     PARETO_K,
     UNEVEN_SHARE,
     WANTED_DATA_SETS,
 )
-from vbinfer.priors.prior import Prior
 
 
 @dataclasses.dataclass(frozen=True)

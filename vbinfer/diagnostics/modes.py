@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vbinfer.diagnostics.chain_measures import effective_draws
-from vbinfer.diagnostics.recovery import as_rows, in_z
-from vbinfer.diagnostics.thresholds import MODE_DEPTH, MODE_P, MODE_SHARE
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
+
+from .chain_measures import effective_draws
+from .recovery import as_rows, in_z
+from .thresholds import MODE_DEPTH, MODE_P, MODE_SHARE
 
 _MOST, _FEWEST = 1_000, 100
 _CELLS, _KEPT = 256, (0.5, 99.5)

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from vbinfer.diagnostics.figure import Axis, Figure, Points, Rule, by_name
-from vbinfer.diagnostics.novelty import min_p
-from vbinfer.diagnostics.result import (
+from vbinfer.draws.predictive import Predictive
+
+from .figure import Axis, Figure, Points, Rule, by_name
+from .novelty import min_p
+from .result import (
     AbstractResult,
     Names,
     Status,
@@ -19,8 +21,7 @@ from vbinfer.diagnostics.result import (
     status_of,
     worst,
 )
-from vbinfer.diagnostics.thresholds import FAILED_FAIL, P_FAIL, P_WARN
-from vbinfer.draws.predictive import Predictive
+from .thresholds import FAILED_FAIL, P_FAIL, P_WARN
 
 FEWEST_REPLICATES = 39
 """Where a two-sided rank can reach 0.05."""
@@ -88,7 +89,7 @@ class PredictiveCheck(AbstractResult):
             f"How extreme each feature of the recording is among {self.num_valid} replicates, adjusted for looking at "
             f"all of them; dashed: {P_WARN:g}."
         )
-        return Figure((panel,), caption, "large")
+        return Figure([panel], caption, "large")
 
 
 def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) -> PredictiveCheck:

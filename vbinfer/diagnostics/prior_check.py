@@ -13,14 +13,15 @@ import numpy as np
 from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer._param import did_you_mean
-from vbinfer.diagnostics.figure import Axis, Figure, Points, Rule, by_name
-from vbinfer.diagnostics.novelty import ReferenceSet, min_p, two_sided
-from vbinfer.diagnostics.result import AbstractResult, Names, Status, chosen, listed, percent, status_of, worst
-from vbinfer.diagnostics.thresholds import FAILED_FAIL, OUTSIDE_POSTERIOR, P_FAIL, P_WARN
 from vbinfer.draws.draws import Draws
 
+from .figure import Axis, Figure, Points, Rule, by_name
+from .novelty import ReferenceSet, min_p, two_sided
+from .result import AbstractResult, Names, Status, chosen, listed, percent, status_of, worst
+from .thresholds import FAILED_FAIL, OUTSIDE_POSTERIOR, P_FAIL, P_WARN
+
 if TYPE_CHECKING:
-    from vbinfer.diagnostics.twosample import MMD
+    from .twosample import MMD
 
 _FEWEST = 150
 _MOST = 10_000
@@ -92,7 +93,7 @@ class Misspecification(AbstractResult):
             f"Each feature of the recording among {self.num_valid} simulations of the prior, the oddest on top. Lines: "
             "the central 95 %. Odd combinations of features show in no single one."
         )
-        return Figure((panel,), caption, "large")
+        return Figure([panel], caption, "large")
 
 
 def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str] | None = None) -> Misspecification:
@@ -149,7 +150,7 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     p_value = alone = float(_bonferroni(np.array([p[-1] for p, _ in ranked])))
     kernel = None
     if not one:
-        from vbinfer.diagnostics.twosample import mmd
+        from .twosample import mmd
 
         kernel = mmd(known.marginals.scores(rows), known.marginals.scores(held), key=k_mmd)
         tests["set"] = kernel.p_value

@@ -8,11 +8,12 @@ import numpy as np
 import scipy.stats as st
 
 from vbinfer import _check
-from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Band, Figure, Line, Note, Panel, Points, Rule
-from vbinfer.diagnostics.result import AbstractResult, ByLeaf, Shapes, Status, json_able, percent, status_of
-from vbinfer.diagnostics.thresholds import FAMILY_FAIL, FAMILY_WARN, FAR, INTERVAL, NOTHING_LEARNED, WELL_DETERMINED
 from vbinfer.posterior import Posterior, variance_shrinkage
 from vbinfer.priors.prior import Prior
+
+from .figure import MOST_PANELS, Axis, Band, Figure, Line, Note, Panel, Points, Rule
+from .result import AbstractResult, ByLeaf, Shapes, Status, json_able, percent, status_of
+from .thresholds import FAMILY_FAIL, FAMILY_WARN, FAR, INTERVAL, NOTHING_LEARNED, WELL_DETERMINED
 
 _WITHIN = float(st.chi2.cdf(FAR**2, 1))  # mass of a normal distribution within FAR sd
 _HIGHEST = 6.0  # largest |z| drawn
@@ -349,7 +350,7 @@ def eye(names: Sequence[str], shrinkage: np.ndarray, z: np.ndarray, what: str) -
         "sure and wrong. Left: poorly identified, the data say little. Above, wide: the prior and the data disagree, a "
         f"bad prior model. Of a right posterior {percent(1.0 - _WITHIN)} of the points lie above {FAR:g}."
     )
-    return Figure((panel,), caption, "large")
+    return Figure([panel], caption, "large")
 
 
 def _moments(posterior: Posterior, other: Mapping[str, Any], what: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

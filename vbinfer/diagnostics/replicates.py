@@ -15,15 +15,16 @@ from scipy.special import softmax
 
 from vbinfer._names import PRNGKey, SimulatorLike, flat_names, unravel
 from vbinfer.approximate.importance import pareto_smoothed
-from vbinfer.diagnostics.calibration.held_out import HeldOut
-from vbinfer.diagnostics.calibration.posterior_draws import check_names, log_density, sample_posteriors
-from vbinfer.diagnostics.recovery import as_rows
-from vbinfer.diagnostics.thresholds import PARETO_K
 from vbinfer.draws.predictive import posterior_predictive
 from vbinfer.execute.batches import key_ints
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 from vbinfer.sampling.sampler import ChainSampler
+
+from .calibration.held_out import HeldOut
+from .calibration.posterior_draws import check_names, log_density, sample_posteriors
+from .recovery import as_rows
+from .thresholds import PARETO_K
 
 CANDIDATES = 4
 """Draws of the posterior at x_o that are weighed for each draw that is kept."""

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from vbinfer.diagnostics.figure import Figure
-from vbinfer.diagnostics.thresholds import P_FAIL, P_WARN
+from .figure import Figure
+from .thresholds import P_FAIL, P_WARN
 
 Status = Literal["pass", "warn", "fail"]
 Names = tuple[str, ...]

@@ -196,7 +196,7 @@ def _strips(rows: Sequence[Feature], cut: str) -> Figure:
         f"Features of the recording (orange) on the scale of the {of} predictive distribution; simulations: "
         f"{n}. Beyond {FARTHEST:g} they are drawn at {FARTHEST:g}.{cut}"
     )
-    return Figure((panel,), caption, "large")
+    return Figure([panel], caption, "large")
 
 
 def _feature_table(rows: Sequence[Feature], cut: str) -> Table:
@@ -453,7 +453,7 @@ def _distributions(groups: Sequence[tuple[str, np.ndarray, Any]]) -> Figure:
     label = "correlation between the FC of two windows"
     alt = f"Distributions of {label}: {', '.join(name for name, _, _ in groups)}"
     panel = Panel(lines, Axis(label), Axis("density", numbers=False), alt)
-    return Figure((panel,), "Distribution of the FCD entries above the diagonal; simulations pooled.", "large")
+    return Figure([panel], "Distribution of the FCD entries above the diagonal; simulations pooled.", "large")
 
 
 def _spectra(ys: np.ndarray | None, observed: RecordingLike) -> list[Block]:
@@ -475,7 +475,7 @@ def _spectra(ys: np.ndarray | None, observed: RecordingLike) -> list[Block]:
         f"Power spectrum of the recording among posterior predictive ones: inside their 90 % range at "
         f"{100 * inside:.0f} % of the frequencies",
     )
-    return [Figure((panel,), "Power spectra, mean over channels, each channel scaled to a variance of one.", "large")]
+    return [Figure([panel], "Power spectra, mean over channels, each channel scaled to a variance of one.", "large")]
 
 
 def power(ys: np.ndarray) -> np.ndarray:

@@ -207,7 +207,7 @@ def _loss(train: np.ndarray, val: np.ndarray, fit: FitInfo) -> Figure:
         f"{fit.method} ({fit.backend}), {fit.seconds:.0f} s."
     )
     panel = Panel(marks, Axis("epoch"), Axis("loss", "nats per draw", limits), alt)
-    return Figure((panel,), caption, "large")
+    return Figure([panel], caption, "large")
 
 
 def _chains(e: Evidence) -> Topic | None:

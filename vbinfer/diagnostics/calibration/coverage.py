@@ -10,15 +10,16 @@ import numpy as np
 
 from vbinfer._names import PRNGKey
 from vbinfer._show import aligned
-from vbinfer.diagnostics.calibration.band import ecdf, ecdf_band
-from vbinfer.diagnostics.calibration.held_out import HeldOut, held_out
-from vbinfer.diagnostics.calibration.rank_tests import HPD, TARP, WIDTH, hpd_tests, tarp_tests, width
-from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, adjust, as_text, judge
 from vbinfer.diagnostics.figure import DIAGONAL, Band, Figure, Line, Panel, share_axis
 from vbinfer.diagnostics.recovery import share_limits
 from vbinfer.diagnostics.result import Status, percent
 from vbinfer.diagnostics.thresholds import BAND
 from vbinfer.draws.draws import Draws
+
+from .band import ecdf, ecdf_band
+from .held_out import HeldOut, held_out
+from .rank_tests import HPD, TARP, WIDTH, hpd_tests, tarp_tests, width
+from .tests import RULE, AbstractTested, TestResult, adjust, as_text, judge
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 _GRID = np.linspace(0.0, 1.0, 101)
@@ -95,7 +96,7 @@ class Coverage(AbstractTested):
             f"Share of truths inside regions of each credibility, n = {n} data sets, with the simultaneous "
             f"{percent(BAND)} band (grey); below the diagonal is overconfident."
         )
-        return Figure((panel,), caption, "half")
+        return Figure([panel], caption, "half")
 
 
 def coverage(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PRNGKey) -> Coverage:
@@ -215,7 +216,7 @@ class Tarp(AbstractTested):
             f"Coverage of balls around random points (TARP), n = {len(self.f)} data sets, with its bootstrap band; "
             f"area above the diagonal beyond 1/2: {self.atc:.2f}."
         )
-        return Figure((panel,), caption, "half")
+        return Figure([panel], caption, "half")
 
 
 def tarp(source: Any, draws: Draws, *, num_posterior_samples: int = 500, key: PRNGKey) -> Tarp:

@@ -11,12 +11,6 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, flat_names
-from vbinfer.diagnostics.calibration.posterior_draws import (
-    check_names,
-    chunk_size,
-    log_density,
-    sample_posteriors,
-)
 from vbinfer.diagnostics.recovery import as_rows
 from vbinfer.diagnostics.result import Names, Shapes
 from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS, FEWEST_RANKED, WANTED_DATA_SETS
@@ -25,6 +19,13 @@ from vbinfer.execute.batches import key_ints
 from vbinfer.io.fingerprint import checksum
 from vbinfer.io.folder import Folder, Kind, OtherStudyError
 from vbinfer.priors.prior import Prior
+
+from .posterior_draws import (
+    check_names,
+    chunk_size,
+    log_density,
+    sample_posteriors,
+)
 
 POSTERIORS = Kind(head="study.npz", holds="posteriors", parts="*.npz", label="calibration-study")
 """A folder of them: `study.npz` describes the study, `chunk-000000.npz` holds those of the first data sets, ..."""

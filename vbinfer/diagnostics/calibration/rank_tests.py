@@ -16,10 +16,11 @@ import scipy.stats as st
 from scipy.special import ndtri
 
 from vbinfer._names import unravel
-from vbinfer.diagnostics.calibration.band import shape_test
-from vbinfer.diagnostics.calibration.held_out import HeldOut, uniforms
-from vbinfer.diagnostics.calibration.tests import RawTest
 from vbinfer.diagnostics.result import Shapes
+
+from .band import shape_test
+from .held_out import HeldOut, uniforms
+from .tests import RawTest
 
 Quantity = Callable[[dict[str, Any], Any], Any]
 """A test quantity of the user's: `f(theta, x) -> number`, of one theta and one x `[F]`."""

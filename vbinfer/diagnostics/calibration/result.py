@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vbinfer._show import aligned
-from vbinfer.diagnostics.calibration.band import rank_figure
-from vbinfer.diagnostics.calibration.coverage import Coverage, CoverageRow, Tarp, coverage_table
-from vbinfer.diagnostics.calibration.held_out import HeldOut
-from vbinfer.diagnostics.calibration.rank_tests import normal
-from vbinfer.diagnostics.calibration.tests import RULE, AbstractTested, TestResult, as_text
 from vbinfer.diagnostics.figure import MOST_PANELS, Axis, Figure, Panel, Points, Rule
 from vbinfer.diagnostics.recovery import RecoveryRow, recover
 from vbinfer.diagnostics.result import Status
 from vbinfer.diagnostics.thresholds import GAIN_SURE, NO_GAIN
 from vbinfer.io import npz
+
+from .band import rank_figure
+from .coverage import Coverage, CoverageRow, Tarp, coverage_table
+from .held_out import HeldOut
+from .rank_tests import normal
+from .tests import RULE, AbstractTested, TestResult, as_text
 
 BINS = 5
 

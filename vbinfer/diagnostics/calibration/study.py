@@ -11,10 +11,19 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.diagnostics.calibration.band import rank_figure
-from vbinfer.diagnostics.calibration.coverage import coverage_of, tarp_of
-from vbinfer.diagnostics.calibration.held_out import HeldOut, described, held_out
-from vbinfer.diagnostics.calibration.rank_tests import (
+from vbinfer.diagnostics.figure import Figure
+from vbinfer.diagnostics.result import Names, Status, percent
+from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS, NOTHING_LEARNED, WANTED_DATA_SETS
+from vbinfer.draws.draws import Draws
+from vbinfer.draws.sample import sample_prior_predictive
+from vbinfer.execute.batches import key_ints
+from vbinfer.io import npz
+from vbinfer.priors.prior import Prior
+
+from .band import rank_figure
+from .coverage import coverage_of, tarp_of
+from .held_out import HeldOut, described, held_out
+from .rank_tests import (
     Quantity,
     dependence_tests,
     hpd_tests,
@@ -24,8 +33,8 @@ from vbinfer.diagnostics.calibration.rank_tests import (
     tarp_tests,
     telling_features,
 )
-from vbinfer.diagnostics.calibration.result import Calibration, Learned, learned, local_rows
-from vbinfer.diagnostics.calibration.tests import (
+from .result import Calibration, Learned, learned, local_rows
+from .tests import (
     RULE,
     AbstractTested,
     RawTest,
@@ -37,14 +46,6 @@ from vbinfer.diagnostics.calibration.tests import (
     summary,
     verdict_of,
 )
-from vbinfer.diagnostics.figure import Figure
-from vbinfer.diagnostics.result import Names, Status, percent
-from vbinfer.diagnostics.thresholds import FEWEST_DATA_SETS, NOTHING_LEARNED, WANTED_DATA_SETS
-from vbinfer.draws.draws import Draws
-from vbinfer.draws.sample import sample_prior_predictive
-from vbinfer.execute.batches import key_ints
-from vbinfer.io import npz
-from vbinfer.priors.prior import Prior
 
 _LISTED = 6
 _STILL = f"its posterior means follow neither data nor truths (less than {percent(NOTHING_LEARNED)} of the variance)"

@@ -11,7 +11,6 @@ import scipy.optimize as so
 import scipy.stats as st
 
 from vbinfer._show import aligned
-from vbinfer.diagnostics.calibration.held_out import HeldOut
 from vbinfer.diagnostics.result import AbstractResult, Names, Status, json_able, percent, status_of, worst
 from vbinfer.diagnostics.thresholds import (
     EFFECTIVE_SHARE,
@@ -22,6 +21,8 @@ from vbinfer.diagnostics.thresholds import (
     POWER,
     WANTED_DATA_SETS,
 )
+
+from .held_out import HeldOut
 
 _MOST = 12
 RULE = (
