@@ -4,7 +4,6 @@ Both are exact, by a recursion over counts.
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -75,8 +74,8 @@ def ecdf_band(n: int, prob: float = BAND, *, points: int | None = None) -> EcdfB
     # the coverage is a step function of gamma (counts are whole): bisection ends below a step
     for _ in range(_ROUNDS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if _inside(n, *_limits(n, z, middle)) >= prob else (low, middle)
-    lower, upper = _limits(n, z, low)
+        low, high = (middle, high) if _inside(n, *_limits(n, len(z), middle)) >= prob else (low, middle)
+    lower, upper = _limits(n, len(z), low)
     return EcdfBand(z, lower / n, upper / n)
 
 
@@ -91,8 +90,8 @@ def shape_test(u: np.ndarray) -> tuple[float, float]:
     z = _grid(n, None)
     counts = np.searchsorted(np.sort(u), z, side="right")
     # the narrowest band that this ECDF touches is the one whose gamma is its own smallest pointwise p
-    gamma = float(_pointwise(n, z, counts).min())
-    p = 1.0 - _inside(n, *_limits(n, z, gamma))
+    gamma = float(_pointwise(n, counts).min())
+    p = 1.0 - _inside(n, *_limits(n, len(z), gamma))
     # Below 1e-12 the difference is rounding; the smallest pointwise p is a lower bound, its union over points an upper
     exact = p if p > 1e-12 else min(1e-12, gamma * len(z))
     return float(np.abs(counts / n - z).max()), float(min(max(exact, 0.0), 1.0))
@@ -142,22 +141,20 @@ def _pointwise_table(n: int, k: int) -> np.ndarray:
     return 2.0 * np.minimum(st.binom.cdf(c, n, z), st.binom.sf(c - 1, n, z))
 
 
-def _pointwise(n: int, z: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    return _pointwise_table(n, len(z))[np.arange(len(z)), counts]
+def _pointwise(n: int, counts: np.ndarray) -> np.ndarray:
+    return _pointwise_table(n, len(counts))[np.arange(len(counts)), counts]
 
 
-def _limits(n: int, z: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray]:
+def _limits(n: int, k: int, gamma: float) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest count inside the band, `[K]` each.
 
     Those with pointwise p > gamma.
 
     Empty (lower > upper) where there is none.
     """
-    inside = _pointwise_table(n, len(z)) > gamma
+    inside = _pointwise_table(n, k) > gamma
     some = inside.any(axis=1)
-    lower = np.where(some, inside.argmax(axis=1), 1)
-    upper = np.where(some, n - inside[:, ::-1].argmax(axis=1), 0)
-    return lower, upper
+    return np.where(some, inside.argmax(axis=1), 1), np.where(some, n - inside[:, ::-1].argmax(axis=1), 0)
 
 
 def _inside(n: int, lower: np.ndarray, upper: np.ndarray) -> float:
@@ -173,13 +170,12 @@ def _inside(n: int, lower: np.ndarray, upper: np.ndarray) -> float:
     rate = n / (len(lower) + 1)
     kernel = _poisson(n, rate)
     mass, start = np.ones(1), 0  # mass[j] = P(count = start + j, inside so far), of the Poisson process
-    for low, high in zip(lower, upper, strict=True):
+    for low, high in zip(lower.tolist(), upper.tolist(), strict=True):
         moved = np.convolve(mass, kernel[: high - start + 1])
-        mass, start = moved[low - start : high - start + 1], int(low)
+        mass, start = moved[low - start : high - start + 1], low
     # the last cell has no limit: it takes what is missing to n
-    counts = start + np.arange(len(mass))
-    last = st.poisson.pmf(n - counts, rate)
-    return float(min(1.0, mass @ last / math.exp(st.poisson.logpmf(n, n))))
+    last = st.poisson.pmf(n - start - np.arange(len(mass)), rate)
+    return float(min(1.0, mass @ last / st.poisson.pmf(n, n)))
 
 
 @functools.lru_cache(maxsize=8)

@@ -197,14 +197,13 @@ def held_out(
     prior = getattr(source, "prior", None) if prior is None else prior
     theta, truth, x = _usable(draws)
     _check_features(source, draws)
-    moments, log_prior = None, None
+    shapes, moments, log_prior, folder = draws.shapes, None, None, None
     if isinstance(prior, Prior):
-        check_names(prior.shapes, draws.shapes)
+        check_names(prior.shapes, shapes)
         log_prior = _log_prior(prior, theta, np.flatnonzero(draws.valid))
-        moments = np.stack([as_rows(one, draws.shapes) for one in (prior.mean(), prior.variance())]).astype(float)
+        moments = np.stack([as_rows(one, shapes) for one in (prior.mean(), prior.variance())]).astype(float)
     density = density and callable(getattr(source, "log_prob", None))
     k_posteriors, k_test = jax.random.split(key)
-    folder = None
     if store is not None:
         study = {
             "key": key_ints(key),
@@ -214,9 +213,9 @@ def held_out(
             "density": density,
         }
         folder = Folder.open(store, study, POSTERIORS)
-    parts = _in_chunks(source, truth, x, draws.shapes, per, k_posteriors, density, folder)
+    parts = _in_chunks(source, truth, x, shapes, per, k_posteriors, density, folder)
     return HeldOut(
-        names=flat_names(draws.shapes),
+        names=flat_names(shapes),
         truth=truth,
         draws=np.concatenate([part["rows"] for part in parts]),
         x=x,

@@ -72,19 +72,15 @@ def sample_posteriors(
                 raise ValueError(
                     f"source.sample_batch gave {name!r} of shape {list(np.shape(theta[name]))}; expected [{wanted}]"
                 )
+        rows = as_rows(theta, shapes)[: len(x)]
     else:
-        posteriors = [_one(source, row, n, k, start + i) for i, row in enumerate(x)]
-        for posterior in posteriors:
-            check_names(posterior.theta, shapes)
-        theta = {name: np.stack([_thin(p, name, n, start + i) for i, p in enumerate(posteriors)]) for name in shapes}
-        independent = min(effective_draws(posterior, n) for posterior in posteriors)
-    rows = as_rows(theta, shapes)[: len(x)]
+        drawn = [_one(source, row, shapes, n, k, start + i) for i, row in enumerate(x)]
+        rows, independent = np.stack([one for one, _ in drawn]), min(worth for _, worth in drawn)
     finite = np.isfinite(rows).all(axis=(1, 2))
     if not finite.all():
-        bad = start + int(np.flatnonzero(~finite)[0])
         raise ValueError(
-            f"the posterior of held-out data set {bad} holds NaN or infinite draws; look at it with "
-            f"source.sample(x_o, n={n}, key=key) before anything is said of calibration"
+            f"the posterior of held-out data set {start + finite.argmin()} holds NaN or infinite draws; look at it "
+            f"with source.sample(x_o, n={n}, key=key) before anything is said of calibration"
         )
     return rows, independent
 
@@ -107,7 +103,8 @@ def check_names(theta: Mapping[str, Any], shapes: Shapes) -> None:
         )
 
 
-def _one(source: Any, x_o: np.ndarray, n: int, key: PRNGKey, number: int) -> Posterior:
+def _one(source: Any, x_o: np.ndarray, shapes: Shapes, n: int, key: PRNGKey, number: int) -> tuple[np.ndarray, float]:
+    """Draws `[n, D]` for one data set, and their worth."""
     sample = getattr(source, "sample", None)
     posterior = sample(x_o, n=n, key=key) if sample is not None else source(x_o, n, key)
     if not isinstance(posterior, Posterior):
@@ -115,16 +112,13 @@ def _one(source: Any, x_o: np.ndarray, n: int, key: PRNGKey, number: int) -> Pos
             f"the source gave a {type(posterior).__name__} for held-out data set {number}; expected a vb.Posterior: "
             'write vb.Posterior({"path": array [chain, draw, ...]})'
         )
-    return posterior
-
-
-def _thin(posterior: Posterior, name: str, n: int, number: int) -> np.ndarray:
-    total = posterior.num_chains * posterior.num_samples
+    check_names(posterior.theta, shapes)
+    rows = np.concatenate(as_rows(posterior.theta, shapes))
+    total = len(rows)
     if total < n:
         raise ValueError(
             f"the posterior of held-out data set {number} has {total} draw{'s' * (total != 1)} and "
             f"num_posterior_samples={n} were asked for; draw more, or write num_posterior_samples={max(10, total)}"
         )
-    value = posterior.theta[name].reshape(total, *posterior.shapes[name])
     # evenly over all chains: chain-major order, so that each chain gives its share
-    return value[(np.arange(n) * total) // n]
+    return rows[(np.arange(n) * total) // n], effective_draws(posterior, n)
