@@ -160,10 +160,6 @@ def compare_posteriors(posteriors: Mapping[str, Any], *, prior: Prior | None = N
     return Agreement(status, tuple(said), names, tuple(known), tuple(pairs), count)
 
 
-agreement = compare_posteriors
-"""The name of version 0.1.0."""
-
-
 def _pair(two: tuple[str, str], rows: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray], key: PRNGKey) -> Pair:
     mean_a, mean_b = (rows[name].mean(axis=0) for name in two)
     sd_a, sd_b = (rows[name].std(axis=0, ddof=1) for name in two)

@@ -141,10 +141,6 @@ def compare_models(
     return _by_classifier(models, x_o, key, log_prior)
 
 
-compare = compare_models
-"""The name of version 0.1.0."""
-
-
 def _by_loo(models: Mapping[str, Loo]) -> Comparison:
     sizes = {name: len(one.pointwise) for name, one in models.items()}
     if len(set(sizes.values())) > 1:

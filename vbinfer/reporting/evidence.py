@@ -89,10 +89,6 @@ class ReportExtras:
     title: str = "Posterior report"
 
 
-Extras = ReportExtras
-"""The name it had before."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Evidence:
     """Inputs of one report."""
