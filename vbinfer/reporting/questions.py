@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vbinfer import diagnostics
 from vbinfer.diagnostics.figure import Axis, Bars, Figure, Line, Panel, Rule
 from vbinfer.diagnostics.recovery import Recovered
 from vbinfer.diagnostics.result import STATUSES, Status
@@ -212,16 +213,16 @@ def _loss(train: np.ndarray, val: np.ndarray, fit: FitInfo) -> Figure:
 
 def _chains(e: Evidence) -> Topic | None:
     """Health of the chains."""
-    from vbinfer.diagnostics.chains import Convergence, convergence
-
     posterior = e.posterior
     # draws that are independent by construction have no chains to look at
     has_chains = posterior.num_chains > 1 or bool(posterior.sample_stats)
-    found = e.answer("Convergence", convergence, posterior if has_chains else None)
+    # loaded where there are chains
+    found = e.answer("Convergence", lambda one: diagnostics.convergence(one), posterior if has_chains else None)
     if found is None:
         return None
     if isinstance(found, str):
-        check = Check(Convergence.question, "fail", f"It cannot be said: {found}.", "#posterior", Convergence.rule)
+        kind = diagnostics.Convergence
+        check = Check(kind.question, "fail", f"It cannot be said: {found}.", "#posterior", kind.rule)
         return Topic("chains", "Health of the chains", [], [check])
     tables = [_by_parameter(posterior, found), *_by_chain(posterior, found)]
     limits = "Chains that agree can agree on a wrong posterior: no chain may have found a further mode."
