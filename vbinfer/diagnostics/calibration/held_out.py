@@ -252,9 +252,10 @@ def _in_chunks(
     From the folder where it has them.
     """
     parts, size = [], chunk_size(source, len(x))
+    wanted = ("rows", "ess", "log_q") if density else ("rows", "ess")
     for start in range(0, len(x), size):
         name = f"chunk-{start:06d}.npz"
-        there = None if folder is None or folder.missing(name) else folder.read(name, start=start)
+        there = None if folder is None or folder.missing(name) else folder.read(name, wanted, start=start)
         # the first chunk is always drawn again and compared: that tells another source from the same one
         if there is not None and start > 0:
             parts.append(there)
