@@ -45,6 +45,7 @@ ALLOWED = {
     "stores": {"draws"},
     "_moved": set(),
     "diagnostics": BASE | INFERENCE | {"features"},
+    "bridges": BASE | MEMBERS | SCALES | {"simulation"},
     "tasks": BASE | MEMBERS | SCALES | INFERENCE | {"simulation", "likelihoods", "diagnostics"},
 }
 BELOW_TOP = BASE | MEMBERS | SCALES | set(ALLOWED)
@@ -67,6 +68,7 @@ HOMES = {  # library: the modules that may import it, at any depth of nesting
     "diffrax": ("integrators", "approximate.optimise"),
     "optimistix": ("integrators", "approximate.optimise"),
     "matplotlib": ("reporting.figures",),
+    "tvb": ("bridges.",),
 }
 
 

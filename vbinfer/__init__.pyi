@@ -1,4 +1,5 @@
 from . import approximate as approximate
+from . import bridges as bridges
 from . import densities as densities
 from . import diagnostics as diagnostics
 from . import features as features

@@ -57,9 +57,12 @@ class AbstractIntegrator(eqx.Module):
         """
 
 
-def _live(system: System) -> _ode.Field:
-    """The drift, with the coupling computed at every stage."""
-    return lambda stage, x: system.drift(stage, x, system.couple(stage, x))
+def _field(system: System, x: Any, frozen: bool = False) -> _ode.Field:
+    """The drift, with the coupling of every stage or, frozen, of x."""
+    if not frozen:
+        return lambda stage, x: system.drift(stage, x, system.couple(stage, x))
+    c = system.couple(0.0, x)
+    return lambda stage, x: system.drift(stage, x, c)
 
 
 class Euler(AbstractIntegrator):
@@ -74,7 +77,7 @@ class Euler(AbstractIntegrator):
     order: ClassVar[int] = 1
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
-        return _ode.euler(_live(system), x, self.dt, dW, system.project)
+        return _ode.euler(_field(system, x), x, self.dt, dW, system.project)
 
 
 class Heun(AbstractIntegrator):
@@ -97,11 +100,7 @@ class Heun(AbstractIntegrator):
     frozen_coupling: bool = eqx.field(static=True, default=False)
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
-        field = _live(system)
-        if self.frozen_coupling:
-            c = system.couple(0.0, x)
-            field = lambda stage, x: system.drift(stage, x, c)  # noqa: E731
-        return _ode.heun(field, x, self.dt, dW, system.project)
+        return _ode.heun(_field(system, x, self.frozen_coupling), x, self.dt, dW, system.project)
 
 
 class RungeKutta4(AbstractIntegrator):
@@ -110,12 +109,19 @@ class RungeKutta4(AbstractIntegrator):
     With delays, what arrives half-way through a step is the mean of what arrives at its ends, and the order is at most
     2. Noise is added once per step, after the drift (Itô), so that the stationary variance of dx = -x/T dt + dW is too
     large by a factor of about 1 + dt/T (Euler: 1 + dt/2T; Heun: 1 - dt^2/4T^2). With noise take Heun.
+
+    Args:
+        dt: step, ms.
+        frozen_coupling: evaluate the coupling once per step and use it in all four stages, as TVB does: parity with it
+            and a quarter of the matrix products, but order 1 as soon as nodes are coupled.
     """
 
     order: ClassVar[int] = 4
+    """1 with `frozen_coupling` as soon as nodes are coupled."""
+    frozen_coupling: bool = eqx.field(static=True, default=False)
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
-        return _ode.rk4(_live(system), x, self.dt, dW, system.project)
+        return _ode.rk4(_field(system, x, self.frozen_coupling), x, self.dt, dW, system.project)
 
 
 class Rosenbrock(AbstractIntegrator):

@@ -1,0 +1,1 @@
+from .tvb import from_tvb as from_tvb

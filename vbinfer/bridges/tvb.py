@@ -1,0 +1,306 @@
+"""Simulators of The Virtual Brain as simulators of vbinfer.
+
+Everything is read off the objects of TVB, by the names of their classes: TVB itself is never imported.
+"""
+
+import copy
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from vbinfer import models
+from vbinfer._param import did_you_mean
+from vbinfer.integrators import AbstractIntegrator, Euler, Heun, RungeKutta4
+from vbinfer.models.base import AbstractModel, AbstractVectorField
+from vbinfer.monitors import (
+    EEG,
+    HRF,
+    MEG,
+    SEEG,
+    AbstractMonitor,
+    Raw,
+    SpatialAverage,
+    Subsample,
+    TimeAverage,
+    TvbVolterraKernel,
+)
+from vbinfer.network import coupling
+from vbinfer.network.connectome import Connectome
+from vbinfer.network.delays import Delays
+from vbinfer.noise import AbstractNoise, Additive, Multiplicative
+from vbinfer.simulation.simulator import Simulator
+
+_NEEDED = {
+    "model": "models.MontbrioPazoRoxin()",
+    "connectivity": 'connectivity.Connectivity.from_file("connectivity.zip")',
+    "integrator": "integrators.HeunStochastic(dt=0.1)",
+}
+_REFUSED = {
+    "surface": "a field is simulated with other equations; set simulator.surface = None for a network of regions",
+    "stimulus": "TVB adds it to the rates of model.stvar and holds it over a step, vb.stimuli enters beside the "
+    "coupling at every stage; set simulator.stimulus = None, and give vb.Simulator the parts of what comes back and "
+    "stimulus=vb.stimuli.Pulse(...)",
+}
+
+_MODELS = {
+    name: kind
+    for name, kind in vars(models).items()
+    if isinstance(kind, type) and issubclass(kind, AbstractVectorField) and name != "AbstractVectorField"
+}
+_UNUSED = {
+    "MontbrioPazoRoxin": ("Gamma",),
+    "ReducedWongWang": ("sigma_noise",),
+    "JansenRit": ("p_min", "p_max"),
+    "Epileptor": ("s",),
+}
+"""Parameters that TVB declares and does not use."""
+
+_COUPLINGS: dict[str, tuple[type, dict[str, str]]] = {
+    "Linear": (coupling.Linear, {"G": "a", "offset": "b"}),
+    "Scaling": (coupling.Linear, {"G": "a"}),
+    "Difference": (coupling.Difference, {"G": "a"}),
+    "Kuramoto": (coupling.Kuramoto, {"G": "a"}),
+    "Sigmoidal": (coupling.Sigmoidal, {}),
+    "SigmoidalJansenRit": (coupling.SigmoidalJansenRit, {}),
+    "HyperbolicTangent": (coupling.HyperbolicTangent, {}),
+}
+"""The class here, and TVB's names for parameters that it calls otherwise."""
+
+_INTEGRATORS: dict[str, Callable[[float], AbstractIntegrator]] = {
+    "EulerDeterministic": Euler,
+    "EulerStochastic": Euler,
+    "HeunDeterministic": partial(Heun, frozen_coupling=True),
+    "HeunStochastic": partial(Heun, frozen_coupling=True),
+    "RungeKutta4thOrderDeterministic": partial(RungeKutta4, frozen_coupling=True),
+}
+
+
+def from_tvb(simulator: Any) -> Simulator:
+    """A simulator of TVB as one of vbinfer, with the same trajectories.
+
+    Model, connectivity, coupling, delays, integrator, noise and monitors; `simulator`, configured or not, stays as it
+    is. What vbinfer does not have is an error that names it.
+
+    - The integrator holds the coupling over a step, as TVB does (`frozen_coupling=True`).
+    - The speed is that of `connectivity.speed`, the one that TVB's delays follow.
+    - `nsig` is D: sigma = sqrt(2 D); state variables without noise get none. TVB's own normals can be handed to
+      `vb.simulate(noise_path=)`; a key gives others.
+    - Monitors are named after their class, `"raw"`, `"temporal_average"`, `"bold"`, in their order, a second one of a
+      kind `"bold_2"`. Where a monitor records one variable and TVB's several, each has its own: `"bold_r"`, `"bold_V"`.
+      Samples are TVB's; `ts` are the ends of periods, where TVB gives the middle for averages.
+    - A variable of interest such as `x2 - x1` is recorded by `EEG` with a gain of ones, a signal for each node.
+    - Initial conditions are not taken over. `[time, variable, node, mode]` of TVB is
+      `init=vb.History(sim.model.State(*conditions[..., 0].swapaxes(0, 1)))`, and its last row alone
+      `init=sim.model.State(*conditions[-1, ..., 0])`.
+
+    Args:
+        simulator: a `tvb.simulator.simulator.Simulator`.
+
+    Raises:
+        ValueError: no model, connectivity or integrator; a surface or a stimulus; a part, an option of a part, bounds
+            or a variable of interest that vbinfer does not have.
+
+    Example:
+        sim = vb.bridges.from_tvb(template)
+        prior = vb.Prior({"coupling.G": dist.Uniform(0.1, 1.2)})
+    """
+    for part, example in _NEEDED.items():
+        if getattr(simulator, part, None) is None:
+            given = type(simulator).__name__
+            raise ValueError(f"{given} was given, without {part}; from_tvb takes a Simulator of TVB, {part}={example}")
+    for part, why in _REFUSED.items():
+        if (given := getattr(simulator, part, None)) is not None:
+            raise ValueError(f"the {part} of TVB's simulator, {type(given).__name__}, is not carried over: {why}")
+    # TVB itself fills in defaults, indices and gains, in a copy
+    theirs = copy.deepcopy(simulator)
+    theirs.preconfigure()
+    _check_bounds(theirs)
+    network = theirs.connectivity
+    weights, lengths = np.asarray(network.weights), np.asarray(network.tract_lengths)
+    speed = float(np.ravel(network.speed)[0])
+    delayed = bool((lengths / speed)[weights != 0.0].any())
+    kind, renamed = _known(theirs.coupling, "coupling", _COUPLINGS)
+    return Simulator(
+        _model(theirs.model),
+        # an infinite speed is a network without delays
+        Connectome(
+            weights, lengths, speed if np.isfinite(speed) else 3.0, _some(network.region_labels), _some(network.centres)
+        ),
+        coupling=kind(**_values(kind, theirs.coupling, renamed)),
+        integrator=_known(theirs.integrator, "integrator", _INTEGRATORS)(float(theirs.integrator.dt)),
+        noise=_noise(getattr(theirs.integrator, "noise", None), tuple(theirs.model.state_variables), len(weights)),
+        delays=Delays() if delayed else None,
+        monitors=_monitors(theirs, len(weights)),
+    )
+
+
+def _known(part: Any, what: str, table: Mapping[str, Any]) -> Any:
+    """What the table has for TVB's class."""
+    name, module = type(part).__name__, type(part).__module__
+    if module.partition(".")[0] != "tvb":
+        raise ValueError(f"the {what} is {module}.{name}, no class of TVB: what it computes is not known here")
+    if name not in table:
+        raise ValueError(f"vbinfer has no {what} {name}, which this simulator of TVB has. {did_you_mean(name, table)}")
+    return table[name]
+
+
+def _some(values: Any) -> Any:
+    """The values, or None where there are none."""
+    return None if values is None or len(values) == 0 else values
+
+
+def _values(kind: type, part: Any, renamed: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of a class from the arrays of an object of TVB.
+
+    One value is a number, one for each node is `[N]`; a switch is the same for all nodes.
+    """
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        value = getattr(part, renamed.get(field.name, field.name), None)
+        if not isinstance(value, np.ndarray) or field.name == "cvar":
+            continue
+        flat = value.ravel()
+        if value.dtype == bool and len(set(flat.tolist())) > 1:
+            raise ValueError(f"{kind.__name__}.{field.name} differs between nodes; vbinfer has one for all nodes")
+        found[field.name] = bool(flat[0]) if value.dtype == bool else flat[0] if flat.size == 1 else flat
+    return found
+
+
+def _model(model: Any) -> AbstractModel:
+    kind = _known(model, "model", _MODELS)
+    values = _values(kind, model, {})
+    default, unused = type(model)(), _UNUSED.get(kind.__name__, ())
+    for name in sorted(set(type(model).declarative_attrs) - set(values) - set(unused)):
+        value = getattr(model, name)
+        if isinstance(value, np.ndarray) and not np.array_equal(value.ravel(), getattr(default, name).ravel()):
+            raise ValueError(f"{kind.__name__}.{name} is {value.ravel()} in TVB; vbinfer has no such parameter")
+    if np.any(values.get("cv", 0.0)):  # the row of V costs a second product with the weights
+        values["cvar"] = ("r", "V")
+    return kind(**values)
+
+
+def _check_bounds(simulator: Any) -> None:
+    """Raise ValueError for bounds that are not the model's own."""
+    given, model = simulator.integrator, type(simulator.model)()
+    if given.clamped_state_variable_values is not None:
+        raise ValueError("integrator.clamped_state_variable_values is set; vbinfer does not hold state variables")
+    own = type(given)(dt=given.dt)
+    model.configure()
+    own.configure_boundaries(model)
+    for name in ("bounded_state_variable_indices", "state_variable_boundaries"):
+        if not np.array_equal(getattr(given, name), getattr(own, name)):
+            raise ValueError(
+                f"integrator.{name} is {getattr(given, name)}; vbinfer has the bounds of {type(model).__name__} as TVB "
+                f"has them, {getattr(own, name)}"
+            )
+
+
+def _noise(noise: Any, variables: tuple[str, ...], n: int) -> AbstractNoise | None:
+    """The noise process; None where nothing is random."""
+    if noise is None:
+        return None
+    make = _known(noise, "noise", {"Additive": lambda _, D: Additive(D=D), "Multiplicative": _multiplicative})
+    if noise.ntau > 0.0:
+        raise ValueError(
+            f"the noise has ntau={noise.ntau:g}; TVB's coloured noise is not carried over. Set ntau=0.0, or build "
+            "vb.Simulator(..., noise=vb.noise.Coloured(sigma, tau)) of the parts"
+        )
+    nsig = np.asarray(noise.nsig, float)
+    if nsig.ndim == 3:  # as a configured simulator has it: [variable, node, mode]
+        nsig = nsig[..., 0]
+    elif nsig.shape == (len(variables),):
+        nsig = nsig[:, None]
+    rows = dict(zip(variables, np.broadcast_to(nsig, (len(variables), n)), strict=True))
+    driven = {name: row if np.ptp(row) else row[0] for name, row in rows.items() if row.any()}
+    return make(noise, nsig.item() if nsig.size == 1 else driven) if driven else None
+
+
+def _multiplicative(noise: Any, D: Any) -> Multiplicative:
+    """g(x) = sqrt(2 D) (a x + b)."""
+    _known(noise.b, "b of Multiplicative noise", {"Linear": None})
+    a, b = noise.b.parameters["a"], noise.b.parameters["b"]
+
+    def gfun(x: Any) -> dict[str, Any]:
+        named = x._asdict()
+        # transposed, so that a value for each node meets the last axis: [node] or [draw, node]
+        return {
+            name: (np.sqrt(2.0 * size) * (a * named[name].T + b)).T
+            for name, size in (D if isinstance(D, dict) else dict.fromkeys(named, D)).items()
+        }
+
+    return Multiplicative(gfun)
+
+
+def _bold(monitor: Any, var: str, period: float, n: int) -> HRF:
+    _known(monitor.hrf_kernel, "hrf_kernel of Bold", {"FirstOrderVolterra": None})
+    if monitor.hrf_length < 20_000.0:
+        raise ValueError(f"Bold.hrf_length is {monitor.hrf_length:g} ms; vbinfer cuts nothing off, give at least 20000")
+    given = monitor.hrf_kernel.parameters
+    kernel = TvbVolterraKernel(tau_s=given["tau_s"], tau_f=given["tau_f"], k1=given["k_1"], V0=given["V_0"])
+    return HRF(var, period, kernel, step=4.0)
+
+
+def _sensors(kind: type, monitor: Any, var: str, period: float, n: int) -> AbstractMonitor:
+    if monitor.obsnoise is not None:
+        raise ValueError(
+            f"{type(monitor).__name__}.obsnoise is {type(monitor.obsnoise).__name__}; set it to None, and add noise of "
+            "the measurement with vb.ForwardModel(observe=...)"
+        )
+    reference = getattr(monitor, "reference", None)
+    options = {"reference": "average" if reference.lower() == "average" else reference} if reference else {}
+    return kind(monitor.gain, _sources(var), period, labels=monitor.sensors.labels, **options)
+
+
+def _sources(expression: str) -> dict[str, float]:
+    """The weight of each variable in a sum or difference."""
+    if not re.fullmatch(r"\s*-?\s*[^\W\d]\w*(\s*[+-]\s*[^\W\d]\w*)*\s*", expression):
+        raise ValueError(f"the variable of interest {expression!r} is no sum or difference of state variables")
+    return {name: -1.0 if sign == "-" else 1.0 for sign, name in re.findall(r"([+-]?)\s*(\w+)", expression)}
+
+
+def _combined(monitor: Any, var: str, period: float, n: int) -> EEG:
+    """A sum of variables, node by node."""
+    return EEG(np.eye(n), _sources(var), period)
+
+
+_MONITORS: dict[str, Callable[[Any, Any, float, int], AbstractMonitor]] = {
+    "Raw": lambda monitor, var, period, n: Raw(var),
+    "RawVoi": lambda monitor, var, period, n: Raw(var),
+    "SubSample": lambda monitor, var, period, n: Subsample(period, var),
+    "TemporalAverage": lambda monitor, var, period, n: TimeAverage(period, var),
+    "SpatialAverage": lambda monitor, var, period, n: SpatialAverage(var, monitor.spatial_mean, period),
+    "GlobalAverage": lambda monitor, var, period, n: SpatialAverage(var, np.full((1, n), 1.0 / n), period),
+    "Bold": _bold,
+    "EEG": partial(_sensors, EEG),
+    "MEG": partial(_sensors, MEG),
+    "iEEG": partial(_sensors, SEEG),
+}
+"""From TVB's monitor, the variable, the period and the number of nodes."""
+_SEVERAL = ("Raw", "RawVoi", "SubSample", "TemporalAverage")
+"""Monitors that record several variables at once."""
+
+
+def _monitors(simulator: Any, n: int) -> dict[str, AbstractMonitor]:
+    found: dict[str, AbstractMonitor] = {}
+    for k, monitor in enumerate(simulator.monitors):
+        make, kind = _known(monitor, "monitor", _MONITORS), type(monitor).__name__
+        monitor.config_for_sim(simulator)
+        name = re.sub("(?<=[a-z])(?=[A-Z][a-z])", "_", kind).lower()
+        before = sum(type(other) is type(monitor) for other in simulator.monitors[:k])
+        name += f"_{before + 1}" if before else ""
+        # TVB rounds the periods of sensors down, others to the nearest step
+        period = getattr(monitor, "_period_in_steps", monitor.istep) * simulator.integrator.dt
+        observed = tuple(simulator.model.variables_of_interest[v] for v in monitor.voi)
+        if kind in _SEVERAL and set(observed) <= set(simulator.model.state_variables):
+            found[name] = make(monitor, observed[0] if len(observed) == 1 else observed, period, n)
+            continue
+        if kind in ("Raw", "RawVoi", "TemporalAverage"):
+            make = _combined
+        for var in observed:
+            suffix = re.sub(r"\W+", "_", f"_{var}") if len(observed) > 1 else ""
+            found[name + suffix] = make(monitor, var, period, n)
+    return found
