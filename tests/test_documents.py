@@ -235,6 +235,34 @@ def test_the_page_on_rounds_comes_to_the_posterior(tmp_path, monkeypatch):
     assert 0.0 < names["region"].mass < 0.5
 
 
+@pytest.mark.slow
+def test_the_page_on_tvb_inversion_learns_the_coupling_and_its_change_of_units_is_exact(tmp_path, monkeypatch):
+    """Without TVB and in small: 64 averages of 5 units in place of 290 of 100, 512 draws; both scores by formula."""
+    monkeypatch.chdir(tmp_path)
+    names, (_, same, inference, units) = {}, pieces("from-tvb-inversion.md")
+    small = "period, t1, transient, window, n = 5.0, 340.0, 20.0, 60.0, 512"
+    inference = re.sub(r"period, t1, .* = .*", small, inference).replace("n=n, ", "n=n, progress=False, ")
+    assert small in inference
+    for code in (same.replace("TimeAverage(100.0", "TimeAverage(5.0"), inference, units):
+        exec(compile(code, "from-tvb-inversion.md", "exec"), names)
+    G = np.asarray(names["posterior"].theta["coupling.G"]).ravel()
+    assert names["draws"].valid.mean() > 0.9
+    assert names["learned"]["coupling.G"] == pytest.approx(1.0 - G.var(ddof=1) / (1.1**2 / 12.0), abs=1e-3)
+    assert names["distance"]["coupling.G"] == pytest.approx(abs(G.mean() - 0.7) / G.std(ddof=1), rel=1e-3)
+    assert names["learned"]["coupling.G"] > 0.3
+    assert names["distance"]["coupling.G"] < 4.0
+    # in units of tau and in ms, with the same normals
+    z = np.random.default_rng(0).normal(size=(2, 200, 80))
+    start = np.random.default_rng(1).uniform([[0.01], [-2.0]], [[0.3], [-1.0]], (2, 80))
+    runs = []
+    for sim, rate, dt in ((names["sim"], 1.0, 0.01), (names["in_ms"], 0.1, 0.1)):
+        sim = vb.Simulator(sim.model, sim.connectome, coupling=sim.coupling, integrator=sim.integrator, noise=sim.noise)
+        init = sim.model.State(rate * start[0], start[1])
+        y = vb.simulate(sim, t1=200 * dt, key=None, init=init, noise_path={"r": z[0], "V": z[1]}).ys["raw"]
+        runs.append(np.stack([y["r"] / rate, y["V"]]))
+    np.testing.assert_allclose(runs[0], runs[1], rtol=2e-3, atol=1e-4)
+
+
 def test_the_drawing_of_the_house_is_that_of_the_code():
     done = subprocess.run([sys.executable, ROOT / "docs" / "house.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

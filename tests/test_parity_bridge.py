@@ -1,8 +1,12 @@
 """Simulators of The Virtual Brain, carried over, against what they compute themselves: `make test-parity`."""
 
 import copy
+import re
 import warnings
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,6 +35,9 @@ with warnings.catch_warnings():
         theirs,
         trajectory,
     )
+
+
+PAGE = Path(vb.__file__).parent.parent / "docs/how-to/from-tvb-inversion.md"
 
 
 def start(sim, reference) -> vb.History:
@@ -116,9 +123,6 @@ def test_multiplicative_noise_in_a_batch_of_draws_is_that_of_each_draw():
     source = tvb_noise.Multiplicative(nsig=np.linspace(0.001, 0.004, 6).reshape(2, 3))
     reference, _ = couplings("WilsonCowan", "Linear")
     configured = theirs("WilsonCowan", given, reference, integrators.HeunStochastic(dt=DT, noise=source))
-    import jax
-    import jax.numpy as jnp
-
     forward = vb.ForwardModel(
         vb.bridges.from_tvb(configured), t1=20 * DT, summary=lambda y: jnp.concatenate([y["E"][-1], y["I"][-1]])
     )
@@ -386,3 +390,22 @@ def test_stimuli_noise_of_sensors_and_other_bounds_are_refused():
     given.model.S_i = np.array([0.5])
     with pytest.raises(ValueError, match=r"S_i is \[0.5\]"):
         vb.bridges.from_tvb(given)
+
+
+def test_the_template_of_the_page_is_what_the_page_says_it_is(tmp_path, monkeypatch):
+    """Up to the digits of the zip."""
+    monkeypatch.chdir(tmp_path)
+    template, same, *_ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    sims = []
+    for code in (template, same):
+        names: dict = {}
+        exec(compile(code, PAGE.name, "exec"), names)
+        sims.append(names["sim"])
+    carried_over, written = sims
+    assert str(carried_over.integrator) == str(written.integrator)
+    assert carried_over.delays is written.delays is None
+    assert carried_over.monitors == written.monitors
+    assert vb.paths(carried_over).keys() == vb.paths(written).keys()
+    for path, leaf in vb.paths(written).items():
+        if path not in ("connectome.speed", "connectome.tract_lengths"):  # nothing is delayed
+            np.testing.assert_allclose(vb.paths(carried_over)[path].value, leaf.value, rtol=1e-6, err_msg=path)

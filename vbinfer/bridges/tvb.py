@@ -80,7 +80,7 @@ _INTEGRATORS: dict[str, Callable[[float], AbstractIntegrator]] = {
 
 
 def from_tvb(simulator: Any) -> Simulator:
-    """A simulator of TVB as one of vbinfer, with the same trajectories.
+    """A TVB simulator as a `vb.Simulator` with the same trajectories.
 
     Model, connectivity, coupling, delays, integrator, noise and monitors; `simulator`, configured or not, stays as it
     is. What vbinfer does not have is an error that names it.
@@ -115,26 +115,21 @@ def from_tvb(simulator: Any) -> Simulator:
     for part, why in _REFUSED.items():
         if (given := getattr(simulator, part, None)) is not None:
             raise ValueError(f"the {part} of TVB's simulator, {type(given).__name__}, is not carried over: {why}")
-    # TVB itself fills in defaults, indices and gains, in a copy
-    theirs = copy.deepcopy(simulator)
-    theirs.preconfigure()
-    _check_bounds(theirs)
-    network = theirs.connectivity
+    model, network = simulator.model, simulator.connectivity
     weights, lengths = np.asarray(network.weights), np.asarray(network.tract_lengths)
-    speed = float(np.ravel(network.speed)[0])
-    delayed = bool((lengths / speed)[weights != 0.0].any())
-    kind, renamed = _known(theirs.coupling, "coupling", _COUPLINGS)
+    n, speed = len(weights), float(np.ravel(network.speed)[0])
+    joint, renamed = _known(simulator.coupling, "coupling", _COUPLINGS)
     return Simulator(
-        _model(theirs.model),
+        _model(model),
         # an infinite speed is a network without delays
         Connectome(
             weights, lengths, speed if np.isfinite(speed) else 3.0, _some(network.region_labels), _some(network.centres)
         ),
-        coupling=kind(**_values(kind, theirs.coupling, renamed)),
-        integrator=_known(theirs.integrator, "integrator", _INTEGRATORS)(float(theirs.integrator.dt)),
-        noise=_noise(getattr(theirs.integrator, "noise", None), tuple(theirs.model.state_variables), len(weights)),
-        delays=Delays() if delayed else None,
-        monitors=_monitors(theirs, len(weights)),
+        coupling=joint(**_values(joint, simulator.coupling, renamed)),
+        integrator=_known(simulator.integrator, "integrator", _INTEGRATORS)(float(simulator.integrator.dt)),
+        noise=_noise(getattr(simulator.integrator, "noise", None), tuple(model.state_variables), n),
+        delays=Delays() if (lengths / speed)[weights != 0.0].any() else None,
+        monitors=_monitors(simulator, n),
     )
 
 
@@ -154,7 +149,7 @@ def _some(values: Any) -> Any:
 
 
 def _values(kind: type, part: Any, renamed: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of a class from the arrays of an object of TVB.
+    """Fields of a class, from arrays of TVB.
 
     One value is a number, one for each node is `[N]`; a switch is the same for all nodes.
     """
@@ -183,9 +178,8 @@ def _model(model: Any) -> AbstractModel:
     return kind(**values)
 
 
-def _check_bounds(simulator: Any) -> None:
+def _check_bounds(given: Any, model: Any) -> None:
     """Raise ValueError for bounds that are not the model's own."""
-    given, model = simulator.integrator, type(simulator.model)()
     if given.clamped_state_variable_values is not None:
         raise ValueError("integrator.clamped_state_variable_values is set; vbinfer does not hold state variables")
     own = type(given)(dt=given.dt)
@@ -285,6 +279,11 @@ _SEVERAL = ("Raw", "RawVoi", "SubSample", "TemporalAverage")
 
 
 def _monitors(simulator: Any, n: int) -> dict[str, AbstractMonitor]:
+    """Monitors in TVB's order, with the names that they get."""
+    # TVB itself fills in indices, steps, gains and bounds, in a copy
+    simulator = copy.deepcopy(simulator)
+    simulator.preconfigure()
+    _check_bounds(simulator.integrator, type(simulator.model)())
     found: dict[str, AbstractMonitor] = {}
     for k, monitor in enumerate(simulator.monitors):
         make, kind = _known(monitor, "monitor", _MONITORS), type(monitor).__name__

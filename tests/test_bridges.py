@@ -1,0 +1,90 @@
+"""What `vb.bridges.from_tvb` says of simulators that it cannot carry over, told by stand-ins: TVB is not needed."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import vbinfer as vb
+
+
+def stand_in(kind: str, module: str = "tvb.simulator", **attributes):
+    """An object of a class of that name."""
+    return type(kind, (), {"__module__": module, "declarative_attrs": (), **attributes})()
+
+
+def template(**parts):
+    """A TVB simulator of two nodes, as far as it is read before TVB itself is asked."""
+    return SimpleNamespace(
+        **{
+            "model": stand_in("Linear", state_variables=["x"], gamma=np.array([-1.0])),
+            "connectivity": SimpleNamespace(
+                weights=np.array([[0.0, 1.0], [0.5, 0.0]]),
+                tract_lengths=np.zeros((2, 2)),
+                speed=np.array([3.0]),
+                region_labels=np.array(["a", "b"]),
+                centres=np.zeros((2, 3)),
+            ),
+            "coupling": stand_in("Linear", a=np.array([0.1]), b=np.array([0.0])),
+            "integrator": stand_in("HeunDeterministic", dt=0.1),
+            "monitors": (),
+            **parts,
+        }
+    )
+
+
+MISTAKES = {
+    "nothing of TVB": ({"coupling": "G"}, "dict was given, without model"),
+    "no model": (template(model=None), "without model; from_tvb takes a Simulator of TVB, model=models"),
+    "no connectivity": (template(connectivity=None), "without connectivity"),
+    "no integrator": (template(integrator=None), "without integrator"),
+    "a surface": (template(surface=stand_in("Cortex")), "the surface of TVB's simulator, Cortex, is not carried over"),
+    "a stimulus": (template(stimulus=stand_in("StimuliRegion")), "StimuliRegion, is not carried over"),
+    "a model that is not here": (template(model=stand_in("Hopfield")), "no model Hopfield"),
+    "a class of one's own": (template(model=stand_in("Linear", "__main__")), "__main__.Linear, no class of TVB"),
+    "a coupling that is not here": (template(coupling=stand_in("PreSigmoidal")), "no coupling PreSigmoidal"),
+    "an integrator that is not here": (template(integrator=stand_in("Dop853", dt=0.1)), "no integrator Dop853"),
+    "noise that is not here": (
+        template(integrator=stand_in("EulerStochastic", dt=0.1, noise=stand_in("Levy"))),
+        "no noise Levy",
+    ),
+    "coloured noise": (
+        template(integrator=stand_in("EulerStochastic", dt=0.1, noise=stand_in("Additive", ntau=5.0))),
+        "ntau=5",
+    ),
+    "a switch that differs between nodes": (
+        template(model=stand_in("WilsonCowan", state_variables=["E", "I"], shift_sigmoid=np.array([True, False]))),
+        r"WilsonCowan\.shift_sigmoid differs between nodes",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_cannot_be_carried_over_is_named(mistake):
+    given, words = MISTAKES[mistake]
+    with pytest.raises(ValueError, match=words):
+        vb.bridges.from_tvb(given)
+
+
+def test_a_parameter_that_vbinfer_lacks_must_have_its_default():
+    """With it the equations are those of vbinfer."""
+    kind = type(stand_in("Linear", declarative_attrs=("delta",), delta=np.array([0.5])))
+    changed = kind()
+    changed.delta = np.array([[0.7], [0.2]])
+    with pytest.raises(ValueError, match=r"Linear\.delta is \[0\.7 0\.2\] in TVB; vbinfer has no such parameter"):
+        vb.bridges.from_tvb(template(model=changed))
+    with pytest.raises(ValueError, match="no integrator Dop853"):  # so far all is well
+        vb.bridges.from_tvb(template(model=kind(), integrator=stand_in("Dop853", dt=0.1)))
+
+
+def test_the_bridge_imports_nothing_of_tvb():
+    code = (
+        "import sys, vbinfer as vb\n"
+        "assert 'vbinfer.bridges.tvb' not in sys.modules\n"
+        "vb.bridges.from_tvb\n"
+        "assert 'vbinfer.bridges.tvb' in sys.modules\n"
+        "assert not any(name == 'tvb' or name.startswith('tvb.') for name in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
