@@ -253,7 +253,10 @@ def _sources(expression: str) -> dict[str, float]:
     """The weight of each variable in a sum or difference."""
     if not re.fullmatch(r"\s*-?\s*[^\W\d]\w*(\s*[+-]\s*[^\W\d]\w*)*\s*", expression):
         raise ValueError(f"the variable of interest {expression!r} is no sum or difference of state variables")
-    return {name: -1.0 if sign == "-" else 1.0 for sign, name in re.findall(r"([+-]?)\s*(\w+)", expression)}
+    weights: dict[str, float] = {}
+    for sign, name in re.findall(r"([+-]?)\s*(\w+)", expression):
+        weights[name] = weights.get(name, 0.0) + (-1.0 if sign == "-" else 1.0)
+    return weights
 
 
 def _combined(monitor: Any, var: str, period: float, n: int) -> EEG:
