@@ -11,8 +11,9 @@ import vbinfer as vb
 
 
 def stand_in(kind: str, module: str = "tvb.simulator", **attributes):
-    """An object of a class of that name."""
-    return type(kind, (), {"__module__": module, "declarative_attrs": (), **attributes})()
+    """An object of a class of that name, without bounds."""
+    bounds = {"state_variable_boundaries": None, "clamped_state_variable_values": None}
+    return type(kind, (), {"__module__": module, "declarative_attrs": (), **bounds, **attributes})()
 
 
 def template(**parts):
@@ -25,6 +26,7 @@ def template(**parts):
                 tract_lengths=np.zeros((2, 2)),
                 speed=np.array([3.0]),
                 region_labels=np.array(["a", "b"]),
+                configure=lambda: None,
                 centres=np.zeros((2, 3)),
             ),
             "coupling": stand_in("Linear", a=np.array([0.1]), b=np.array([0.0])),
@@ -45,6 +47,14 @@ MISTAKES = {
     "a model that is not here": (template(model=stand_in("Hopfield")), "no model Hopfield"),
     "a class of one's own": (template(model=stand_in("Linear", "__main__")), "__main__.Linear, no class of TVB"),
     "a coupling that is not here": (template(coupling=stand_in("PreSigmoidal")), "no coupling PreSigmoidal"),
+    "other bounds": (
+        template(integrator=stand_in("EulerDeterministic", state_variable_boundaries=np.array([[0.0, 1.0]]))),
+        "state_variable_boundaries is set; Linear has no bounds",
+    ),
+    "a variable that is held": (
+        template(integrator=stand_in("EulerDeterministic", clamped_state_variable_values=np.array([[0.1]]))),
+        "clamped_state_variable_values is set",
+    ),
     "an integrator that is not here": (template(integrator=stand_in("Dop853", dt=0.1)), "no integrator Dop853"),
     "noise that is not here": (
         template(integrator=stand_in("EulerStochastic", dt=0.1, noise=stand_in("Levy"))),

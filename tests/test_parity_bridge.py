@@ -149,7 +149,7 @@ def watched(kind, sensor, projection, **options):
 
 
 def test_monitors_keep_order_and_variables_of_interest():
-    """A model observes y4, y1 - y2, y0: monitors count among these."""
+    """A model observes y4, y1, y0: monitors count among these."""
     name, given = "JansenRit", problem("JansenRit", 9, False)
     some = np.array([0, 2])
     watch = [
@@ -185,7 +185,7 @@ def test_monitors_keep_order_and_variables_of_interest():
         ),
     ]
     reference, _ = couplings(name, "natural")
-    scheme, observed = integrators.HeunDeterministic(dt=DT), ("y4", "y1 - y2", "y0")
+    scheme, observed = integrators.HeunDeterministic(dt=DT), ("y4", "y1", "y0")
     configured = theirs(name, given, reference, scheme, monitors=watch, observed=observed)
     sim = vb.bridges.from_tvb(configured)
     run = vb.simulate(sim, t1=90 * DT, key=None, init=start(sim, configured))
@@ -193,15 +193,13 @@ def test_monitors_keep_order_and_variables_of_interest():
     mean, raw, sub, groups, everywhere, second, eeg, meg, seeg = outputs
     expected = {
         "temporal_average": {"y4": mean[:, 0], "y0": mean[:, 1]},
-        "raw_y4": raw[:, 0],
-        "raw_y1_y2": raw[:, 1],
-        "raw_y0": raw[:, 2],
+        "raw": {"y4": raw[:, 0], "y1": raw[:, 1], "y0": raw[:, 2]},
         "sub_sample": {"y4": sub[:, 0], "y0": sub[:, 1]},
         "spatial_average_y4": groups[:, 0],
         "spatial_average_y0": groups[:, 1],
         "global_average": everywhere[:, 0],
         "temporal_average_2": second[:, 0],
-        "eeg_y1_y2": eeg[:, 0],
+        "eeg_y1": eeg[:, 0],
         "eeg_y4": eeg[:, 1],
         "meg": meg[:, 0],
         "ieeg": seeg[:, 0],
@@ -283,18 +281,35 @@ def test_a_simulator_that_was_never_configured():
 
 def test_the_epileptor_as_tvb_has_it_by_default():
     """It observes x2 - x1 and z; what TVB averages of the sum is what EEG with a gain of ones records."""
-    given = problem("Epileptor", 5, False)
+    given = problem("Epileptor", 9, False)
     reference, _ = couplings("Epileptor", "Difference")
-    scheme, watch = integrators.HeunDeterministic(dt=DT), [monitors.TemporalAverage(period=4 * DT)]
-    configured = theirs(
-        "Epileptor", given, reference, scheme, monitors=watch, observed=tvb_models.Epileptor().variables_of_interest
+    eeg = watched(
+        monitors.EEG,
+        sensors.SensorsEEG,
+        projections.ProjectionSurfaceEEG,
+        period=4 * DT,
+        reference="Average",
+        variables_of_interest=np.array([0]),
     )
+    watch = [monitors.TemporalAverage(period=4 * DT), monitors.Raw(), eeg]
+    scheme, observed = integrators.HeunDeterministic(dt=DT), tvb_models.Epileptor().variables_of_interest
+    configured = theirs("Epileptor", given, reference, scheme, monitors=watch, observed=observed)
     sim = vb.bridges.from_tvb(configured)
     ys = vb.simulate(sim, t1=40 * DT, key=None, init=start(sim, configured)).ys
-    ((_, mean),) = sampled(configured, 40)
-    assert list(ys) == ["temporal_average_x2_x1", "temporal_average_z"]
-    np.testing.assert_allclose(ys["temporal_average_x2_x1"], mean[:, 0], rtol=1e-9)
-    np.testing.assert_allclose(ys["temporal_average_z"], mean[:, 1], rtol=1e-9)
+    (_, mean), (_, raw), (_, scalp) = sampled(configured, 40)
+    expected = {
+        "temporal_average_x2_x1": mean[:, 0],
+        "temporal_average_z": mean[:, 1],
+        "raw_x2_x1": raw[:, 0],
+        "raw_z": raw[:, 1],
+        "eeg": scalp[:, 0],
+    }
+    assert list(ys) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(ys[name], value, rtol=1e-9, atol=1e-9 * np.abs(value).max(), err_msg=name)
+    configured.monitors = [monitors.SubSample(period=4 * DT)]
+    with pytest.raises(ValueError, match="reads 'x2 - x1'"):  # no mean, hence no EEG
+        vb.bridges.from_tvb(configured)
 
 
 def test_numbers_and_maps_are_paths_for_priors():
@@ -350,10 +365,6 @@ MISTAKES = {
     "monitor": (with_(monitors=[monitors.AfferentCoupling()]), "no monitor AfferentCoupling"),
     "kernel": (with_(monitors=[monitors.Bold(hrf_kernel=equations.Gamma())]), "no hrf_kernel of Bold Gamma"),
     "window": (with_(monitors=[monitors.Bold(hrf_length=10_000.0)]), "hrf_length is 10000 ms"),
-    "expression": (
-        with_(monitors=[monitors.SubSample()], model__variables_of_interest=("r * V",)),
-        "r \\* V",
-    ),
 }
 
 
@@ -380,9 +391,11 @@ def test_stimuli_noise_of_sensors_and_other_bounds_are_refused():
     )
     with pytest.raises(ValueError, match="StimuliRegion"):
         vb.bridges.from_tvb(given)
-    given = everything()
-    given.model.state_variable_boundaries["r"] = np.array([0.0, 2.0])
-    with pytest.raises(ValueError, match="vbinfer has the bounds of MontbrioPazoRoxin"):
+    reference, _ = couplings("Linear", "Linear")
+    given = theirs("Linear", problem("Linear", 3, False), reference, integrators.HeunDeterministic(dt=DT))
+    vb.bridges.from_tvb(given)
+    given.model.state_variable_boundaries = {"x": np.array([0.0, 2.0])}
+    with pytest.raises(ValueError, match="Linear has no bounds"):
         vb.bridges.from_tvb(given)
     zerlaut = problem("ZerlautAdaptationFirstOrder", 3, False)
     reference, _ = couplings("ZerlautAdaptationFirstOrder", "Linear")

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from vbinfer import models
-from vbinfer._param import did_you_mean
+from vbinfer._param import Param, Parametrised, did_you_mean, param
 from vbinfer.integrators import AbstractIntegrator, Euler, Heun, RungeKutta4
 from vbinfer.models.base import AbstractModel, AbstractVectorField
 from vbinfer.monitors import (
@@ -115,19 +116,24 @@ def from_tvb(simulator: Any) -> Simulator:
     for part, why in _REFUSED.items():
         if (given := getattr(simulator, part, None)) is not None:
             raise ValueError(f"the {part} of TVB's simulator, {type(given).__name__}, is not carried over: {why}")
-    model, network = simulator.model, simulator.connectivity
+    # as TVB completes them, without a change to what was given; its own copies leave out what is not declared
+    simulator = copy.copy(simulator)
+    simulator.connectivity = network = copy.copy(simulator.connectivity)
+    network.configure()
+    model = _model(simulator.model)
+    _check_bounds(simulator.integrator, simulator.model)
     weights, lengths = np.asarray(network.weights), np.asarray(network.tract_lengths)
     n, speed = len(weights), float(np.ravel(network.speed)[0])
     joint, renamed = _known(simulator.coupling, "coupling", _COUPLINGS)
     return Simulator(
-        _model(model),
+        model,
         # an infinite speed is a network without delays
         Connectome(
             weights, lengths, speed if np.isfinite(speed) else 3.0, _some(network.region_labels), _some(network.centres)
         ),
         coupling=joint(**_values(joint, simulator.coupling, renamed)),
         integrator=_known(simulator.integrator, "integrator", _INTEGRATORS)(float(simulator.integrator.dt)),
-        noise=_noise(getattr(simulator.integrator, "noise", None), tuple(model.state_variables), n),
+        noise=_noise(getattr(simulator.integrator, "noise", None), model.variables(), n),
         delays=Delays() if (lengths / speed)[weights != 0.0].any() else None,
         monitors=_monitors(simulator, n),
     )
@@ -178,26 +184,25 @@ def _model(model: Any) -> AbstractModel:
     return kind(**values)
 
 
-def _check_bounds(given: Any, model: Any) -> None:
-    """Raise ValueError for bounds that are not the model's own."""
-    if given.clamped_state_variable_values is not None:
+def _check_bounds(integrator: Any, model: Any) -> None:
+    """Raise ValueError for bounds of the user's own."""
+    for part in (model, integrator) if type(model).state_variable_boundaries is None else ():
+        if part.state_variable_boundaries is not None:
+            kind = type(model).__name__
+            raise ValueError(f"state_variable_boundaries is set; {kind} has no bounds in vbinfer, nor in TVB by itself")
+    if integrator.clamped_state_variable_values is not None:
         raise ValueError("integrator.clamped_state_variable_values is set; vbinfer does not hold state variables")
-    own = type(given)(dt=given.dt)
-    model.configure()
-    own.configure_boundaries(model)
-    for name in ("bounded_state_variable_indices", "state_variable_boundaries"):
-        if not np.array_equal(getattr(given, name), getattr(own, name)):
-            raise ValueError(
-                f"integrator.{name} is {getattr(given, name)}; vbinfer has the bounds of {type(model).__name__} as TVB "
-                f"has them, {getattr(own, name)}"
-            )
+
+
+def _additive(noise: Any, D: dict[str, Any]) -> Additive:
+    return Additive(D=noise.nsig.item() if noise.nsig.size == 1 else D)
 
 
 def _noise(noise: Any, variables: tuple[str, ...], n: int) -> AbstractNoise | None:
     """The noise process; None where nothing is random."""
     if noise is None:
         return None
-    make = _known(noise, "noise", {"Additive": lambda _, D: Additive(D=D), "Multiplicative": _multiplicative})
+    make = _known(noise, "noise", {"Additive": _additive, "Multiplicative": _multiplicative})
     if noise.ntau > 0.0:
         raise ValueError(
             f"the noise has ntau={noise.ntau:g}; TVB's coloured noise is not carried over. Set ntau=0.0, or build "
@@ -210,23 +215,23 @@ def _noise(noise: Any, variables: tuple[str, ...], n: int) -> AbstractNoise | No
         nsig = nsig[:, None]
     rows = dict(zip(variables, np.broadcast_to(nsig, (len(variables), n)), strict=True))
     driven = {name: row if np.ptp(row) else row[0] for name, row in rows.items() if row.any()}
-    return make(noise, nsig.item() if nsig.size == 1 else driven) if driven else None
+    return make(noise, driven) if driven else None
 
 
-def _multiplicative(noise: Any, D: Any) -> Multiplicative:
-    """g(x) = sqrt(2 D) (a x + b)."""
+class LinearAmplitude(Parametrised):
+    """TVB's multiplicative noise, g(x) = sqrt(2 D) (a x + b)."""
+
+    D: dict[str, Param] = param(low=0.0, doc="TVB's nsig")
+    a: Param = param(doc="amplitude per state")
+    b: Param = param(doc="amplitude at zero")
+
+    def __call__(self, x: Any) -> dict[str, Any]:
+        return {name: jnp.sqrt(2.0 * D) * (self.a * getattr(x, name) + self.b) for name, D in self.D.items()}
+
+
+def _multiplicative(noise: Any, D: dict[str, Any]) -> Multiplicative:
     _known(noise.b, "b of Multiplicative noise", {"Linear": None})
-    a, b = noise.b.parameters["a"], noise.b.parameters["b"]
-
-    def gfun(x: Any) -> dict[str, Any]:
-        named = x._asdict()
-        # transposed, so that a value for each node meets the last axis: [node] or [draw, node]
-        return {
-            name: (np.sqrt(2.0 * size) * (a * named[name].T + b)).T
-            for name, size in (D if isinstance(D, dict) else dict.fromkeys(named, D)).items()
-        }
-
-    return Multiplicative(gfun)
+    return Multiplicative(LinearAmplitude(D, **noise.b.parameters))
 
 
 def _bold(monitor: Any, var: str, period: float, n: int) -> HRF:
@@ -283,16 +288,15 @@ _SEVERAL = ("Raw", "RawVoi", "SubSample", "TemporalAverage")
 
 def _monitors(simulator: Any, n: int) -> dict[str, AbstractMonitor]:
     """Monitors in TVB's order, with the names that they get."""
-    # TVB itself fills in indices, steps, gains and bounds, in a copy
-    simulator = copy.deepcopy(simulator)
-    simulator.preconfigure()
-    _check_bounds(simulator.integrator, type(simulator.model)())
     found: dict[str, AbstractMonitor] = {}
-    for k, monitor in enumerate(simulator.monitors):
-        make, kind = _known(monitor, "monitor", _MONITORS), type(monitor).__name__
-        monitor.config_for_sim(simulator)
+    simulator.number_of_nodes = n
+    for k, given in enumerate(simulator.monitors):
+        make, kind, monitor = _known(given, "monitor", _MONITORS), type(given).__name__, copy.copy(given)
+        if hasattr(monitor, "gain"):  # changed in place
+            monitor.gain, monitor.sensors = monitor.gain.copy(), copy.copy(monitor.sensors)
+        monitor.config_for_sim(simulator)  # indices, steps and gains
         name = re.sub("(?<=[a-z])(?=[A-Z][a-z])", "_", kind).lower()
-        before = sum(type(other) is type(monitor) for other in simulator.monitors[:k])
+        before = sum(type(other) is type(given) for other in simulator.monitors[:k])
         name += f"_{before + 1}" if before else ""
         # TVB rounds the periods of sensors down, others to the nearest step
         period = getattr(monitor, "_period_in_steps", monitor.istep) * simulator.integrator.dt
