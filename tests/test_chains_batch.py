@@ -1,5 +1,7 @@
 """Chains of many data sets in one program: closed-form posteriors, and what the next observation costs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ from scipy import stats
 
 import vbinfer as vb
 from vbinfer.diagnostics.chain_measures import rhat
+from vbinfer.sampling.problem import problem_of
+from vbinfer.sampling.starts import likely_starts
 
 KEY = jax.random.key(11)
 DESIGN = np.array([[1.0, 0.5], [0.6, 2.0], [0.4, 1.0]])
@@ -42,6 +46,19 @@ SAMPLER = vb.sampling.ChainSampler(PRIOR, linear, num_warmup=200, batch_size=32)
 @pytest.fixture(scope="module")
 def batch():
     return SAMPLER.run_batch(X, n=N, key=KEY)
+
+
+def test_the_noise_that_picks_a_start_does_not_know_the_candidates():
+    """Under a flat likelihood starts are draws of the prior: every coordinate of z is N(0, 1).
+
+    Gumbel noise from the key of the second leaf took the candidate whose second coordinate was the largest of 64, with
+    a mean of 2.4. 400 starts: a mean beyond 4 / sqrt(400) has probability 6e-5.
+    """
+    flat = problem_of(PRIOR, lambda theta, x: 0.0 * (theta["a"] + theta["b"]) + x.sum(), np.zeros(1))
+    z = likely_starts(dataclasses.replace(flat, x=jnp.zeros((400, 1))), jax.random.split(KEY, 400))
+    assert z.shape == (400, 2)
+    assert np.abs(np.asarray(z).mean(0)).max() < 0.2
+    assert min(stats.kstest(column, "norm").pvalue for column in np.asarray(z).T) > 1e-4
 
 
 def flat(theta):

@@ -287,4 +287,4 @@ def test_replicates_too_far_for_weights_are_refused():
 
 def test_weights_are_judged_alike():
     """One limit of Pareto k for samplers, which may not import diagnostics, and for diagnostics."""
-    assert thresholds.PARETO_K == importance.K_MAX
+    assert thresholds.PARETO_K is importance.PARETO_K

@@ -15,7 +15,7 @@ import scipy.stats as st
 
 import vbinfer as vb
 from vbinfer import tasks
-from vbinfer.tasks import gaussians, glm, process, published
+from vbinfer.tasks import gaussians, process, published, sbibm
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = jax.random.key(3)
@@ -156,7 +156,7 @@ def test_slcp_moments_and_likelihood_by_the_covariance_of_the_text():
 
 
 def test_bernoulli_glm_features_are_those_of_the_spikes_and_the_likelihood_is_that_of_the_train():
-    task, V = tasks.bernoulli_glm(), glm.design_matrix().astype(float)
+    task, V = tasks.bernoulli_glm(), sbibm.design_matrix().astype(float)
     stimulus = np.random.RandomState(42).randn(100)
     np.testing.assert_allclose(V[:, 1], stimulus, rtol=1e-6)
     np.testing.assert_allclose(V[20, 1:], stimulus[20:11:-1], rtol=1e-6)  # the newest first

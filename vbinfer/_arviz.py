@@ -13,6 +13,9 @@ import numpy as np
 _STATS = {"accept_prob": "acceptance_rate", "num_steps": "n_steps", "log_prob": "lp"}
 """Our names of sampler statistics to those of the InferenceData schema; the others are the same."""
 
+PARETO_K = 0.7
+"""Pareto k above which averages over importance weights do not settle (Vehtari et al. 2024)."""
+
 
 def arviz() -> Any:
     """The arviz module, imported on first use.

@@ -4,7 +4,7 @@ T time, N node, V state variable, C coupling variable, B batch, F feature, D tot
 """
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,9 @@ from jaxtyping import Array, Key
 
 Theta = dict[str, Array]
 """Constrained named parameters: the key is the path of a leaf (`"coupling.G"`), the value its array."""
+
+Named = Mapping[str, Any]
+"""Named parameters as they are given: numbers or arrays of any kind."""
 
 PRNGKey = Key[Array, ""]
 """One typed JAX key, as `jax.random.key` makes it."""

@@ -4,16 +4,13 @@ import warnings
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer._arviz import PARETO_K
 from vbinfer.posterior import Posterior
 from vbinfer.sampling.problem import Problem, constrained
 from vbinfer.sampling.store import numbers
-
-K_MAX = 0.7
-"""Above this the ratios have so heavy a tail that averages over them do not settle (Vehtari et al. 2024)."""
 
 
 class Smoothed(NamedTuple):
@@ -87,13 +84,8 @@ def _fit_pareto(excess: np.ndarray) -> tuple[float, float]:
     return (n * k + 5.0) / (n + 10.0), sigma
 
 
-def log_target(problem: Problem, z: Array) -> np.ndarray:
-    """Log density of posterior draws.
-
-    log p(z) + log p(x_o | z) `[n]`, -inf where undefined.
-    """
-    value = -np.asarray(jax.jit(jax.vmap(problem.potential))(z), float)
-    return np.where(np.isfinite(value), value, -np.inf)
+def _log_target(problem: Problem, z: Array) -> Array:
+    return jax.vmap(problem.log_density)(z)
 
 
 def weighed(problem: Problem, z: Array, log_q: Array, method: str) -> tuple[np.ndarray, Smoothed]:
@@ -101,7 +93,8 @@ def weighed(problem: Problem, z: Array, log_q: Array, method: str) -> tuple[np.n
 
     Warns of a large k.
     """
-    ratios = log_target(problem, z) - np.asarray(log_q, float)
+    target = np.asarray(problem.run(_log_target, z), float)
+    ratios = np.where(np.isfinite(target), target, -np.inf) - np.asarray(log_q, float)
     smoothed = pareto_smoothed(ratios)
     warn_of_k(smoothed.pareto_k, method, stacklevel=4)
     return ratios, smoothed
@@ -109,10 +102,10 @@ def weighed(problem: Problem, z: Array, log_q: Array, method: str) -> tuple[np.n
 
 def warn_of_k(k: float, method: str, stacklevel: int = 3) -> None:
     """Warn that Pareto k is too large."""
-    if k > K_MAX:
+    if k > PARETO_K:
         warnings.warn(
-            f"Pareto k is {k:.2f}, above {K_MAX}: the density that {method} fitted is far from the posterior, and its "
-            "draws and evidence are not to be trusted; sample with vb.sample_mcmc (init=this posterior starts it)",
+            f"Pareto k is {k:.2f}, above {PARETO_K}: the density that {method} fitted is far from the posterior, and "
+            "its draws and evidence are not to be trusted; sample with vb.sample_mcmc (init=this posterior starts it)",
             stacklevel=stacklevel,
         )
 
@@ -124,7 +117,6 @@ def posterior_over_theta(
 
     log q(theta) = log q(z) - log|d theta / d z|
     """
-    theta, logdet = constrained(problem.prior, z)
-    leaves = {name: np.asarray(value)[None] for name, value in theta.items()}
-    log_prob = None if log_q is None else np.asarray(jnp.asarray(log_q) - logdet)[None]
-    return Posterior(leaves, log_prob, None, numbers(problem.x_o), problem.prior, log_evidence, info)
+    theta, logdet = constrained(problem.prior, z[None])
+    log_prob = None if log_q is None else np.asarray(log_q) - logdet
+    return Posterior(theta, log_prob, None, numbers(problem.x_o), problem.prior, log_evidence, info)

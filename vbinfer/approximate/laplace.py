@@ -85,9 +85,9 @@ def fit_laplace(
             "use kernel=vb.sampling.TemperedSMC() in vb.sample_mcmc",
             stacklevel=2,
         )
-    mode, height, hessian = jax.jit(lambda z: _refine(problem, z))(basins[0].z)
-    eigenvalues = _checked_curvature(prior, np.asarray(hessian, float))
-    root = np.linalg.cholesky(np.linalg.inv(np.asarray(hessian, float)))
+    mode, height, hessian = problem.run(_refine, basins[0].z)
+    hessian = np.asarray(hessian, float)
+    eigenvalues, root = _checked_curvature(prior, hessian), np.linalg.cholesky(np.linalg.inv(hessian))
     log_det, log_2pi = float(np.log(eigenvalues).sum()), prior.z_dim * float(np.log(2.0 * np.pi))
     noise = jax.random.normal(k_draw, (num_samples, prior.z_dim), mode.dtype)
     # z = m + R e with R R^T = H^-1:  log q(z) = log|H| / 2 - D log(2 pi) / 2 - |e|^2 / 2

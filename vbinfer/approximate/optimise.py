@@ -1,8 +1,9 @@
 """Maximum a posteriori by optimisation over z, from many starts."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,8 +156,7 @@ def fit_map(
     found = optima(problem, num_starts=num_starts, space=space, max_steps=max_steps, key=key)
     basins = []
     for one in found.basins:
-        theta = {name: np.asarray(value) for name, value in constrained(prior, one.z)[0].items()}
-        basins.append(Basin(theta, -one.energy, one.count))
+        basins.append(Basin(constrained(prior, one.z)[0], -one.energy, one.count))
     info = provenance("MAP", key, began, "optax") | {
         "space": space,
         "num_starts": num_starts,
@@ -172,7 +172,7 @@ class Optimum(NamedTuple):
     The energy is minus the log density.
     """
 
-    z: Array
+    z: np.ndarray
     energy: float
     count: int
 
@@ -186,19 +186,16 @@ class Optima(NamedTuple):
 
 
 def optima(problem: Problem, *, num_starts: int, space: str, max_steps: int, key: PRNGKey) -> Optima:
-    """Distinct minima of minus the log density over z.
-
-    It holds the log-determinant for `space="z"`.
-    """
-
-    def energy(z: Array) -> Array:
-        return problem.potential(z) if space == "z" else problem.potential(z) + problem.theta(z)[1]
-
+    """Distinct minima of minus the log density over z."""
     starts, failed = finite_draws(problem, num_starts, key)
-    z, value, finished = jax.jit(lambda z: minimise(energy, z, max_steps))(starts)
-    z, value = np.asarray(z), np.asarray(value)
+    z, value, finished = map(np.asarray, problem.run(_minima, starts, static=(space, max_steps)))
     order = np.argsort(value, kind="stable")
-    return Optima(_basins(energy, z[order], value[order]), failed, int((~np.asarray(finished)).sum()))
+    return Optima(_basins(problem, space, z[order], value[order]), failed, int((~finished).sum()))
+
+
+def _energy(problem: Problem, space: str, z: Array) -> Array:
+    """Minus the log density, with the log-determinant for `space="z"`."""
+    return problem.potential(z) if space == "z" else problem.potential(z) + problem.theta(z)[1]
 
 
 def finite_draws(problem: Problem, n: int, key: PRNGKey) -> tuple[Array, int]:
@@ -211,7 +208,7 @@ def finite_draws(problem: Problem, n: int, key: PRNGKey) -> tuple[Array, int]:
     return screened(problem, draw, "prior draws", NARROW)
 
 
-def minimise(energy: Callable[[Array], Array], starts: Array, max_steps: int) -> tuple[Array, Array, Array]:
+def _minima(problem: Problem, space: str, max_steps: int, starts: Array) -> tuple[Array, Array, Array]:
     """Minima by L-BFGS with a line search, from every start.
 
     A start settles when its gradient is small or its place no longer changes; a step to where the energy is not finite
@@ -220,8 +217,8 @@ def minimise(energy: Callable[[Array], Array], starts: Array, max_steps: int) ->
     Returns:
         Places, values, and whether each settled.
     """
-    solver = optax.lbfgs(memory_size=10)
-    slope = jax.value_and_grad(energy)
+    energy = functools.partial(_energy, problem, space)
+    solver, slope = optax.lbfgs(memory_size=10), jax.value_and_grad(energy)
     small = float(jnp.finfo(starts.dtype).eps) ** 0.5  # 3e-4 in float32; z is of order one
 
     def one(start: Array) -> tuple[Array, Array, Array]:
@@ -251,27 +248,26 @@ def minimise(energy: Callable[[Array], Array], starts: Array, max_steps: int) ->
     return jax.vmap(one)(starts)
 
 
-def _basins(energy: Callable[[Array], Array], z: np.ndarray, value: np.ndarray) -> tuple[Optimum, ...]:
-    """Optima, best first, joined where no barrier lies between them."""
+def _barrier(problem: Problem, space: str, a: Array, b: Array) -> Array:
+    """How far the energy rises between two optima."""
+    share = jnp.linspace(0.0, 1.0, _PATH)[:, None]
+    path = jax.vmap(lambda z: _energy(problem, space, z))((1.0 - share) * a + share * b)
+    return jnp.max(jnp.where(jnp.isnan(path), jnp.inf, path)) - jnp.maximum(path[0], path[-1])
 
+
+def _basins(problem: Problem, space: str, z: np.ndarray, value: np.ndarray) -> tuple[Optimum, ...]:
+    """Optima, best first, joined where no barrier lies between them."""
     # Two optima are one basin when the energy on the straight line between them never rises above the higher end:
     #     energy   \      /\      /         a barrier: two basins
     #               \_a__/  \_b__/
-
-    @jax.jit
-    def barrier(a: Array, b: Array) -> Array:
-        share = jnp.linspace(0.0, 1.0, _PATH)[:, None]
-        path = jax.vmap(energy)((1.0 - share) * a + share * b)
-        return jnp.max(jnp.where(jnp.isnan(path), jnp.inf, path)) - jnp.maximum(path[0], path[-1])
-
     found: list[Optimum] = []
     for place, height in zip(z, value, strict=True):
         level = _LEVEL + 4 * float(np.finfo(value.dtype).eps) * abs(float(height))
         for i, one in enumerate(found):
             near = np.abs(place - one.z).max() < 1e-3
-            if near or float(barrier(one.z, jnp.asarray(place))) < level:
+            if near or float(problem.run(_barrier, one.z, place, static=(space,))) < level:
                 found[i] = one._replace(count=one.count + 1)
                 break
         else:
-            found.append(Optimum(jnp.asarray(place), float(height), 1))
+            found.append(Optimum(place, float(height), 1))
     return tuple(found)

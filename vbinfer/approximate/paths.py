@@ -1,7 +1,6 @@
 """Pathfinder: Gaussians along an optimiser's paths, importance resampled."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -82,8 +81,8 @@ def pathfinder(
     problem = problem_of(prior, log_likelihood, x_o)
     k_start, k_path, k_draw, k_choose = jax.random.split(key, 4)
     starts, failed = finite_draws(problem, num_paths, k_start)
-    run = jax.jit(jax.vmap(_path_of(problem, max_steps)))
-    centre, root, elbo = _usable(*map(np.asarray, run(jax.random.split(k_path, num_paths), starts)))
+    found = problem.run(_paths, jax.random.split(k_path, num_paths), starts, static=(max_steps,))
+    centre, root, elbo = _usable(*map(np.asarray, found))
     n = _PROPOSALS * num_samples
     z, path, log_q = _mixture_draws(centre, root, n, k_draw)
     _, smoothed = weighed(problem, z, log_q, "pathfinder")
@@ -101,16 +100,16 @@ def pathfinder(
     return posterior_over_theta(problem, z[chosen], log_q[chosen], smoothed.log_mean, info)
 
 
-def _path_of(problem: Problem, max_steps: int) -> Callable[[Array, Array], tuple[Array, Array, Array]]:
-    """The best Gaussian along one path.
+def _paths(problem: Problem, max_steps: int, keys: Array, starts: Array) -> tuple[Array, Array, Array]:
+    """The best Gaussian along each path, from starts `[path, Dz]`.
 
     Returns:
-        `(key, start [Dz]) -> centre [Dz], covariance [Dz, Dz], ELBO`.
+        Centres `[path, Dz]`, covariances `[path, Dz, Dz]`, ELBOs `[path]`.
     """
     from blackjax.vi import pathfinder as engine
 
     def log_density(z: Array) -> Array:
-        value = -problem.potential(z)
+        value = problem.log_density(z)
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
     def path(key: Array, start: Array) -> tuple[Array, Array, Array]:
@@ -122,7 +121,7 @@ def _path_of(problem: Problem, max_steps: int) -> Callable[[Array, Array], tuple
         # the Gaussian with this gradient and this inverse Hessian is centred one Newton step away
         return place + covariance @ gradient, covariance, best.elbo
 
-    return path
+    return jax.vmap(path)(keys, starts)
 
 
 def _usable(centre: np.ndarray, covariance: np.ndarray, elbo: np.ndarray) -> tuple[Array, Array, np.ndarray]:

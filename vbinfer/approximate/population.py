@@ -93,22 +93,20 @@ def smc_abc(
     epsilons, acceptances = [float(now.distance.max())], [n / run.count]
     few, stopped = f"fewer than {100 * min_acceptance:g}% of the proposals were kept", ""
     while not stopped:
-        level = max(float(np.quantile(now.distance, quantile)), epsilon or 0.0)
         if len(epsilons) >= rounds:
             stopped = f"max_rounds={max_rounds} was reached"
         elif epsilon is not None and epsilons[-1] <= epsilon:
             stopped = f"epsilon={epsilon:g} was reached"
         else:
-            before, near = run.count, functools.partial(_near, measure, x_o, level)
+            before, level = run.count, max(float(np.quantile(now.distance, quantile)), epsilon or 0.0)
+            near = functools.partial(_near, measure, x_o, level)
             after = _move(run, now, near, jax.random.fold_in(k_moves, len(epsilons)), min_acceptance)
             if after is None:
                 stopped = f"{few} at epsilon={level:.3g}"
-                break
-            now, epsilons, acceptances = after, [*epsilons, level], [*acceptances, n / (run.count - before)]
-            stopped = few if acceptances[-1] < min_acceptance else ""
-    # equal weights for what is returned, in random order: resampling leaves copies side by side
-    k_resample, k_order = jax.random.split(k_pick)
-    rows = np.asarray(jax.random.permutation(k_order, systematic(k_resample, jnp.asarray(now.weight))))
+            else:
+                now, epsilons, acceptances = after, [*epsilons, level], [*acceptances, n / (run.count - before)]
+                stopped = few if acceptances[-1] < min_acceptance else ""
+    rows = _equally_weighted(now.weight, k_pick)
     info = provenance("SMC ABC", key, started) | {
         "epsilon": epsilons[-1],
         "epsilons": epsilons,
@@ -118,6 +116,12 @@ def smc_abc(
         "stopped": stopped,
     }
     return posterior(prior, now.z[rows], now.distance[rows], x_o, info)
+
+
+def _equally_weighted(weight: np.ndarray, key: PRNGKey) -> np.ndarray:
+    """Rows by weight, in random order: resampling leaves copies side by side."""
+    k_resample, k_order = jax.random.split(key)
+    return np.asarray(jax.random.permutation(k_order, systematic(k_resample, jnp.asarray(weight))))
 
 
 class _Particles(NamedTuple):
@@ -136,14 +140,13 @@ class _Simulations:
 
     def log_prior(self, z: np.ndarray) -> np.ndarray:
         """Log density of z under the prior `[n]`."""
-        theta, log_det = constrained(self._prior, jnp.asarray(z, jnp.result_type(float)))
+        theta, log_det = constrained(self._prior, z)
         return np.asarray(self._prior.log_prob(theta) + log_det, np.float64)
 
     def __call__(self, z: np.ndarray, key: PRNGKey) -> np.ndarray:
         """x of z `[WIDTH, D]`."""
-        theta, _ = constrained(self._prior, jnp.asarray(z, jnp.result_type(float)))
         self.count += len(z)
-        return checked(self._batch(theta, jax.random.split(key, WIDTH)))
+        return checked(self._batch(constrained(self._prior, z)[0], jax.random.split(key, WIDTH)))
 
     def from_prior(self, n: int, key: PRNGKey) -> tuple[np.ndarray, np.ndarray]:
         """The first n valid draws of the prior."""

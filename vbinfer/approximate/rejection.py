@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from vbinfer import _check
@@ -148,6 +147,5 @@ def _check_prior_draws(draws: Draws) -> None:
 
 def posterior(prior: Prior, z: np.ndarray, d: np.ndarray, x_o: np.ndarray, info: dict[str, Any]) -> Posterior:
     """Rows of z as a posterior of one chain."""
-    theta, _ = constrained(prior, jnp.asarray(z, jnp.result_type(float)))
-    leaves = {name: np.asarray(value)[None] for name, value in theta.items()}
-    return Posterior(leaves, sample_stats={"distance": d[None]}, x_o=x_o, prior=prior, info=info)
+    theta, _ = constrained(prior, z[None])
+    return Posterior(theta, sample_stats={"distance": d[None]}, x_o=x_o, prior=prior, info=info)

@@ -110,7 +110,7 @@ def fit_vi(
     num_steps, num_samples = _check.count(num_steps, "num_steps"), _check.count(num_samples, "num_samples")
     search = _Search(num_steps, _check.positive(learning_rate, "learning_rate", 0.02), num_samples)
     problem = problem_of(prior, log_likelihood, x_o)
-    fitted = _fitter(problem, guide)(search, key)
+    fitted = _fitted(problem, guide, search, key)
     info = provenance("VI", key, began, "numpyro", "optax") | {
         "guide": guide if isinstance(guide, str) else getattr(guide, "__name__", type(guide).__name__),
         "num_steps": num_steps,
@@ -133,8 +133,8 @@ class _Search(NamedTuple):
     num_samples: int
 
 
-def _fitter(problem: Problem, guide: Any) -> Callable[[_Search, PRNGKey], Fitted]:
-    """The function that fits this guide."""
+def _fitted(problem: Problem, guide: Any, search: _Search, key: PRNGKey) -> Fitted:
+    """Draws of the guide, fitted as its kind asks."""
     if isinstance(guide, str):
         if guide not in _GUIDES:
             raise ValueError(
@@ -142,18 +142,17 @@ def _fitter(problem: Problem, guide: Any) -> Callable[[_Search, PRNGKey], Fitted
                 "automatic guides such as AutoLowRankMultivariateNormal, or a guide function"
             )
         if guide == "flow" and problem.prior.z_dim > 1:  # in one dimension an affine flow is the normal
-            return functools.partial(_flow, problem)
-        family = autoguide.AutoDiagonalNormal if guide == "diagonal" else autoguide.AutoMultivariateNormal
-        return functools.partial(_from_mode, problem, family)
+            return _flow(problem, search, key)
+        guide = autoguide.AutoDiagonalNormal if guide == "diagonal" else autoguide.AutoMultivariateNormal
     base = guide.func if isinstance(guide, functools.partial) else guide
     if isinstance(base, type) and issubclass(base, autoguide.AutoGuide):
-        return functools.partial(_from_mode, problem, guide)
+        return _from_mode(problem, guide, search, key)
     if isinstance(guide, autoguide.AutoGuide) or not callable(guide):
         raise TypeError(
             f"guide is a {type(guide).__name__}; expected a name, a guide function, or the class of an automatic guide "
             "instead of one that already has its model: write guide=AutoLowRankMultivariateNormal"
         )
-    return functools.partial(_own_guide, problem, guide)
+    return _own_guide(problem, guide, search, key)
 
 
 def _from_mode(problem: Problem, family: Any, search: _Search, key: PRNGKey) -> Fitted:
@@ -229,7 +228,7 @@ def _model(problem: Problem, z_of: Callable[[Array], Array]) -> Callable[[], Non
 
     def model() -> None:
         z = jnp.asarray(numpyro.sample("z", base))
-        numpyro.factor("posterior", -problem.potential(z_of(z)) - jnp.asarray(base.log_prob(z)))
+        numpyro.factor("posterior", problem.log_density(z_of(z)) - jnp.asarray(base.log_prob(z)))
 
     return model
 

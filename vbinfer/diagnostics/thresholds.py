@@ -3,6 +3,8 @@
 The `rule` of a result is a sentence made of these numbers, so a rule that is printed is the rule that decided.
 """
 
+from vbinfer._arviz import PARETO_K as PARETO_K
+
 # One look at one observation.
 P_WARN = 0.05
 """p-value below which one look warns: one good recording in twenty does."""
@@ -62,8 +64,8 @@ LOCATED, LOCATED_P = 0.15, 0.01
 """Distance from 1/2 of the chance that a divergent draw lies above another, and p, for a parameter to be named."""
 
 # Importance weights (Vehtari et al. 2024, J. Mach. Learn. Res. 25:72).
-PARETO_K, PARETO_K_FAIL = 0.7, 1.0
-"""Pareto k above which weights are uneven, and above which their mean does not exist."""
+PARETO_K_FAIL = 1.0
+"""Pareto k above which the mean of weights does not exist; above PARETO_K they are uneven."""
 MANY_HIGH_K = 0.1
 """Share of observations with a high Pareto k above which leave-one-out prediction fails."""
 UNEVEN_SHARE = 0.2

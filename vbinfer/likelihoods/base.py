@@ -10,9 +10,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbinfer._names import Named
 from vbinfer._param import did_you_mean
 
-Predict = Callable[[Mapping[str, Any]], Any]
+Predict = Callable[[Named], Any]
 """theta to what is expected of the recording, an array."""
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 POSITIVE = (0.0, math.inf)
@@ -24,20 +25,25 @@ class AbstractLikelihood(abc.ABC):
     A parameter of the noise is a number, an array, or the name of an entry of theta: then it is inferred, too.
     """
 
-    def __call__(self, theta: Mapping[str, Any], y: Any) -> Array:
+    def __call__(self, theta: Named, y: Any) -> Array:
         """log p(y | theta), one number: the sum of `pointwise`."""
         return self.pointwise(theta, y).sum()
 
     @abc.abstractmethod
-    def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
+    def pointwise(self, theta: Named, y: Any) -> Array:
         """Log-density of each observation, 0 where one is missing.
 
         For leave-one-out comparisons.
         """
 
     @abc.abstractmethod
-    def sample(self, theta: Mapping[str, Any], key: Array) -> Any:
+    def sample(self, theta: Named, key: Array) -> Any:
         """One y ~ p(y | theta), for posterior-predictive checks."""
+
+
+def known(value: Any) -> np.ndarray:
+    """The numbers of an array; none where it is traced."""
+    return np.zeros(0) if isinstance(value, Tracer) else np.asarray(value)
 
 
 def keep_levels(likelihood: AbstractLikelihood, **ranges: tuple[float, float]) -> None:
@@ -50,13 +56,14 @@ def keep_levels(likelihood: AbstractLikelihood, **ranges: tuple[float, float]) -
         if isinstance(value, str):
             continue
         array = jnp.asarray(value, jnp.result_type(float))
-        if not isinstance(array, Tracer) and (off := ~((np.asarray(array) > low) & (np.asarray(array) < high))).any():
-            bad = float(np.asarray(array)[off].flat[0])
+        numbers = known(array)
+        if (off := ~((numbers > low) & (numbers < high))).any():
+            bad = numbers[off].flat[0]
             raise ValueError(f"{name} is {bad:g}; expected numbers in ({low:g}, {high:g}), or the name of a parameter")
         object.__setattr__(likelihood, name, array)
 
 
-def level(theta: Mapping[str, Any], value: Any, name: str, shape: tuple[int, ...]) -> Array:
+def level(theta: Named, value: Any, name: str, shape: tuple[int, ...]) -> Array:
     """A noise parameter, from theta if named, spread over `shape`."""
     if isinstance(value, str):
         if value not in theta:
@@ -70,7 +77,7 @@ def level(theta: Mapping[str, Any], value: Any, name: str, shape: tuple[int, ...
     return jnp.broadcast_to(value, shape)
 
 
-def predicted(predict: Predict, theta: Mapping[str, Any], name: str = "predict") -> Array:
+def predicted(predict: Predict, theta: Named, name: str = "predict") -> Array:
     """What is expected of the recording: one array."""
     mean = predict(theta)
     if isinstance(mean, Mapping):

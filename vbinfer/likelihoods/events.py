@@ -1,17 +1,16 @@
 """Likelihoods of events: counts in bins, and event times."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer.likelihoods.base import AbstractLikelihood, Predict, callable_or_raise, compared, predicted
+from vbinfer._names import Named
+from vbinfer.likelihoods.base import AbstractLikelihood, Predict, callable_or_raise, compared, known, predicted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,21 +32,20 @@ class Poisson(AbstractLikelihood):
         callable_or_raise(self.rate, "rate", 'lambda theta: 1e-3 * theta["hertz"] * jnp.ones(len(counts))')
         _check.positive(self.bin, "bin", 10.0, "ms")
 
-    def _expected(self, theta: Mapping[str, Any]) -> Array:
+    def _expected(self, theta: Named) -> Array:
         return predicted(self.rate, theta, "rate") * self.bin
 
-    def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
+    def pointwise(self, theta: Named, y: Any) -> Array:
         expected = self._expected(theta)
         y, there = compared(y, expected.shape, "rate")
-        if not isinstance(y, Tracer):
-            off = (np.asarray(y) < 0) | (np.asarray(y) != np.round(np.asarray(y)))
-            if off.any():
-                raise ValueError(f"y holds {np.asarray(y)[off].flat[0]:g}; counts are whole numbers, 0 or more")
+        counts = known(y)
+        if (off := (counts < 0) | (counts != np.round(counts))).any():
+            raise ValueError(f"y holds {counts[off].flat[0]:g}; counts are whole numbers, 0 or more")
         # 0 log 0 = 0, and no NaN in its derivative
         logs = jnp.where(y > 0.0, y * jnp.log(jnp.where(y > 0.0, expected, 1.0)), 0.0)
         return jnp.where(there, logs - expected - jax.scipy.special.gammaln(y + 1.0), 0.0)
 
-    def sample(self, theta: Mapping[str, Any], key: Array) -> Array:
+    def sample(self, theta: Named, key: Array) -> Array:
         expected = self._expected(theta)
         return jax.random.poisson(key, expected).astype(expected.dtype)
 
@@ -86,7 +84,7 @@ class PointProcess(AbstractLikelihood):
             raise ValueError(f"times has shape {list(times.shape)}; expected an increasing grid [T] of two or more ms")
         object.__setattr__(self, "times", times)
 
-    def _intensity(self, theta: Mapping[str, Any]) -> tuple[Array, bool]:
+    def _intensity(self, theta: Named) -> tuple[Array, bool]:
         """`[T, N]`, and whether one node came without an axis."""
         lam = predicted(self.intensity, theta, "intensity")
         if lam.ndim not in (1, 2) or len(lam) != len(self.times):
@@ -96,7 +94,7 @@ class PointProcess(AbstractLikelihood):
             )
         return (lam[:, None], True) if lam.ndim == 1 else (lam, False)
 
-    def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
+    def pointwise(self, theta: Named, y: Any) -> Array:
         lam, single = self._intensity(theta)
         events = jnp.asarray(y, jnp.result_type(float))
         events = events[None] if single and events.ndim == 1 else events
@@ -104,13 +102,11 @@ class PointProcess(AbstractLikelihood):
         if events.ndim != 2 or len(events) != n:
             raise ValueError(f"y is {list(events.shape)}; expected moments of events [{n}, event], filled up with NaN")
         first, last = float(self.times[0]), float(self.times[-1])
-        if not isinstance(events, Tracer):
-            off = (np.asarray(events) < first) | (np.asarray(events) > last)
-            if off.any():
-                raise ValueError(
-                    f"y has an event at {np.asarray(events)[off][0]:g} ms; the intensity is given from {first:g} to "
-                    f"{last:g} ms"
-                )
+        moments = known(events)
+        if (off := (moments < first) | (moments > last)).any():
+            raise ValueError(
+                f"y has an event at {moments[off][0]:g} ms; the intensity is given from {first:g} to {last:g} ms"
+            )
         # an event in interval k of the grid, at the share s of its width:  log lambda = log[(1 - s) lam_k + s lam_k+1];
         # missing events (NaN) stand at the first grid point with log 1, so that neither value nor gradient sees them
         times = jnp.asarray(self.times, lam.dtype)
@@ -125,7 +121,7 @@ class PointProcess(AbstractLikelihood):
         terms = (-integral).at[at, node].add(logs)
         return terms[:, 0] if single else terms
 
-    def sample(self, theta: Mapping[str, Any], key: Array) -> np.ndarray:
+    def sample(self, theta: Named, key: Array) -> np.ndarray:
         """Sorted event times, ms; not inside `jit`.
 
         `[event]`, or `[node, event]` with NaN at the end.

@@ -1,13 +1,14 @@
 """Measurement noise: independent, heavy-tailed, or correlated in time."""
 
+import abc
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from vbinfer._names import Named
 from vbinfer.likelihoods.base import (
     HALF_LOG_2PI,
     POSITIVE,
@@ -23,8 +24,56 @@ from vbinfer.likelihoods.base import (
 _EXAMPLE = 'lambda theta: vb.simulate(vb.bind(sim, theta), t1=500.0, key=None).ys["eeg"]'
 
 
+def _normal(e: Array, sd: Array) -> Array:
+    """Elementwise log N(e; 0, sd^2)."""
+    return -0.5 * (e / sd) ** 2 - jnp.log(sd) - HALF_LOG_2PI
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Gaussian(AbstractLikelihood):
+class AbstractNoise(AbstractLikelihood):
+    """Noise around what is predicted.
+
+    y = m(theta) + e. A kind of noise says the ranges of its levels, whether they hold for all samples of a channel
+    alike, the log-density of e, and how it is drawn.
+    """
+
+    predict: Predict
+    sigma: Any
+    ranges: ClassVar[dict[str, tuple[float, float]]]
+    stationary: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        callable_or_raise(self.predict, "predict", _EXAMPLE)
+        keep_levels(self, **self.ranges)
+
+    @abc.abstractmethod
+    def log_density(self, e: Array, there: Array, *levels: Array) -> Array:
+        """Log-density of every entry of e, which is 0 where none is `there`."""
+
+    @abc.abstractmethod
+    def draw(self, key: Array, mean: Array, *levels: Array) -> Array:
+        """Noise in the shape and type of the mean."""
+
+    def _expected(self, theta: Named) -> tuple[Array, list[Array]]:
+        """The mean, and the levels of the noise."""
+        mean = predicted(self.predict, theta)
+        if self.stationary and mean.ndim not in (1, 2):
+            raise ValueError(f"predict gives {list(mean.shape)}; {type(self).__name__} needs time first, [T] or [T, N]")
+        shape = mean.shape[1:] if self.stationary else mean.shape
+        return mean, [level(theta, getattr(self, name), name, shape) for name in self.ranges]
+
+    def pointwise(self, theta: Named, y: Any) -> Array:
+        mean, levels = self._expected(theta)
+        y, there = compared(y, mean.shape)
+        return jnp.where(there, self.log_density(jnp.where(there, y - mean, 0.0), there, *levels), 0.0)
+
+    def sample(self, theta: Named, key: Array) -> Array:
+        mean, levels = self._expected(theta)
+        return mean + self.draw(key, mean, *levels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gaussian(AbstractNoise):
     """Independent normal measurement noise.
 
     y = m(theta) + sigma e, e ~ N(0, 1)
@@ -44,26 +93,17 @@ class Gaussian(AbstractLikelihood):
     -1.6121
     """
 
-    predict: Predict
-    sigma: Any
+    ranges: ClassVar = {"sigma": POSITIVE}
 
-    def __post_init__(self) -> None:
-        callable_or_raise(self.predict, "predict", _EXAMPLE)
-        keep_levels(self, sigma=POSITIVE)
+    def log_density(self, e: Array, there: Array, sigma: Array) -> Array:
+        return _normal(e, sigma)
 
-    def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
-        mean = predicted(self.predict, theta)
-        y, there = compared(y, mean.shape)
-        sigma = level(theta, self.sigma, "sigma", mean.shape)
-        return jnp.where(there, -0.5 * ((y - mean) / sigma) ** 2 - jnp.log(sigma) - HALF_LOG_2PI, 0.0)
-
-    def sample(self, theta: Mapping[str, Any], key: Array) -> Array:
-        mean = predicted(self.predict, theta)
-        return mean + level(theta, self.sigma, "sigma", mean.shape) * jax.random.normal(key, mean.shape, mean.dtype)
+    def draw(self, key: Array, mean: Array, sigma: Array) -> Array:
+        return sigma * jax.random.normal(key, mean.shape, mean.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class StudentT(AbstractLikelihood):
+class StudentT(AbstractNoise):
     """Independent measurement noise with heavy tails.
 
     For recordings with artefacts: y = m(theta) + sigma t_nu,
@@ -78,33 +118,20 @@ class StudentT(AbstractLikelihood):
         nu: degrees of freedom, a number, `[N]` or a name; small ones forgive more, large ones make it `Gaussian`.
     """
 
-    predict: Predict
-    sigma: Any
     nu: Any
+    ranges: ClassVar = {"sigma": POSITIVE, "nu": POSITIVE}
 
-    def __post_init__(self) -> None:
-        callable_or_raise(self.predict, "predict", _EXAMPLE)
-        keep_levels(self, sigma=POSITIVE, nu=POSITIVE)
-
-    def _levels(self, theta: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        return level(theta, self.sigma, "sigma", shape), level(theta, self.nu, "nu", shape)
-
-    def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
-        mean = predicted(self.predict, theta)
-        y, there = compared(y, mean.shape)
-        sigma, nu = self._levels(theta, mean.shape)
+    def log_density(self, e: Array, there: Array, sigma: Array, nu: Array) -> Array:
         gamma = jax.scipy.special.gammaln
         scale = gamma(0.5 * (nu + 1.0)) - gamma(0.5 * nu) - 0.5 * jnp.log(nu * jnp.pi) - jnp.log(sigma)
-        return jnp.where(there, scale - 0.5 * (nu + 1.0) * jnp.log1p(((y - mean) / sigma) ** 2 / nu), 0.0)
+        return scale - 0.5 * (nu + 1.0) * jnp.log1p((e / sigma) ** 2 / nu)
 
-    def sample(self, theta: Mapping[str, Any], key: Array) -> Array:
-        mean = predicted(self.predict, theta)
-        sigma, nu = self._levels(theta, mean.shape)
-        return mean + sigma * jax.random.t(key, nu, mean.shape, mean.dtype)
+    def draw(self, key: Array, mean: Array, sigma: Array, nu: Array) -> Array:
+        return sigma * jax.random.t(key, nu, mean.shape, mean.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Autoregressive(AbstractLikelihood):
+class Autoregressive(AbstractNoise):
     """Measurement noise correlated in time: AR(1) in each channel.
 
     y = m(theta) + e, stationary,
@@ -124,25 +151,12 @@ class Autoregressive(AbstractLikelihood):
         rho: correlation from one sample to the next, within (-1, 1): a number, `[N]`, or the name of a parameter.
     """
 
-    predict: Predict
-    sigma: Any
     rho: Any
+    ranges: ClassVar = {"sigma": POSITIVE, "rho": (-1.0, 1.0)}
+    stationary: ClassVar = True
 
-    def __post_init__(self) -> None:
-        callable_or_raise(self.predict, "predict", _EXAMPLE)
-        keep_levels(self, sigma=POSITIVE, rho=(-1.0, 1.0))
-
-    def _levels(self, theta: Mapping[str, Any], mean: Array) -> tuple[Array, Array]:
-        if mean.ndim not in (1, 2):
-            raise ValueError(f"predict gives {list(mean.shape)}; Autoregressive needs time first, [T] or [T, N]")
-        shape = mean.shape[1:]
-        return level(theta, self.sigma, "sigma", shape), level(theta, self.rho, "rho", shape)
-
-    def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
-        mean = predicted(self.predict, theta)
-        sigma, rho = (a[None] for a in self._levels(theta, mean))
-        y, there = compared(y, mean.shape)
-        e = jnp.where(there, y - mean, 0.0)
+    def log_density(self, e: Array, there: Array, sigma: Array, rho: Array) -> Array:
+        sigma, rho = sigma[None], rho[None]
         # k = now - last samples since the last one that was seen; a channel's first sample has last = -1, decay 0 and
         # with it the stationary density. cummax carries the number of that sample across gaps without a loop
         now = jnp.broadcast_to(jnp.arange(len(e)).reshape((-1,) + (1,) * (e.ndim - 1)), e.shape)
@@ -151,11 +165,9 @@ class Autoregressive(AbstractLikelihood):
         decay = jnp.where(last >= 0, rho ** jnp.maximum(now - last, 1), 0.0)
         expected = decay * jnp.take_along_axis(e, jnp.maximum(last, 0), axis=0)
         spread = sigma * jnp.sqrt((1.0 - decay**2) / (1.0 - rho**2))
-        return jnp.where(there, -0.5 * ((e - expected) / spread) ** 2 - jnp.log(spread) - HALF_LOG_2PI, 0.0)
+        return _normal(e - expected, spread)
 
-    def sample(self, theta: Mapping[str, Any], key: Array) -> Array:
-        mean = predicted(self.predict, theta)
-        sigma, rho = self._levels(theta, mean)
+    def draw(self, key: Array, mean: Array, sigma: Array, rho: Array) -> Array:
         # the first sample from the stationary distribution, the others by the recursion
         w = sigma[None] * jax.random.normal(key, mean.shape, mean.dtype)
         start = w[0] / jnp.sqrt(1.0 - rho**2)
@@ -164,4 +176,4 @@ class Autoregressive(AbstractLikelihood):
             e = rho * e + w
             return e, e
 
-        return mean + jnp.concatenate([start[None], jax.lax.scan(step, start, w[1:])[1]])
+        return jnp.concatenate([start[None], jax.lax.scan(step, start, w[1:])[1]])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer import _check
+from vbinfer._names import Named
 from vbinfer._param import bind, did_you_mean
 from vbinfer.likelihoods.base import predicted
 from vbinfer.likelihoods.transition import transition_log_prob
@@ -80,13 +81,13 @@ class NoisePath:
         """The prior of theta together with that of the path."""
         return _extended(prior, {name: families()["Normal"](0.0, 1.0).expand(s) for name, s in self.shapes.items()})
 
-    def simulate(self, theta: Mapping[str, Any]) -> Solution:
+    def simulate(self, theta: Named) -> Solution:
         """The run with these parameters and this path."""
         path = {name.removeprefix(NOISE): _leaf(theta, name, shape) for name, shape in self.shapes.items()}
         sim = _bound(self.sim, theta)
         return simulate(sim, t1=self.t1, key=self.key, init=self.init, noise_path=path, checkpoint=self.checkpoint)
 
-    def __call__(self, theta: Mapping[str, Any]) -> Array:
+    def __call__(self, theta: Named) -> Array:
         """Samples of the monitor, `[samples, N]`."""
         name = self.monitor or next(iter(self.sim.monitors))
         y = self.simulate(theta).ys[name]
@@ -161,11 +162,11 @@ class StatePath:
         d = self._references()
         return _extended(prior, {name: d[name.removeprefix(STATE)].expand(s) for name, s in self.shapes.items()})
 
-    def __call__(self, theta: Mapping[str, Any]) -> dict[str, Array]:
+    def __call__(self, theta: Named) -> dict[str, Array]:
         """States by variable, `[T + 1, N]`; T with `init`."""
         return {name.removeprefix(STATE): _leaf(theta, name, shape) for name, shape in self.shapes.items()}
 
-    def log_prob(self, theta: Mapping[str, Any]) -> Array:
+    def log_prob(self, theta: Named) -> Array:
         """log p(path | theta), less the reference's log-density.
 
         A term of the log-likelihood: the sampler adds the reference, as part of the prior, and here it goes again.
@@ -192,7 +193,7 @@ def _extended(prior: Prior, leaves: dict[str, Any]) -> Prior:
     return Prior({**prior.dists, **leaves})
 
 
-def _leaf(theta: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Array:
+def _leaf(theta: Named, name: str, shape: tuple[int, ...]) -> Array:
     if name not in theta:
         raise ValueError(f"theta lacks {name!r}; sample with the prior that `extend(prior)` returns")
     leaf = jnp.asarray(theta[name], jnp.result_type(float))
@@ -201,7 +202,7 @@ def _leaf(theta: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Array:
     return leaf
 
 
-def _bound(sim: Simulator, theta: Mapping[str, Any]) -> Simulator:
+def _bound(sim: Simulator, theta: Named) -> Simulator:
     """The simulator with its own parameters of theta."""
     # the others belong to the observation, such as the sigma of a likelihood
     own = {name: value for name, value in theta.items() if name.split(".")[0] in _PARTS and "." in name}

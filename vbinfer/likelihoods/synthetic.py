@@ -1,19 +1,19 @@
 """Normal likelihoods of summaries, with given or simulated moments."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer.likelihoods.base import HALF_LOG_2PI, AbstractLikelihood, callable_or_raise
+from vbinfer._names import Named
+from vbinfer.likelihoods.base import HALF_LOG_2PI, AbstractLikelihood, callable_or_raise, known
 
-Moments = Callable[[Mapping[str, Any]], tuple[Any, Any]]
+Moments = Callable[[Named], tuple[Any, Any]]
 """theta to (mean `[F]`, covariance `[F, F]`)."""
 
 
@@ -32,16 +32,15 @@ class MultivariateNormal(AbstractLikelihood):
     def __post_init__(self) -> None:
         callable_or_raise(self.moments, "moments", "lambda theta: (mean, covariance)")
 
-    def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
+    def pointwise(self, theta: Named, y: Any) -> Array:
         mean, cov = self._checked(theta)
         x = _summaries(y, len(mean))
         return _normal(x, mean, jnp.linalg.cholesky(cov))
 
-    def sample(self, theta: Mapping[str, Any], key: Array) -> Array:
-        mean, cov = self._checked(theta)
-        return mean + jnp.linalg.cholesky(cov) @ jax.random.normal(key, mean.shape, mean.dtype)
+    def sample(self, theta: Named, key: Array) -> Array:
+        return _drawn(*self._checked(theta), key)
 
-    def _checked(self, theta: Mapping[str, Any]) -> tuple[Array, Array]:
+    def _checked(self, theta: Named) -> tuple[Array, Array]:
         mean, cov = (jnp.asarray(a, jnp.result_type(float)) for a in self.moments(theta))
         if mean.ndim != 1 or cov.shape != (*mean.shape, *mean.shape):
             raise ValueError(
@@ -54,9 +53,13 @@ def _summaries(y: Any, width: int) -> Array:
     x = jnp.asarray(y, jnp.result_type(float))
     if x.ndim not in (1, 2) or x.shape[-1] != width:
         raise ValueError(f"y is {list(x.shape)}; expected [{width}] or [n, {width}], the summaries of the simulator")
-    if not isinstance(x, Tracer) and np.isnan(np.asarray(x)).any():
+    if np.isnan(known(x)).any():
         raise ValueError("y holds NaN; leave these summaries out of the observation and of the simulator")
     return x
+
+
+def _drawn(mean: Array, cov: Array, key: Array) -> Array:
+    return mean + jnp.linalg.cholesky(cov) @ jax.random.normal(key, mean.shape, mean.dtype)
 
 
 def _distance2(x: Array, mean: Array, root: Array) -> Array:
@@ -107,7 +110,7 @@ class SyntheticLikelihood(AbstractLikelihood):
         callable_or_raise(self.simulator, "simulator", "vb.ForwardModel(sim, t1=..., summary=...)")
         _check.count(self.n, "n", "100, ten for each summary", least=2)
 
-    def simulations(self, theta: Mapping[str, Any]) -> Array:
+    def simulations(self, theta: Named) -> Array:
         """The n summaries, `[n, F]`."""
         # the same n keys at every theta: common random numbers, so that the likelihood is smooth in theta
         keys = jax.vmap(lambda i: jax.random.fold_in(self.key, i))(jnp.arange(self.n, dtype=jnp.uint32))
@@ -117,7 +120,7 @@ class SyntheticLikelihood(AbstractLikelihood):
             return self.simulator.batch(many, keys)
         return jax.vmap(lambda key: self.simulator(theta, key))(keys)
 
-    def moments(self, theta: Mapping[str, Any]) -> tuple[Array, Array]:
+    def moments(self, theta: Named) -> tuple[Array, Array]:
         """Mean `[F]` and covariance `[F, F]` of the simulations."""
         x = self.simulations(theta)
         if x.ndim != 2:
@@ -132,15 +135,14 @@ class SyntheticLikelihood(AbstractLikelihood):
         off = x - mean[None]
         return mean, off.T @ off / (self.n - 1)
 
-    def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
+    def pointwise(self, theta: Named, y: Any) -> Array:
         mean, cov = self.moments(theta)
         x = _summaries(y, len(mean))
         root = jnp.linalg.cholesky(cov)
         return _ghurye_olkin(x, mean, root, self.n) if self.unbiased else _normal(x, mean, root)
 
-    def sample(self, theta: Mapping[str, Any], key: Array) -> Array:
-        mean, cov = self.moments(theta)
-        return mean + jnp.linalg.cholesky(cov) @ jax.random.normal(key, mean.shape, mean.dtype)
+    def sample(self, theta: Named, key: Array) -> Array:
+        return _drawn(*self.moments(theta), key)
 
 
 def _ghurye_olkin(x: Array, mean: Array, root: Array, n: int) -> Array:

@@ -5,11 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer.likelihoods.base import HALF_LOG_2PI
+from vbinfer.likelihoods.base import HALF_LOG_2PI, known
 from vbinfer.simulation import Simulator
 from vbinfer.simulation.compiled import Compiled
 from vbinfer.simulation.initial import by_variable, initial_history
@@ -176,8 +174,8 @@ def _slack(sim: Simulator, slack: Any, quiet: tuple[str, ...]) -> dict[str, Arra
     given = dict(slack) if isinstance(slack, Mapping) else {} if slack is None else dict.fromkeys(quiet, slack)
     for name in given:
         if name not in quiet:
-            known = f"those without are {', '.join(quiet)}" if quiet else "every variable has some, leave slack out"
-            raise ValueError(f"slack names {name!r}, which is no state variable without noise; {known}")
+            others = f"those without are {', '.join(quiet)}" if quiet else "every variable has some, leave slack out"
+            raise ValueError(f"slack names {name!r}, which is no state variable without noise; {others}")
     for name in quiet:
         if name not in given:
             raise ValueError(
@@ -187,6 +185,6 @@ def _slack(sim: Simulator, slack: Any, quiet: tuple[str, ...]) -> dict[str, Arra
             )
     widths = {name: jnp.asarray(given[name], jnp.result_type(float)) for name in quiet}
     for name, width in widths.items():
-        if not isinstance(width, Tracer) and not np.all(np.asarray(width) > 0.0):
-            raise ValueError(f"slack[{name!r}] is {np.min(np.asarray(width)):g}; a standard deviation must be above 0")
+        if not (known(width) > 0.0).all():
+            raise ValueError(f"slack[{name!r}] is {known(width).min():g}; a standard deviation must be above 0")
     return widths

@@ -1,7 +1,7 @@
 """Likelihood of a power spectrum."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,10 +11,11 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer.likelihoods.base import AbstractLikelihood, Predict, callable_or_raise, predicted
+from vbinfer._names import Named
+from vbinfer.likelihoods.base import AbstractLikelihood, Predict, callable_or_raise, known, predicted
 
 MS_PER_S = 1e3
-Spectrum = Callable[[Mapping[str, Any], Array], Any]
+Spectrum = Callable[[Named, Array], Any]
 """(theta, frequencies in Hz `[freq]`) to one-sided power density, `[freq]` or `[freq, node]`."""
 
 
@@ -42,15 +43,20 @@ def periodogram(y: Any, period: float, segments: int = 1) -> tuple[Array, Array]
     y = jnp.asarray(y, jnp.result_type(float))
     m = _length(len(y), segments)
     pieces = (y - y.mean(axis=0, keepdims=True))[: m * segments].reshape(segments, m, *y.shape[1:])
-    # neither 0 nor Nyquist: there the ordinate is real, a chi-square of one degree of freedom, not an exponential
-    k = np.arange(1, (m + 1) // 2)
-    power = jnp.abs(jnp.fft.rfft(pieces, axis=1)[:, k]) ** 2 * (2.0 * period / MS_PER_S / m)
-    return jnp.asarray(k * MS_PER_S / (m * period), y.dtype), power.mean(axis=0)
+    f = _grid(m, period)
+    power = jnp.abs(jnp.fft.rfft(pieces, axis=1)[:, 1 : 1 + len(f)]) ** 2 * (2.0 * period / MS_PER_S / m)
+    return jnp.asarray(f, y.dtype), power.mean(axis=0)
 
 
 def _length(n: int, segments: int) -> int:
     """Samples in a piece of n, at least 3."""
     return n // _check.count(segments, "segments", most=n // 3)
+
+
+def _grid(m: int, period: float) -> np.ndarray:
+    """Frequencies of a piece of m samples, Hz."""
+    # neither 0 nor Nyquist: there the ordinate is real, a chi-square of one degree of freedom, not an exponential
+    return np.arange(1, (m + 1) // 2) * MS_PER_S / (m * period)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,30 +100,29 @@ class Whittle(AbstractLikelihood):
         callable_or_raise(self.spectrum, "spectrum", "lambda theta, frequencies: ...")
         _check.positive(self.period, "period", 4.0, "ms")
         _check.count(self.num_samples, "num_samples", "len(y)", least=3)
-        if not len(self._band()):
+        if not self._band.any():
             highest = 0.5 * MS_PER_S / self.period
             raise ValueError(
                 f"no frequency of {self.num_samples} samples of {self.period:g} ms in {self.segments} segment(s) lies "
-                f"in [{self.low}, {self.high}] Hz; they are {MS_PER_S / (self._piece() * self.period):.4g} Hz apart, "
+                f"in [{self.low}, {self.high}] Hz; they are {self._all[0]:.4g} Hz apart, "
                 f"below {highest:g} Hz"
             )
 
-    def _piece(self) -> int:
-        return _length(self.num_samples, self.segments)
+    @property
+    def _all(self) -> np.ndarray:
+        return _grid(_length(self.num_samples, self.segments), self.period)
 
+    @property
     def _band(self) -> np.ndarray:
-        """Numbers k of the frequencies in the band."""
-        m = self._piece()
-        k = np.arange(1, (m + 1) // 2)
-        f = k * MS_PER_S / (m * self.period)
-        return k[_inside(f, -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high)]
+        """Which of all frequencies lie in the band."""
+        return _inside(self._all, -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high)
 
     @property
     def frequencies(self) -> Array:
         """The frequencies that are compared, Hz, `[freq]`."""
-        return jnp.asarray(self._band() * MS_PER_S / (self._piece() * self.period), jnp.result_type(float))
+        return jnp.asarray(self._all[self._band], jnp.result_type(float))
 
-    def _expected(self, theta: Mapping[str, Any]) -> Array:
+    def _expected(self, theta: Named) -> Array:
         f = self.frequencies
         S = jnp.asarray(self.spectrum(theta, f), f.dtype)
         if S.ndim not in (1, 2) or len(S) != len(f):
@@ -127,23 +132,22 @@ class Whittle(AbstractLikelihood):
             )
         return S
 
-    def pointwise(self, theta: Mapping[str, Any], y: Any) -> Array:
+    def pointwise(self, theta: Named, y: Any) -> Array:
         """Log-density of each ordinate, in the shape of the spectrum."""
         S = self._expected(theta)
         y = jnp.asarray(y, S.dtype)
         if y.shape != (self.num_samples, *S.shape[1:]):
             wanted = [self.num_samples, *S.shape[1:]]
             raise ValueError(f"y is {list(y.shape)}; expected {wanted}: num_samples, and a channel per spectrum")
-        if not isinstance(y, Tracer) and np.isnan(np.asarray(y)).any():
+        if np.isnan(known(y)).any():
             raise ValueError("y has gaps (NaN), and a periodogram does not; cut it, fill them, or use Autoregressive")
-        # row 0 of the periodogram is k = 1
-        power = periodogram(y, self.period, self.segments)[1][self._band() - 1]
+        power = periodogram(y, self.period, self.segments)[1][self._band]
         K = float(self.segments)
         shape = K * np.log(K) - jax.scipy.special.gammaln(K)
         of_data = (K - 1.0) * jnp.log(power) if self.segments > 1 else jnp.zeros_like(power)
         return shape + of_data - K * jnp.log(S) - K * power / S
 
-    def sample(self, theta: Mapping[str, Any], key: Array) -> Array:
+    def sample(self, theta: Named, key: Array) -> Array:
         """A Gaussian recording `[T]` or `[T, N]` with this spectrum.
 
         No power lies outside the band.
@@ -151,8 +155,7 @@ class Whittle(AbstractLikelihood):
         S = self._expected(theta)
         T, dt = self.num_samples, self.period / MS_PER_S
         f = np.fft.rfftfreq(T, dt)
-        first, last = self._band()[[0, -1]] * MS_PER_S / (self._piece() * self.period)
-        inside = np.flatnonzero(_inside(f, first, last))
+        inside = np.flatnonzero(_inside(f, *self._all[self._band][[0, -1]]))
         S = _interpolated(jnp.asarray(f[inside], S.dtype), self.frequencies, S)
         a, b = jax.random.normal(key, (2, *S.shape), S.dtype)
         size = jnp.sqrt(S * T / (4.0 * dt))  # E |Y|^2 = S T / (2 dt), half of it in either part
@@ -192,7 +195,7 @@ class SimulatedSpectrum:
     period: float
     segments: int = 16
 
-    def __call__(self, theta: Mapping[str, Any], frequencies: Array) -> Array:
+    def __call__(self, theta: Named, frequencies: Array) -> Array:
         at, S = periodogram(predicted(self.predict, theta), self.period, self.segments)
         if not isinstance(frequencies, Tracer) and not isinstance(at, Tracer):
             lowest, highest = float(frequencies[0]), float(frequencies[-1])

@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions.transforms import AffineTransform
 
-from vbinfer._names import PRNGKey, Theta, flat_names, ravel, unravel
+from vbinfer._names import Named, PRNGKey, Theta, flat_names, ravel, unravel
 from vbinfer._param import did_you_mean
 from vbinfer.priors.spec import from_spec, to_spec
 from vbinfer.priors.transforms import ElementwiseLeaf, LeafMap, WhitenedLeaf, leaf_map
@@ -50,7 +50,7 @@ class Prior:
     {'coupling.G': (10,), 'model.eta': (10, 2)}
     """
 
-    dists: Mapping[str, Any]
+    dists: Named
     _leaves: dict[str, LeafMap] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class Prior:
         shape = () if n is None else (n,)
         return {name: _draw(leaf, k, shape) for (name, leaf), k in zip(self._leaves.items(), keys, strict=True)}
 
-    def log_prob(self, theta: Mapping[str, Any]) -> Array:
+    def log_prob(self, theta: Named) -> Array:
         """Log-density `[...]` of theta, leaves `[..., *shape]`.
 
         -inf outside the support, never NaN.
@@ -125,7 +125,7 @@ class Prior:
         values = self._take(theta, self.shapes)
         return _log_prob(self, values)
 
-    def constrain(self, z: Mapping[str, Any]) -> tuple[Theta, Array]:
+    def constrain(self, z: Named) -> tuple[Theta, Array]:
         """theta and `log |d theta / d z|` from z.
 
         z has leaves `[..., *z_shape]`, the log-determinant is `[...]`.
@@ -135,12 +135,12 @@ class Prior:
         values = self._take(z, self.z_shapes)
         return _constrain(self, values)
 
-    def unconstrain(self, theta: Mapping[str, Any]) -> Theta:
+    def unconstrain(self, theta: Named) -> Theta:
         """z of a theta inside the support; inverts `constrain`."""
         values = self._take(theta, self.shapes)
         return _unconstrain(self, values)
 
-    def ravel(self, theta: Mapping[str, Any]) -> Array:
+    def ravel(self, theta: Named) -> Array:
         """Named leaves `[..., *shape]` to `[..., D]`, ordered as `names`."""
         return ravel(self._take(theta, self.shapes), self.shapes)
 
@@ -148,7 +148,7 @@ class Prior:
         """`[..., D]` to named leaves."""
         return unravel(jnp.asarray(flat), self.shapes)
 
-    def ravel_z(self, z: Mapping[str, Any]) -> Array:
+    def ravel_z(self, z: Named) -> Array:
         """Named z to `[..., z_dim]`."""
         return ravel(self._take(z, self.z_shapes), self.z_shapes)
 
@@ -216,11 +216,11 @@ class Prior:
         return spec
 
     @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> "Prior":
+    def from_spec(cls, spec: Named) -> "Prior":
         """The prior that `to_spec` described."""
         return cls({name: from_spec(item) for name, item in spec.items()})
 
-    def _take(self, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Theta:
+    def _take(self, values: Named, shapes: Mapping[str, tuple[int, ...]]) -> Theta:
         if set(values) != set(shapes):
             raise ValueError(f"theta has {sorted(values)}; the prior has {sorted(shapes)}")
         taken = {name: jnp.asarray(values[name], dtype=jnp.result_type(float)) for name in shapes}

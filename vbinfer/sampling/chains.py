@@ -75,28 +75,6 @@ class AbstractChainKernel(AbstractKernel):
         return run_chains(self, problem, options)
 
 
-MOST_STEPS = 2**10 - 1
-"""Leapfrog steps in a trajectory of HMC, however small its steps; as many as in a tree of depth 10."""
-
-
-class Trajectories(NamedTuple):
-    """What NUTS and HMC tell their engines.
-
-    Attributes:
-        target_accept: mean acceptance that the step size is adapted to.
-        dense_mass: adapt a full mass matrix.
-        max_tree_depth: of NUTS; None for HMC.
-        num_steps: leapfrog steps of HMC where they are fixed.
-        length: trajectory length of HMC where it is fixed.
-    """
-
-    target_accept: float
-    dense_mass: bool
-    max_tree_depth: int | None = None
-    num_steps: int | None = None
-    length: float | None = None
-
-
 class Layout(NamedTuple):
     """Number of devices; whether chains share x."""
 
@@ -144,35 +122,21 @@ def programs_of(
 
     Another observation, key or number of draws compiles nothing.
     """
-
-    # made anew in every trace, from the traced x: nothing of one observation stays in a program
-    chain = lambda x: kernel.chain(Problem(prior, likelihood, x), num_warmup)  # noqa: E731
     x_axis = None if layout.shared else 0  # one observation for all chains, or one each
 
-    # Each program is one chain under vmap. With x_axis None all chains share one x; with 0 chain i has row i:
+    # A function of one chain under vmap. With x_axis None all chains share one x; with 0 chain i has row i:
     #     x [chain, ...]   state [chain, ...]   ->   state [chain, ...]
-    def start(x: Any, z: Array, keys: Array) -> Any:
-        def one(x: Any, z: Array, key: Array) -> Any:
-            carry = chain(x).start(z, key)
-            return _typed(carry, carry)
+    def many(function: Callable[..., Any]) -> Callable[..., Any]:
+        @jax.jit  # keeps its trace: where a program takes shapes and then loops, a kernel is still traced once
+        def one(x: Any, *carried: Any) -> Any:
+            # made from the traced x: nothing of one observation stays in a program
+            return function(kernel.chain(Problem(prior, likelihood, x), num_warmup), *carried)
 
-        return jax.vmap(one, (x_axis, 0, 0))(x, z, keys)
+        return lambda x, *carried: jax.vmap(one, (x_axis, *(0 for _ in carried)))(x, *carried)
 
-    def adapt(x: Any, state: Any) -> Any:
-        def one(x: Any, carry: Any) -> Any:
-            warm_up = chain(x).adapt
-            assert warm_up is not None
-            return _typed(warm_up(carry), carry)
-
-        return jax.vmap(one, (x_axis, 0))(x, state)
+    step = many(_step)
 
     def advance(x: Any, state: Any, count: Array) -> tuple[Any, Sample]:
-        def one(x: Any, carry: Any) -> tuple[Any, Sample]:
-            after, sample = chain(x).step(carry)
-            return _typed(after, carry), sample
-
-        step = jax.vmap(one, (x_axis, 0))
-
         # A buffer of CHUNK rows, of which the first `count` are written: one program for every length, so draws do not
         # depend on where a run was cut.
         #     row   0      1      2     ...  count-1    count ... CHUNK-1
@@ -180,7 +144,7 @@ def programs_of(
         def body(i: Array, carried: tuple[Any, Sample]) -> tuple[Any, Sample]:
             state, sample = step(x, carried[0])
             put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
-            return state, jax.tree.map(lambda rows, now: put(rows, now.astype(rows.dtype)), carried[1], sample)
+            return state, jax.tree.map(put, carried[1], sample)
 
         like = jax.eval_shape(step, x, state)[1]
         rows = jax.tree.map(lambda leaf: jnp.zeros((CHUNK, *leaf.shape), leaf.dtype), like)
@@ -189,8 +153,8 @@ def programs_of(
     rows, whole = PartitionSpec("chain"), PartitionSpec()
     data = whole if layout.shared else rows
     return Programs(
-        _spread(start, layout.devices, (data, rows, rows), rows),
-        _spread(adapt, layout.devices, (data, rows), rows),
+        _spread(many(_start), layout.devices, (data, rows, rows), rows),
+        _spread(many(_adapt), layout.devices, (data, rows), rows),
         _spread(advance, layout.devices, (data, rows, whole), (rows, PartitionSpec(None, "chain"))),
     )
 
@@ -201,6 +165,21 @@ def _spread(function: Callable[..., Any], devices: int, inputs: Any, outputs: An
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("chain",))
         function = jax.shard_map(function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
     return jax.jit(function, compiler_options=deterministic_xla())
+
+
+def _start(chain: Chain, z: Array, key: PRNGKey) -> Any:
+    carry = chain.start(z, key)
+    return _typed(carry, carry)
+
+
+def _adapt(chain: Chain, carry: Any) -> Any:
+    assert chain.adapt is not None
+    return _typed(chain.adapt(carry), carry)
+
+
+def _step(chain: Chain, carry: Any) -> tuple[Any, Sample]:
+    after, sample = chain.step(carry)
+    return _typed(after, carry), sample
 
 
 def _typed(carry: Any, like: Any) -> Any:
@@ -306,6 +285,13 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def _keys(key: PRNGKey, num_chains: int) -> tuple[PRNGKey, Array]:
+    """A key that finds starting points, and one of its own for each chain; neither knows the number of draws."""
+    k_start, k_run = jax.random.split(key)
+    return k_start, jax.random.split(k_run, num_chains)
+
+
 def run_chains(kernel: AbstractChainKernel, problem: Problem, options: RunOptions) -> KernelOutput:
     """Warm up and draw, or go on.
 
@@ -315,9 +301,7 @@ def run_chains(kernel: AbstractChainKernel, problem: Problem, options: RunOption
     from tqdm import tqdm
 
     num_warmup = options.num_warmup if options.state is None else int(options.state["num_warmup"])
-    # k_start finds the starting points, k_run gives each chain a key of its own; neither knows the number of draws
-    k_start, k_run = jax.random.split(options.key)
-    keys = jax.random.split(k_run, options.num_chains)
+    k_start, keys = _keys(options.key, options.num_chains)
     layout = layout_of(options.num_chains, chain_method=options.chain_method, shared=True)
     chains = Chains(kernel, problem, num_warmup, layout)
     store = None if options.store is None else open_store(kernel, problem, options)

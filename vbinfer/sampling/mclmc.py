@@ -73,10 +73,7 @@ class MCLMC(AbstractChainKernel):
 def _chain(options: MCLMC, problem: Problem, num_warmup: int) -> Chain:
     import blackjax
 
-    kernel = blackjax.mclmc.build_kernel()
-
-    def log_density(z: Array) -> Array:
-        return -problem.potential(z)
+    kernel, log_density = blackjax.mclmc.build_kernel(), problem.log_density
 
     def start(z: Array, key: PRNGKey) -> MicrocanonicalState:
         key, k_direction = jax.random.split(key)

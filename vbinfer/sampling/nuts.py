@@ -2,13 +2,20 @@
 
 import dataclasses
 import math
+import types
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer.sampling import engine_blackjax, engine_numpyro
-from vbinfer.sampling.chains import AbstractChainKernel, Chain, Trajectories
+from vbinfer._names import PRNGKey
+from vbinfer.sampling.chains import AbstractChainKernel, Chain, Sample
 from vbinfer.sampling.problem import Problem
 
-_ENGINES = {"numpyro": engine_numpyro.chain, "blackjax": engine_blackjax.chain}
+MOST_STEPS = 2**10 - 1
+"""Leapfrog steps in a trajectory of HMC, however small its steps; as many as in a tree of depth 10."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +48,7 @@ class NUTS(AbstractChainKernel):
         _check.count(self.max_tree_depth, "max_tree_depth", 10)
 
     def chain(self, problem: Problem, num_warmup: int) -> Chain:
-        trajectories = Trajectories(self.target_accept, self.dense_mass, max_tree_depth=self.max_tree_depth)
-        return _ENGINES[self.engine](problem, num_warmup, trajectories)
+        return _ENGINES[self.engine](self, problem, num_warmup)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +93,104 @@ class HMC(AbstractChainKernel):
         if self.trajectory_length is not None:
             _check.positive(self.trajectory_length, "trajectory_length", 1.57)
 
+    @property
+    def length(self) -> float | None:
+        """Trajectory length; None where the number of steps is fixed."""
+        return None if self.num_steps else self.trajectory_length or math.pi / 2
+
     def chain(self, problem: Problem, num_warmup: int) -> Chain:
-        length = None if self.num_steps else self.trajectory_length or math.pi / 2
-        trajectories = Trajectories(self.target_accept, self.dense_mass, num_steps=self.num_steps, length=length)
-        return _ENGINES[self.engine](problem, num_warmup, trajectories)
+        return _ENGINES[self.engine](self, problem, num_warmup)
+
+
+def _numpyro_chain(options: NUTS | HMC, problem: Problem, num_warmup: int) -> Chain:
+    """numpyro's kernel; the first `num_warmup` steps adapt."""
+    from numpyro import infer
+
+    common: dict[str, Any] = {
+        "potential_fn": problem.potential,
+        "target_accept_prob": options.target_accept,
+        "dense_mass": options.dense_mass,
+    }
+    if isinstance(options, NUTS):
+        length, kernel = None, infer.NUTS(max_tree_depth=options.max_tree_depth, **common)
+    else:
+        length: Any = options.length
+        kernel = infer.HMC(num_steps=options.num_steps, trajectory_length=length, **common)
+
+    def start(z: Array, key: PRNGKey) -> Any:
+        return kernel.init(key, num_warmup, z)
+
+    def step(state: Any) -> tuple[Any, Sample]:
+        # numpyro's kernel sets its schedule of adaptation in `init`, on itself; this program may not have called it
+        jax.eval_shape(start, state.z, state.rng_key)
+        if length is not None:  # a step size that fell to nothing must not make a trajectory without end
+            state = state._replace(trajectory_length=jnp.minimum(length, MOST_STEPS * state.adapt_state.step_size))
+        # the state counts its steps: up to num_warmup of them adapt, without a word from here
+        state = kernel.sample(state, (), {})
+        stats = {name: getattr(state, name) for name in ("diverging", "accept_prob", "num_steps", "energy")}
+        return state, Sample(state.z, state.potential_energy, stats | {"step_size": state.adapt_state.step_size})
+
+    return Chain(start, None, step)
+
+
+class TunedState(NamedTuple):
+    """A kernel's state, its tuned options and the key."""
+
+    state: Any
+    step_size: Array
+    inverse_mass_matrix: Array
+    key: PRNGKey
+
+
+def _blackjax_chain(options: NUTS | HMC, problem: Problem, num_warmup: int) -> Chain:
+    """blackjax's kernel: window adaptation, then steps."""
+    import blackjax
+
+    method: Any = blackjax.nuts if isinstance(options, NUTS) else blackjax.hmc
+    kernel, log_density = method.build_kernel(), problem.log_density
+
+    # window adaptation hands over step size and mass matrix alone: what bounds a trajectory is closed over here
+    def move(key: PRNGKey, state: Any, log_density: Any, step_size: Array, inverse_mass_matrix: Array) -> Any:
+        if isinstance(options, NUTS):
+            bound: dict[str, Any] = {"max_num_doublings": options.max_tree_depth}
+        elif options.length is None:
+            bound = {"num_integration_steps": options.num_steps}
+        else:  # as numpyro does: the length stays what was asked for, the step shrinks to fit
+            count = jnp.clip(jnp.ceil(options.length / step_size), 1.0, MOST_STEPS).astype(int)
+            step_size = jnp.minimum(step_size, options.length / count)
+            bound = {"num_integration_steps": count}
+        return kernel(key, state, log_density, step_size, inverse_mass_matrix, **bound)
+
+    def start(z: Array, key: PRNGKey) -> TunedState:
+        # step size and mass matrix stand in until `adapt` has found them
+        mass = jnp.eye(z.size) if options.dense_mass else jnp.ones(z.size)
+        return TunedState(method.init(z, log_density), jnp.asarray(1.0), mass, key)
+
+    def adapt(carry: TunedState) -> TunedState:
+        warmup: Any = blackjax.window_adaptation(
+            types.SimpleNamespace(init=method.init, build_kernel=lambda *_: move),
+            log_density,
+            is_mass_matrix_diagonal=not options.dense_mass,
+            target_acceptance_rate=options.target_accept,
+            adaptation_info_fn=lambda *_: None,  # its default keeps every tree of the warm-up
+        )
+        key, k_adapt = jax.random.split(carry.key)
+        (state, tuned), _ = warmup.run(k_adapt, carry.state.position, num_warmup)
+        return TunedState(state, tuned["step_size"], tuned["inverse_mass_matrix"], key)
+
+    def step(carry: TunedState) -> tuple[TunedState, Sample]:
+        key, k_step = jax.random.split(carry.key)
+        state, info = move(k_step, carry.state, log_density, carry.step_size, carry.inverse_mass_matrix)
+        stats = {
+            "diverging": info.is_divergent,
+            "accept_prob": info.acceptance_rate,
+            "num_steps": jnp.asarray(info.num_integration_steps),
+            "energy": info.energy,
+            "step_size": carry.step_size,
+        }
+        return carry._replace(state=state, key=key), Sample(state.position, -state.logdensity, stats)
+
+    return Chain(start, adapt, step)
+
+
+_ENGINES = {"numpyro": _numpyro_chain, "blackjax": _blackjax_chain}

@@ -54,14 +54,30 @@ class Problem:
         """log p(x_o | theta(z))."""
         return self.likelihood(self.theta(flat)[0], self.x)
 
-    def potential(self, flat: Array) -> Array:
-        """Potential energy.
+    def log_density(self, flat: Array) -> Array:
+        """Log density of z and the observation.
 
-        U(z) = -[log p(theta) + log|d theta / d z| + log p(x_o | theta)].
+        log p(theta) + log|d theta / d z| + log p(x_o | theta)
         """
         theta, logdet = self.theta(flat)
         # one walk from z to theta for all three terms; log_prior + log_likelihood would take two
-        return -(self.prior.log_prob(theta) + logdet + self.likelihood(theta, self.x))
+        return self.prior.log_prob(theta) + logdet + self.likelihood(theta, self.x)
+
+    def potential(self, flat: Array) -> Array:
+        """Potential energy U(z), minus the log density."""
+        return -self.log_density(flat)
+
+    def run(self, function: Callable[..., Any], *arguments: Any, static: tuple[Any, ...] = ()) -> Any:
+        """`function(problem, *static, *arguments)`, compiled and kept.
+
+        Another observation or other arguments of the same shapes compile nothing.
+        """
+        return _compiled(function, self.prior, self.likelihood, static)(self.x, *arguments)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(function: Callable[..., Any], prior: Prior, likelihood: LogLikelihood, static: tuple[Any, ...]) -> Any:
+    return jax.jit(lambda x, *arguments: function(Problem(prior, likelihood, x), *static, *arguments))
 
 
 def problem_of(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Problem:
@@ -220,21 +236,23 @@ def check_kernel(kernel: Any, kind: type = AbstractKernel, words: str = "a kerne
     raise TypeError(f"kernel={given} was given; expected {words}: write kernel=vb.NUTS()")
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def constrained(prior: Prior, z: Array) -> tuple[Theta, Array]:
-    """theta and log|d theta / d z|, compiled.
+def constrained(prior: Prior, z: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """theta and log|d theta / d z| as arrays of NumPy.
 
     Leaves `[..., *shape]` and `[...]` of z `[..., Dz]`.
     """
+    return jax.tree.map(np.asarray, _constrained(prior, jnp.asarray(z, jnp.result_type(float))))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _constrained(prior: Prior, z: Array) -> tuple[Theta, Array]:
     return prior.constrain(prior.unravel_z(z))
 
 
-def sampled_theta(
-    prior: Prior, z: Array | np.ndarray, energy: Array | np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def sampled_theta(prior: Prior, z: Any, energy: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """theta and its log density.
 
     Leaves `[chain, draw, ...]`; the density is -U(z) - log|d theta / d z|.
     """
-    theta, logdet = constrained(prior, jnp.asarray(z))
-    return {name: np.asarray(value) for name, value in theta.items()}, -np.asarray(energy) - np.asarray(logdet)
+    theta, logdet = constrained(prior, z)
+    return theta, -np.asarray(energy) - logdet

@@ -149,7 +149,7 @@ class ChainSampler:
             found = self._block(dataclasses.replace(problem, x=block), keys[rows], n)
             parts.append([part[: count - first] for part in found])
         z, *facts = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return ChainBatch(constrained(self.prior, jnp.asarray(z))[0], *facts, n=n)
+        return ChainBatch(jax.tree.map(jnp.asarray, constrained(self.prior, z)[0]), *facts, n=n)
 
     def _block(self, problem: Problem, keys: Array, n: int) -> tuple[np.ndarray, ...]:
         """Chains of some data sets in lock-step.

@@ -1,19 +1,15 @@
 """Adaptive tempered sequential Monte Carlo, and the evidence."""
 
 import dataclasses
-import functools
 import warnings
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.draws.progress import Progress
-from vbinfer.priors.prior import Prior
-from vbinfer.sampling.problem import AbstractKernel, KernelOutput, LogLikelihood, Problem, RunOptions
+from vbinfer.sampling.problem import AbstractKernel, KernelOutput, Problem, RunOptions
 from vbinfer.sampling.starts import finite, not_finite
 from vbinfer.sampling.tempering import Scheme, advance, prior_particles, shuffled
 
@@ -21,7 +17,7 @@ MAX_TEMPERATURES = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
-class TemperedSMC(AbstractKernel):
+class TemperedSMC(Scheme, AbstractKernel):
     """Adaptive tempered sequential Monte Carlo with Hamiltonian moves.
 
     It also estimates the evidence. Particles begin as draws of the prior and pass through p(z) p(x_o | z)^beta,
@@ -75,49 +71,15 @@ class TemperedSMC(AbstractKernel):
         True
     """
 
-    target_ess: float = 0.7
-    target_accept: float = 0.8
-    max_moves: int = 20
-    max_steps: int = 16
-
-    def __post_init__(self) -> None:
-        for name in ("target_ess", "target_accept"):
-            _check.fraction(getattr(self, name), name, 0.7)
-        for name in ("max_moves", "max_steps"):
-            _check.count(getattr(self, name), name, 16)
-
     def run(self, problem: Problem, options: RunOptions) -> KernelOutput:
         """`num_chains` independent populations of `num_samples` particles."""
         _check_options(problem, options)
-        programs = _programs(self, problem.prior, problem.likelihood, options.num_samples)
-        repeats = []
-        with Progress(options.num_chains * options.num_samples, shown=options.progress, label="tempering") as bar:
+        n, repeats = options.num_samples, []
+        with Progress(options.num_chains * n, shown=options.progress, label="tempering") as bar:
             for chain in range(options.num_chains):
-                key = jax.random.fold_in(options.key, chain)
-                repeats.append(_repeat(programs, problem, key))
-                bar.show((chain + 1) * options.num_samples, 0)
+                repeats.append(_repeat(self, problem, n, jax.random.fold_in(options.key, chain)))
+                bar.show((chain + 1) * n, 0)
         return _output(repeats)
-
-
-class _Programs(NamedTuple):
-    """Compiled stages of tempering.
-
-    Prior draws, one temperature further, the final draws; each takes x first.
-    """
-
-    start: Callable[..., Any]
-    advance: Callable[..., Any]
-    finish: Callable[..., Any]
-
-
-@functools.lru_cache(maxsize=8)
-def _programs(kernel: TemperedSMC, prior: Prior, likelihood: LogLikelihood, n: int) -> _Programs:
-    scheme = Scheme(kernel.target_ess, kernel.target_accept, kernel.max_moves, kernel.max_steps)
-
-    def on(function: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(lambda x, *arguments: function(Problem(prior, likelihood, x), *arguments))
-
-    return _Programs(on(functools.partial(prior_particles, n)), on(functools.partial(advance, scheme)), on(shuffled))
 
 
 def _check_options(problem: Problem, options: RunOptions) -> None:
@@ -133,30 +95,18 @@ def _check_options(problem: Problem, options: RunOptions) -> None:
         )
 
 
-class _Repeat(NamedTuple):
-    """One population at the posterior.
-
-    Draws, statistics, evidence, and the way there.
-    """
-
-    z: np.ndarray
-    energy: np.ndarray
-    stats: dict[str, np.ndarray]
-    log_evidence: float
-    info: dict[str, Any]
-
-
-def _repeat(programs: _Programs, problem: Problem, key: PRNGKey) -> _Repeat:
-    """One population from prior to posterior.
+def _repeat(scheme: Scheme, problem: Problem, n: int, key: PRNGKey) -> KernelOutput:
+    """One population from prior to posterior, and the way there.
 
     One compiled program serves every temperature.
     """
-    particles, first = programs.start(problem.x, jax.random.fold_in(key, 0))
+    particles, first = problem.run(prior_particles, jax.random.fold_in(key, 0), static=(n,))
     _check_first(problem, *(np.asarray(part) for part in first))
     temperatures, acceptances, num_moves = [0.0], [], []
     while temperatures[-1] < 1.0:
         # the program picks its next temperature: Python reads one number per temperature and decides when to stop
-        particles, moves = programs.advance(problem.x, particles, jax.random.fold_in(key, len(temperatures)))
+        k_move = jax.random.fold_in(key, len(temperatures))
+        particles, moves = problem.run(advance, particles, k_move, static=(scheme,))
         temperature = float(particles.temperature)
         if not temperature > temperatures[-1] or len(temperatures) >= MAX_TEMPERATURES:
             raise ValueError(
@@ -173,7 +123,7 @@ def _repeat(programs: _Programs, problem: Problem, key: PRNGKey) -> _Repeat:
             stacklevel=4,
         )
     # a key that no temperature has had
-    drawn = programs.finish(problem.x, particles, jax.random.fold_in(key, MAX_TEMPERATURES + 1))
+    drawn = problem.run(shuffled, particles, jax.random.fold_in(key, MAX_TEMPERATURES + 1))
     z, energy, order = (np.asarray(part) for part in drawn)
     stats = {
         "accept_prob": np.asarray(moves.accept_prob)[order],
@@ -182,17 +132,16 @@ def _repeat(programs: _Programs, problem: Problem, key: PRNGKey) -> _Repeat:
     }
     invalid = float(np.mean(~np.isfinite(np.asarray(first[1]))))
     info = {"temperatures": temperatures, "acceptance": acceptances, "num_moves": num_moves, "invalid": invalid}
-    return _Repeat(z, energy, stats, float(particles.log_evidence), info)
+    return KernelOutput(z, energy, stats, float(particles.log_evidence), None, info)
 
 
-def _output(repeats: list[_Repeat]) -> KernelOutput:
+def _output(repeats: list[KernelOutput]) -> KernelOutput:
     evidences = np.array([one.log_evidence for one in repeats])
     log_evidence, error = mean_evidence(evidences)
     info: dict[str, Any] = {name: [one.info[name] for one in repeats] for name in repeats[0].info}
     info |= {"log_evidence_repeats": evidences.tolist(), "log_evidence_error": error}
     info["invalid_prior_share"] = float(np.mean(info.pop("invalid")))
-    z, energy = np.stack([one.z for one in repeats]), np.stack([one.energy for one in repeats])
-    stats = jax.tree.map(lambda *rows: np.stack(rows), *(one.stats for one in repeats))
+    z, energy, stats = jax.tree.map(lambda *rows: np.stack(rows), *(one[:3] for one in repeats))
     return KernelOutput(z, energy, stats, log_evidence, None, info)
 
 

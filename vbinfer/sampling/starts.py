@@ -1,5 +1,6 @@
 """Where chains start: screened prior draws, or the user's points."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vbinfer._names import PRNGKey, Theta
+from vbinfer._names import Named, PRNGKey, Theta
 from vbinfer._param import did_you_mean
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.problem import LogLikelihood, Problem, RunOptions, constrained
+from vbinfer.sampling.problem import Problem, RunOptions, constrained
 
 TRIES = 100
 """Draws per chain among which a start is looked for."""
@@ -52,19 +53,19 @@ def prior_starts(problem: Problem, num_chains: int, key: PRNGKey) -> Array:
     """One finite prior draw per chain `[chain, Dz]`."""
     return screened(
         problem,
-        lambda i: _chain_draws(problem.prior, num_chains, jax.random.fold_in(key, i)),
+        lambda i: _chain_draws(problem.prior, num_chains, key, i),
         "prior draws",
         f"{NARROW}, or give starts: init={{path: [chain, ...]}}",
     )[0]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _chain_draws(prior: Prior, num_chains: int, key: PRNGKey) -> Array:
-    return _draw_each(prior, jax.random.split(key, num_chains))
+def _chain_draws(prior: Prior, num_chains: int, key: PRNGKey, i: int) -> Array:
+    return _draw_each(prior, jax.random.split(jax.random.fold_in(key, i), num_chains))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _row_draws(prior: Prior, keys: Array, i: Array) -> Array:
+def _row_draws(prior: Prior, keys: Array, i: int) -> Array:
     return _draw_each(prior, jax.vmap(jax.random.fold_in, (0, None))(keys, i))
 
 
@@ -95,48 +96,42 @@ def likely_starts(problem: Problem, keys: Array) -> Array:
     Returns:
         z `[row, Dz]`.
     """
-    prior = problem.prior
-    z, found = _likely(prior, problem.likelihood)(keys, problem.x)
+    z, found = problem.run(_likely, keys)
     if bool(found.all()):
         return z
     # numbers from CANDIDATES on: none of these was among the candidates
     more, _ = screened(
-        problem, lambda i: _row_draws(prior, keys, jnp.asarray(CANDIDATES + i)), "prior draws", NARROW, shared=False
+        problem, lambda i: _row_draws(problem.prior, keys, CANDIDATES + i), "prior draws", NARROW, shared=False
     )
     return jnp.where(found[:, None], z, more)
 
 
-@functools.lru_cache(maxsize=8)
-def _likely(prior: Prior, likelihood: LogLikelihood) -> Callable[[Array, Any], tuple[Array, Array]]:
-    """Compiled choice of likely starts.
-
-    `keys [row], x [row, ...] -> z [row, Dz], whether one was found [row]`.
-    """
+def _likely(problem: Problem, keys: Array) -> tuple[Array, Array]:
+    """z `[row, Dz]` of likely starts, and whether one was found."""
+    prior = problem.prior
+    # the key after those of the leaves, which `prior.sample` takes: the noise must not know the candidate
+    own = jax.vmap(lambda key, i: jax.random.fold_in(jax.random.fold_in(key, i), len(prior.dists)), (0, None))
 
     # The Gumbel trick: the largest of log-likelihood + Gumbel noise is one draw in proportion to the likelihood, so a
     # scan that keeps the best so far holds one candidate per row in memory, not all of them.
-    def choose(keys: Array, x: Any) -> tuple[Array, Array]:
-        def consider(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], None]:
-            best, chosen = carry
-            z = _row_draws(prior, keys, i)
-            slope = jax.vmap(lambda z, x: jax.value_and_grad(Problem(prior, likelihood, x).log_likelihood)(z))
-            value, gradient = slope(z, x)
-            noise = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(jax.random.fold_in(key, i), 1)))(keys)
-            score = jnp.where(finite(z, value, gradient), value + noise, -jnp.inf)
-            better = score > best
-            return (jnp.where(better, score, best), jnp.where(better[:, None], z, chosen)), None
+    def consider(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], None]:
+        best, chosen = carry
+        z = _row_draws(prior, keys, i)
+        value, gradient = _slopes(problem, Problem.log_likelihood, False, z)
+        score = value + jax.vmap(jax.random.gumbel)(own(keys, i))
+        score = jnp.where(finite(z, value, gradient), score, -jnp.inf)
+        better = score > best
+        return (jnp.where(better, score, best), jnp.where(better[:, None], z, chosen)), None
 
-        kind = jnp.result_type(float)
-        nothing = jnp.full(len(keys), -jnp.inf, kind), jnp.zeros((len(keys), prior.z_dim), kind)
-        (best, z), _ = jax.lax.scan(consider, nothing, jnp.arange(CANDIDATES))
-        return z, jnp.isfinite(best)
-
-    return jax.jit(choose)
+    kind = jnp.result_type(float)
+    nothing = jnp.full(len(keys), -jnp.inf, kind), jnp.zeros((len(keys), prior.z_dim), kind)
+    (best, z), _ = jax.lax.scan(consider, nothing, jnp.arange(CANDIDATES))
+    return z, jnp.isfinite(best)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _picked(prior: Prior, num_chains: int, theta: Theta, key: PRNGKey) -> Array:
-    k_chain, k_draw = jax.random.split(key)
+def _picked(prior: Prior, num_chains: int, theta: Theta, key: PRNGKey, i: int) -> Array:
+    k_chain, k_draw = jax.random.split(jax.random.fold_in(key, i))
     there, draws = next(iter(theta.values())).shape[:2]
     # as many chains as before: each goes on from its own, so that separate modes stay separate
     own = jnp.arange(num_chains)
@@ -145,19 +140,19 @@ def _picked(prior: Prior, num_chains: int, theta: Theta, key: PRNGKey) -> Array:
     return prior.ravel_z(prior.unconstrain({name: value[chain, draw] for name, value in theta.items()}))
 
 
-def _drawn(problem: Problem, num_chains: int, theta: Mapping[str, Any], key: PRNGKey) -> Array:
+def _drawn(problem: Problem, num_chains: int, theta: Named, key: PRNGKey) -> Array:
     prior = problem.prior
     _check_leaves(prior, {name: np.asarray(value)[0, 0] for name, value in theta.items()})
     leaves = {name: jnp.asarray(theta[name], jnp.result_type(float)) for name in prior.shapes}
     return screened(
         problem,
-        lambda i: _picked(prior, num_chains, leaves, jax.random.fold_in(key, i)),
+        lambda i: _picked(prior, num_chains, leaves, key, i),
         "draws of init",
         "Give the posterior of this prior and likelihood, or leave init out: prior draws",
     )[0]
 
 
-def _given(problem: Problem, num_chains: int, init: Mapping[str, Any]) -> Array:
+def _given(problem: Problem, num_chains: int, init: Named) -> Array:
     prior = problem.prior
     for name in init:
         if name not in prior.shapes:
@@ -175,15 +170,15 @@ def _given(problem: Problem, num_chains: int, init: Mapping[str, Any]) -> Array:
             f"init of chain {int(np.argmax(outside))} lies outside the prior; give a theta inside its support"
         )
     z = prior.ravel_z(prior.unconstrain(init))
-    value, gradient = (np.asarray(part) for part in potential_and_gradient(problem)(z))
-    bad = ~finite(np.asarray(z), value, gradient)
+    parts = _evaluated(problem, z)
+    bad = ~finite(*parts)
     if bad.any():
-        what = not_finite(prior, np.asarray(z)[bad], value[bad], gradient[bad])
+        what = not_finite(prior, *(part[bad] for part in parts))
         raise ValueError(f"init of chain {int(np.argmax(bad))} cannot be a start: {what}; give another")
     return z
 
 
-def _check_leaves(prior: Prior, theta: Mapping[str, Any]) -> None:
+def _check_leaves(prior: Prior, theta: Named) -> None:
     def shown(shapes: Mapping[str, tuple[int, ...]]) -> str:
         return ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items()))
 
@@ -212,7 +207,6 @@ def screened(
     Raises:
         ValueError: a row without a start among `TRIES`; says which parameter is to blame.
     """
-    evaluate = potential_and_gradient(problem, shared=shared)
     seen: list[tuple[np.ndarray, ...]] = []
     # try        0       1       2
     # row 0    [ok]      .       .      each row keeps its first finite proposal, whatever the others need;
@@ -220,8 +214,7 @@ def screened(
     # row 2   [NaN]   [NaN]    [ok]
     starts, found, refused = np.zeros(0), np.zeros(0, bool), 0
     for i in range(TRIES):
-        proposal = propose(i)
-        z, value, gradient = (np.asarray(part) for part in (proposal, *evaluate(proposal)))
+        z, value, gradient = _evaluated(problem, propose(i), shared)
         good = finite(z, value, gradient)
         if i == 0:
             starts, found = z, np.zeros(len(z), bool)
@@ -243,22 +236,22 @@ def finite(z: Any, value: Any, gradient: Any) -> Any:
     return xp.isfinite(z).all(1) & xp.isfinite(value) & xp.isfinite(gradient).all(1)
 
 
-def potential_and_gradient(problem: Problem, *, shared: bool = True) -> Callable[[Array], tuple[Array, Array]]:
-    """Compiled potential and its gradient.
+def _evaluated(problem: Problem, z: Array, shared: bool = True) -> tuple[np.ndarray, ...]:
+    """z, U and dU/dz as arrays of NumPy."""
+    slopes = problem.run(_slopes, z, static=(Problem.potential, shared))
+    return tuple(np.asarray(part) for part in (z, *slopes))
 
-    `z [n, Dz] -> U [n], dU/dz [n, Dz]`, once per prior and likelihood.
+
+def _slopes(problem: Problem, density: Callable[..., Array], shared: bool, z: Array) -> tuple[Array, Array]:
+    """A density of the problem `[row]` and its gradient `[row, Dz]`.
+
+    Both: the gradient may be NaN where the value is not.
     """
-    run = _gradients(problem.prior, problem.likelihood, shared)
-    return lambda z: run(z, problem.x)
 
-
-@functools.lru_cache(maxsize=8)
-def _gradients(prior: Prior, likelihood: LogLikelihood, shared: bool) -> Callable[[Array, Any], tuple[Array, Array]]:
-    # value and gradient: a chain needs both, and the gradient may be NaN where the value is not
     def one(z: Array, x: Any) -> tuple[Array, Array]:
-        return jax.value_and_grad(Problem(prior, likelihood, x).potential)(z)
+        return jax.value_and_grad(functools.partial(density, dataclasses.replace(problem, x=x)))(z)
 
-    return jax.jit(jax.vmap(one, (0, None if shared else 0)))
+    return jax.vmap(one, (0, None if shared else 0))(z, problem.x)
 
 
 def not_finite(prior: Prior, z: np.ndarray, values: np.ndarray, gradients: np.ndarray) -> str:
@@ -305,7 +298,7 @@ def _culprit(prior: Prior, z: np.ndarray, bad: np.ndarray) -> str:
     """
     if bad.all() or not np.isfinite(z).all():
         return ""
-    columns = np.asarray(prior.ravel(constrained(prior, jnp.asarray(z))[0]))
+    columns = np.asarray(prior.ravel(constrained(prior, z)[0]))
     # argsort twice gives ranks; ties do not occur among continuous draws
     ranks = columns.argsort(axis=0).argsort(axis=0)
     n, m = int(bad.sum()), int((~bad).sum())

@@ -131,8 +131,7 @@ def _posterior(head: Head, saved: Saved) -> Posterior:
     theta, log_prob = sampled_theta(prior, z, energy)
     info = {"method": run["method"], "kernel": run["kernel"], "num_warmup": run["num_warmup"], "key": run["key"]}
     info |= {"divergences": int(stats["diverging"].sum()), "versions": head.versions}
-    leaves = {name: np.asarray(value) for name, value in theta.items()}
-    return Posterior(leaves, np.asarray(log_prob), stats, head.arrays.get("x_o"), prior, None, info, saved.state)
+    return Posterior(theta, log_prob, stats, head.arrays.get("x_o"), prior, None, info, saved.state)
 
 
 def numbers(x_o: Any) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """One temperature of a population: reweight, resample, move."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.sampling.problem import Problem
 from vbinfer.sampling.starts import prior_draws
@@ -20,13 +22,20 @@ _STAGNANT = 0.97
 """A move that leaves more than this of the correlation forgets no more: the rest is the place of the modes."""
 
 
-class Scheme(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Scheme:
     """The options of the kernel; `TemperedSMC` says what they mean."""
 
-    target_ess: float
-    target_accept: float
-    max_moves: int
-    max_steps: int
+    target_ess: float = 0.7
+    target_accept: float = 0.8
+    max_moves: int = 20
+    max_steps: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("target_ess", "target_accept"):
+            _check.fraction(getattr(self, name), name, 0.7)
+        for name in ("max_moves", "max_steps"):
+            _check.count(getattr(self, name), name, 16)
 
 
 class Particles(NamedTuple):
@@ -63,7 +72,7 @@ class Moves(NamedTuple):
     correlation: Array
 
 
-def prior_particles(n: int, problem: Problem, key: PRNGKey) -> tuple[Particles, tuple[Array, Array, Array]]:
+def prior_particles(problem: Problem, n: int, key: PRNGKey) -> tuple[Particles, tuple[Array, Array, Array]]:
     """Particles drawn from the prior.
 
     And their z, log-likelihoods and gradients, for checks.
@@ -84,7 +93,7 @@ def prior_particles(n: int, problem: Problem, key: PRNGKey) -> tuple[Particles, 
     return particles, (z, value, gradient)
 
 
-def advance(scheme: Scheme, problem: Problem, particles: Particles, key: PRNGKey) -> tuple[Particles, Moves]:
+def advance(problem: Problem, scheme: Scheme, particles: Particles, key: PRNGKey) -> tuple[Particles, Moves]:
     """One temperature further: reweight, resample, move."""
     k_resample, k_move = jax.random.split(key)
     loglik, n = particles.log_likelihood, len(particles.log_likelihood)

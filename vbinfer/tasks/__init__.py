@@ -3,11 +3,11 @@
 from vbinfer.tasks.base import Task as Task
 from vbinfer.tasks.gaussians import linear_gaussian as linear_gaussian
 from vbinfer.tasks.process import ou as ou
-from vbinfer.tasks.moons import two_moons as two_moons
+from vbinfer.tasks.sbibm import two_moons as two_moons
 from vbinfer.tasks.gaussians import gaussian_linear as gaussian_linear
 from vbinfer.tasks.gaussians import gaussian_linear_uniform as gaussian_linear_uniform
 from vbinfer.tasks.gaussians import gaussian_mixture as gaussian_mixture
-from vbinfer.tasks.squares import slcp as slcp
-from vbinfer.tasks.glm import bernoulli_glm as bernoulli_glm
+from vbinfer.tasks.sbibm import slcp as slcp
+from vbinfer.tasks.sbibm import bernoulli_glm as bernoulli_glm
 from vbinfer.tasks.published import Reference as Reference
 from vbinfer.tasks.published import reference as reference
