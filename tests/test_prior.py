@@ -63,62 +63,99 @@ def z_rows(prior, seed=0, n=7):
     return jax.random.normal(jax.random.key(seed), (n, *prior.z_shapes["a.b"]))
 
 
-@pytest.mark.parametrize("name", SCALARS)
-def test_constrain_is_the_quantile_of_the_normal_probability(name):
-    theta = np.asarray(made(name).constrain({"a.b": jnp.asarray(Z)})[0]["a.b"], float)
-    frozen = SCALARS[name][1]
-    expected = np.where(Z < 0, frozen.ppf(st.norm.cdf(Z)), frozen.isf(st.norm.sf(Z)))
-    scale = frozen.ppf(0.84) - frozen.ppf(0.16)
-    np.testing.assert_allclose(theta, expected, rtol=2e-5, atol=2e-5 * scale)  # float32 rounding of ndtr and ndtri
+STEP = 1e-2
+"""Of central differences in float32: error STEP^2 and eps / STEP."""
 
 
-@pytest.mark.parametrize("name", [*SCALARS, *ARRAYS])
-def test_unconstrain_inverts_constrain(name):
+@functools.cache
+def facts(name):
+    """Everything that the tests of one prior ask, from one compiled program."""
     prior = made(name)
-    z = z_rows(prior)
-    back = prior.unconstrain(prior.constrain({"a.b": z})[0])["a.b"]
-    # theta is rounded to float32: near the end of a bounded support that moves z by up to eps / phi(3)
-    np.testing.assert_allclose(back, z, atol=2e-4)
-
-
-@pytest.mark.parametrize("name", [*SCALARS, *ARRAYS])
-def test_log_det_is_that_of_the_jacobian(name):
-    prior = made(name)
-    z = z_rows(prior)[1:4]
     keep = prior.z_dim if name in WHITENED else prior.dim  # simplex: its first D - 1 coordinates
 
     def flat(v):
         return prior.ravel(prior.constrain(prior.unravel_z(v))[0])[:keep]
 
-    step = 1e-2  # central differences in float32: error step^2 and eps / step
-    eye = jnp.eye(prior.z_dim) * step
-    rows = z.reshape(len(z), -1)
-    exact = np.asarray(jax.vmap(jax.jacfwd(flat))(rows), float)
-    ends = [np.asarray(jax.vmap(jax.vmap(flat))(rows[:, None] + sign * eye), float) for sign in (1.0, -1.0)]
-    numeric = (ends[0] - ends[1]) / (2 * step)  # transposed, which a determinant does not see
-    log_det = prior.constrain({"a.b": z})[1]
+    def potential(v):
+        theta, log_det = prior.constrain(prior.unravel_z(v))
+        return prior.log_prob(theta) + log_det + jnp.sum(jnp.tanh(prior.ravel(theta)))
+
+    def density(value):
+        return prior.log_prob({"a.b": value})
+
+    @jax.jit
+    def run(z, points):
+        theta, log_det = prior.constrain({"a.b": z})
+        theta = jax.lax.optimization_barrier(theta)  # rounded to its type, as it is between two calls
+        rows = z.reshape(len(z), -1)[1:4]
+        far = jnp.concatenate([jnp.full((1, prior.z_dim), s) for s in (-8.0, -5.0, 0.0, 5.0, 8.0)])
+        moved = [jax.vmap(jax.vmap(flat))(rows[:, None] + s * STEP * jnp.eye(prior.z_dim)) for s in (1.0, -1.0)]
+        found = {
+            "z": z,
+            "theta": theta["a.b"],
+            "log_det": log_det,
+            "log_prob": prior.log_prob(theta),
+            "back": prior.unconstrain(theta)["a.b"],
+            "jacobian": jax.vmap(jax.jacfwd(flat))(rows),
+            "moved": jnp.stack(moved),
+            "far": jax.vmap(jax.grad(potential))(far),
+        }
+        if name in SCALARS:
+            found |= {"at_points": density(points), "slopes": jax.vmap(jax.grad(density))(points)}
+        return found
+
+    return {key: np.asarray(value) for key, value in run(z_rows(prior), points_of(name)).items()}
+
+
+def points_of(name):
+    """Values of scalar priors at which the density is asked for: four quantiles, NaN, one outside."""
+    if name not in SCALARS:
+        return jnp.zeros(0)
+    _, frozen, outside = SCALARS[name]
+    return jnp.asarray([*frozen.ppf([0.02, 0.3, 0.5, 0.97]), np.nan, np.nan if outside is None else outside], float)
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_constrain_is_the_quantile_of_the_normal_probability(name):
+    frozen = SCALARS[name][1]
+    expected = np.where(Z < 0, frozen.ppf(st.norm.cdf(Z)), frozen.isf(st.norm.sf(Z)))
+    scale = frozen.ppf(0.84) - frozen.ppf(0.16)
+    # float32 rounding of ndtr and ndtri
+    np.testing.assert_allclose(facts(name)["theta"], expected, rtol=2e-5, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("name", [*SCALARS, *ARRAYS])
+def test_unconstrain_inverts_constrain(name):
+    # theta is rounded to float32: near the end of a bounded support that moves z by up to eps / phi(3)
+    np.testing.assert_allclose(facts(name)["back"], facts(name)["z"], atol=2e-4)
+
+
+@pytest.mark.parametrize("name", [*SCALARS, *ARRAYS])
+def test_log_det_is_that_of_the_jacobian(name):
+    found = facts(name)
+    exact, ends = found["jacobian"].astype(float), found["moved"].astype(float)
+    numeric = (ends[0] - ends[1]) / (2 * STEP)  # transposed, which a determinant does not see
+    log_det = found["log_det"][1:4]
     np.testing.assert_allclose(log_det, np.linalg.slogdet(exact)[1], atol=2e-4)
-    np.testing.assert_allclose(log_det, np.linalg.slogdet(numeric)[1], atol=5e-3 * prior.z_dim)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(numeric)[1], atol=5e-3 * made(name).z_dim)
 
 
 @pytest.mark.parametrize("name", [n for n in [*SCALARS, *ARRAYS] if n not in WHITENED])
 def test_prior_density_in_z_is_the_standard_normal(name):
-    prior = made(name)
-    z = z_rows(prior)
-    theta, log_det = prior.constrain({"a.b": z})
-    expected = st.norm.logpdf(np.asarray(z, float)).reshape(len(z), -1).sum(1)
-    np.testing.assert_allclose(prior.log_prob(theta) + log_det, expected, atol=2e-4)
+    found = facts(name)
+    expected = st.norm.logpdf(found["z"].astype(float)).reshape(len(found["z"]), -1).sum(1)
+    np.testing.assert_allclose(found["log_prob"] + found["log_det"], expected, atol=2e-4)
 
 
 @pytest.mark.parametrize("name", SCALARS)
 def test_log_prob_is_scipys_and_minus_infinity_outside(name):
-    prior, (_, frozen, outside) = made(name), SCALARS[name]
-    theta = np.asarray(frozen.ppf([0.02, 0.3, 0.5, 0.97]), np.float32)
-    np.testing.assert_allclose(prior.log_prob({"a.b": theta}), frozen.logpdf(theta.astype(float)), rtol=1e-4, atol=1e-4)
-    assert np.isneginf(prior.log_prob({"a.b": np.float32(np.nan)}))
+    (_, frozen, outside), found = SCALARS[name], facts(name)
+    expected = frozen.logpdf(np.asarray(points_of(name)[:4], float))
+    np.testing.assert_allclose(found["at_points"][:4], expected, rtol=1e-4, atol=1e-4)
+    assert np.isneginf(found["at_points"][4])
     if outside is not None:
-        assert np.isneginf(prior.log_prob({"a.b": np.float32(outside)}))
-        assert np.isfinite(jax.grad(lambda v: prior.log_prob({"a.b": v}))(jnp.float32(outside)))
+        assert np.isneginf(found["at_points"][5])
+        assert np.isfinite(found["slopes"][5])
 
 
 def test_log_prob_of_joint_leaves_is_scipys():
@@ -134,14 +171,7 @@ def test_log_prob_of_joint_leaves_is_scipys():
 
 @pytest.mark.parametrize("name", [*SCALARS, *ARRAYS])
 def test_gradients_are_finite_far_out(name):
-    prior = made(name)
-    far = jnp.concatenate([jnp.full((1, prior.z_dim), s) for s in (-8.0, -5.0, 0.0, 5.0, 8.0)])
-
-    def potential(v):
-        theta, log_det = prior.constrain(prior.unravel_z(v))
-        return prior.log_prob(theta) + log_det + jnp.sum(jnp.tanh(prior.ravel(theta)))
-
-    assert np.isfinite(jax.vmap(jax.grad(potential))(far)).all()
+    assert np.isfinite(facts(name)["far"]).all()
 
 
 @pytest.mark.parametrize("name", ["uniform", "gamma", "inverse_gamma", "independent", "multivariate", "dirichlet"])
@@ -366,11 +396,9 @@ def test_a_prior_cannot_be_changed_and_its_copies_are_equal():
 @pytest.mark.parametrize("name", [*SCALARS, *ARRAYS])
 def test_z_is_known_to_be_normal_where_its_density_is(name):
     """z once was told by the density at some draws, within a tolerance."""
-    prior = made(name)
-    z = z_rows(prior)
-    theta, log_det = prior.constrain({"a.b": z})
-    normal = st.norm.logpdf(np.asarray(z, float)).reshape(len(z), -1).sum(1)
-    gap = np.max(np.abs(np.asarray(prior.log_prob(theta) + log_det) - normal))
+    prior, found = made(name), facts(name)
+    normal = st.norm.logpdf(found["z"].astype(float)).reshape(len(found["z"]), -1).sum(1)
+    gap = np.max(np.abs(found["log_prob"] + found["log_det"] - normal))
     assert prior.z_is_normal == (name not in WHITENED)
     assert gap < 1e-3 if prior.z_is_normal else gap > 0.05
 
