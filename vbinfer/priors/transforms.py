@@ -12,6 +12,7 @@ has mean 0 and covariance I without being exactly normal, and its dimension may 
 import abc
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,19 +60,34 @@ class ScalarMap(abc.ABC):
 
     def log_prob(self, theta: Array) -> Array:
         """Log-density, -inf outside the support, with finite gradients everywhere."""
-        # outside the support the density is taken at the median, and its value dropped: theta itself would give NaN in
-        # the gradient, which `where` does not stop
-        inside = self.inside(theta)
         median = self.constrain(jnp.zeros_like(theta))[0]
-        value = self.log_prob_inside(jnp.where(inside, theta, median))
-        return jnp.where(inside & ~jnp.isnan(value), value, -jnp.inf)
+        return _supported(self.log_prob_inside, self.inside(theta), theta, median)
 
 
-class NormalMap(ScalarMap):
-    """theta = loc + scale z."""
+def _supported(log_prob: Callable[[Array], Array], inside: Array, theta: Array, centre: Array) -> Array:
+    """A log-density where theta is inside its support, else -inf."""
+    # outside the support the density is taken at the centre, and its value dropped: theta itself would give NaN in the
+    # gradient, which `where` does not stop
+    event = _expand(inside, theta.ndim - inside.ndim)
+    value = log_prob(jnp.where(event, theta, centre))
+    return jnp.where(inside & ~jnp.isnan(value), value, -jnp.inf)
+
+
+class FamilyMap(ScalarMap):
+    """A map onto the support of a numpyro distribution."""
 
     def __init__(self, d: Any) -> None:
         self.d = d
+
+    def inside(self, theta: Array) -> Array:
+        return jnp.asarray(self.d.support(theta)) & jnp.isfinite(theta)
+
+    def log_prob_inside(self, theta: Array) -> Array:
+        return self.d.log_prob(theta)
+
+
+class NormalMap(FamilyMap):
+    """theta = loc + scale z."""
 
     def constrain(self, z: Array) -> tuple[Array, Array]:
         return self.d.loc + self.d.scale * z, jnp.broadcast_to(jnp.log(self.d.scale), z.shape)
@@ -79,14 +95,8 @@ class NormalMap(ScalarMap):
     def unconstrain(self, theta: Array) -> Array:
         return (theta - self.d.loc) / self.d.scale
 
-    def inside(self, theta: Array) -> Array:
-        return jnp.isfinite(theta)
 
-    def log_prob_inside(self, theta: Array) -> Array:
-        return self.d.log_prob(theta)
-
-
-class TailMap(ScalarMap):
+class TailMap(FamilyMap):
     """theta = F^-1(Phi(z)), from the nearer tail."""
 
     def __init__(self, d: Any, tail: Tails) -> None:
@@ -95,41 +105,34 @@ class TailMap(ScalarMap):
     def constrain(self, z: Array) -> tuple[Array, Array]:
         # F^-1 is often a bisection, whose derivative is none; that of its solution F(theta) = Phi(z) is
         # d theta / d z = phi(z) / p(theta). Phi(-|z|) and the tail that it belongs to keep their digits on both sides
-        @jax.custom_jvp
         def forward(z: Array) -> Array:
             q = jnp.clip(special.ndtr(-jnp.abs(z)), CLIP, 0.5)
             return jnp.where(z < 0.0, self.tail.icdf(q), self.tail.isf(q))
 
-        @forward.defjvp
-        def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-            theta = forward(primals[0])
-            slope = jnp.exp(normal_log_prob(primals[0]) - self.d.log_prob(theta))
-            return theta, slope * tangents[0]
-
-        theta = forward(z)
-        return theta, normal_log_prob(z) - self.d.log_prob(theta)
+        log_slope = lambda z, theta: normal_log_prob(z) - self.d.log_prob(theta)  # noqa: E731
+        theta = _sloped(forward, log_slope)(z)
+        return theta, log_slope(z, theta)
 
     def unconstrain(self, theta: Array) -> Array:
         # the same the other way round: d z / d theta = p(theta) / phi(z)
-        @jax.custom_jvp
         def backward(theta: Array) -> Array:
             left, right = self.tail.cdf(theta), self.tail.sf(theta)
             z = special.ndtri(jnp.clip(jnp.minimum(left, right), _SMALLEST, 0.5))
             return jnp.where(left <= right, z, -z)
 
-        @backward.defjvp
-        def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-            z = backward(primals[0])
-            slope = jnp.exp(self.d.log_prob(primals[0]) - normal_log_prob(z))
-            return z, slope * tangents[0]
+        return _sloped(backward, lambda theta, z: self.d.log_prob(theta) - normal_log_prob(z))(theta)
 
-        return backward(theta)
 
-    def inside(self, theta: Array) -> Array:
-        return jnp.asarray(self.d.support(theta)) & jnp.isfinite(theta)
+def _sloped(function: Callable[[Array], Array], log_slope: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
+    """The function, its derivative exp(log_slope(x, y))."""
+    sloped = jax.custom_jvp(function)
 
-    def log_prob_inside(self, theta: Array) -> Array:
-        return self.d.log_prob(theta)
+    @sloped.defjvp
+    def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+        y = sloped(primals[0])
+        return y, jnp.exp(log_slope(primals[0], y)) * tangents[0]
+
+    return sloped
 
 
 class TransformedMap(ScalarMap):
@@ -260,7 +263,21 @@ class ElementwiseLeaf(LeafMap):
         return jnp.where(inside, z, jnp.where(value < median, -jnp.inf, jnp.inf))
 
 
-class JointNormalLeaf(LeafMap):
+class JointLeaf(LeafMap):
+    """A distribution over vectors."""
+
+    def log_prob(self, theta: Array) -> Array:
+        support, last = self.d.support, _last(len(self.d.event_shape))
+        if support is constraints.simplex:
+            total = jnp.abs(jnp.sum(theta, axis=-1) - 1.0)
+            inside = jnp.all(theta >= 0.0, axis=-1) & (total < _SIMPLEX_TOLERANCE)
+        else:
+            inside = jnp.asarray(support(theta)) & jnp.isfinite(theta).all(last)
+        centre = self.constrain(jnp.zeros(self.z_shape))[0]
+        return _supported(self.d.log_prob, inside, theta, centre).sum(_last(len(self.d.batch_shape)))
+
+
+class JointNormalLeaf(JointLeaf):
     """theta = loc + L z, L L' the covariance."""
 
     def __init__(self, d: Any, loc: Array, factor: Array) -> None:
@@ -278,13 +295,8 @@ class JointNormalLeaf(LeafMap):
         factor = jnp.broadcast_to(self.factor, (*centred.shape, self.shape[-1]))
         return jax.scipy.linalg.solve_triangular(factor, centred[..., None], lower=True)[..., 0]
 
-    def log_prob(self, theta: Array) -> Array:
-        inside = jnp.isfinite(theta).all(_last(len(self.shape)))
-        safe = jnp.where(_expand(inside, len(self.shape)), theta, self.loc)
-        return jnp.where(inside, self.d.log_prob(safe).sum(_last(len(self.d.batch_shape))), -jnp.inf)
 
-
-class WhitenedLeaf(LeafMap):
+class WhitenedLeaf(JointLeaf):
     """theta = g(m + C z), g numpyro's bijection.
 
     g maps onto the support; m and C C' are the moments of g^-1(theta), from draws.
@@ -317,21 +329,6 @@ class WhitenedLeaf(LeafMap):
         flat = free.reshape((*free.shape[: free.ndim - len(self.free_shape)], -1))
         solve = jax.scipy.linalg.solve_triangular
         return solve(self.factor, (flat - self.mean).reshape(-1, flat.shape[-1]).T, lower=True).T.reshape(flat.shape)
-
-    def log_prob(self, theta: Array) -> Array:
-        inside = self._inside(theta)
-        centre = self.constrain(jnp.zeros(self.z_shape))[0]
-        value = self.d.log_prob(jnp.where(_expand(inside, len(self.d.event_shape)), theta, centre))
-        value = jnp.where(inside & ~jnp.isnan(value), value, -jnp.inf)
-        return value.sum(_last(len(self.d.batch_shape)))
-
-    def _inside(self, theta: Array) -> Array:
-        support = self.d.support
-        if support is constraints.simplex:
-            total = jnp.abs(jnp.sum(theta, axis=-1) - 1.0)
-            return jnp.all(theta >= 0.0, axis=-1) & (total < _SIMPLEX_TOLERANCE)
-        finite = jnp.isfinite(theta).all(_last(len(self.d.event_shape)))
-        return jnp.asarray(support(theta)) & finite
 
 
 def leaf_map(d: Any) -> LeafMap:
