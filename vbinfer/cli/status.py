@@ -92,6 +92,5 @@ def _chains(folder: Path) -> str:
     saved = ChainStore.of(folder).read()
     if not saved.pieces:
         return f"{folder}: {saved.warmed:,} steps of warm-up"
-    chains, _ = saved.pieces[0]["potential_energy"].shape
-    draws = sum(piece["potential_energy"].shape[1] for piece in saved.pieces)
-    return f"{folder}: {chains:,} chains of {draws:,} draws so far, warm-up done ({saved.warmed:,} steps)"
+    chains, _ = saved.pieces[0].potential_energy.shape
+    return f"{folder}: {chains:,} chains of {saved.draws:,} draws so far, warm-up done ({saved.warmed:,} steps)"

@@ -24,20 +24,12 @@ from jaxtyping import Array
 from vbinfer._names import PRNGKey
 from vbinfer.execute.options import deterministic_xla
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.problem import AbstractKernel, KernelOutput, LogLikelihood, Problem, RunOptions
+from vbinfer.sampling.problem import AbstractKernel, KernelOutput, LogLikelihood, Problem, RunOptions, Sample, joined
 from vbinfer.sampling.starts import starting_points
-from vbinfer.sampling.store import open_store
+from vbinfer.sampling.store import Saved, open_store
 
 CHUNK = 50
 """Draws between two looks at the clock: the grain of the bar, of the store and of an interruption."""
-
-
-class Sample(NamedTuple):
-    """One draw of one chain: z `[Dz]`, U(z), statistics."""
-
-    z: Array | np.ndarray
-    potential_energy: Array | np.ndarray
-    stats: dict[str, Any]
 
 
 class Chain(NamedTuple):
@@ -287,7 +279,10 @@ def _name(path: Any) -> str:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _keys(key: PRNGKey, num_chains: int) -> tuple[PRNGKey, Array]:
-    """A key that finds starting points, and one of its own for each chain; neither knows the number of draws."""
+    """A key for the starting points, and one per chain.
+
+    None knows the number of draws.
+    """
     k_start, k_run = jax.random.split(key)
     return k_start, jax.random.split(k_run, num_chains)
 
@@ -305,16 +300,13 @@ def run_chains(kernel: AbstractChainKernel, problem: Problem, options: RunOption
     layout = layout_of(options.num_chains, chain_method=options.chain_method, shared=True)
     chains = Chains(kernel, problem, num_warmup, layout)
     store = None if options.store is None else open_store(kernel, problem, options)
-    state, warmed, pieces = options.state, num_warmup, []
-    if store is not None and (saved := store.read()).state is not None:
-        state, warmed = saved.state, saved.warmed
-        pieces = [Sample(piece["z"], piece["potential_energy"], piece["stats"]) for piece in saved.pieces]
-    if state is not None:
-        chains.restore(state, problem.prior.z_dim, keys)
+    saved = Saved(options.state, num_warmup, []) if store is None or (kept := store.read()).state is None else kept
+    warmed, pieces, done = saved.warmed, saved.pieces, saved.draws
+    if saved.state is not None:
+        chains.restore(saved.state, problem.prior.z_dim, keys)
     else:
         warmed = 0
         chains.start(starting_points(problem, options, k_start), keys)
-    done = sum(piece.potential_energy.shape[1] for piece in pieces)
     diverged = sum(int(piece.stats["diverging"].sum()) for piece in pieces)
     bar = tqdm(total=num_warmup + options.num_samples, initial=warmed + done, unit="draw", disable=not options.progress)
     with bar:
@@ -329,9 +321,8 @@ def run_chains(kernel: AbstractChainKernel, problem: Problem, options: RunOption
         for piece in chains.draw(done, options.num_samples):
             pieces.append(piece)
             if store is not None:
-                store.put_draws(len(pieces) - 1, piece._asdict(), chains.saved())
+                store.put_draws(len(pieces) - 1, piece, chains.saved())
             diverged += int(piece.stats["diverging"].sum())
             bar.set_postfix_str(f"{diverged} divergences", refresh=False)
             bar.update(piece.potential_energy.shape[1])
-    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *pieces)
-    return KernelOutput(*whole, state=chains.saved())
+    return KernelOutput(*joined(pieces), state=chains.saved())

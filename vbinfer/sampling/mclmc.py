@@ -12,8 +12,8 @@ from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.sampling.chains import AbstractChainKernel, Chain, Sample
-from vbinfer.sampling.problem import Problem
+from vbinfer.sampling.chains import AbstractChainKernel, Chain
+from vbinfer.sampling.problem import Problem, Sample
 
 _SHARE = 0.3
 """Of the warm-up: for the step size, for the mass matrix, for L each; a third of it again for the step size anew."""

@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.sampling.chains import AbstractChainKernel, Chain, Sample
-from vbinfer.sampling.problem import Problem
+from vbinfer.sampling.chains import AbstractChainKernel, Chain
+from vbinfer.sampling.problem import Problem, Sample
 
 MOST_STEPS = 2**10 - 1
 """Leapfrog steps in a trajectory of HMC, however small its steps; as many as in a tree of depth 10."""

@@ -199,6 +199,19 @@ class RunOptions(NamedTuple):
     state: Mapping[str, np.ndarray] | None = None
 
 
+class Sample(NamedTuple):
+    """One draw of one chain: z `[Dz]`, U(z), statistics."""
+
+    z: Array | np.ndarray
+    potential_energy: Array | np.ndarray
+    stats: dict[str, Any]
+
+
+def joined(pieces: list[Sample]) -> Sample:
+    """Pieces of chains `[chain, count, ...]` as one."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *pieces)
+
+
 class KernelOutput(NamedTuple):
     """What a kernel made.
 
@@ -237,9 +250,9 @@ def check_kernel(kernel: Any, kind: type = AbstractKernel, words: str = "a kerne
 
 
 def constrained(prior: Prior, z: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """theta and log|d theta / d z| as arrays of NumPy.
+    """theta and its log-determinant as NumPy arrays.
 
-    Leaves `[..., *shape]` and `[...]` of z `[..., Dz]`.
+    log|d theta / d z|. Leaves `[..., *shape]` and `[...]` of z `[..., Dz]`.
     """
     return jax.tree.map(np.asarray, _constrained(prior, jnp.asarray(z, jnp.result_type(float))))
 

@@ -16,7 +16,7 @@ from vbinfer.priors.prior import Prior
 from vbinfer.sampling.chains import AbstractChainKernel, Chains, layout_of
 from vbinfer.sampling.many import FEWEST, ChainBatch, judged, thinned
 from vbinfer.sampling.nuts import NUTS
-from vbinfer.sampling.problem import Problem, check_kernel, constrained, holds_data, problem_of
+from vbinfer.sampling.problem import Problem, check_kernel, constrained, holds_data, joined, problem_of
 from vbinfer.sampling.sample import sample_mcmc
 from vbinfer.sampling.starts import likely_starts
 
@@ -180,7 +180,7 @@ class ChainSampler:
         while True:
             pieces += run.draw(done, goal)
             done = goal
-            whole = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *pieces)
+            whole = joined(pieces)
             z = whole.z.reshape(width, chains, done, -1)
             rhat, ess = judged(z)
             facts[~settled] = np.stack([rhat, ess, np.full(width, done)], 1)[~settled]

@@ -107,7 +107,7 @@ def likely_starts(problem: Problem, keys: Array) -> Array:
 
 
 def _likely(problem: Problem, keys: Array) -> tuple[Array, Array]:
-    """z `[row, Dz]` of likely starts, and whether one was found."""
+    """Likely starts `[row, Dz]`, and whether one was found."""
     prior = problem.prior
     # the key after those of the leaves, which `prior.sample` takes: the noise must not know the candidate
     own = jax.vmap(lambda key, i: jax.random.fold_in(jax.random.fold_in(key, i), len(prior.dists)), (0, None))
@@ -243,9 +243,9 @@ def _evaluated(problem: Problem, z: Array, shared: bool = True) -> tuple[np.ndar
 
 
 def _slopes(problem: Problem, density: Callable[..., Array], shared: bool, z: Array) -> tuple[Array, Array]:
-    """A density of the problem `[row]` and its gradient `[row, Dz]`.
+    """A density of the problem and its gradient.
 
-    Both: the gradient may be NaN where the value is not.
+    `[row]` and `[row, Dz]`. Both: the gradient may be NaN where the value is not.
     """
 
     def one(z: Array, x: Any) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from vbinfer.io.fingerprint import UnhashableError, checksum, traced
 from vbinfer.io.folder import Folder, Head, Kind, read_head
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
-from vbinfer.sampling.problem import Problem, RunOptions, sampled_theta
+from vbinfer.sampling.problem import Problem, RunOptions, Sample, joined, sampled_theta
 
 SETTINGS = "chains.npz"
 """The file that makes a folder a store of chains."""
@@ -35,9 +35,14 @@ class Saved(NamedTuple):
     The state after the last piece, warm-up steps done, and the pieces of draws.
     """
 
-    state: dict[str, np.ndarray] | None
+    state: Mapping[str, np.ndarray] | None
     warmed: int
-    pieces: list[dict[str, Any]]
+    pieces: list[Sample]
+
+    @property
+    def draws(self) -> int:
+        """Draws per chain."""
+        return sum(piece.potential_energy.shape[1] for piece in self.pieces)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +64,10 @@ class ChainStore:
         """The state of the chains after `done` steps of warm-up."""
         self.folder.put(_WARMUP, _prefixed("state", state) | {"warmed": np.asarray(done)})
 
-    def put_draws(self, index: int, piece: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:
+    def put_draws(self, index: int, piece: Sample, state: Mapping[str, np.ndarray]) -> None:
         """Write a chunk and the state after it."""
-        arrays = {"z": piece["z"], "potential_energy": piece["potential_energy"]}
-        arrays |= _prefixed("stats", piece["stats"]) | _prefixed("state", state)
+        arrays = {"z": piece.z, "potential_energy": piece.potential_energy}
+        arrays |= _prefixed("stats", piece.stats) | _prefixed("state", state)
         self.folder.put(_chunk(index), arrays, chunk=index)
 
     def read(self) -> Saved:
@@ -77,7 +82,7 @@ class ChainStore:
             arrays = self.folder.read(_chunk(len(pieces)), wanted, chunk=len(pieces))
             state = _under("state", arrays)
             warmed = int(state["num_warmup"])
-            pieces.append({name: arrays[name] for name in wanted[:2]} | {"stats": _under("stats", arrays)})
+            pieces.append(Sample(arrays["z"], arrays["potential_energy"], _under("stats", arrays)))
         return Saved(state, warmed, pieces)
 
 
@@ -96,8 +101,7 @@ def open_store(kernel: Any, problem: Problem, options: RunOptions) -> ChainStore
     path, x_o = Path(options.store or "."), numbers(problem.x_o)
     settings = _settings(kernel, problem, options)
     store = ChainStore(Folder.open(path, settings, CHAINS, None if x_o is None else {"x_o": x_o}))
-    there = sum(piece["potential_energy"].shape[1] for piece in store.read().pieces)
-    if there > options.num_samples:
+    if (there := store.read().draws) > options.num_samples:
         raise ValueError(
             f"store={str(path)!r} holds {there} draws per chain and num_samples={options.num_samples} was asked for; "
             f"ask for {there} or more, or read them with vb.load({str(path)!r})"
@@ -124,9 +128,7 @@ def load_chains(folder: str | Path) -> Posterior:
 
 
 def _posterior(head: Head, saved: Saved) -> Posterior:
-    run, pieces = head.study, saved.pieces
-    z, energy = (np.concatenate([piece[name] for piece in pieces], 1) for name in ("z", "potential_energy"))
-    stats = {name: np.concatenate([piece["stats"][name] for piece in pieces], 1) for name in pieces[0]["stats"]}
+    run, (z, energy, stats) = head.study, joined(saved.pieces)
     prior = Prior.from_spec(run["prior"])
     theta, log_prob = sampled_theta(prior, z, energy)
     info = {"method": run["method"], "kernel": run["kernel"], "num_warmup": run["num_warmup"], "key": run["key"]}
