@@ -117,8 +117,11 @@ def _numpyro_chain(options: NUTS | HMC, problem: Problem, num_warmup: int) -> Ch
         length: Any = options.length
         kernel = infer.HMC(num_steps=options.num_steps, trajectory_length=length, **common)
 
+    # What numpyro computes beside the chain is left out, so that it is not compiled: a first momentum, for an energy
+    # that nobody reads, and keys for a search of step sizes that is off.
     def start(z: Array, key: PRNGKey) -> Any:
-        return kernel.init(key, num_warmup, z)
+        state = kernel.init(key, num_warmup, z)
+        return state._replace(energy=state.potential_energy, adapt_state=state.adapt_state._replace(rng_key=key))
 
     def step(state: Any) -> tuple[Any, Sample]:
         # numpyro's kernel sets its schedule of adaptation in `init`, on itself; this program may not have called it
@@ -126,9 +129,11 @@ def _numpyro_chain(options: NUTS | HMC, problem: Problem, num_warmup: int) -> Ch
         if length is not None:  # a step size that fell to nothing must not make a trajectory without end
             state = state._replace(trajectory_length=jnp.minimum(length, MOST_STEPS * state.adapt_state.step_size))
         # the state counts its steps: up to num_warmup of them adapt, without a word from here
-        state = kernel.sample(state, (), {})
-        stats = {name: getattr(state, name) for name in ("diverging", "accept_prob", "num_steps", "energy")}
-        return state, Sample(state.z, state.potential_energy, stats | {"step_size": state.adapt_state.step_size})
+        after = kernel.sample(state, (), {})
+        stats = {name: getattr(after, name) for name in ("diverging", "accept_prob", "num_steps", "energy")}
+        stats["step_size"] = after.adapt_state.step_size
+        adapted = after.adapt_state._replace(rng_key=state.adapt_state.rng_key)
+        return after._replace(adapt_state=adapted), Sample(after.z, after.potential_energy, stats)
 
     return Chain(start, None, step)
 
