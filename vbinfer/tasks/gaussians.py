@@ -52,18 +52,18 @@ def linear_gaussian() -> Task:
     spread = np.linalg.cholesky(_PRIOR_COV - gain @ _GAIN @ _PRIOR_COV)
 
     def predict(theta: Theta) -> Array:
-        return jnp.asarray(_GAIN) @ theta["theta"] + jnp.asarray(_OFFSET)
+        return _GAIN @ theta["theta"] + _OFFSET
 
     def simulator(theta: Theta, key: PRNGKey) -> Array:
-        return predict(theta) + jnp.asarray(noise) @ jax.random.normal(key, (len(_OFFSET),))
+        return predict(theta) + noise @ jax.random.normal(key, (len(_OFFSET),))
 
     def log_likelihood(theta: Theta, x: Any) -> Array:
-        z = jnp.linalg.solve(jnp.asarray(noise), jnp.asarray(x) - predict(theta))
-        return _normal(z, 1.0) - jnp.sum(jnp.log(jnp.diagonal(jnp.asarray(noise))))
+        z = jnp.linalg.solve(noise, jnp.asarray(x) - predict(theta))
+        return _normal(z, 1.0) - np.log(np.diagonal(noise)).sum()
 
     def exact(x: Array, n: int, key: PRNGKey) -> Array:
         mean = _MEAN + gain @ (np.asarray(x, float) - _GAIN @ _MEAN - _OFFSET)
-        return jnp.asarray(mean) + jax.random.normal(key, (n, len(_MEAN))) @ jnp.asarray(spread).T
+        return mean + jax.random.normal(key, (n, len(_MEAN))) @ spread.T
 
     return Task("linear_gaussian", prior, simulator, log_likelihood, len(_OFFSET), exact)
 

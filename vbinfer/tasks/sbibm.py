@@ -141,11 +141,11 @@ def bernoulli_glm() -> Task:
     precision[0, 0], precision[1:, 1:] = 0.5, smooth.T @ smooth
 
     def simulator(theta: Theta, key: PRNGKey) -> Array:
-        spikes = jax.random.bernoulli(key, jax.nn.sigmoid(jnp.asarray(design) @ theta["theta"]))
-        return jnp.asarray(design).T @ spikes.astype(theta["theta"].dtype)
+        spikes = jax.random.bernoulli(key, jax.nn.sigmoid(design @ theta["theta"]))
+        return design.T @ spikes.astype(theta["theta"].dtype)
 
     def log_likelihood(theta: Theta, x: Any) -> Array:
-        return jnp.asarray(x) @ theta["theta"] - jnp.sum(jax.nn.softplus(jnp.asarray(design) @ theta["theta"]))
+        return jnp.asarray(x) @ theta["theta"] - jnp.sum(jax.nn.softplus(design @ theta["theta"]))
 
     covariance = jnp.asarray(np.linalg.inv(precision))
     prior = Prior({"theta": dist.MultivariateNormal(jnp.zeros(_FILTER + 1), covariance)})
