@@ -96,14 +96,14 @@ def problem_of(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Problem
             f"log_likelihood is a {type(log_likelihood).__name__}; expected a function (theta, x_o) -> one number"
         )
     # programs are kept by likelihood, so it has to hash
-    likelihood = log_likelihood if _hashable(log_likelihood) else _Unhashable(log_likelihood)
+    likelihood = _hashable(log_likelihood)
     try:
         # strongly typed: the same numbers as a list, of NumPy or of JAX are one program
         x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x_o)
         problem = Problem(prior, likelihood, x, x_o)
         out = _value_of(problem)
     except Exception:  # whatever it was: a mistake in the likelihood shows again at the values themselves
-        problem = Problem(prior, _Holding(likelihood, x_o), (), x_o)
+        problem = Problem(prior, _holding(likelihood, x_o), (), x_o)
         out = _value_of(problem)
     if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
         got = f"an array of shape {list(out.shape)} and type {out.dtype}" if hasattr(out, "shape") else repr(out)
@@ -116,7 +116,7 @@ def problem_of(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Problem
 
 def holds_data(problem: Problem) -> bool:
     """Whether the likelihood needs the values of its observation."""
-    return isinstance(problem.likelihood, _Holding)
+    return isinstance(problem.likelihood, _Keyed) and problem.likelihood.holds
 
 
 def _value_of(problem: Problem) -> Any:
@@ -125,52 +125,34 @@ def _value_of(problem: Problem) -> Any:
     return jax.eval_shape(lambda z, x: problem.likelihood(problem.theta(z)[0], x), flat, problem.x)
 
 
-def _hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
+@dataclasses.dataclass(frozen=True)
+class _Keyed:
+    """A likelihood that a key tells from others."""
 
-
-class _Unhashable:
-    """A likelihood known by which object it is."""
-
-    def __init__(self, function: LogLikelihood) -> None:
-        self.function = function
+    function: LogLikelihood = dataclasses.field(compare=False)
+    key: Any
+    holds: bool
 
     def __call__(self, theta: Theta, x: Any) -> Any:
         return self.function(theta, x)
 
-    def __hash__(self) -> int:
-        return id(self.function)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Unhashable) and self.function is other.function
+def _hashable(function: LogLikelihood) -> LogLikelihood:
+    """A likelihood that has no hash is known by which object it is."""
+    try:
+        hash(function)
+    except TypeError:
+        return _Keyed(function, id(function), False)
+    return function
 
 
-class _Holding:
-    """A likelihood that holds its data.
-
-    Equal to one with equal data.
-    """
-
-    def __init__(self, function: LogLikelihood, x_o: Any) -> None:
-        # a copy: were the caller's array changed in place, the programs made from it would no longer be of its content
-        self.function = function
-        self.x_o = jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, x_o)
-        leaves, treedef = jax.tree.flatten(self.x_o)
-        content = [(value.dtype.str, value.shape, value.tobytes()) for value in map(np.asarray, leaves)]
-        self._key = function, treedef, tuple(content)
-
-    def __call__(self, theta: Theta, x: Any) -> Any:
-        return self.function(theta, self.x_o)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Holding) and self._key == other._key
+def _holding(function: LogLikelihood, x_o: Any) -> LogLikelihood:
+    """A likelihood that holds its data, equal to one with equal data."""
+    # a copy: were the caller's array changed in place, the programs made from it would no longer be of its content
+    held = jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, x_o)
+    leaves, treedef = jax.tree.flatten(held)
+    content = tuple((value.dtype.str, value.shape, value.tobytes()) for value in map(np.asarray, leaves))
+    return _Keyed(lambda theta, _: function(theta, held), (function, treedef, content), True)
 
 
 class RunOptions(NamedTuple):
