@@ -119,7 +119,10 @@ def smc_abc(
 
 
 def _equally_weighted(weight: np.ndarray, key: PRNGKey) -> np.ndarray:
-    """Rows by weight, in random order: resampling leaves copies side by side."""
+    """Rows by weight, in random order.
+
+    Resampling leaves copies side by side.
+    """
     k_resample, k_order = jax.random.split(key)
     return np.asarray(jax.random.permutation(k_order, systematic(k_resample, jnp.asarray(weight))))
 

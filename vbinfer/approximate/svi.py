@@ -158,7 +158,7 @@ def _fitted(problem: Problem, guide: Any, search: _Search, key: PRNGKey) -> Fitt
 def _from_mode(problem: Problem, family: Any, search: _Search, key: PRNGKey) -> Fitted:
     """An automatic guide over z, from the best mode."""
     k_mode, k_fit, k_draw = jax.random.split(key, 3)
-    mode = optima(problem, num_starts=8, space="z", max_steps=200, key=k_mode).basins[0].z
+    mode = jnp.asarray(optima(problem, num_starts=8, space="z", max_steps=200, key=k_mode).basins[0].z)
     made = family(_model(problem, lambda z: z), init_loc_fn=init_to_value(values={"z": mode}))
     params, elbo = _ascend(problem, _model(problem, lambda z: z), made, search, k_fit)
     if not isinstance(made, autoguide.AutoContinuous):

@@ -48,7 +48,10 @@ class AbstractNoise(AbstractLikelihood):
 
     @abc.abstractmethod
     def log_density(self, e: Array, there: Array, *levels: Array) -> Array:
-        """Log-density of every entry of e, which is 0 where none is `there`."""
+        """Log-density of every entry of e.
+
+        e is 0 where none is `there`.
+        """
 
     @abc.abstractmethod
     def draw(self, key: Array, mean: Array, *levels: Array) -> Array:

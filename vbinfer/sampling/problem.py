@@ -138,7 +138,10 @@ class _Keyed:
 
 
 def _hashable(function: LogLikelihood) -> LogLikelihood:
-    """A likelihood that has no hash is known by which object it is."""
+    """The likelihood with a hash.
+
+    One that has none is known by which object it is.
+    """
     try:
         hash(function)
     except TypeError:
@@ -147,7 +150,10 @@ def _hashable(function: LogLikelihood) -> LogLikelihood:
 
 
 def _holding(function: LogLikelihood, x_o: Any) -> LogLikelihood:
-    """A likelihood that holds its data, equal to one with equal data."""
+    """A likelihood that holds its data.
+
+    Equal to one with equal data.
+    """
     # a copy: were the caller's array changed in place, the programs made from it would no longer be of its content
     held = jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, x_o)
     leaves, treedef = jax.tree.flatten(held)
