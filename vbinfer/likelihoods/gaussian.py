@@ -47,14 +47,14 @@ class AbstractNoise(AbstractLikelihood):
         keep_levels(self, **self.ranges)
 
     @abc.abstractmethod
-    def log_density(self, e: Array, there: Array, *levels: Array) -> Array:
+    def log_density(self, e: Array, there: Array, levels: list[Array]) -> Array:
         """Log-density of every entry of e.
 
         e is 0 where none is `there`.
         """
 
     @abc.abstractmethod
-    def draw(self, key: Array, mean: Array, *levels: Array) -> Array:
+    def draw(self, key: Array, mean: Array, levels: list[Array]) -> Array:
         """Noise in the shape and type of the mean."""
 
     def _expected(self, theta: Named) -> tuple[Array, list[Array]]:
@@ -68,11 +68,11 @@ class AbstractNoise(AbstractLikelihood):
     def pointwise(self, theta: Named, y: Any) -> Array:
         mean, levels = self._expected(theta)
         y, there = compared(y, mean.shape)
-        return jnp.where(there, self.log_density(jnp.where(there, y - mean, 0.0), there, *levels), 0.0)
+        return jnp.where(there, self.log_density(jnp.where(there, y - mean, 0.0), there, levels), 0.0)
 
     def sample(self, theta: Named, key: Array) -> Array:
         mean, levels = self._expected(theta)
-        return mean + self.draw(key, mean, *levels)
+        return mean + self.draw(key, mean, levels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,11 +98,11 @@ class Gaussian(AbstractNoise):
 
     ranges: ClassVar = {"sigma": POSITIVE}
 
-    def log_density(self, e: Array, there: Array, sigma: Array) -> Array:
-        return _normal(e, sigma)
+    def log_density(self, e: Array, there: Array, levels: list[Array]) -> Array:
+        return _normal(e, levels[0])
 
-    def draw(self, key: Array, mean: Array, sigma: Array) -> Array:
-        return sigma * jax.random.normal(key, mean.shape, mean.dtype)
+    def draw(self, key: Array, mean: Array, levels: list[Array]) -> Array:
+        return levels[0] * jax.random.normal(key, mean.shape, mean.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,12 +124,14 @@ class StudentT(AbstractNoise):
     nu: Any
     ranges: ClassVar = {"sigma": POSITIVE, "nu": POSITIVE}
 
-    def log_density(self, e: Array, there: Array, sigma: Array, nu: Array) -> Array:
+    def log_density(self, e: Array, there: Array, levels: list[Array]) -> Array:
+        sigma, nu = levels
         gamma = jax.scipy.special.gammaln
         scale = gamma(0.5 * (nu + 1.0)) - gamma(0.5 * nu) - 0.5 * jnp.log(nu * jnp.pi) - jnp.log(sigma)
         return scale - 0.5 * (nu + 1.0) * jnp.log1p((e / sigma) ** 2 / nu)
 
-    def draw(self, key: Array, mean: Array, sigma: Array, nu: Array) -> Array:
+    def draw(self, key: Array, mean: Array, levels: list[Array]) -> Array:
+        sigma, nu = levels
         return sigma * jax.random.t(key, nu, mean.shape, mean.dtype)
 
 
@@ -158,8 +160,8 @@ class Autoregressive(AbstractNoise):
     ranges: ClassVar = {"sigma": POSITIVE, "rho": (-1.0, 1.0)}
     stationary: ClassVar = True
 
-    def log_density(self, e: Array, there: Array, sigma: Array, rho: Array) -> Array:
-        sigma, rho = sigma[None], rho[None]
+    def log_density(self, e: Array, there: Array, levels: list[Array]) -> Array:
+        sigma, rho = (level[None] for level in levels)
         # k = now - last samples since the last one that was seen; a channel's first sample has last = -1, decay 0 and
         # with it the stationary density. cummax carries the number of that sample across gaps without a loop
         now = jnp.broadcast_to(jnp.arange(len(e)).reshape((-1,) + (1,) * (e.ndim - 1)), e.shape)
@@ -170,7 +172,8 @@ class Autoregressive(AbstractNoise):
         spread = sigma * jnp.sqrt((1.0 - decay**2) / (1.0 - rho**2))
         return _normal(e - expected, spread)
 
-    def draw(self, key: Array, mean: Array, sigma: Array, rho: Array) -> Array:
+    def draw(self, key: Array, mean: Array, levels: list[Array]) -> Array:
+        sigma, rho = levels
         # the first sample from the stationary distribution, the others by the recursion
         w = sigma[None] * jax.random.normal(key, mean.shape, mean.dtype)
         start = w[0] / jnp.sqrt(1.0 - rho**2)
