@@ -60,12 +60,12 @@ def prior_starts(problem: Problem, num_chains: int, key: PRNGKey) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _chain_draws(prior: Prior, num_chains: int, key: PRNGKey, i: int) -> Array:
+def _chain_draws(prior: Prior, num_chains: int, key: PRNGKey, i: Array | int) -> Array:
     return _draw_each(prior, jax.random.split(jax.random.fold_in(key, i), num_chains))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _row_draws(prior: Prior, keys: Array, i: int) -> Array:
+def _row_draws(prior: Prior, keys: Array, i: Array | int) -> Array:
     return _draw_each(prior, jax.vmap(jax.random.fold_in, (0, None))(keys, i))
 
 
@@ -130,7 +130,7 @@ def _likely(problem: Problem, keys: Array) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _picked(prior: Prior, num_chains: int, theta: Theta, key: PRNGKey, i: int) -> Array:
+def _picked(prior: Prior, num_chains: int, theta: Theta, key: PRNGKey, i: Array | int) -> Array:
     k_chain, k_draw = jax.random.split(jax.random.fold_in(key, i))
     there, draws = next(iter(theta.values())).shape[:2]
     # as many chains as before: each goes on from its own, so that separate modes stay separate
