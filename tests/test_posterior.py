@@ -136,3 +136,22 @@ def test_built_by_hand_from_arrays_of_any_kind():
 def test_what_does_not_fit_together(arguments, message):
     with pytest.raises(ValueError, match=message):
         Posterior(**arguments)
+
+
+def test_arviz_1_gets_a_data_tree_and_the_same_tails(monkeypatch):
+    """Its `InferenceData` is another name of DataTree, which takes no groups; its tails are those of 11 % and 89 %."""
+    from types import SimpleNamespace
+
+    from vbinfer import _arviz
+
+    asked = {}
+
+    def ess(data, **options):
+        asked.update(options)
+        return data.mean()
+
+    monkeypatch.setattr(_arviz, "arviz", lambda: SimpleNamespace(__version__="1.3.0", ess=ess))
+    tree = _arviz.inference_data({"posterior": _arviz.dataset({"a": np.arange(6.0).reshape(2, 3)})})
+    assert tree["posterior"]["a"].values.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert _arviz.ess({"a": np.arange(6.0).reshape(2, 3)}, "tail")["a"] == 2.5
+    assert asked == {"method": "tail", "prob": (0.05, 0.95)}

@@ -47,9 +47,9 @@ def inference_data(groups: Mapping[str, Any]) -> Any:
     `InferenceData`, or a `DataTree` from 1.0 on.
     """
     az = arviz()
-    if hasattr(az, "InferenceData"):
-        return az.InferenceData(**groups)
-    return importlib.import_module("xarray").DataTree.from_dict(dict(groups))
+    if int(az.__version__.split(".")[0]) >= 1:  # its InferenceData is DataTree under the old name, with a warning
+        return importlib.import_module("xarray").DataTree.from_dict(dict(groups))
+    return az.InferenceData(**groups)
 
 
 def sample_stats(stats: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -64,8 +64,12 @@ def rhat(theta: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def ess(theta: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
-    """Effective sample size by leaf, of leaves `[chain, draw, ...]`."""
-    return _arrays(arviz().ess(dataset(theta), method=method), theta)
+    """Effective sample size by leaf, of leaves `[chain, draw, ...]`.
+
+    The tails are those beyond the 5 % and 95 % quantiles; from ArviZ 1.0 on its default is others.
+    """
+    options = {"prob": (0.05, 0.95)} if method == "tail" else {}
+    return _arrays(arviz().ess(dataset(theta), method=method, **options), theta)
 
 
 def mcse(theta: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
