@@ -3,6 +3,7 @@
 import faulthandler
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -112,6 +113,32 @@ def _elsewhere(tmp_path_factory):
     os.chdir(tmp_path_factory.mktemp("cwd"))
     yield
     os.chdir(before)
+
+
+# ---- a study of five nodes, shared by the files that look at the command line and at studies
+
+
+@pytest.fixture(scope="session")
+def study_files(tmp_path_factory) -> Path:
+    """Connectome, parameters, recording and `study.toml` of five nodes; to be read, or copied."""
+    import small_study
+
+    place = tmp_path_factory.mktemp("study")
+    small_study.make(place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def shell_run(study_files, tmp_path_factory):
+    """The same folder after `vbinfer run study.toml` in a process of its own, and that process.
+
+    Its results lie in `results/`; to be read, or copied.
+    """
+    import small_study
+
+    place = tmp_path_factory.mktemp("shell") / "study"
+    shutil.copytree(study_files, place)
+    return place, small_study.command("run", "study.toml", "--cores", "1", cwd=place)
 
 
 # ---- durations: CPU seconds of every test, its fixtures and its finished subprocesses, one JSON per run

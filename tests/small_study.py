@@ -9,6 +9,8 @@ import numpy as np
 
 import vbinfer as vb
 
+METHOD = '{ name = "NPE", density = { name = "MDN" } }'
+"""The quickest estimator to train and to ask."""
 STUDY = """
 [data]
 connectome = "net.zip"
@@ -33,7 +35,7 @@ fc = {{ name = "fc_stat" }}
 sc = {{ name = "fc_match", reference = "connectome" }}
 
 [inference]
-method = {{ name = "NPE" }}
+method = {{ name = "NPE", density = {{ name = "MDN" }} }}
 draws  = 256
 posterior_samples = 500
 seed   = 3

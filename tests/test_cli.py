@@ -1,6 +1,7 @@
 """The command line: a study from file to report, and every mistake in the file named with its remedy."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-import small_study
-from small_study import STUDY, command
+from small_study import STUDY
 
 import vbinfer as vb
 from vbinfer.cli.main import DEMO, main
@@ -20,10 +20,10 @@ from vbinfer.study.study import Study
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(study_files, tmp_path_factory):
     """A study of five nodes whose recording was simulated at G = 0.6, long enough for two segments."""
-    place = tmp_path_factory.mktemp("study")
-    small_study.make(place)
+    place = tmp_path_factory.mktemp("cli") / "study"
+    shutil.copytree(study_files, place)
     gamma = np.load(place / "gamma.npy")
     for name in ("gamma.dat", "text.npy"):
         (place / name).write_text("-0.9 -1.0\n")
@@ -33,11 +33,25 @@ def folder(tmp_path_factory):
     return place
 
 
-def test_a_study_runs_goes_on_as_a_calibration_and_gives_the_same_posterior(folder):
-    first = command("run", "study.toml", cwd=folder)
+def calibrate(place):
+    return main(["calibrate", str(place / "study.toml"), "--draws", "60", "--cores", "1"])
+
+
+@pytest.fixture(scope="module")
+def calibrated(shell_run, tmp_path_factory):
+    """The results of the run after one shard was lost and `vbinfer calibrate` went on; the shard, and the status."""
+    place = tmp_path_factory.mktemp("calibrated") / "study"
+    shutil.copytree(shell_run[0], place)
+    removed = sorted((place / "results" / "store").glob("shard*.npz"))[1]
+    removed.unlink()
+    return place / "results", removed.name, calibrate(place)
+
+
+def test_a_study_runs_from_file_to_report(shell_run):
+    place, first = shell_run
     assert first.returncode == 0, first.stderr
     assert "{" not in first.stdout + first.stderr  # a stage once printed the name of a variable
-    out = folder / "results"
+    out = place / "results"
     verdict = json.loads((out / "report.json").read_text())
     posterior = vb.load(out / "posterior.npz")
     G = posterior.theta["coupling.G"]
@@ -51,15 +65,16 @@ def test_a_study_runs_goes_on_as_a_calibration_and_gives_the_same_posterior(fold
         assert words in page
     assert verdict["verdict"] in ("pass", "warn", "fail")
 
-    shards = {p.name: p.stat().st_mtime_ns for p in (out / "store").glob("shard*.npz")}
-    removed = sorted((out / "store").glob("shard*.npz"))[1]
-    removed.unlink()
-    again = command("calibrate", "study.toml", "--draws", "60", cwd=folder)
+
+def test_a_run_goes_on_as_a_calibration_and_gives_the_same_posterior(shell_run, calibrated):
+    before, (out, removed, status) = shell_run[0] / "results", calibrated
     found = vb.load(out / "calibration.npz")
-    assert again.returncode == (3 if found.verdict == "fail" else 0), again.stderr
-    after = {p.name: p.stat().st_mtime_ns for p in (out / "store").glob("shard*.npz")}
-    assert {name for name in shards if after[name] != shards[name]} == {removed.name}
-    np.testing.assert_array_equal(vb.load(out / "posterior.npz").theta["coupling.G"], G)
+    assert status == (3 if found.verdict == "fail" else 0)
+    shards, after = ({p.name: p.stat().st_mtime_ns for p in (d / "store").glob("shard*.npz")} for d in (before, out))
+    assert {name for name in shards if after[name] != shards[name]} == {removed}
+    np.testing.assert_array_equal(
+        *(vb.load(place / "posterior.npz").theta["coupling.G"] for place in (before, out)), strict=True
+    )
 
     assert found.names == ("coupling.G",)
     assert len(found) + found.failed == 60
@@ -68,35 +83,33 @@ def test_a_study_runs_goes_on_as_a_calibration_and_gives_the_same_posterior(fold
 
 
 @pytest.mark.slow
-def test_calibrate_goes_on_from_what_is_there(folder):
+def test_calibrate_goes_on_from_what_is_there(calibrated):
     """A second call simulates and asks nothing again, and gives the same ranks."""
-    out = folder / "results"
+    out = calibrated[0]
     ranks = vb.load(out / "calibration.npz").ranks
     kept = {p: p.stat().st_mtime_ns for p in (out / "calibration").rglob("*.npz")}
     assert len(kept) > 2
-    again = command("calibrate", "study.toml", "--draws", "60", cwd=folder)
-    assert again.returncode in (0, 3), again.stderr
+    assert calibrate(out.parent) == calibrated[2]
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     np.testing.assert_array_equal(vb.load(out / "calibration.npz").ranks, ranks)
 
 
-def test_held_out_simulations_are_none_of_those_trained_on(folder):
-    trained = vb.load(folder / "results" / "store").theta["coupling.G"]
-    held_out = vb.load(folder / "results" / "calibration" / "held-out").theta["coupling.G"]
+def test_held_out_simulations_are_none_of_those_trained_on(calibrated):
+    trained = vb.load(calibrated[0] / "store").theta["coupling.G"]
+    held_out = vb.load(calibrated[0] / "calibration" / "held-out").theta["coupling.G"]
     assert len(trained) == 256
     assert len(held_out) >= 60
     assert not set(trained.tolist()) & set(held_out.tolist())
 
 
-def test_report_is_made_again_from_the_folder_alone(folder):
-    out = folder / "results"
+def test_report_is_made_again_from_the_folder_alone(calibrated, capsys):
+    out = calibrated[0]
     before = json.loads((out / "report.json").read_text())
     page = (out / "report.html").read_text()
     for name in ("report.json", "report.html"):
         (out / name).unlink()
-    run = command("report", "results", cwd=folder)
-    assert run.returncode == (3 if before["verdict"] == "fail" else 0), run.stderr
-    assert f"verdict: {before['verdict']}" in run.stdout
+    assert main(["report", str(out)]) == (3 if before["verdict"] == "fail" else 0)
+    assert f"verdict: {before['verdict']}" in capsys.readouterr().out
     saved = json.loads((out / "report.json").read_text())
     for part in ("verdict", "findings", "checks"):
         assert saved[part] == before[part]
@@ -109,8 +122,8 @@ def test_report_is_made_again_from_the_folder_alone(folder):
     assert after.count("<img ") == page.count("<img ")
 
 
-def test_a_calibration_of_another_estimator_is_left_out(folder, tmp_path):
-    out = folder / "results"
+def test_a_calibration_of_another_estimator_is_left_out(calibrated, tmp_path):
+    out = calibrated[0]
     assert calibration_of(out) is not None
     for name in ("calibration.npz", "posterior.npz"):
         (tmp_path / name).write_bytes((out / name).read_bytes())
@@ -136,36 +149,32 @@ def test_a_folder_with_a_posterior_alone_gives_a_report_and_an_empty_one_a_sente
     assert "Nothing learned" in capsys.readouterr().out
 
 
-def test_another_study_in_the_same_folder_is_refused_and_the_draws_stay(folder):
-    place = folder / "results" / "store"
-    if not place.exists():
-        pytest.skip("needs the run of the test before")
+def test_another_study_in_the_same_folder_is_refused_and_the_draws_stay(calibrated, capsys):
+    folder, place = calibrated[0].parent, calibrated[0] / "store"
     before = sorted(p.read_bytes() for p in place.glob("shard*"))
     other = STUDY.format(out="results").replace("high = 0.9", "high = 0.8")
     (folder / "other.toml").write_text(other)
-    run = command("run", "other.toml", cwd=folder)
-    assert run.returncode == 1
-    assert "prior" in run.stderr
-    assert "Traceback" not in run.stderr
+    assert main(["run", str(folder / "other.toml"), "--cores", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "prior" in said
+    assert "Traceback" not in said
     assert before == sorted(p.read_bytes() for p in place.glob("shard*"))
 
 
-def test_a_dry_run_estimates_and_writes_nothing(folder):
+def test_a_dry_run_estimates_and_writes_nothing(folder, capsys):
     (folder / "dry.toml").write_text(STUDY.format(out="never"))
-    run = command("run", "dry.toml", "--dry-run", cwd=folder)
-    assert run.returncode == 0, run.stderr
-    assert "256 draws of coupling.G" in run.stdout
+    assert main(["run", str(folder / "dry.toml"), "--dry-run", "--cores", "1"]) == 0
+    assert "256 draws of coupling.G" in capsys.readouterr().out
     assert not (folder / "never").exists()
 
 
-def test_a_dry_run_of_a_calibration_counts_the_held_out_simulations(folder):
+def test_a_dry_run_of_a_calibration_counts_the_held_out_simulations(folder, capsys):
     (folder / "dry.toml").write_text(STUDY.format(out="never"))
-    run = command("calibrate", "dry.toml", "--dry-run", cwd=folder)
-    assert run.returncode == 0, run.stderr
-    assert "256 draws and 300 held-out ones of coupling.G" in run.stdout
-    few = command("calibrate", "dry.toml", "--draws", "9", cwd=folder)
-    assert few.returncode == 1
-    assert "--draws 9 was given; at least 50" in few.stderr
+    command = ["calibrate", str(folder / "dry.toml"), "--cores", "1"]
+    assert main([*command, "--dry-run"]) == 0
+    assert "256 draws and 300 held-out ones of coupling.G" in capsys.readouterr().out
+    assert main([*command, "--draws", "9"]) == 1
+    assert "--draws 9 was given; at least 50" in capsys.readouterr().err
     assert not (folder / "never").exists()
 
 
@@ -304,10 +313,9 @@ def test_arrays_are_read_from_every_usual_kind_of_file(folder, name):
     np.testing.assert_allclose(model.gamma, gamma, rtol=1e-6)
 
 
-def test_a_missing_study_file_is_one_line_on_stderr(capsys, tmp_path):
-    run = command("run", "nowhere.toml", cwd=tmp_path)
-    assert run.returncode == 1
-    assert run.stderr.strip() == "vbinfer: there is no study file 'nowhere.toml'"
+def test_a_missing_study_file_is_one_line_on_stderr(capsys):
+    assert main(["run", "nowhere.toml", "--cores", "1"]) == 1
+    assert capsys.readouterr().err.strip() == "vbinfer: there is no study file 'nowhere.toml'"
 
 
 def test_the_demo_study_is_sound_and_names_real_data():

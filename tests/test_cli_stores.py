@@ -1,13 +1,13 @@
 """`vbinfer simulate`, `status` and `merge`: the draws of a study in parts, and how far it is."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-import small_study
 from small_study import command
 
 import vbinfer as vb
@@ -17,22 +17,20 @@ from vbinfer.neural.npe import NPE
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("study")
-    small_study.make(place)
-    return place
+def folder(study_files, tmp_path_factory):
+    return Path(shutil.copytree(study_files, tmp_path_factory.mktemp("stores") / "study"))
 
 
-def test_parts_that_ran_apart_are_the_store_of_one_run_and_status_counts_them(folder):
+def test_parts_that_ran_apart_are_the_store_of_one_run_and_status_counts_them(folder, capsys):
     two = command("simulate", "study.toml", "--shard", "2/2", "--out", "parts", cwd=folder)
     assert two.returncode == 0, two.stderr
     assert "128 draws" in two.stdout
     assert "128 of 256 draws in 2 shards" in status(folder / "parts")
-    one = command("simulate", "study.toml", "--shard", "1/2", "--out", "parts", "--quiet", cwd=folder)
-    assert (one.returncode, one.stdout) == (0, ""), one.stderr
-    whole = command("simulate", "study.toml", "--out", "whole", cwd=folder)
-    assert whole.returncode == 0, whole.stderr
-    assert "about" in whole.stdout  # what it will cost, before it starts
+    here = ["simulate", str(folder / "study.toml"), "--cores", "1", "--out"]
+    assert main([*here, str(folder / "parts"), "--shard", "1/2", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main([*here, str(folder / "whole")]) == 0
+    assert "about" in capsys.readouterr().out  # what it will cost, before it starts
     for path in (folder / "whole" / "store").glob("*.npz"):
         assert path.read_bytes() == (folder / "parts" / "store" / path.name).read_bytes()
     assert "256 of 256 draws in 4 shards" in status(folder / "parts")

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
-import small_study
-from small_study import command
+from small_study import METHOD
 
 import vbinfer as vb
 from vbinfer.cli.main import main
@@ -68,10 +68,10 @@ def written(place, *changes, name="ode.toml"):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(study_files, tmp_path_factory):
     """The study of five nodes, and a recording of the oscillator at a = 0.1."""
-    place = tmp_path_factory.mktemp("study")
-    small_study.make(place)
+    place = tmp_path_factory.mktemp("studies") / "study"
+    shutil.copytree(study_files, place)
     sim = vb.Simulator(
         vb.models.DampedOscillator(a=TRUE),
         integrator=vb.Heun(dt=0.05),
@@ -83,10 +83,9 @@ def folder(tmp_path_factory):
     return place
 
 
-def test_python_and_shell_give_the_same_posterior_file(folder):
+def test_python_and_shell_give_the_same_posterior_file(folder, shell_run):
     """Bit for bit, also where it is simulated, fitted and inferred one after the other."""
-    done = command("run", "study.toml", "--out", "shell", "--quiet", "--cores", "1", cwd=folder)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    shell = shell_run[0] / "results"
     study, said = vb.Study.from_toml(folder / "study.toml", out=folder / "python"), []
     simulate_study(study)
     fit_study(study)
@@ -94,8 +93,8 @@ def test_python_and_shell_give_the_same_posterior_file(folder):
     verdict = infer_study(study, say=said.append)
     assert said[0].startswith("[1/5] simulating")
     for name in ("posterior.npz", "estimator.npz"):
-        assert (folder / "shell" / name).read_bytes() == (folder / "python" / name).read_bytes()
-    saved = json.loads((folder / "shell" / "report.json").read_text())
+        assert (shell / name).read_bytes() == (folder / "python" / name).read_bytes()
+    saved = json.loads((shell / "report.json").read_text())
     assert saved["verdict"] == verdict.verdict
     assert [check["question"] for check in saved["checks"]] == [check["question"] for check in verdict.checks]
 
@@ -108,7 +107,7 @@ def test_what_is_trained_is_not_trained_again_unless_its_options_change(folder, 
         fit_study(dataclasses.replace(study, method=vb.NPE(ensemble=1)))
 
 
-def test_a_sampler_finds_the_parameter_and_the_noise(folder):
+def test_a_sampler_finds_the_parameter_and_the_noise(folder, capsys):
     """[summary] is left out: the likelihood is of the series."""
     study = vb.Study.from_toml(written(folder, *SIGMA))
     learned = vb.run_study(study).checks[0]
@@ -125,6 +124,7 @@ def test_a_sampler_finds_the_parameter_and_the_noise(folder):
     assert 'id="training"' not in page
     before = (folder / "results" / "posterior.npz").read_bytes()
     assert main(["infer", str(folder / "ode.toml"), "--quiet", "--cores", "1"]) == 0  # from chains/, bit for bit
+    assert capsys.readouterr().out == ""
     assert (folder / "results" / "posterior.npz").read_bytes() == before
 
 
@@ -140,8 +140,8 @@ def test_every_sampler_may_stand_in_a_study_file(folder, method):
 
 @pytest.mark.parametrize("method", ESTIMATORS)
 def test_every_estimator_may_stand_in_a_study_file(folder, method):
-    option = '"SbiEstimator", method = "NPE"' if method == "SbiEstimator" else f'"{method}"'
-    text = (folder / "study.toml").read_text().replace('"NPE"', option)
+    option = 'name = "SbiEstimator", method = "NPE"' if method == "SbiEstimator" else f'name = "{method}"'
+    text = (folder / "study.toml").read_text().replace(METHOD, f"{{ {option} }}")
     chains = method in ("NLE", "NRE")
     if chains:
         text = text.replace("seed", 'num_chains = 3\nkernel = { name = "HMC" }\nseed')
@@ -154,7 +154,9 @@ def test_every_estimator_may_stand_in_a_study_file(folder, method):
 
 @pytest.mark.slow
 def test_a_learned_likelihood_is_sampled_by_the_chains_of_the_file(folder):
-    text = (folder / "study.toml").read_text().replace('"NPE"', '"NLE"').replace("recovery = 8", "recovery = 0")
+    text = (
+        (folder / "study.toml").read_text().replace(METHOD, '{ name = "NLE" }').replace("recovery = 8", "recovery = 0")
+    )
     text = text.replace("posterior_samples = 500", "posterior_samples = 50\nnum_chains = 4\nnum_warmup = 100")
     (folder / "nle.toml").write_text(text)
     vb.run_study(vb.Study.from_toml(folder / "nle.toml", out=folder / "nle"))
