@@ -30,14 +30,23 @@ def run(code, *args, timeout=240, **env):
     return done
 
 
+def need(size):
+    return resources.Need(size, f"{resources.format_bytes(size)} are needed")
+
+
+def available():
+    """Bytes that this process may still use."""
+    return max(0, min(resources._rooms())[0])
+
+
 # ---- sizes
 
 
 def test_the_size_of_draws_is_that_of_their_arrays_and_is_written_out():
-    need = resources.draws_size(70_001, 4_371, 3, itemsize=8)
+    found = resources.draws_size(70_001, 4_371, 3, itemsize=8)
     x, theta = np.empty((70_001, 4_371)), np.empty((70_001, 3))
-    assert need.bytes == x.nbytes + theta.nbytes
-    assert need.arithmetic == "70,001 draws x (4,371 features + 3 parameters) x 8 bytes = 2.4 GB"
+    assert found.bytes == x.nbytes + theta.nbytes
+    assert found.arithmetic == "70,001 draws x (4,371 features + 3 parameters) x 8 bytes = 2.4 GB"
 
 
 @pytest.mark.parametrize(
@@ -56,20 +65,20 @@ def test_a_disk_that_is_too_small_is_refused_with_the_arithmetic(tmp_path, monke
         resources.shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=900_000_000)
     )
     folder = tmp_path / "runs" / "new"
-    resources.check_disk(folder, 900_000_000)
+    resources.check_disk(folder, need(900_000_000))
     with pytest.raises(RuntimeError) as error:
         resources.check_disk(folder, resources.draws_size(100_000, 4_371))
     said = f"100,000 draws x 4,371 features x 4 bytes = 1.7 GB; 900 MB free in {str(folder)!r}. Free some space"
     assert str(error.value).startswith(said)
     assert set(asked) == {tmp_path}  # the nearest folder that exists
     with pytest.raises(RuntimeError, match=r"^900 MB are needed; 900 MB free"):
-        resources.check_disk(folder, 900_000_001)
+        resources.check_disk(folder, need(900_000_001))
 
 
 def test_the_real_disk_has_room_for_little_and_none_for_all_the_worlds_data(tmp_path):
-    resources.check_disk(tmp_path, 1)
+    resources.check_disk(tmp_path, need(1))
     with pytest.raises(RuntimeError, match=r"2,000,000 TB are needed"):
-        resources.check_disk(tmp_path, 2 * 10**18)
+        resources.check_disk(tmp_path, need(2 * 10**18))
 
 
 # ---- memory
@@ -123,8 +132,8 @@ def test_the_least_of_machine_and_control_groups_is_what_is_available(
     tmp_path, monkeypatch, available, lines, groups, expected, limit
 ):
     machine(tmp_path, monkeypatch, available, lines, groups)
-    assert resources.available_memory() == expected
-    resources.check_memory(expected)
+    assert available() == expected
+    resources.check_memory(need(expected))
     with pytest.raises(RuntimeError, match=limit) as error:
         resources.check_memory(resources.Need(expected + 1, "n x m bytes"))
     assert str(error.value).startswith(f"n x m bytes; {resources.format_bytes(expected)} of memory available (")
@@ -135,48 +144,47 @@ def test_the_least_of_machine_and_control_groups_is_what_is_available(
 def test_a_group_beyond_its_limit_leaves_nothing(tmp_path, monkeypatch):
     full = {**V2, "slurm/job/memory.current": "7000\n"}
     machine(tmp_path, monkeypatch, 99, "0::/slurm/job\n", full)
-    assert resources.available_memory() == 0
+    assert available() == 0
     with pytest.raises(RuntimeError, match="1 bytes are needed; 0 bytes of memory available"):
-        resources.check_memory(1)
+        resources.check_memory(need(1))
 
 
 def test_without_control_groups_the_machine_alone_counts(tmp_path, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=700))
     monkeypatch.setattr(resources, "_PROC", tmp_path)
     monkeypatch.setattr(resources, "_address_room", lambda: None)
-    assert resources.available_memory() == 700
-    resources.check_memory(700)
+    assert available() == 700
+    resources.check_memory(need(700))
 
 
 @linux
 def test_what_is_available_can_be_had():
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    available = resources.available_memory()
-    assert 0 < available < total
+    assert 0 < available() < total
     errors = []
     for _ in range(4):  # others use the machine too
-        before = resources.available_memory()
+        before = available()
         block = np.ones(100_000_000)
-        errors.append(abs(before - resources.available_memory() - block.nbytes))
+        errors.append(abs(before - available() - block.nbytes))
         del block
     assert min(errors) < 0.5 * 800e6
     with pytest.raises(RuntimeError, match="of memory available"):
-        resources.check_memory(2 * total)
+        resources.check_memory(need(2 * total))
 
 
 LIMITED = """
 import resource, sys, numpy as np
-from vbinfer.execute.resources import available_memory, check_memory
+from vbinfer.execute.resources import Need, _rooms, check_memory
 resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9, 3 * 10**9))
-room = available_memory()
-check_memory(room // 2)
+room = min(_rooms())[0]
+check_memory(Need(room // 2, "half of it"))
 held = np.ones(room // 2 // 8)
 try:
     np.ones(room // 8)
 except MemoryError:
     print("full")
 try:
-    check_memory(room)
+    check_memory(Need(room, "all of it"))
 except RuntimeError as error:
     print(error)
 """

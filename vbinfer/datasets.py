@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -275,10 +276,19 @@ def match(connectome: Connectome, recording: Recording) -> None:
             f"recording has {channels} channels but the connectome has {nodes} nodes; "
             f"column k of the recording must be row k of the connectome{choose}"
         )
-    if shared and connectome.labels != recording.labels:
-        pairs = zip(connectome.labels or (), recording.labels or (), strict=True)
-        row, (node, channel) = next((k, pair) for k, pair in enumerate(pairs) if pair[0] != pair[1])
-        raise ValueError(
-            f"row {row} of the connectome is {node!r} but column {row} of the recording is {channel!r}; "
-            f"bring them into the same order{choose}"
-        )
+    check_order(connectome.labels, recording, "row", "of the connectome", choose)
+
+
+def check_order(labels: Sequence[str] | None, recording: Recording, kind: str, owner: str, remedy: str = "") -> None:
+    """Refuse labels that the channels share in another order.
+
+    As many as there are channels; `kind` and `owner` say what they name.
+    """
+    pairs = list(zip(labels or (), recording.labels or (), strict=False))
+    if set(labels or ()).intersection(recording.labels or ()):
+        for k, (own, channel) in enumerate(pairs):
+            if own != channel:
+                raise ValueError(
+                    f"{kind} {k} {owner} is {own!r} but column {k} of the recording is {channel!r}; "
+                    f"bring them into the same order{remedy}"
+                )

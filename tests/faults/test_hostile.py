@@ -225,7 +225,7 @@ def test_a_table_that_unpacks_to_more_than_a_network_needs_is_refused(tmp_path, 
     monkeypatch.setattr("vbinfer.network.files.LIMIT", 10_000)
     path = tmp_path / "net.zip"
     path.write_bytes(zipped([("weights.txt", b"0 " * 10_000)], zipfile.ZIP_DEFLATED))
-    with pytest.raises(ValueError, match=r"weights\.txt in .* is larger than 10,000 bytes; give a smaller network"):
+    with pytest.raises(ValueError, match=r"weights\.txt in .* is larger than 10,000 bytes; give a smaller one"):
         vb.Connectome.from_tvb(path)
 
 

@@ -22,7 +22,7 @@ from damaging import contents, unclear
 import vbinfer as vb
 from vbinfer.cli import errors
 from vbinfer.cli import main as command
-from vbinfer.draws.progress import Progress
+from vbinfer.draws.schedule import Progress
 from vbinfer.io import npz
 
 ROOT = Path(__file__).parents[2]

@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
-from vbinfer.draws.manage import StoreStatus, as_rate, as_time
+from vbinfer.draws.manage import StoreStatus
 from vbinfer.draws.store import MANIFEST
 from vbinfer.io import npz
 from vbinfer.sampling.store import SETTINGS, ChainStore
@@ -41,20 +39,7 @@ def status(folder: str | Path) -> str:
 
 
 def _store(folder: Path, wanted: int | None) -> str:
-    if not (folder / MANIFEST).is_file():
-        return ""
-    found = StoreStatus.of(folder)
-    many = f"{found.draws:,}" if wanted is None else f"{min(found.draws, wanted):,} of {wanted:,}"
-    words = f"{many} draws in {found.shards:,} shards, {found.bytes / 1e6:,.1f} MB"
-    if found.draws:
-        words += f", {100 * found.failed / found.draws:.3g} % failed"
-    if np.isfinite(found.age):
-        words += f"; last shard {as_time(found.age)} ago"
-    if found.rate > 0:
-        words += f", {as_rate(found.rate)} draws/s"
-        if wanted is not None and wanted > found.draws:
-            words += f", about {as_time((wanted - found.draws) / found.rate)} left at that rate"
-    return words
+    return StoreStatus.of(folder).line(wanted) if (folder / MANIFEST).is_file() else ""
 
 
 def _training(out: Path) -> str:

@@ -69,15 +69,22 @@ class StoreStatus:
             age=max(0.0, time.time() - times[-1]) if times else float("nan"),
         )
 
-    def __str__(self) -> str:
-        share = f", {100 * self.failed / self.draws:.3g} % of them failed" if self.draws else ""
-        size = f"{self.bytes / 1e6:,.1f} MB in {self.shards:,} shards"
-        lines = [f"{self.folder}: {self.draws:,} draws{share}; {size}"]
+    def line(self, wanted: int | None = None) -> str:
+        """Draws, of those wanted, their size, age and rate."""
+        many = f"{self.draws:,}" if wanted is None else f"{min(self.draws, wanted):,} of {wanted:,}"
+        words = f"{many} draws in {self.shards:,} shards, {self.bytes / 1e6:,.1f} MB"
+        if self.draws:
+            words += f", {100 * self.failed / self.draws:.3g} % failed"
         if np.isfinite(self.age):
-            lines.append(
-                f"last shard {as_time(self.age)} ago" + (f", {as_rate(self.rate)} draws/s" if self.rate > 0 else "")
-            )
-        return "\n".join(lines)
+            words += f"; last shard {as_time(self.age)} ago"
+        if self.rate > 0:
+            words += f", {as_rate(self.rate)} draws/s"
+            if wanted is not None and wanted > self.draws:
+                words += f", about {as_time((wanted - self.draws) / self.rate)} left at that rate"
+        return words
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {self.line()}"
 
 
 def as_rate(rate: float) -> str:

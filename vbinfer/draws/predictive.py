@@ -13,7 +13,7 @@ from vbinfer import _check
 from vbinfer._names import SimulatorLike
 from vbinfer.draws.draws import finite_rows
 from vbinfer.execute.batches import batch_rows, checked, feature_names, joined, recorded
-from vbinfer.execute.executor import Executor, executor_or_local
+from vbinfer.execute.executor import Executor, executor_or_local, in_order
 
 
 class Chains(Protocol):
@@ -93,6 +93,5 @@ def posterior_predictive(
         feature_names(fwd, x.shape[1])  # other names than features are told here, not after the last batch
         return x, jax.tree.map(np.asarray, ys)
 
-    done = dict(executor_or_local(executor).as_completed(batch, range(len(rows))))
-    x, ys = joined((done[i] for i in range(len(rows))), n)
+    x, ys = joined(in_order(executor_or_local(executor), batch, range(len(rows))), n)
     return Predictive(x, feature_names(fwd, x.shape[1]), ys, finite_rows(x), theta)

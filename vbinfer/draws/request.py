@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-import time
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike
+from vbinfer._param import range_text
 from vbinfer.draws.proposals import Proposal, ProposalDraws
-from vbinfer.draws.ranges import check_ranges
 from vbinfer.draws.schedule import Schedule, run
 from vbinfer.draws.store import SERIES, Rows, Store
 from vbinfer.execute.batches import WIDTH, checked, feature_names, key_ints, recorded
@@ -21,6 +22,8 @@ from vbinfer.execute.options import deterministic_xla
 from vbinfer.io.fingerprint import UnhashableError, traced
 from vbinfer.priors.prior import Prior
 
+TOLERATED = 1e-6
+"""Prior mass outside a range that is left to fail as single draws."""
 _SHARDS = 256
 """Shards of a new store, at most."""
 _SETTINGS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_random_seed_offset")
@@ -66,12 +69,11 @@ class DrawRequest:
 
     def run(
         self, executor: Executor | None, progress: bool, part: tuple[int, int] = (1, 1), keep: bool = True
-    ) -> tuple[Schedule, float]:
-        """What was simulated and read, and the seconds it took."""
-        began = time.perf_counter()
+    ) -> Schedule:
+        """What was simulated and read."""
         schedule = Schedule(self.n, self.simulate.batch_width, self.batch_size, self.store, part, keep)
         run(schedule, self.simulate, executor_or_local(executor), progress)
-        return schedule, time.perf_counter() - began
+        return schedule
 
 
 @dataclasses.dataclass(eq=False)
@@ -207,3 +209,71 @@ def _study(made: BatchSimulator, batch_size: int) -> dict[str, Any]:
         "settings": {name: str(getattr(jax.config, name, None)) for name in _SETTINGS},
         "dtype": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
     }
+
+
+# ---- the prior against declared ranges
+
+
+def check_ranges(prior: Prior, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse a prior with mass outside declared ranges.
+
+    Up to 1e-6 of it is tolerated.
+
+    Args:
+        prior: the prior.
+        ranges: path to `(low, high)`; paths that the prior does not have are ignored.
+
+    Raises:
+        ValueError: naming the parameter, the mass outside and the truncated prior to write instead.
+    """
+    names = [name for name in prior.shapes if name in ranges]
+    bounds = {name: (float(ranges[name][0]), float(ranges[name][1])) for name in names}
+    bounds = {name: both for name, both in bounds.items() if math.isfinite(both[0]) or math.isfinite(both[1])}
+    if not bounds:
+        return
+    # from the CDF, not from draws: 1e-6 would take millions of them
+    outside = prior.mass_outside(
+        {name: low for name, (low, _) in bounds.items()}, {name: high for name, (_, high) in bounds.items()}
+    )
+    bad = {name: float(np.max(outside[name])) for name in bounds if np.max(outside[name]) > TOLERATED}
+    if not bad:
+        return
+    lines = [
+        f"the prior of {name!r} has {mass:.2g} of its mass outside {range_text(*bounds[name])}, where the parameter is "
+        f"declared; write {_remedy(name, prior.dists[name], *bounds[name])}"
+        for name, mass in bad.items()
+    ]
+    raise ValueError("\n".join(lines))
+
+
+def _remedy(name: str, prior: Any, low: float, high: float) -> str:
+    """The truncated prior to write instead."""
+    base, shape = prior, tuple(prior.batch_shape) + tuple(prior.event_shape)
+    # by name: numpyro wraps an expanded or vector-valued prior, and the person wrote what is inside
+    while type(base).__name__ in ("Independent", "ExpandedDistribution"):
+        base = base.base_dist
+    kind, tail = type(base).__name__, f".expand({list(shape)})" if shape else ""
+    # the overlap with what the prior is cut to; without one there is nothing to suggest but the range itself
+    cut = (
+        max(low, float(np.max(getattr(base, "low", -np.inf)))),
+        min(high, float(np.min(getattr(base, "high", np.inf)))),
+    )
+    low, high = cut if cut[0] < cut[1] else (low, high)
+    ends = [f"{side}={_number(value)}" for side, value in (("low", low), ("high", high)) if math.isfinite(value)]
+    centre = getattr(base, "base_dist", base)  # of a truncated normal the normal
+    if type(centre).__name__ == "Normal" and (centre is base or kind.endswith("TruncatedDistribution")):
+        arguments = ", ".join([_number(centre.loc), _number(centre.scale), *ends])
+        return f'"{name}": dist.TruncatedNormal({arguments}){tail}'
+    if len(ends) < 2:
+        return f'"{name}": dist.TruncatedNormal(loc, scale, {", ".join(ends)}){tail}, or another prior within the range'
+    other = "" if kind == "Uniform" and cut == (low, high) else ", or another prior within the range"
+    return f'"{name}": dist.Uniform({_number(low)}, {_number(high)}){tail}{other}'
+
+
+def _number(value: Any) -> str:
+    """A number as one writes it.
+
+    The shortest text that gives it back in single precision, with a decimal point.
+    """
+    values = np.unique(np.asarray(value, np.float32))
+    return str(float(str(values[0]))) if len(values) == 1 else "..."

@@ -4,6 +4,7 @@ Theta comes from the prior or a proposal, x from the simulator, in batches, resu
 """
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ def sample_prior_predictive(
 
 def simulate_draws(request: DrawRequest, executor: Executor | None = None, progress: bool = True) -> Draws:
     """The draws of a request, failed or not."""
-    found, seconds = request.run(executor, progress)
+    began = time.perf_counter()
+    found = request.run(executor, progress)
+    seconds = time.perf_counter() - began
     made, store = request.simulate, request.store
     info = {
         "seconds": seconds,

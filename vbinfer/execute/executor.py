@@ -11,8 +11,6 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import jax
 
 from vbinfer import _check
-from vbinfer.execute.processes import settings, under
-from vbinfer.execute.workers import run_in_workers
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -85,6 +83,8 @@ class Local:
         """
         devices = self.devices or jax.local_devices()
         if self.workers is not None:
+            from vbinfer.execute.workers import run_in_workers  # here, since few runs have them
+
             yield from run_in_workers(fn, items, self.workers)
         elif len(devices) > 1:
             yield from _threaded(fn, items, devices)
@@ -118,6 +118,8 @@ def in_order(executor: Executor, fn: Callable[[Item, Any], Result], items: Itera
 def _threaded(
     fn: Callable[[Item, Any], Result], items: Iterable[Item], devices: Sequence[Any]
 ) -> Iterator[tuple[Item, Result]]:
+    from vbinfer.execute.processes import settings, under
+
     free: SimpleQueue[Any] = SimpleQueue()
     for device in devices:
         free.put(device)

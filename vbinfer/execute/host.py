@@ -1,10 +1,9 @@
 """Simulators that are not JAX."""
 
-import contextlib
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -86,11 +85,8 @@ class HostSimulator:
         fingerprint: str | None = None,
         lane: int | None = None,
     ) -> None:
-        self.fn, self.names, self.batch_width = (
-            _checked_fn(fn),
-            _checked_names(names),
-            _check.count(batch_width if lane is None else lane, "batch_width", "16"),
-        )
+        self.fn, self.names = _checked_fn(fn), _checked_names(names)
+        self.batch_width = _check.count(batch_width if lane is None else lane, "batch_width", "16")
         if fingerprint is not None and (not isinstance(fingerprint, str) or not fingerprint):
             raise ValueError(
                 f"fingerprint={fingerprint!r} was given; expected a string such as fingerprint='my-model-v3'"
@@ -174,9 +170,13 @@ class HostSimulator:
             return np.stack(rows).astype(jax.dtypes.canonicalize_dtype(float))
 
     def _draw(self, theta: dict[str, Any], words: np.ndarray, row: int) -> np.ndarray:
-        with _noted(theta, words, row):
-            mine = {name: value.copy() for name, value in theta.items()}  # fn may change what it is given
+        mine = {name: value.copy() for name, value in theta.items()}  # fn may change what it is given
+        try:
             return _as_vector(self.fn(mine, generator(words)))
+        except Exception as error:
+            again = f"simulator({_written(theta)}, {_written_key(words)})"
+            error.add_note(f"raised by the simulator in row {row} of a batch; to repeat it: {again}")
+            raise
 
     def _check_width(self, shape: Any, width: int, row: int) -> None:
         if self.names is not None and width != len(self.names):
@@ -268,25 +268,19 @@ def _warn_unless_same(x: np.ndarray, again: np.ndarray) -> None:
     )
 
 
-@contextlib.contextmanager
-def _noted(theta: dict[str, Any], words: np.ndarray, row: int) -> Iterator[None]:
-    """Note on an error how to repeat its draw."""
-    try:
-        yield
-    except Exception as error:
-        with np.printoptions(threshold=_LONGEST, floatmode="unique"):
-            values = ", ".join(f"{name!r}: {_written(value)}" for name, value in theta.items())
-        key = f"jax.random.wrap_key_data(np.array({words.tolist()}, np.uint32){_impl(words)})"
-        error.add_note(f"raised by the simulator in row {row} of a batch; to repeat it: simulator({{{values}}}, {key})")
-        raise
+def _written(theta: dict[str, Any]) -> str:
+    """Parameters as Python text."""
+    with np.printoptions(threshold=_LONGEST, floatmode="unique"):
+        values = (
+            f"np.array({np.array2string(value, separator=', ')})" if np.ndim(value) else repr(value.item())
+            for value in theta.values()
+        )
+        return "{" + ", ".join(f"{name!r}: {text}" for name, text in zip(theta, values, strict=True)) + "}"
 
 
-def _written(value: Any) -> str:
-    return f"np.array({np.array2string(value, separator=', ')})" if np.ndim(value) else repr(value.item())
-
-
-def _impl(words: np.ndarray) -> str:
-    return "" if len(words) == 2 else ', impl="rbg"'
+def _written_key(words: np.ndarray) -> str:
+    impl = "" if len(words) == 2 else ', impl="rbg"'
+    return f"jax.random.wrap_key_data(np.array({words.tolist()}, np.uint32){impl})"
 
 
 def _checked_fn(fn: Any) -> Any:

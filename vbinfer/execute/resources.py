@@ -40,7 +40,7 @@ def format_bytes(size: float) -> str:
     return f"{int(size)} bytes"
 
 
-def check_disk(folder: str | Path, needed: Need | int) -> None:
+def check_disk(folder: str | Path, needed: Need) -> None:
     """Refuse what does not fit on the disk.
 
     The folder need not exist yet.
@@ -54,15 +54,14 @@ def check_disk(folder: str | Path, needed: Need | int) -> None:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    size, arithmetic = _need(needed)
-    if size > free:
+    if needed.bytes > free:
         raise RuntimeError(
-            f"{arithmetic}; {format_bytes(free)} free in {str(folder)!r}. "
+            f"{needed.arithmetic}; {format_bytes(free)} free in {str(folder)!r}. "
             f"Free some space, give a folder on another disk, or ask for fewer draws or features"
         )
 
 
-def check_memory(needed: Need | int) -> None:
+def check_memory(needed: Need) -> None:
     """Refuse what does not fit into available memory.
 
     Blind to: what other processes take meanwhile, and the memory of an accelerator.
@@ -70,27 +69,14 @@ def check_memory(needed: Need | int) -> None:
     Raises:
         RuntimeError: less is available than is needed; the message has the arithmetic and says which limit it is.
     """
-    size, arithmetic = _need(needed)
+    # of the machine, of its control groups (containers, batch systems; versions 1 and 2) and of RLIMIT_AS the least
     room, limit = min(_rooms())
-    if size <= room:
-        return
-    raise RuntimeError(
-        f"{arithmetic}; {format_bytes(max(room, 0))} of memory available ({limit}). Keep the draws on disk: "
-        f"vb.stores.simulate_store(..., store='runs/store') or `vbinfer simulate study.toml` holds one batch at a time"
-    )
-
-
-def available_memory() -> int:
-    """Bytes that this process may still use.
-
-    The least of what the machine has left, the limits of its control groups (containers, batch systems; versions 1 and
-    2) and RLIMIT_AS.
-    """
-    return max(0, min(_rooms())[0])
-
-
-def _need(needed: Need | int) -> Need:
-    return needed if isinstance(needed, Need) else Need(int(needed), f"{format_bytes(int(needed))} are needed")
+    if needed.bytes > room:
+        raise RuntimeError(
+            f"{needed.arithmetic}; {format_bytes(max(room, 0))} of memory available ({limit}). Keep the draws on disk: "
+            f"vb.stores.simulate_store(..., store='runs/store') or `vbinfer simulate study.toml` holds one batch at a "
+            "time"
+        )
 
 
 def _rooms() -> Iterator[tuple[int, str]]:

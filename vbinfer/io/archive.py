@@ -5,11 +5,12 @@ No code runs (arrays of Python objects are refused) and nothing is unpacked to d
 a name like any other.
 """
 
+import bz2
 import errno
 import math
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -134,6 +135,27 @@ def bounded(stream: IO[bytes], limit: int) -> bytes:
         blocks.append(block)
         total += len(block)
     return b"".join(blocks)[: limit + 1]
+
+
+def text(opened: Callable[[], IO[bytes]], name: str, limit: int, packed: bool = False) -> str:
+    """Text of a file or a member, perhaps packed by bz2.
+
+    It is UTF-8, with or without a byte-order mark; old files of labels are Latin-1.
+
+    Raises:
+        ValueError: damaged, or more than `limit` bytes; `name` says of what.
+    """
+    try:
+        with understood(), opened() as stream:
+            data = bounded(bz2.BZ2File(stream) if packed else stream, limit)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; copy the file again from where it came") from error
+    if len(data) > limit:
+        raise ValueError(f"{name} is larger than {limit:,} bytes; give a smaller one")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 @contextmanager

@@ -194,8 +194,6 @@ class _Hasher:
         if kind in (dict, types.MappingProxyType):
             pairs = (self.of(k, path) + self.of(v, (*path, f"[{k!r}]")) for k, v in value.items())
             return _digest("dict", *pairs)
-        if isinstance(value, np.ndarray) and value.dtype.hasobject:
-            return _digest("array", value.shape, *(self.of(part, path) for part in value.ravel().tolist()))
         if isinstance(value, (np.random.Generator, np.random.BitGenerator, np.random.RandomState)):
             raise UnhashableError(
                 f"{' > '.join(path)} is a random generator, whose state changes with every draw; use the one that the "

@@ -115,21 +115,19 @@ def read_head(path: Path, kind: Kind) -> Head:
         ValueError: it has another format, or is the head of something else.
     """
     again = "give another folder (store=...), or make the call that began this store once more, which repairs it."
+    if not path.is_file():
+        raise DamagedError(f"{str(path.parent)!r} has no readable {path.name}; {again}")
+    if path.suffix == ".npz":
+        label, head, arrays = npz.read(path)
+        if label != kind.label:
+            raise ValueError(f"{path} holds a {label!r}; expected the file that describes {kind.holds}")
+        with npz.rebuilding(path, head):
+            return Head(dict(head["study"]), dict(head["versions"]), arrays)
     try:
-        if path.suffix == ".npz":
-            label, head, arrays = npz.read(path)
-            if label != kind.label:
-                raise ValueError(f"{path} holds a {label!r}; expected the file that describes {kind.holds}")
-            with npz.rebuilding(path, head):
-                return Head(dict(head["study"]), dict(head["versions"]), arrays)
         head = json.loads(path.read_text(encoding="utf-8"))
         found = Head(dict(head["study"]), dict(head["versions"]), {})
         version = head["format"]
-    except FileNotFoundError as error:
-        raise DamagedError(f"{str(path.parent)!r} has no readable {path.name}; {again}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if path.suffix == ".npz":  # says what it is and what to do
-            raise
         raise DamagedError(f"{str(path.parent)!r} has no readable {path.name}; {again}") from error
     if version != npz.FORMAT:
         raise ValueError(

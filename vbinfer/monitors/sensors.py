@@ -1,7 +1,7 @@
 """Positions and gains of sensors: files, and formulas."""
 
-import bz2
 import math
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,18 +65,7 @@ def _existing(path: Path) -> Path:
 
 
 def _text(path: Path) -> str:
-    try:
-        with (bz2.open if path.suffix == ".bz2" else open)(_existing(path), "rb") as stream:
-            data = _archive.bounded(stream, LIMIT)
-    except EOFError as error:
-        raise ValueError(f"{str(path)!r} ends in the middle; copy it again") from error
-    except OSError as error:
-        if error.errno is not None:  # a trouble of the machine
-            raise
-        raise ValueError(f"{str(path)!r} cannot be unpacked ({error}); copy it again") from error
-    if len(data) > LIMIT:
-        raise ValueError(f"{str(path)!r} is larger than {LIMIT:,} bytes")
-    return data.decode("utf-8-sig", errors="replace")
+    return _archive.text(partial(open, _existing(path), "rb"), repr(str(path)), LIMIT, path.suffix == ".bz2")
 
 
 def read_projection(path: str | Path, name: str | None = None) -> np.ndarray:

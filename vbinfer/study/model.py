@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike
 from vbinfer import features, integrators, models, monitors, noise, stimuli
 from vbinfer._names import Theta
 from vbinfer._param import did_you_mean
-from vbinfer.draws.ranges import check_ranges
+from vbinfer.draws.request import check_simulator
 from vbinfer.features.base import Feature, Preprocess
 from vbinfer.features.summary import Summary
 from vbinfer.network import coupling
@@ -42,16 +42,19 @@ def read_simulator(table: Any, connectome: Connectome | None, folder: Path) -> t
         "noise": members(noise, noise.AbstractNoise),
         "stimulus": members(stimuli, stimuli.AbstractStimulus),
         "monitor": members(monitors, monitors.AbstractMonitor),
+        "delays": {"Delays": Delays},
     }
+    if "delays" in parts:  # there is one kind, which needs no name
+        parts["delays"] = {
+            "name": "Delays",
+            **keys(parts["delays"], "[simulator] delays", optional=("max", "interpolate")),
+        }
     kernels = members(monitors, monitors.AbstractKernel)
     built = {
         part: construct(parts[part], f"[simulator] {part}", known[part], folder, parts=kernels)
         for part in known
         if part in parts
     }
-    if "delays" in parts:
-        options = keys(parts["delays"], "[simulator] delays", optional=("max", "interpolate"))
-        built["delays"] = construct({"name": "Delays", **options}, "[simulator] delays", {"Delays": Delays}, folder)
     several = parts.get("monitors", {})
     if not isinstance(several, dict):
         raise StudyError(f"[simulator] monitors is {several!r}; write monitors.bold = {{ name = ... }}")
@@ -146,8 +149,7 @@ def read_prior(table: Any, folder: Path) -> Prior:
 def check_prior(forward: ForwardModel, prior: Prior) -> None:
     """Refuse a prior that the simulator does not allow."""
     try:
-        forward.check(prior)
-        check_ranges(prior, forward.ranges())
+        check_simulator(prior, forward)
     except ValueError as error:
         raise StudyError(f"[prior]: {error}") from error
 

@@ -9,7 +9,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,26 +234,30 @@ def _kept_fit(out: Path, asked: str) -> tuple[Any, FitInfo] | None:
     """Estimator and record in a folder, if asked for."""
     if not (out / folder.ESTIMATOR).is_file() or not (out / folder.EVIDENCE).is_file():
         return None
-    try:
+    with suppress(ValueError):  # damaged, or of another version: trained and written again
         inputs = folder.load_inputs(out / folder.EVIDENCE)
         if inputs.fit is not None and inputs.trained == f"{asked} {folder.fingerprint(out / folder.ESTIMATOR)}":
             return npz.load(out / folder.ESTIMATOR), inputs.fit
-    except ValueError:  # damaged, or of another version: trained and written again
-        return None
     return None
 
 
 def _train(study: Study, draws: Draws) -> tuple[Any, FitInfo]:
     """Train from the checkpoint, unless of another fit."""
-    key, path = stage_keys(study)["fit"], study.out / folder.TRAINING
+    path, fit = study.out / folder.TRAINING, partial(study.method.fit, draws, study.prior, key=stage_keys(study)["fit"])
     # sbi trains in one piece
-    if _name(study) == "SbiEstimator":  # which keeps none
-        return study.method.fit(draws, study.prior, key=key)
+    return fit() if _name(study) == "SbiEstimator" else _renewed(partial(fit, checkpoint=path), path)
+
+
+def _renewed(stage: Callable[[], Any], place: Path) -> Any:
+    """A stage, begun anew where another study left something.
+
+    Of another training, say, after the options of the method were changed.
+    """
     try:
-        return study.method.fit(draws, study.prior, key=key, checkpoint=path)
+        return stage()
     except OtherStudyError:
-        path.unlink()
-        return study.method.fit(draws, study.prior, key=key, checkpoint=path)
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        return stage()
 
 
 class _Sampler:
@@ -361,11 +366,8 @@ def _calibrate(study: Study, clock: Clock, source: Any) -> "Calibration":
         how = {**_how(study, clock.say), "key": k_draws, "store": place / "held-out"}
         held_out = sample_prior_predictive(study.prior, study.simulator, options.draws, **how)
         ask = {"key": k_study, "num_posterior_samples": options.posterior_samples, "store": place}
-        try:
-            found = calibrate(source, held_out, **ask)
-        except OtherStudyError:  # of an estimator trained on other draws, or of other held-out ones
-            shutil.rmtree(place / "posteriors")
-            found = calibrate(source, held_out, **ask)
+        # what lies there may be of an estimator trained on other draws, or of other held-out ones
+        found = _renewed(partial(calibrate, source, held_out, **ask), place / "posteriors")
         found.info["estimator"] = folder.calibrated(study.out)
         found.save(study.out / folder.CALIBRATION)
     return found

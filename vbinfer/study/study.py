@@ -380,10 +380,4 @@ def _check_channels(sim: Simulator, name: str, recording: datasets.Recording) ->
     width, kind = channels(sim, name), "nodes" if monitor.by_node else f"channels of {type(monitor).__name__}"
     if there != width:
         raise StudyError(f"the recording has {there} channels, monitor {name!r} records {width} {kind}")
-    labels = getattr(monitor, "labels", None)
-    if labels and recording.labels and set(labels) & set(recording.labels) and labels != recording.labels:
-        k = next(k for k in range(width) if labels[k] != recording.labels[k])
-        raise StudyError(
-            f"column {k} of the recording is {recording.labels[k]!r} but channel {k} of monitor {name!r} is "
-            f"{labels[k]!r}; bring them into the same order"
-        )
+    datasets.check_order(getattr(monitor, "labels", None), recording, "channel", f"of monitor {name!r}")
