@@ -1,5 +1,6 @@
 """A study of five nodes, as files: what the command line is tested on."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,12 +74,17 @@ def make(place: Path) -> None:
 
 
 def command(*args: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """Run `vbinfer` in a process of its own."""
+    """Run `vbinfer` in a process of its own, which knows the compiled programs of the suite and nothing else."""
+    programs = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE"))
+    }
     return subprocess.run(
         [sys.executable, "-c", "import sys; from vbinfer.cli.main import main; sys.exit(main())", *args],
         capture_output=True,
         text=True,
         cwd=cwd,
         timeout=500,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parent.parent), **programs},
     )

@@ -34,7 +34,7 @@ def need(size):
     return resources.Need(size, f"{resources.format_bytes(size)} are needed")
 
 
-def available():
+def room_left():
     """Bytes that this process may still use."""
     return max(0, min(resources._rooms())[0])
 
@@ -132,7 +132,7 @@ def test_the_least_of_machine_and_control_groups_is_what_is_available(
     tmp_path, monkeypatch, available, lines, groups, expected, limit
 ):
     machine(tmp_path, monkeypatch, available, lines, groups)
-    assert available() == expected
+    assert room_left() == expected
     resources.check_memory(need(expected))
     with pytest.raises(RuntimeError, match=limit) as error:
         resources.check_memory(resources.Need(expected + 1, "n x m bytes"))
@@ -144,7 +144,7 @@ def test_the_least_of_machine_and_control_groups_is_what_is_available(
 def test_a_group_beyond_its_limit_leaves_nothing(tmp_path, monkeypatch):
     full = {**V2, "slurm/job/memory.current": "7000\n"}
     machine(tmp_path, monkeypatch, 99, "0::/slurm/job\n", full)
-    assert available() == 0
+    assert room_left() == 0
     with pytest.raises(RuntimeError, match="1 bytes are needed; 0 bytes of memory available"):
         resources.check_memory(need(1))
 
@@ -153,19 +153,19 @@ def test_without_control_groups_the_machine_alone_counts(tmp_path, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=700))
     monkeypatch.setattr(resources, "_PROC", tmp_path)
     monkeypatch.setattr(resources, "_address_room", lambda: None)
-    assert available() == 700
+    assert room_left() == 700
     resources.check_memory(need(700))
 
 
 @linux
 def test_what_is_available_can_be_had():
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0 < available() < total
+    assert 0 < room_left() < total
     errors = []
     for _ in range(4):  # others use the machine too
-        before = available()
+        before = room_left()
         block = np.ones(100_000_000)
-        errors.append(abs(before - available() - block.nbytes))
+        errors.append(abs(before - room_left() - block.nbytes))
         del block
     assert min(errors) < 0.5 * 800e6
     with pytest.raises(RuntimeError, match="of memory available"):
