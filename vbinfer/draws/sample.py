@@ -119,7 +119,8 @@ def simulate_draws(request: DrawRequest, executor: Executor | None = None, progr
         "store": None if store is None else str(store.folder.path),
     }
     number = 0 if made.drawn is None else made.drawn.round
-    return _draws(found.rows(), feature_names(made.simulator, found.features), info, number)
+    rows = found.rows()
+    return _draws(rows, feature_names(made.simulator, rows["x"].shape[1]), info, number)
 
 
 def load_store(folder: str | Path) -> Draws:

@@ -33,7 +33,6 @@ class Schedule:
         simulated: draws run here, those beyond n included.
         read: draws found in the store.
         failed: of both.
-        features: per draw.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Schedule:
         keep: bool = True,
     ) -> None:
         i, of = part
-        self.simulated = self.read = self.failed = self.features = 0
+        self.simulated = self.read = self.failed = 0
         self.store, self._n, self._width, self._keep = store, n, batch_width, keep
         self._per_shard = batch_size // batch_width
         self._shards = range(i - 1, -(-n // batch_size), of)
@@ -107,13 +106,13 @@ class Schedule:
         They are neither in what it holds nor kept beside it.
         """
         batches, there = self._batches(shard), self._open.setdefault(shard, {})
-        for i in range(len(rows["x"]) // self._width if rows is not None else 0):
+        rows = rows or {"x": np.empty(0)}
+        for i in range(len(rows["x"]) // self._width):
             part = slice(i * self._width, (i + 1) * self._width)
-            there[batches[i]] = {name: value[part] for name, value in (rows or {}).items()}
+            there[batches[i]] = {name: value[part] for name, value in rows.items()}
         # there:   | 0 | 1 |  .  |  .  | 4 |  .  |      the shard holds 0 and 1, batch-000004.npz was finished early
         for batch in self._early.intersection(batches).difference(there):
-            kept = self.store.early_batch(batch) if self.store is not None else None
-            if kept is not None:
+            if self.store is not None and (kept := self.store.early_batch(batch)) is not None:
                 there[batch] = kept
         for batch in sorted(there):
             self.read += self._width
@@ -129,7 +128,6 @@ class Schedule:
 
         They begin with the first of a batch. A series is on disk and not held.
         """
-        self.features = rows["x"].shape[1]
         self.failed += int(np.sum(~finite_rows(rows["x"])))
         if not self._keep:
             return

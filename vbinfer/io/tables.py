@@ -1,7 +1,6 @@
 """Tables of numbers from csv, npy and npz."""
 
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
@@ -130,17 +129,9 @@ def _parse(path: Path, rows: list[tuple[int, list[str]]], delimiter: str | None)
     for k, (line, cells) in enumerate(rows):
         if len(cells) != width:
             raise ValueError(f"line {line} of {path.name} has {len(cells)} cells and the last line has {width}")
-        try:
-            values[k] = np.array(cells, dtype=np.float64)
-        except ValueError:
-            for column, cell in enumerate(cells):
-                text = cell.replace(",", ".") if delimiter == ";" else cell
-                number = _number(text)
-                if number is None:
-                    _refuse(path, line, column, cell)
-                values[k, column] = number
+        for column, cell in enumerate(cells):
+            number = _number(cell.replace(",", ".") if delimiter == ";" else cell)
+            if number is None:
+                raise ValueError(f"line {line}, column {column + 1} of {path.name} is {cell[:40]!r}; expected a number")
+            values[k, column] = number
     return values
-
-
-def _refuse(path: Path, line: int, column: int, cell: str) -> NoReturn:
-    raise ValueError(f"line {line}, column {column + 1} of {path.name} is {cell[:40]!r}; expected a number")
