@@ -51,10 +51,10 @@ def sample_prior_predictive(
         n: number of draws.
         key: a JAX key.
         proposal: where theta comes from instead of the prior: `vb.neural.TruncatedPrior`, what `vb.neural.restrict`
-        returns, or any
-            object with `.sample(key=, n=)` and `.log_prob(theta)` over the prior's parameters and inside its support.
-            Then theta comes in blocks of 1,024, block b from `fold_in(fold_in(key, 2^32 - 1), b)`, and the draws carry
-            `log_q` and the proposal's `round`. What of it is valid to train on is said in the docs of each.
+            returns, or any object with `.sample(key=, n=)` and `.log_prob(theta)` over the prior's parameters and
+            inside its support. Then theta comes in blocks of 1,024, block b from `fold_in(fold_in(key, 2^32 - 1), b)`,
+            and the draws carry `log_q` and the proposal's `round`. Each proposal documents which estimators may train
+            on its draws.
         batch_size: draws per shard of the store, a multiple of 64; by default that of the store in the folder, and 64
             for a new one, doubled until 256 shards are enough.
         store: a folder. Finished shards are read from it instead of simulated, new ones written to it; an interrupted

@@ -156,7 +156,7 @@ def check_prior(forward: ForwardModel, prior: Prior) -> None:
 
 def read_sigma(table: Any, prior: Prior) -> float | str:
     """sigma of the likelihood: a number, or a prior's leaf."""
-    _, options = named(table, "[likelihood]", {"Gaussian": None})
+    _, options = named(table, "[likelihood]", ("Gaussian",))
     sigma = keys(options, "[likelihood]", required=("sigma",))["sigma"]
     if isinstance(sigma, str):
         if sigma not in prior.shapes:

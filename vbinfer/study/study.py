@@ -231,8 +231,7 @@ def _inference(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if "method" not in given:
         given["method"] = given.pop("kernel", {"name": "NUTS"}) if has_likelihood else {"name": "NPE"}
     # names only: a module is loaded when its class is built
-    known = {**dict.fromkeys(ESTIMATORS), **dict.fromkeys(SAMPLERS)}
-    name, _ = named(given["method"], "[inference] method", known)
+    name, _ = named(given["method"], "[inference] method", (*ESTIMATORS, *SAMPLERS))
     is_sampler = name in SAMPLERS
     if is_sampler and "draws" in given:
         raise StudyError(f"[inference] draws train an estimator, and {name} takes none; leave draws out")

@@ -6,7 +6,7 @@
 import importlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -89,7 +89,7 @@ def construct(
         raise StudyError(f"{where}: {error}{_hint(error, options, values or {})}") from error
 
 
-def named(table: object, where: str, known: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def named(table: object, where: str, known: Collection[str]) -> tuple[str, dict[str, Any]]:
     """The known name in a table, and its options."""
     if isinstance(table, str):
         raise StudyError(f'{where} is {table!r}; write {where.split()[-1]} = {{ name = "{table}" }}')
