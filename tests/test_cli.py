@@ -42,6 +42,8 @@ def calibrated(shell_run, tmp_path_factory):
     """The results of the run after one shard was lost and `vbinfer calibrate` went on; the shard, and the status."""
     place = tmp_path_factory.mktemp("calibrated") / "study"
     shutil.copytree(shell_run[0], place)
+    with open(place / "study.toml", "a") as file:
+        file.write("\n[calibration]\nposterior_samples = 99\n")
     removed = sorted((place / "results" / "store").glob("shard*.npz"))[1]
     removed.unlink()
     return place / "results", removed.name, calibrate(place)
