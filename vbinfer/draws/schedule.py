@@ -4,8 +4,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from types import TracebackType
+from contextlib import AbstractContextManager, closing
 from typing import Any
 
 import numpy as np
@@ -245,54 +244,46 @@ def _need(n: int, rows: Rows) -> Need:
     return Need(need.bytes + n * series, f"{need.arithmetic}, and {recorded}")
 
 
-class Progress:
-    """Progress bar as a context.
+class Progress(AbstractContextManager["Progress"]):
+    """Progress bar on stderr: draws per second, failed share, time left.
 
     It is silent when `shown` is False.
     On a terminal it is a live bar, elsewhere (a log file) a line about every ten seconds.
     """
 
     def __init__(self, total: int, done: int = 0, shown: bool = True, label: str = "simulating") -> None:
-        self._total, self._done = total, done
-        self._bar: Any = None
-        if shown and done < total:
-            from tqdm import tqdm
+        from tqdm import tqdm
 
-            live = sys.stderr.isatty()
-            self._bar = tqdm(
-                total=total,
-                initial=done,
-                desc=label,
-                unit="draw",
-                file=sys.stderr,
-                mininterval=0.2 if live else 10.0,
-                maxinterval=10.0,
-                dynamic_ncols=live,
-                ncols=None if live else 100,
-            )
-            self._bar._time = time.monotonic  # a clock that nobody sets; tqdm's own may go backwards
-            self._bar.start_t = self._bar.last_print_t = time.monotonic()
-
-    def __enter__(self) -> "Progress":
-        return self
+        live = sys.stderr.isatty()
+        self._total = total
+        self._bar: Any = tqdm(
+            total=total,
+            initial=done,
+            desc=label,
+            unit="draw",
+            file=sys.stderr,
+            mininterval=0.2 if live else 10.0,
+            maxinterval=10.0,
+            dynamic_ncols=live,
+            ncols=None if live else 100,
+            disable=not shown or done >= total,
+        )
+        self._bar._time = time.monotonic  # a clock that nobody sets; tqdm's own may go backwards
+        self._bar.start_t = self._bar.last_print_t = time.monotonic()
 
     def show(self, done: int, failed: int) -> None:
         """Show how many draws are finished and failed.
 
         Those beyond the total are not shown.
         """
-        if self._bar is not None and done > self._done:
+        more = min(done, self._total) - self._bar.n
+        if more > 0:
             self._bar.set_postfix_str(f"{100 * failed / done:.3g}% failed", refresh=False)
-            self._bar.update(min(done, self._total) - min(self._done, self._total))
-            self._done = done
+            self._bar.update(more)
 
     def say(self, words: str) -> None:
         """Show words behind the numbers."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(words)
+        self._bar.set_postfix_str(words)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()

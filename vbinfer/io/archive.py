@@ -138,9 +138,9 @@ def bounded(stream: IO[bytes], limit: int) -> bytes:
 
 
 def text(opened: Callable[[], IO[bytes]], name: str, limit: int, packed: bool = False) -> str:
-    """Text of a file or a member, perhaps packed by bz2.
+    """Text of a file or member, perhaps packed.
 
-    It is UTF-8, with or without a byte-order mark; old files of labels are Latin-1.
+    By bz2. It is UTF-8, with or without a byte-order mark; old files of labels are Latin-1.
 
     Raises:
         ValueError: damaged, or more than `limit` bytes; `name` says of what.
