@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import warnings
 
 import jax
 import numpy as np
@@ -192,13 +193,18 @@ def test_measured_data_have_the_spread_of_the_likelihood(folder):
 
 
 def test_a_noisy_simulator_under_a_sampler_is_warned_of(folder):
-    study = vb.Study.from_toml(
-        written(folder, ("[simulator]", '[simulator]\nnoise = { name = "Additive", sigma = 0.01 }')),
-        out=folder / "noisy",
-    )
-    tiny = dataclasses.replace(study, posterior_samples=12, chains={"num_chains": 2, "num_warmup": 4})
-    with pytest.warns(UserWarning, match="leave \\[simulator\\] noise out"):
-        vb.run_study(tiny)
+    """Its likelihood keeps to one noise path: the same number again, and another one than without noise."""
+    noise = ("[simulator]", '[simulator]\nnoise = { name = "Additive", sigma = 0.01 }')
+    study = vb.Study.from_toml(written(folder, noise), out=folder / "noisy")
+    without = vb.Study.from_toml(written(folder))
+    theta, x_o = {"model.a": TRUE}, study.x_o
+    once, again, other = (float(one.likelihood(theta, x_o)) for one in (study, study, without))
+    assert np.isfinite(once)
+    assert once == again != other
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # ends the run where it is said
+        with pytest.raises(UserWarning, match="leave \\[simulator\\] noise out"):
+            vb.run_study(study)
 
 
 MISTAKES = [

@@ -243,7 +243,11 @@ def _kept_fit(out: Path, asked: str) -> tuple[Any, FitInfo] | None:
 
 def _train(study: Study, draws: Draws) -> tuple[Any, FitInfo]:
     """Train from the checkpoint, unless of another fit."""
-    path, fit = study.out / folder.TRAINING, partial(study.method.fit, draws, study.prior, key=stage_keys(study)["fit"])
+    path = study.out / folder.TRAINING
+
+    def fit(**kept: Any) -> tuple[Any, FitInfo]:
+        return study.method.fit(draws, study.prior, key=stage_keys(study)["fit"], **kept)
+
     # sbi trains in one piece
     return fit() if _name(study) == "SbiEstimator" else _renewed(partial(fit, checkpoint=path), path)
 
