@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vbinfer.draws.draws import finite_rows
-from vbinfer.draws.store import SERIES, Rows, Store
+from vbinfer.draws.store import Rows, Store, apart
 from vbinfer.execute.executor import Executor
 from vbinfer.execute.resources import Need, check_disk, check_memory, draws_size, format_bytes
 
@@ -130,7 +130,7 @@ class Schedule:
         self.failed += int(np.sum(~finite_rows(rows["x"])))
         if not self._keep:
             return
-        at, plain = batch * self._width, {name: v for name, v in rows.items() if not name.startswith(SERIES)}
+        at, (plain, _) = batch * self._width, apart(rows)
         if not self._columns:  # one allocation for all, so that the draws are never held twice
             check_memory(_need(self._size, plain))
             self._columns = {name: np.empty((self._size, *v.shape[1:]), v.dtype) for name, v in plain.items()}
@@ -235,9 +235,10 @@ def _waiting(store: Store, shard: int) -> str:
 
 def _need(n: int, rows: Rows) -> Need:
     """What n draws like these need."""
-    series = sum(value[0].nbytes for name, value in rows.items() if name.startswith(SERIES))
-    parameters = sum(value[0].size for name, value in rows.items() if name != "x" and not name.startswith(SERIES))
-    need = draws_size(n, rows["x"].shape[1], parameters, itemsize=rows["x"].itemsize)
+    plain, beside = apart(rows)
+    x = plain.pop("x")
+    parameters, series = sum(one[0].size for one in plain.values()), sum(one[0].nbytes for one in beside.values())
+    need = draws_size(n, x.shape[1], parameters, itemsize=x.itemsize)
     if not series:
         return need
     recorded = f"{n:,} recordings x {series:,} bytes = {format_bytes(n * series)}"

@@ -91,8 +91,7 @@ class Store:
         start, n = self._start(shard), len(rows["x"])
         if (npz.mark(self.path(shard), "stop") or 0) >= start + n:  # of a longer run, on a file system without locks
             return
-        plain = {name: value for name, value in rows.items() if not name.startswith(SERIES)}
-        series = {name: value for name, value in rows.items() if name.startswith(SERIES)}
+        plain, series = apart(rows)
         failed = int(np.sum(~np.isfinite(plain["x"]).all(axis=1)))
         place = {"shard": shard, "start": start, "stop": start + n}
         if series:  # first, so that a shard is never without the recordings of its draws
@@ -180,6 +179,12 @@ class Store:
             if not number.isdigit():
                 raise foreign(path)
             yield self._start(int(number)), self.rows(int(number))
+
+
+def apart(rows: Rows) -> tuple[Rows, Rows]:
+    """Draws, and the recordings beside them."""
+    series = {name: value for name, value in rows.items() if name.startswith(SERIES)}
+    return {name: value for name, value in rows.items() if name not in series}, series
 
 
 def _name(label: str, number: int) -> str:

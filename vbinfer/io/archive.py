@@ -74,11 +74,11 @@ def checked_members(archive: zipfile.ZipFile, limit: int) -> list[zipfile.ZipInf
     members = archive.infolist()
     if len(members) > MEMBERS:
         raise ValueError(f"it lists {len(members):,} members, and {MEMBERS:,} are the most that are read")
-    names = [member.filename for member in members]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise ValueError(f"it has two members called {twice[0]!r}")
+    names = set[str]()
     for member in members:
+        if member.filename in names:
+            raise ValueError(f"it has two members called {member.filename!r}")
+        names.add(member.filename)
         if member.flag_bits & 0x1:
             raise ValueError(f"its member {member.filename!r} is encrypted")
     total = sum(member.file_size for member in members)

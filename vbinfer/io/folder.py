@@ -74,7 +74,11 @@ def identity(study: Mapping[str, Any]) -> str:
 
     It is equal for equal ones, on any machine.
     """
-    return hashlib.sha256(json.dumps(study, sort_keys=True).encode()).hexdigest()[:16]
+    return _digest(study)[:16]
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -163,8 +167,7 @@ def _versions(kind: Kind) -> dict[str, str]:
 
 
 def _seal(head: Mapping[str, Any]) -> str:
-    parts = {name: head[name] for name in ("format", "versions", "study")}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return _digest({name: head[name] for name in ("format", "versions", "study")})
 
 
 # ---- folders
