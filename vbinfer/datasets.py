@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ._param import did_you_mean
-from .io import archive, tables
+from .io import archive
 from .network.connectome import Connectome
 
 BUNDLED = {"hcp-aal2": "hcp_aal2"}
@@ -142,6 +142,8 @@ class Recording:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {str(path)!r}; give the path of a csv, npy or npz with [T, N]")
+        from .io import tables  # here, since bundled recordings need none
+
         values, labels, stored = tables.read(path)
         period = stored if period is None else period
         if period is None:
