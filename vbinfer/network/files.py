@@ -130,9 +130,8 @@ def _labelled(path: Path) -> tuple[np.ndarray, tuple[str, ...] | None]:
 
     With or without a line and a column of names, as pandas and R write them.
     """
-    lines = [
-        line for line in _text(path, path.name, {path.name: partial(path.open, "rb")}).splitlines() if line.strip()
-    ]
+    text = _text(path, path.name, {path.name: partial(path.open, "rb")})
+    lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{path.name} is empty; expected a line for each node")
     mark = next((m for m in ",;\t" if m in lines[0]), None)
