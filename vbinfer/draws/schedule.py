@@ -246,7 +246,7 @@ def _need(n: int, rows: Rows) -> Need:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Progress bar on stderr: draws per second, failed share, time left.
+    """Progress bar on stderr, with rate and failed share.
 
     It is silent when `shown` is False.
     On a terminal it is a live bar, elsewhere (a log file) a line about every ten seconds.
