@@ -4,9 +4,12 @@ A field is `field(x, c, p, i)`: state variables and coupling inputs of node i as
 arrays over nodes. Equations come from the papers named in the model files.
 """
 
+import functools
 import math
 
 import numpy as np
+import scipy.integrate
+import scipy.stats
 
 
 def linear(x, c, p, i):
@@ -231,6 +234,137 @@ def dopa(x, c, p, i):
     ]
 
 
+def gast(depression):
+    """The adaptation is integrated as the paper's equation of second order, with B = tau_A dA/dt."""
+
+    def field(x, c, p, i):
+        r, v, a, b = x
+        q = {name: values[i] for name, values in p.items()}
+        tau, slow = q["tau"], q["tau_A"]
+        synaptic = q["J"] * tau * r * (1.0 - a) if depression else q["J"] * tau * r - a
+        acceleration = q["alpha"] * r / slow**2 - 2.0 / slow * (b / slow) - a / slow**2
+        return [
+            (q["Delta"] / math.pi / tau + 2.0 * v * r) / tau,
+            (v * v + q["eta"] + q["I"] + synaptic + q["cr"] * c[0] - (math.pi * tau * r) ** 2) / tau,
+            b / slow,
+            slow * acceleration,
+        ]
+
+    return field
+
+
+def jansen_rit_populations(x, c, p, i):
+    """Subpopulations one by one; the potentials that cells feel are weighted sums of theirs."""
+    of_node = {name: values[i] for name, values in p.items() if name not in ("A", "B", "a", "b", "w")}
+    felt = [sum(w * v for w, v in zip(p["w"], x[k], strict=True)) for k in range(3)]
+
+    def fired(v):
+        return 2.0 * of_node["nu_max"] / (1.0 + math.exp(of_node["r"] * (of_node["v0"] - v)))
+
+    c_1, c_2, c_3, c_4 = (of_node[name] * of_node["J"] for name in ("a_1", "a_2", "a_3", "a_4"))
+    arriving = [
+        fired(felt[1] - felt[2]),
+        of_node["mu"] + c[0] + c_2 * fired(c_1 * felt[0]),
+        c_4 * fired(c_3 * felt[0]),
+    ]
+    out = [list(x[3]), list(x[4]), list(x[5]), [], [], []]
+    for k in range(len(p["w"])):
+        for z, (gain, rate) in enumerate((("A", "a"), ("A", "a"), ("B", "b"))):
+            h, s = p[gain][k], p[rate][k]
+            out[3 + z].append(h * s * arriving[z] - 2.0 * s * x[3 + z][k] - s * s * x[z][k])
+    return out
+
+
+def plastic(field, weight, activity):
+    """`field` with a last variable in place of the parameter `weight`; `activity(x, q)` are those of I and of E."""
+
+    def with_plasticity(x, c, p, i):
+        local = {name.removeprefix("local."): values for name, values in p.items()}
+        local[weight] = {i: x[-1]}
+        inhibitory, excitatory = activity(x, {name: local[name][i] for name in local if name not in ("eta", "target")})
+        change = p["eta"][i] * inhibitory * (excitatory - p["target"][i])
+        return [*field(x[:-1], c, {k: v for k, v in local.items() if k not in ("eta", "target")}, i), change]
+
+    return with_plasticity
+
+
+def column_rates(x, q):
+    """Firing of the inhibitory and of the pyramidal cells of a column."""
+    fired = lambda v: 2.0 * q["nu_max"] / (1.0 + math.exp(q["r"] * (q["v0"] - v)))  # noqa: E731
+    return fired(q["a_3"] * q["J"] * x[0]), fired(x[1] - x[2])
+
+
+@functools.cache
+def quantiles(mu, sigma):
+    """TVB's grid of inputs, its three modes on it, normalised by the trapezoidal rule, and the density there."""
+    n = 1500
+    z = scipy.stats.norm(mu, sigma).ppf(np.linspace(1.0 / (n + 1), n / (n + 1), n))
+    modes = np.zeros((3, n))
+    for k in range(3):
+        modes[k, k * n // 3 : (k + 1) * n // 3] = 1.0
+        modes[k] /= math.sqrt(scipy.integrate.trapezoid(modes[k] ** 2, z))
+    return z, modes, scipy.stats.norm(mu, sigma).pdf(z)
+
+
+def reduced_set(neuron, size):
+    """Three modes of two kinds of neurons, by quadrature over the distribution of inputs; `neuron` is one of them.
+
+    `neuron(v, others, powers, drive, q)` is its drift for a mode; `powers` are the integrals of the mode and of its
+    powers 1 to 3 times itself that occur: of V, V^3 and V^4.
+    """
+
+    def field(x, c, p, i):
+        q = {name: values[i] for name, values in p.items()}
+        z, modes, density = quantiles(q["mu"], q["sigma"])
+        total = lambda y: scipy.integrate.trapezoid(y, z)  # noqa: E731
+        mean_e = sum(total(density * modes[k]) * x[0][k] for k in range(3))
+        mean_i = sum(total(density * modes[k]) * x[size][k] for k in range(3))
+        out = [[] for _ in x]
+        for k in range(3):
+            v = modes[k]
+            powers = [total(v), total(v**3), total(v**4)]
+            drive = total(z * v) + c[0]
+            own = neuron(*(x[j][k] for j in range(size)), powers, drive, q)
+            other = neuron(*(x[size + j][k] for j in range(size)), powers, drive, q)
+            own[0] += q["K11"] * (mean_e * powers[0] - x[0][k]) - q["K12"] * (mean_i * powers[0] - x[0][k])
+            other[0] += q["K21"] * (mean_e * powers[0] - x[size][k])
+            for j, value in enumerate([*own, *other]):
+                out[j].append(value)
+        return out
+
+    return field
+
+
+def fitzhugh_nagumo(v, w, powers, drive, q):
+    fast = q["tau"] * (v - powers[2] * v**3 / 3.0 - w + drive)
+    return [fast, (v - q["b"] * w + q["a"] * powers[0]) / q["tau"]]
+
+
+def hindmarsh_rose(v, w, slow, powers, drive, q):
+    fast = w - q["a"] * powers[2] * v**3 + q["b"] * powers[1] * v**2 - slow + drive
+    target = q["s"] * v - q["s"] * q["xo"] * powers[0]
+    return [fast, q["c"] * powers[0] - q["d"] * powers[1] * v**2 - w, q["r"] * target - q["r"] * slow]
+
+
+def robinson(x, c, p, i):
+    phi, dphi, v_e, dv_e, v_r, dv_r, v_s, dv_s = x
+    q = {name: values[i] for name, values in p.items()}
+
+    def fires(v):
+        return q["Q_max"] / (1.0 + math.exp(math.pi * (q["theta"] - v) / q["sigma"] / math.sqrt(3.0)))
+
+    def response(v, dv, drive):
+        """(1 / (a b) d2 + (1/a + 1/b) d + 1) v = drive, solved for the second derivative."""
+        a, b = q["alpha"], q["beta"]
+        return [dv, (drive - v - (1.0 / a + 1.0 / b) * dv) * a * b]
+
+    wave = (fires(v_e) - phi - 2.0 / q["gamma"] * dphi) * q["gamma"] ** 2
+    cortex = q["nu_ee"] * phi + q["nu_ei"] * fires(v_e) + q["nu_es"] * fires(c[1])
+    reticular = q["nu_re"] * c[0] + q["nu_rs"] * fires(v_s)
+    relay = q["nu_se"] * c[0] + q["nu_sr"] * fires(v_r) + q["P"]
+    return [dphi, wave, *response(v_e, dv_e, cortex), *response(v_r, dv_r, reticular), *response(v_s, dv_s, relay)]
+
+
 def dcm(x, c, p, i):
     return [p["a"][i] * x[0] + c[0]]
 
@@ -252,8 +386,27 @@ def rates_above_zero(*positions):
     return lambda x: [max(v, 0.0) if k in positions else v for k, v in enumerate(x)]
 
 
-def drift(field, coupled, x, weights, G, p):
-    """dx/dt, `[V][N]`, of a network coupled linearly; `coupled` are the positions of the variables that are sent."""
+def as_is(x, p):
+    return x
+
+
+def summed(x, p):
+    """Of modes, their sums."""
+    return x.sum(axis=-1)
+
+
+def weighted(x, p):
+    """Of subpopulations, the mean by their shares."""
+    return x @ np.asarray(p["w"])
+
+
+def drift(field, coupled, x, weights, G, p, seen=as_is, sent=None):
+    """dx/dt, `[V][N]` (or `[V][N][mode]`), of a network coupled linearly.
+
+    `coupled` are the positions of the variables that are sent, as `seen` at a node. The coupling reads the state
+    `sent`, which is x unless given.
+    """
+    sent = x if sent is None else sent
     n = len(x[0])
     columns = []
     for i in range(n):
@@ -261,19 +414,22 @@ def drift(field, coupled, x, weights, G, p):
         for v in coupled:
             total = 0.0
             for j in range(n):
-                total += G * weights[i][j] * x[v][j]
+                total += G * weights[i][j] * seen(sent[v][j], p)
             c.append(total)
         columns.append(field([row[i] for row in x], c, p, i))
-    return np.array(columns).T
+    return np.array(columns).swapaxes(0, 1)
 
 
-def heun(f, bound, x, dt, steps):
-    """States after each of `steps` Heun steps of dx/dt = f(x), `[steps, V, N]`; `bound` acts on a node's variables."""
+def heun(f, bound, x, dt, steps, frozen=False):
+    """States after each of `steps` Heun steps of dx/dt = f(x, sent), `[steps, V, N]`.
+
+    `bound` acts on a node's variables; `frozen` lets both stages see what was sent at the start of the step.
+    """
     x, out = np.array(x, float), []
-    inside = lambda y: np.array([bound(list(column)) for column in y.T]).T  # noqa: E731
+    inside = lambda y: np.array([bound(list(node)) for node in y.swapaxes(0, 1)]).swapaxes(0, 1)  # noqa: E731
     for _ in range(steps):
-        k1 = f(x)
-        k2 = f(inside(x + dt * k1))
+        k1 = f(x, None)
+        k2 = f(inside(x + dt * k1), x if frozen else None)
         x = inside(x + 0.5 * dt * (k1 + k2))
         out.append(x)
     return np.array(out)

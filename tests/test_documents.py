@@ -116,13 +116,27 @@ def test_the_listing_of_the_simulator_page_runs():
     assert float(names["slope"]) == pytest.approx(numeric, rel=0.05)
 
 
+def test_models_from_functions_and_mixed_networks_of_the_simulator_page_run():
+    names: dict = {}
+    for index in (0, 1):
+        exec(compile(block("docs/simulator.md", "models", index=index), "docs/simulator.md", "exec"), names)
+    x, sent = np.asarray(names["y"]), np.asarray(names["sent"])
+    assert x.shape == (1_000, 3)
+    # van der Pol: every node ends on a cycle of amplitude close to 2, whatever mu
+    np.testing.assert_allclose(np.abs(x[150:]).max(axis=0), 2.0, atol=0.1)
+    assert sent.shape == (1_000, 4)
+    assert np.isfinite(sent).all()
+    assert sent.std(axis=0).min() > 1e-4
+
+
 def test_the_table_of_models_is_complete():
     listed = re.findall(
-        r"`(\w+)(?:\(form=\))?`",
+        r"`(\w+)(?:\(\w+=?\))?`",
         re.search(r"\| model \|.*?\n\n", (ROOT / "docs/simulator.md").read_text(), re.DOTALL)[0],
     )
-    classes = [n for n, m in vars(vb.models).items() if isinstance(m, type) and not n.startswith("Abstract")]
-    assert sorted(set(listed) & set(classes)) == sorted(n for n in classes if not n.endswith("State"))
+    kinds = [(n, m) for n, m in vars(vb.models).items() if isinstance(m, type) and not n.startswith("Abstract")]
+    classes = [n for n, m in kinds if issubclass(m, vb.models.AbstractModel)]
+    assert sorted(set(listed) & set(classes)) == sorted(classes)
 
 
 def pieces(page: str) -> list[str]:

@@ -24,6 +24,8 @@ else:
     """The type of a declared parameter. `noise.Additive.sigma` may also be named arrays (`noise.sigma.r`)."""
 
 _META = "vbinfer_param"
+NAMED = {"vbinfer_named": True}
+"""Metadata of a field that is a mapping and is passed over in paths: its names stand where that of the field would."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ def param(
     high: float = math.inf,
     doc: str = "",
     axes: tuple[str, ...] | None = None,
+    named: bool = False,
 ) -> Any:
     """Declare a parameter of an `equinox.Module`.
 
@@ -66,8 +69,10 @@ def param(
         low, high: the range within which the model makes sense; checked at construction and against priors.
         doc: one sentence.
         axes: None for an elementwise leaf, a scalar or one value per node. Otherwise the names of its axes.
+        named: the value is a mapping whose names are paths by themselves, without that of the field.
     """
-    meta = {_META: {"unit": unit, "low": float(low), "high": float(high), "doc": doc, "axes": axes}}
+    meta: dict[str, Any] = {_META: {"unit": unit, "low": float(low), "high": float(high), "doc": doc, "axes": axes}}
+    meta |= NAMED if named else {}
     if default is dataclasses.MISSING:
         return eqx.field(converter=_as_leaf, metadata=meta)
     return eqx.field(default=default, converter=_as_leaf, metadata=meta)
@@ -81,6 +86,13 @@ def _as_leaf(value: object) -> object:
     if isinstance(value, str):
         raise TypeError(f"a parameter was given as the string {value!r}; write a number or an array of numbers")
     return jnp.asarray(value, dtype=jnp.result_type(float))  # strongly typed: a weak type would compile again
+
+
+def spread(leaf: Array, like: Array) -> Array:
+    """A parameter `[N, ...batch]` that meets states `[N, a, ..., ...batch]`."""
+    if leaf.ndim in (0, like.ndim):
+        return leaf
+    return leaf.reshape(leaf.shape[0], *(1,) * (like.ndim - leaf.ndim), *leaf.shape[1:])
 
 
 class Parametrised(eqx.Module):
@@ -157,9 +169,17 @@ def _is_concrete(value: object) -> bool:
 
 def _own(module: eqx.Module, prefix: str) -> Iterator[Parameter]:
     """The parameters that a module declares itself."""
+    for name, value, metadata in _fields(module):
+        if meta := metadata.get(_META):
+            yield from _parameters(value, f"{prefix}{name}", meta)
+
+
+def _fields(module: eqx.Module) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Name in paths, value and metadata of a module's fields."""
     for field in dataclasses.fields(cast(Any, module)):
-        if meta := field.metadata.get(_META):
-            yield from _parameters(getattr(module, field.name), f"{prefix}{field.name}", meta)
+        value = getattr(module, field.name)
+        for name, item in value.items() if NAMED.keys() <= field.metadata.keys() else ((field.name, value),):
+            yield name, item, field.metadata
 
 
 def _parameters(value: object, path: str, meta: dict[str, Any]) -> Iterator[Parameter]:
@@ -174,9 +194,9 @@ def _modules(node: object, prefix: str = "") -> Iterator[tuple[str, eqx.Module]]
     """Every module of a tree with its prefix, outermost first."""
     if isinstance(node, eqx.Module):
         yield prefix, node
-        for field in dataclasses.fields(cast(Any, node)):
-            if _META not in field.metadata:
-                yield from _modules(getattr(node, field.name), f"{prefix}{field.name}.")
+        for name, value, metadata in _fields(node):
+            if _META not in metadata:
+                yield from _modules(value, f"{prefix}{name}.")
     elif isinstance(node, Mapping):
         for name, item in node.items():
             yield from _modules(item, f"{prefix}{name}.")
@@ -211,6 +231,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 def _get(tree: object, path: str) -> object:
     for name in path.split("."):
+        if isinstance(tree, eqx.Module):
+            tree = {field: value for field, value, _ in _fields(tree)}
         tree = tree[name] if isinstance(tree, Mapping) else getattr(tree, name)
     return tree
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer._param import Param, Parametrised, did_you_mean, param, paths
+from vbinfer._param import Param, Parametrised, did_you_mean, param, paths, spread
 from vbinfer._random import normals
 
 Named = dict[str, Array]
@@ -104,13 +104,6 @@ def _named(sigma: Any, variables: tuple[str, ...], given: str = "sigma") -> tupl
 def _of(sigma: Any, name: str, like: Array) -> Array:
     """The amplitude of a variable, as it meets normals shaped like it."""
     return spread(sigma[name] if isinstance(sigma, Mapping) else sigma, like)
-
-
-def spread(leaf: Array, like: Array) -> Array:
-    """A parameter `[N, ...batch]` that meets states `[N, a, ..., ...batch]`."""
-    if leaf.ndim in (0, like.ndim):
-        return leaf
-    return leaf.reshape(leaf.shape[0], *(1,) * (like.ndim - leaf.ndim), *leaf.shape[1:])
 
 
 class Additive(AbstractNoise):

@@ -6,10 +6,11 @@ A vector field over named state variables.
 import abc
 import functools
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Parametrised, did_you_mean
@@ -27,6 +28,11 @@ def names_of(cvar: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     return tuple(cvar)
 
 
+def couples(*default: str) -> Any:
+    """Declare `cvar`, a static field with this default."""
+    return eqx.field(static=True, converter=names_of, default=default)
+
+
 class _OfEither:
     """A method of the object, and of the class where there is none."""
 
@@ -38,12 +44,12 @@ class _OfEither:
 
 
 @functools.cache
-def state_class(variables: tuple[str, ...]) -> type:
+def state_class(variables: tuple[str, ...], name: str = "State") -> type:
     """The State of a model whose variables belong to the object.
 
     One class for the same names, so that equal models share their compiled programs.
     """
-    return namedtuple("State", variables)
+    return namedtuple(name, variables)
 
 
 class AbstractModel(Parametrised):
@@ -56,6 +62,8 @@ class AbstractModel(Parametrised):
     State: ClassVar[type]
     cvar: eqx.AbstractVar[tuple[str, ...]]
     """The entries of `at_nodes` that the coupling reads."""
+    start: ClassVar[Mapping[str, float]] = {}
+    """Initial values of state variables that do not start at zero."""
     rows: ClassVar[int | None] = None
     """How many rows of coupling input the model reads. Of a single connectome the rest of what is sent is dropped,
     several projections may send no more; None reads all."""
@@ -64,9 +72,14 @@ class AbstractModel(Parametrised):
     labels: ClassVar[tuple[str, ...] | None] = None
     """Names of the nodes, of a model that has them."""
 
-    @abc.abstractmethod
     def init(self, n: int) -> Any:
-        """The default initial state of `n` nodes, leaves as `shapes(n)`."""
+        """The default initial state of `n` nodes, leaves as `shapes(n)`.
+
+        All nodes at `start`, unless overridden.
+        """
+        return self.State(
+            **{name: jnp.full(shape, self.start.get(name, 0.0)) for name, shape in self.shapes(n).items()}
+        )
 
     def shapes(self, n: int) -> dict[str, tuple[int, ...]]:
         """Shape of every state variable, `[n]` unless overridden.

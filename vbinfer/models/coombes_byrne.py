@@ -2,12 +2,11 @@
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class CoombesByrneState(NamedTuple):
@@ -36,14 +35,12 @@ class CoombesByrne2D(AbstractVectorField):
     """
 
     State: ClassVar = CoombesByrneState
+    start: ClassVar = {"r": 0.1}
     Delta: Param = param(1.0, low=0.0, doc="half-width of the distribution of excitabilities")
     v_syn: Param = param(-4.0, doc="reversal potential of the synapses")
     k: Param = param(1.0, doc="conductance of the synapses")
     eta: Param = param(2.0, doc="mean excitability")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("r",))
-
-    def init(self, n: int) -> CoombesByrneState:
-        return CoombesByrneState(jnp.full(n, 0.1), jnp.zeros(n))
+    cvar: tuple[str, ...] = couples("r")
 
     def dfun(self, t: Array, x: CoombesByrneState, c: Array, u: Array) -> CoombesByrneState:
         r, V = x

@@ -5,12 +5,10 @@ The smallest model with something to infer.
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class DampedState(NamedTuple):
@@ -35,12 +33,10 @@ class DampedOscillator(AbstractVectorField):
     """
 
     State: ClassVar = DampedState
+    start: ClassVar = {"x": 0.5, "y": 1.0}
     a: Param = param(0.1, unit="1/ms", doc="self-limitation of x")
     b: Param = param(0.05, unit="1/ms", doc="self-limitation of y")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x",))
-
-    def init(self, n: int) -> DampedState:
-        return DampedState(jnp.full(n, 0.5), jnp.ones(n))
+    cvar: tuple[str, ...] = couples("x")
 
     def dfun(self, t: Array, x: DampedState, c: Array, u: Array) -> DampedState:
         return DampedState(

@@ -5,12 +5,10 @@ A linear network whose connections an input changes.
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 from vbinfer.models.matrix import check_square, product
 
 
@@ -42,13 +40,10 @@ class BilinearDCM(AbstractVectorField):
     a: Param = param(-0.0005, unit="1/ms", doc="self-connection; negative is stable")
     B: Param | None = param(None, unit="1/ms", axes=("node", "node"), doc="change of connections per unit input")
     C: Param = param(0.0, unit="1/ms", doc="drive per unit input")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x",))
+    cvar: tuple[str, ...] = couples("x")
 
     def validate(self) -> None:
         check_square("BilinearDCM.B", self.B)
-
-    def init(self, n: int) -> DCMState:
-        return DCMState(jnp.zeros(n))
 
     def dfun(self, t: Array, x: DCMState, c: Array, u: Array) -> DCMState:
         drift = self.a * x.x + c[0] + self.C * u

@@ -2,12 +2,11 @@
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 from vbinfer.models.matrix import check_square, product
 
 
@@ -47,6 +46,7 @@ class DopaAdaptiveQIF(AbstractVectorField):
     """
 
     State: ClassVar = DopaState
+    start: ClassVar = {"r": 0.03, "V": -67.0, "Dp": 0.5}
     a: Param = param(0.04, low=1e-6, doc="quadratic coefficient of the potential")
     b: Param = param(5.0, doc="linear coefficient of the potential")
     c: Param = param(140.0, doc="constant drive")
@@ -75,15 +75,11 @@ class DopaAdaptiveQIF(AbstractVectorField):
     wd: Param = param(1e-4, doc="gain of dopaminergic projections, per receiver")
     Ci: Param | None = param(None, axes=("node", "node"), doc="inhibitory projections, from column to row")
     Cd: Param | None = param(None, axes=("node", "node"), doc="dopaminergic projections, from column to row")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("r",))
+    cvar: tuple[str, ...] = couples("r")
 
     def validate(self) -> None:
         check_square("DopaAdaptiveQIF.Ci", self.Ci)
         check_square("DopaAdaptiveQIF.Cd", self.Cd)
-
-    def init(self, n: int) -> DopaState:
-        start = {"r": 0.03, "V": -67.0, "u": 0.0, "Sa": 0.0, "Sg": 0.0, "Dp": 0.5}
-        return DopaState(**{name: jnp.full(n, value) for name, value in start.items()})
 
     def dfun(self, t: Array, x: DopaState, c: Array, u: Array) -> DopaState:
         r, V, adaptation, Sa, Sg, Dp = x

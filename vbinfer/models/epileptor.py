@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class EpileptorState(NamedTuple):
@@ -62,6 +62,7 @@ class Epileptor(AbstractVectorField):
     """
 
     State: ClassVar = EpileptorState
+    start: ClassVar = {"x1": -1.6, "y1": -11.8, "z": 3.5, "x2": -1.0, "g": -0.16}
     a: Param = param(1.0, doc="cubic coefficient of x1 below zero")
     b: Param = param(3.0, doc="quadratic coefficient of x1 below zero")
     c: Param = param(1.0, doc="drive of y1")
@@ -78,16 +79,12 @@ class Epileptor(AbstractVectorField):
     Kf: Param = param(0.0, doc="gain of the coupling of x2 on x2")
     Ks: Param = param(0.0, doc="gain of the coupling of x1 on z, relative to r")
     tt: Param = param(1.0, unit="1/ms", low=0.0, doc="time scale of the whole model")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x1", "x2"))
+    cvar: tuple[str, ...] = couples("x1", "x2")
     modification: bool = eqx.field(static=True, default=False)
 
     def validate(self) -> None:
         if self.cvar != ("x1", "x2"):
             raise ValueError(f'Epileptor couples cvar=("x1", "x2"); {self.cvar!r} was given; leave it out')
-
-    def init(self, n: int) -> EpileptorState:
-        start = {"x1": -1.6, "y1": -11.8, "z": 3.5, "x2": -1.0, "y2": 0.0, "g": -0.16}
-        return EpileptorState(**{name: jnp.full(n, value) for name, value in start.items()})
 
     def dfun(self, t: Array, x: EpileptorState, c: Array, u: Array) -> EpileptorState:
         x1, y1, z, x2, y2, g = x

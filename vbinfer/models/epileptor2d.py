@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 from vbinfer.models.epileptor import permittivity
 
 
@@ -46,6 +46,7 @@ class Epileptor2D(AbstractVectorField):
     """
 
     State: ClassVar = Epileptor2DState
+    start: ClassVar = {"x1": -2.0, "z": 4.0}
     a: Param = param(1.0, doc="cubic coefficient of x1")
     b: Param = param(3.0, doc="quadratic coefficient of x1")
     c: Param = param(1.0, doc="constant drive of x1")
@@ -58,7 +59,7 @@ class Epileptor2D(AbstractVectorField):
     Kvf: Param = param(0.0, doc='form "tvb": gain of the coupling on x1')
     Ks: Param = param(0.0, doc='form "tvb": gain of the coupling on z')
     tt: Param = param(1.0, unit="1/ms", low=0.0, doc="time scale of the whole model")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x1",))
+    cvar: tuple[str, ...] = couples("x1")
     form: str = eqx.field(static=True, default="tvb")
     modification: bool = eqx.field(static=True, default=False)
 
@@ -84,9 +85,6 @@ class Epileptor2D(AbstractVectorField):
         }
         only = {name: f'{name} has no effect in form="vep"; leave it out' for name in ("Kvf", "slope")}
         return remedies | only
-
-    def init(self, n: int) -> Epileptor2DState:
-        return Epileptor2DState(jnp.full(n, -2.0), jnp.full(n, 4.0))
 
     def dfun(self, t: Array, x: Epileptor2DState, c: Array, u: Array) -> Epileptor2DState:
         x1, z = x

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class HopfState(NamedTuple):
@@ -23,19 +23,24 @@ class HopfState(NamedTuple):
     y: Array
 
 
-def _normal_form(x: HopfState, a: Array, omega: Array, c: Array, u: Array) -> HopfState:
-    growth = a - x.x**2 - x.y**2
-    into_x = growth * x.x - omega * x.y + c[0] + u
-    into_y = growth * x.y + omega * x.x
-    return HopfState(into_x, into_y + c[1] if c.shape[0] > 1 else into_y)
+class _NormalForm(AbstractVectorField):
+    State: ClassVar = HopfState
+    start: ClassVar = {"x": 0.1}
+    a: eqx.AbstractVar[Array]
+    omega: eqx.AbstractVar[Array]
+
+    def validate(self) -> None:
+        if self.cvar not in (("x", "y"), ("x",)):
+            raise ValueError(f'{type(self).__name__} couples cvar=("x", "y") or ("x",); {self.cvar!r} was given')
+
+    def dfun(self, t: Array, x: HopfState, c: Array, u: Array) -> HopfState:
+        growth = self.a - x.x**2 - x.y**2
+        into_x = growth * x.x - self.omega * x.y + c[0] + u
+        into_y = growth * x.y + self.omega * x.x
+        return HopfState(into_x, into_y + c[1] if c.shape[0] > 1 else into_y)
 
 
-def _check_coupled(name: str, cvar: tuple[str, ...]) -> None:
-    if cvar not in (("x", "y"), ("x",)):
-        raise ValueError(f'{name} couples cvar=("x", "y") or ("x",); {cvar!r} was given')
-
-
-class SupHopf(AbstractVectorField):
+class SupHopf(_NormalForm):
     """Normal form of a supercritical Hopf bifurcation.
 
     Angular frequency in rad/ms (Kuznetsov 1998; Deco et al. 2017).
@@ -45,28 +50,20 @@ class SupHopf(AbstractVectorField):
 
     For a < 0 a damped rotation into the origin, for a > 0 a cycle of radius sqrt(a). Both variables are coupled, or x
     alone with `cvar=("x",)`, as in neurolib and, for undelayed input, tvboptim; "Hopf with strength G" is
-    `coupling.Difference(G)` in most papers. Names and defaults are TVB's. `StuartLandau` is the same field with
-    the defaults of a self-sustained oscillator.
+    `coupling.Difference(G)` in most papers. For BOLD x is taken as the signal itself, with omega that of the recorded
+    peak, 2 pi 0.05 / 1000 rad/ms, and a just below zero; or, as in vbi's generalised Hopf model, as the input of the
+    balloon, `monitors.BalloonWindkessel("x", period)`, with a and omega one value per region. Names and defaults are
+    TVB's. `StuartLandau` is the same field with the defaults of a self-sustained oscillator.
 
     doi:10.1007/b98848, doi:10.1038/s41598-017-03073-5
     """
 
-    State: ClassVar = HopfState
     a: Param = param(-0.5, unit="1/ms", doc="distance from the bifurcation, the growth rate at the origin")
     omega: Param = param(1.0, unit="rad/ms", doc="angular frequency")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x", "y"))
-
-    def validate(self) -> None:
-        _check_coupled(type(self).__name__, self.cvar)
-
-    def init(self, n: int) -> HopfState:
-        return HopfState(jnp.full(n, 0.1), jnp.zeros(n))
-
-    def dfun(self, t: Array, x: HopfState, c: Array, u: Array) -> HopfState:
-        return _normal_form(x, self.a, self.omega, c, u)
+    cvar: tuple[str, ...] = couples("x", "y")
 
 
-class StuartLandau(AbstractVectorField):
+class StuartLandau(_NormalForm):
     """Self-sustained oscillator near a Hopf bifurcation.
 
     Landau 1944; Stuart 1960; Cabral et al. 2022.
@@ -80,16 +77,6 @@ class StuartLandau(AbstractVectorField):
     doi:10.1017/S002211206000116X, doi:10.1038/s42005-022-00950-y
     """
 
-    State: ClassVar = HopfState
     a: Param = param(0.1, unit="1/ms", doc="distance from the bifurcation, the growth rate at the origin")
     omega: Param = param(0.08 * jnp.pi, unit="rad/ms", doc="angular frequency, 2 pi / 1000 times that in Hz")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x", "y"))
-
-    def validate(self) -> None:
-        _check_coupled(type(self).__name__, self.cvar)
-
-    def init(self, n: int) -> HopfState:
-        return HopfState(jnp.full(n, 0.1), jnp.zeros(n))
-
-    def dfun(self, t: Array, x: HopfState, c: Array, u: Array) -> HopfState:
-        return _normal_form(x, self.a, self.omega, c, u)
+    cvar: tuple[str, ...] = couples("x", "y")

@@ -1,14 +1,12 @@
 """The Jansen-Rit model of a cortical column."""
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class JansenRitState(NamedTuple):
@@ -46,6 +44,7 @@ class JansenRit(AbstractVectorField):
     """
 
     State: ClassVar = JansenRitState
+    plastic: ClassVar[str] = "a_4"
     rows: ClassVar[int | None] = 1
     A: Param = param(3.25, unit="mV", doc="largest excitatory postsynaptic potential")
     B: Param = param(22.0, unit="mV", doc="largest inhibitory postsynaptic potential")
@@ -60,20 +59,44 @@ class JansenRit(AbstractVectorField):
     a_3: Param = param(0.25, doc="share of J, pyramidal to inhibitory")
     a_4: Param = param(0.25, doc="share of J, inhibitory to pyramidal")
     mu: Param = param(0.22, unit="1/ms", doc="mean input rate")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("y1", "y2"))
-
-    def init(self, n: int) -> JansenRitState:
-        return JansenRitState(*(jnp.zeros(n) for _ in range(6)))
+    cvar: tuple[str, ...] = couples("y1", "y2")
 
     def dfun(self, t: Array, x: JansenRitState, c: Array, u: Array) -> JansenRitState:
-        y0, y1, y2, y3, y4, y5 = x
-        A, B, a, b = self.A, self.B, self.a, self.b
-        excitatory = self.a_2 * self.J * self._rate(self.a_1 * self.J * y0)
-        inhibitory = self.a_4 * self.J * self._rate(self.a_3 * self.J * y0)
-        dy3 = A * a * self._rate(y1 - y2) - 2.0 * a * y3 - a**2 * y0
-        dy4 = A * a * (self.mu + excitatory + c[0] + u) - 2.0 * a * y4 - a**2 * y1
-        dy5 = B * b * inhibitory - 2.0 * b * y5 - b**2 * y2
-        return JansenRitState(y3, y4, y5, dy3, dy4, dy5)
+        return synapses(x, arriving(self, x[:3], c[0] + u), self.A, self.B, self.a, self.b)
 
-    def _rate(self, v: Array) -> Array:
-        return 2.0 * self.nu_max * jax.nn.sigmoid(self.r * (v - self.v0))
+    def inhibition(self, x: JansenRitState) -> tuple[Array, Array]:
+        """Firing rates of the inhibitory and of the pyramidal cells."""
+        return rates(self, x[:3])
+
+
+def _rate(column: Any, v: Array) -> Array:
+    return 2.0 * column.nu_max * jax.nn.sigmoid(column.r * (v - column.v0))
+
+
+def rates(column: Any, felt: tuple[Array, ...]) -> tuple[Array, Array]:
+    """Firing rates of the inhibitory and of the pyramidal cells.
+
+    From the potentials y0, y1, y2 that they feel.
+    """
+    y0, y1, y2 = felt
+    return _rate(column, column.a_3 * column.J * y0), _rate(column, y1 - y2)
+
+
+def arriving(column: Any, felt: tuple[Array, ...], outside: Array) -> tuple[Array, Array, Array]:
+    """Spikes that reach the synapses of y0, y1, y2.
+
+    1/ms; `outside` is input from elsewhere.
+    """
+    inhibitory, pyramidal = rates(column, felt)
+    excitatory = column.a_2 * column.J * _rate(column, column.a_1 * column.J * felt[0])
+    return pyramidal, column.mu + excitatory + outside, column.a_4 * column.J * inhibitory
+
+
+def synapses(
+    x: JansenRitState, spikes: tuple[Array, Array, Array], A: Array, B: Array, a: Array, b: Array
+) -> JansenRitState:
+    """Alpha-shaped responses, a second-order equation each."""
+    dy3 = A * a * spikes[0] - 2.0 * a * x.y3 - a**2 * x.y0
+    dy4 = A * a * spikes[1] - 2.0 * a * x.y4 - a**2 * x.y1
+    dy5 = B * b * spikes[2] - 2.0 * b * x.y5 - b**2 * x.y2
+    return JansenRitState(x.y3, x.y4, x.y5, dy3, dy4, dy5)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class KuramotoState(NamedTuple):
@@ -36,11 +36,8 @@ class Kuramoto(AbstractVectorField):
 
     State: ClassVar = KuramotoState
     omega: Param = param(1.0, unit="rad/ms", doc="natural angular frequency")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("theta",))
+    cvar: tuple[str, ...] = couples("theta")
     wrap: bool = eqx.field(static=True, default=False)
-
-    def init(self, n: int) -> KuramotoState:
-        return KuramotoState(jnp.zeros(n))
 
     def dfun(self, t: Array, x: KuramotoState, c: Array, u: Array) -> KuramotoState:
         return KuramotoState(self.omega + c[0] + u)

@@ -2,12 +2,11 @@
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class LarterBreakspearState(NamedTuple):
@@ -47,6 +46,7 @@ class LarterBreakspear(AbstractVectorField):
     """
 
     State: ClassVar = LarterBreakspearState
+    start: ClassVar = {"V": -0.2, "W": 0.2, "Z": 0.1}
     gCa: Param = param(1.1, low=0.0, doc="conductance of calcium channels")
     gK: Param = param(2.0, low=0.0, doc="conductance of potassium channels")
     gL: Param = param(0.5, low=0.0, doc="conductance of leak channels")
@@ -79,10 +79,7 @@ class LarterBreakspear(AbstractVectorField):
     QV_max: Param = param(1.0, unit="kHz", low=0.0, doc="largest firing rate of the excitatory cells")
     QZ_max: Param = param(1.0, unit="kHz", low=0.0, doc="largest firing rate of the inhibitory cells")
     t_scale: Param = param(1.0, low=0.0, doc="time scale of the whole model")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("V",))
-
-    def init(self, n: int) -> LarterBreakspearState:
-        return LarterBreakspearState(jnp.full(n, -0.2), jnp.full(n, 0.2), jnp.full(n, 0.1))
+    cvar: tuple[str, ...] = couples("V")
 
     def dfun(self, t: Array, x: LarterBreakspearState, c: Array, u: Array) -> LarterBreakspearState:
         V, W, Z = x

@@ -2,12 +2,10 @@
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class LinearState(NamedTuple):
@@ -29,10 +27,7 @@ class Linear(AbstractVectorField):
 
     State: ClassVar = LinearState
     gamma: Param = param(-10.0, unit="1/ms", doc="relaxation rate; negative is stable")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("x",))
-
-    def init(self, n: int) -> LinearState:
-        return LinearState(jnp.zeros(n))
+    cvar: tuple[str, ...] = couples("x")
 
     def dfun(self, t: Array, x: LinearState, c: Array, u: Array) -> LinearState:
         return LinearState(self.gamma * x.x + c[0] + u)

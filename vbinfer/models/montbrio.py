@@ -2,12 +2,11 @@
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class MPRState(NamedTuple):
@@ -38,6 +37,7 @@ class MontbrioPazoRoxin(AbstractVectorField):
     """
 
     State: ClassVar = MPRState
+    start: ClassVar = {"V": -2.0}
     tau: Param = param(1.0, unit="ms", low=1e-6, doc="membrane time constant")
     I: Param = param(0.0, doc="external current")
     Delta: Param = param(1.0, low=0.0, doc="half-width of the distribution of excitabilities")
@@ -45,7 +45,7 @@ class MontbrioPazoRoxin(AbstractVectorField):
     eta: Param = param(-5.0, doc="mean excitability")
     cr: Param = param(1.0, doc="share of the coupling that reads r")
     cv: Param = param(0.0, doc="share of the coupling that reads V")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("r",))
+    cvar: tuple[str, ...] = couples("r")
 
     def validate(self) -> None:
         if self.cvar not in (("r",), ("r", "V")):
@@ -55,9 +55,6 @@ class MontbrioPazoRoxin(AbstractVectorField):
         if "V" in self.cvar:
             return {}
         return {"cv": 'cv has no effect unless V is coupled; build MontbrioPazoRoxin(cvar=("r", "V"), cv=...)'}
-
-    def init(self, n: int) -> MPRState:
-        return MPRState(jnp.zeros(n), jnp.full(n, -2.0))
 
     def dfun(self, t: Array, x: MPRState, c: Array, u: Array) -> MPRState:
         r, V = x

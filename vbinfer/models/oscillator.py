@@ -2,12 +2,10 @@
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class OscillatorState(NamedTuple):
@@ -44,10 +42,7 @@ class Generic2dOscillator(AbstractVectorField):
     alpha: Param = param(1.0, doc="effect of W on V")
     beta: Param = param(1.0, doc="decay of W")
     gamma: Param = param(1.0, doc="scale of the inputs")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("V",))
-
-    def init(self, n: int) -> OscillatorState:
-        return OscillatorState(jnp.zeros(n), jnp.zeros(n))
+    cvar: tuple[str, ...] = couples("V")
 
     def dfun(self, t: Array, x: OscillatorState, c: Array, u: Array) -> OscillatorState:
         V, W = x

@@ -4,11 +4,10 @@ from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class WilsonCowanState(NamedTuple):
@@ -37,6 +36,8 @@ class WilsonCowan(AbstractVectorField):
     """
 
     State: ClassVar = WilsonCowanState
+    start: ClassVar = {"E": 0.1, "I": 0.1}
+    plastic: ClassVar[str] = "c_ei"
     c_ee: Param = param(12.0, doc="excitatory to excitatory")
     c_ei: Param = param(4.0, doc="inhibitory to excitatory")
     c_ie: Param = param(13.0, doc="excitatory to inhibitory")
@@ -60,10 +61,7 @@ class WilsonCowan(AbstractVectorField):
     alpha_e: Param = param(1.0, doc="scale of the input to E")
     alpha_i: Param = param(1.0, doc="scale of the input to I")
     shift_sigmoid: bool = eqx.field(static=True, default=True)
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("E",))
-
-    def init(self, n: int) -> WilsonCowanState:
-        return WilsonCowanState(jnp.full(n, 0.1), jnp.full(n, 0.1))
+    cvar: tuple[str, ...] = couples("E")
 
     def dfun(self, t: Array, x: WilsonCowanState, c: Array, u: Array) -> WilsonCowanState:
         E, I = x
@@ -75,6 +73,10 @@ class WilsonCowan(AbstractVectorField):
             (-E + (self.k_e - self.r_e * E) * s_e) / self.tau_e,
             (-I + (self.k_i - self.r_i * I) * s_i) / self.tau_i,
         )
+
+    def inhibition(self, x: WilsonCowanState) -> tuple[Array, Array]:
+        """Activity of the inhibitory and of the excitatory population."""
+        return x.I, x.E
 
     def _response(self, v: Array, a: Array, b: Array) -> Array:
         response = jax.nn.sigmoid(a * (v - b))

@@ -2,12 +2,11 @@
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 
 class RWWState(NamedTuple):
@@ -44,12 +43,14 @@ class ReducedWongWang(AbstractVectorField):
     S in [0, 1] after every stage
 
     H has a removable singularity at a X = b, where its value is 1/d; both it and its gradient are finite here (TVB
-    and TVB-O return NaN, vbi returns 0). Defaults are TVB's; Deco et al. use w = 0.9, I_o = 0.3.
+    and TVB-O return NaN, vbi returns 0). Defaults are TVB's; Deco et al. use w = 0.9, I_o = 0.3. Kong
+    et al. 2021 make w, I_o and the noise functions of regional maps: `RegionalMaps`.
 
-    doi:10.1523/JNEUROSCI.3733-05.2006, doi:10.1523/JNEUROSCI.1091-13.2013
+    doi:10.1523/JNEUROSCI.3733-05.2006, doi:10.1523/JNEUROSCI.1091-13.2013, doi:10.1038/s41467-021-26704-y
     """
 
     State: ClassVar = RWWState
+    start: ClassVar = {"S": 0.1}
     a: Param = param(0.270, unit="1/(ms nA)", doc="gain of the rate function")
     b: Param = param(0.108, unit="1/ms", doc="threshold of the rate function")
     d: Param = param(154.0, unit="ms", low=1e-6, doc="curvature of the rate function")
@@ -58,10 +59,7 @@ class ReducedWongWang(AbstractVectorField):
     w: Param = param(0.6, low=0.0, doc="strength of local recurrent excitation")
     J_N: Param = param(0.2609, unit="nA", low=0.0, doc="synaptic coupling")
     I_o: Param = param(0.33, unit="nA", doc="external input")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("S",))
-
-    def init(self, n: int) -> RWWState:
-        return RWWState(jnp.full(n, 0.1))
+    cvar: tuple[str, ...] = couples("S")
 
     def dfun(self, t: Array, x: RWWState, c: Array, u: Array) -> RWWState:
         X = self.w * self.J_N * x.S + self.I_o + self.J_N * c[0] + u

@@ -2,13 +2,12 @@
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 from vbinfer.models.wong_wang import rate
 
 
@@ -44,6 +43,7 @@ class ReducedWongWangExcInh(AbstractVectorField):
     """
 
     State: ClassVar = RWWExcInhState
+    start: ClassVar = {"S_e": 0.1, "S_i": 0.05}
     a_e: Param = param(310.0, unit="Hz/nA", doc="gain of the excitatory rate function")
     b_e: Param = param(125.0, unit="Hz", doc="threshold of the excitatory rate function")
     d_e: Param = param(0.16, unit="s", low=1e-6, doc="curvature of the excitatory rate function")
@@ -63,10 +63,7 @@ class ReducedWongWangExcInh(AbstractVectorField):
     I_ext: Param = param(0.0, unit="nA", doc="external input to the excitatory population only")
     G: Param = param(2.0, low=0.0, doc="global coupling strength, times that of the coupling function")
     lamda: Param = param(0.0, low=0.0, doc="share of the coupling that the inhibitory population receives")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("S_e",))
-
-    def init(self, n: int) -> RWWExcInhState:
-        return RWWExcInhState(jnp.full(n, 0.1), jnp.full(n, 0.05))
+    cvar: tuple[str, ...] = couples("S_e")
 
     def inputs(self, x: RWWExcInhState, c: Array, u: Array) -> tuple[Array, Array]:
         """Input currents (x_e, x_i) of the populations, nA.

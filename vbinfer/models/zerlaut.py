@@ -5,13 +5,12 @@ Through a fitted transfer function.
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._param import Param, param
-from vbinfer.models.base import AbstractVectorField, names_of
+from vbinfer.models.base import AbstractVectorField, couples
 
 SPONTANEOUS = 1e-6
 """Rate of spontaneous release, 1/ms: keeps the variance of the potential above zero without any input."""
@@ -69,6 +68,7 @@ class ZerlautAdaptationFirstOrder(AbstractVectorField):
     """
 
     State: ClassVar = ZerlautState
+    start: ClassVar = {"E": 0.01, "I": 0.01, "W_e": 100.0}
     g_L: Param = param(10.0, unit="nS", low=1e-6, doc="leak conductance")
     E_L_e: Param = param(-65.0, unit="mV", doc="leak reversal potential of excitatory cells")
     E_L_i: Param = param(-65.0, unit="mV", doc="leak reversal potential of inhibitory cells")
@@ -100,16 +100,13 @@ class ZerlautAdaptationFirstOrder(AbstractVectorField):
     external_input_in_in: Param = param(0.0, unit="kHz", doc="inhibitory drive of inhibitory cells")
     tau_OU: Param = param(5.0, unit="ms", low=1e-6, doc="correlation time of the fluctuating drive")
     weight_noise: Param = param(10.5, unit="kHz", doc="strength of the fluctuating drive")
-    cvar: tuple[str, ...] = eqx.field(static=True, converter=names_of, default=("E",))
+    cvar: tuple[str, ...] = couples("E")
 
     def validate(self) -> None:
         for name in ("P_e", "P_i"):
             shape = getattr(self, name).shape
             if shape[:1] != (10,):
                 raise ValueError(f"ZerlautAdaptationFirstOrder.{name} was given shape {list(shape)}; it has 10 numbers")
-
-    def init(self, n: int) -> ZerlautState:
-        return ZerlautState(jnp.full(n, 0.01), jnp.full(n, 0.01), jnp.full(n, 100.0), jnp.zeros(n), jnp.zeros(n))
 
     def dfun(self, t: Array, x: ZerlautState, c: Array, u: Array) -> ZerlautState:
         E, I, W_e, W_i, ou_drift = x
