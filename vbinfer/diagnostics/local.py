@@ -160,7 +160,8 @@ def lc2st(
     scale, prior = Standardise.fit(x), getattr(source, "prior", None)
     h, h_o = (np.asarray(scale(jnp.asarray(rows)), np.float64) for rows in (x, observed))
     rows = (as_rows(theta, shapes).astype(np.float64), np.concatenate(drawn)[:, 0], here)
-    first, second, at = _residuals(*(one if prior is None else in_z(prior, one) for one in rows), h, h_o)
+    true, other, own = (one if prior is None else in_z(prior, one) for one in rows)
+    first, second, at = _residuals(true, other, own, h, h_o)
     rng = np.random.default_rng(key_ints(k_null))
     # column 0 is the observed labelling; in the others theta* and its draw change places at random
     labels = np.concatenate([np.ones((n, 1)), rng.choice([-1.0, 1.0], (n, count))], axis=1)

@@ -177,9 +177,9 @@ def _strips(rows: Sequence[Feature], cut: str) -> Figure:
 
     marks: list[Mark] = [Rule(0.0)]
     if "prior" in ends:
-        marks.append(Intervals(*scale(ends["prior"]), "prior", "prior predictive, 90 %", thick=True))
+        marks.append(Intervals(*scale(ends["prior"]), role="prior", label="prior predictive, 90 %", thick=True))
     if "posterior" in ends:
-        marks.append(Intervals(*scale(ends["posterior"]), "posterior", "posterior predictive, 90 %"))
+        marks.append(Intervals(*scale(ends["posterior"]), label="posterior predictive, 90 %"))
     observed = np.array([row.observed for row in rows])
     # what is not finite is drawn at the far end, where nobody overlooks it
     places = scale(np.where(np.isfinite(observed), observed, np.inf))
@@ -227,7 +227,7 @@ def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     shown = [row for row in rows if row.posterior is not None]
     both = {"posterior": series(e.predictive), "prior": series(e.extras.prior_predictive)}
     simulated = {role: ys for role, ys in both.items() if ys is not None}
-    recorded, fcs = None, {}
+    recorded, fcs = np.zeros((0, 0)), {}
     # two channels have one correlation, which is no matrix to compare
     if e.observed is not None and np.shape(e.observed.values)[1] > 2:
         recorded = _fcs(np.asarray(e.observed.values)[None])[0]

@@ -255,9 +255,9 @@ def _in_chunks(
     wanted = ("rows", "ess", "log_q") if density else ("rows", "ess")
     for start in range(0, len(x), size):
         name = f"chunk-{start:06d}.npz"
-        there = None if folder is None or folder.missing(name) else folder.read(name, wanted, start=start)
+        there = {} if folder is None or folder.missing(name) else folder.read(name, wanted, start=start)
         # the first chunk is always drawn again and compared: that tells another source from the same one
-        if there is not None and start > 0:
+        if there and start > 0:
             parts.append(there)
             continue
         chunk = x[start : start + size]
@@ -272,13 +272,13 @@ def _in_chunks(
                     f"source.log_prob is NaN for held-out data set {start + bad.argmax()}; "
                     "a density must be a number, or -inf outside the support"
                 )
-        if there is not None and any(not np.array_equal(there.get(name, ()), part[name]) for name in part):
+        if folder is not None and not there:
+            folder.put(name, part, start=start)
+        elif folder is not None and any(not np.array_equal(there[one], value) for one, value in part.items()):
             raise OtherStudyError(
                 f"store={str(folder.path)!r} was begun with another source: the same question about the first "
                 "data set now has another answer. Give another folder; nothing was changed."
             )
-        if folder is not None and there is None:
-            folder.put(name, part, start=start)
         parts.append(part)
     return parts
 

@@ -197,7 +197,7 @@ def _bias_panel(rows: tuple[LocalRow, ...], name: str) -> Panel:
     return Panel(
         (
             Rule(0.0, "y"),
-            Points(*places["truth"], "prior", "by truth (not a test)", marker="square"),
+            Points(*places["truth"], role="prior", label="by truth (not a test)", marker="square"),
             Points(*places["posterior mean"], label="by posterior mean", error=error),
         ),
         Axis(name),

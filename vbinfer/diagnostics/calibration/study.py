@@ -119,7 +119,7 @@ def calibrate(
         store=None if store is None else Path(store) / "posteriors",
     )
     times.append(time.perf_counter())
-    info = {
+    info: dict[str, Any] = {
         "source": described(source),
         "key": key_ints(key),
         "versions": npz.versions("scipy"),

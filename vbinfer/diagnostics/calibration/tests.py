@@ -66,7 +66,7 @@ class TestResult(NamedTuple):
     for `location` is the posterior's sd."""
 
 
-class AbstractTested(AbstractResult):
+class AbstractTested(AbstractResult, abc.ABC):
     """Base class of results that are a table of tests."""
 
     tests: tuple[TestResult, ...]
