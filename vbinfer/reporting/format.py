@@ -68,7 +68,7 @@ def signed(text: str) -> str:
 
 
 def paragraph(findings: Sequence[str], most: int | None = 3) -> str:
-    """The first findings as sentences of one paragraph; all with None.
+    """The first findings (None: all) as one paragraph.
 
     >>> paragraph(["the chains agree", "No transition diverged."])
     'The chains agree. No transition diverged.'

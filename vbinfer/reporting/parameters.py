@@ -79,12 +79,12 @@ class Parameters:
 
     @property
     def shrinkage(self) -> np.ndarray:
-        """1 - posterior variance / prior variance `[D]`, NaN without a prior."""
+        """1 - posterior variance / prior variance `[D]`."""
         return variance_shrinkage(self.prior_moments[1], self.samples.var(axis=0, ddof=1))
 
     @property
     def zscore(self) -> np.ndarray:
-        """(posterior mean - truth) / posterior sd `[D]`, NaN without a truth."""
+        """(posterior mean - truth) / posterior sd `[D]`."""
         sd = np.where(self.constant, np.nan, self.samples.std(axis=0, ddof=1))
         return (self.samples.mean(axis=0) - self.truth) / sd
 

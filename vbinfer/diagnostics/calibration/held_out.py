@@ -106,7 +106,9 @@ class HeldOut:
 
     @functools.cached_property
     def nearer(self) -> np.ndarray:
-        """Share `[n]` of draws nearer to random points than the truth is.
+        """Share `[n]` of draws nearer to random points.
+
+        Nearer than the truth is.
 
         Distances are in units of the prior's sd.
         The reference of one data set is the truth of another, in a random cycle through all of them: it is spread as
