@@ -33,6 +33,7 @@ def compared(first, second, seed=0):
     return vb.diagnostics.compare_posteriors({"NPE": first, "NUTS": second}, key=jax.random.key(seed))
 
 
+@pytest.mark.slow
 def test_the_same_posterior_passes():
     found = [compared(made(2 * s, 1_000), made(2 * s + 1, 1_000), s) for s in range(8)]
     assert all(one.passed for one in found)  # a light needs a difference that matters as well as p < 0.05

@@ -45,15 +45,12 @@ def fit_labellings(
         weights: of the pairs in `gain` `[n]`, summing to one.
         rng: frequencies and folds.
     """
-    n = len(first)
+    n, each, found = len(first), np.arange(labels.shape[1]), []
     fold = rng.permutation(n) % _FOLDS
     everything = np.concatenate([first, second])
     # the median distance of rows sets the unit of length scales (2,000 pairs estimate it)
     pairs = rng.integers(0, 2 * n, (2, 2_000))
     median = np.median(np.linalg.norm(everything[pairs[0]] - everything[pairs[1]], axis=1))
-    loss = np.full(labels.shape[1], np.inf)
-    best = np.zeros((len(at), labels.shape[1]))
-    gain = np.zeros(labels.shape[1])
     # labels enter the right-hand side only, so everything of size features x features is made once per length,
     # and all L labellings are columns of one product
     for length in _LENGTHS:
@@ -62,15 +59,13 @@ def fit_labellings(
         one, two, asked = (np.sqrt(2.0 / _FEATURES) * np.cos(v @ frequency + phase) for v in (first, second, at))
         losses, gains = _cross_validate(one, two, labels, weights, fold)
         chosen = losses.argmin(axis=0)
-        lowest = losses.min(axis=0)
-        # each labelling keeps the length scale that its own cross-validation likes best
-        better = lowest < loss
-        loss = np.where(better, lowest, loss)
-        gain = np.where(better, np.take_along_axis(gains, chosen[None], axis=0)[0], gain)
         values, vectors, target = _normal_equations(one, two, labels)
         coefficients = target / (values[:, None] + _PENALTIES[chosen] * n / 10.0)
-        best = np.where(better, asked @ vectors @ coefficients, best)
-    return Fitted(np.clip(best, -1.0, 1.0), gain)
+        found.append((losses[chosen, each], gains[chosen, each], asked @ vectors @ coefficients))
+    loss, gain, f = (np.stack(part) for part in zip(*found, strict=True))
+    # each labelling keeps the length scale that its own cross-validation likes best
+    best = loss.argmin(axis=0)
+    return Fitted(np.clip(f[best, :, each].T, -1.0, 1.0), gain[best, each])
 
 
 def _normal_equations(

@@ -216,7 +216,10 @@ def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
 
 
 def together(recording: np.ndarray, series: np.ndarray) -> np.ndarray:
-    """Recording and replicates `[1 + n, T, N]`, of one length."""
+    """Recording, then replicates, of one length.
+
+    They are `[1 + n, T, N]`.
+    """
     length = min(len(recording), series.shape[1])
     return np.concatenate([recording[None, :length], series[:, :length]])
 
