@@ -127,8 +127,8 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
         >>> vb.diagnostics.predictive_check(replicates, np.array([0.1, 9.0])).off
         ('fc.std',)
     """
-    valid = np.asarray(predictive.valid, bool)
-    x, names = np.asarray(predictive.x, float)[valid], tuple(predictive.names)
+    valid, names = predictive.valid, predictive.names
+    x = np.asarray(predictive.x, float)[valid]
     row = observation(x_o, names).astype(float)
     n, failed = len(x), int((~valid).sum())
     if n < FEWEST_REPLICATES:
@@ -204,7 +204,7 @@ def _recordings(predictive: Predictive, observed: Any) -> np.ndarray:
             "vb.posterior_predictive(posterior, fwd, n=..., key=key, series=True)"
         )
     recording = np.asarray(getattr(observed, "values", observed), float)
-    series = np.asarray(series, float)[np.asarray(predictive.valid, bool)]
+    series = np.asarray(series, float)[predictive.valid]
     if recording.ndim != 2 or recording.shape[1] != series.shape[2]:
         raise ValueError(
             f"observed has shape {list(recording.shape)}; the replicates are [time, {series.shape[2]}]: give the "

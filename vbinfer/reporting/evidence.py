@@ -201,5 +201,5 @@ def series(predictive: Predictive | None) -> np.ndarray | None:
     """Valid simulated series `[n, time, node]`, of one monitor."""
     if predictive is None or predictive.ys is None or isinstance(predictive.ys, Mapping):
         return None
-    ys = np.asarray(predictive.ys)[np.asarray(predictive.valid)]
+    ys = np.asarray(predictive.ys)[predictive.valid]
     return ys if len(ys) else None

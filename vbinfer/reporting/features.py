@@ -229,8 +229,8 @@ def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     simulated = {role: ys for role, ys in both.items() if ys is not None}
     recorded, fcs = np.zeros((0, 0)), {}
     # two channels have one correlation, which is no matrix to compare
-    if e.observed is not None and np.shape(e.observed.values)[1] > 2:
-        recorded = _fcs(np.asarray(e.observed.values)[None])[0]
+    if e.observed is not None and e.observed.values.shape[1] > 2:
+        recorded = _fcs(e.observed.values[None])[0]
         fcs = {f"{role} predictive": _fcs(ys).mean(axis=0) for role, ys in simulated.items()}
         if e.extras.structural is not None:
             fcs["structural connectivity"] = e.extras.structural
@@ -420,7 +420,7 @@ def _fcd_blocks(observed: RecordingLike, fcd: tuple[float, float], simulated: Ma
         return [f"No FCD: {minutes:.1f} minutes hold fewer than two windows of {window / 1e3:g} s."]
     one = functools.partial(fcd_matrix, window=max(window, period), step=max(step, period), period=period)
     panels, groups, axis = [], [], Axis("start of window (min)")
-    for role, ys in {"observed": np.asarray(observed.values)[None], **simulated}.items():
+    for role, ys in {"observed": observed.values[None], **simulated}.items():
         matrices = np.asarray(jax.lax.map(one, jnp.asarray(ys[:MOST_DRAWS], jnp.result_type(float))))
         entries = [upper(values) for values in matrices]
         # a mean over draws would have no dynamics; the median draw has typical ones
@@ -461,7 +461,7 @@ def _spectra(ys: np.ndarray | None, observed: RecordingLike) -> list[Block]:
     if ys is None or (length := min(len(observed.values), ys.shape[1])) < SHORTEST:
         return []
     hz = np.fft.rfftfreq(length, observed.period / 1e3)[1:]
-    mine, theirs = power(np.asarray(observed.values)[None, :length])[0], power(ys[:, :length])
+    mine, theirs = power(observed.values[None, :length])[0], power(ys[:, :length])
     low, middle, high = np.quantile(theirs, [0.05, 0.5, 0.95], axis=0)
     inside = float(np.mean((mine >= low) & (mine <= high)))
     panel = Panel(
