@@ -264,8 +264,7 @@ def _ranked(
 
 
 def _log_prior(models: Mapping[str, Any], prior: Mapping[str, float] | None) -> dict[str, float]:
-    if prior is None:
-        return dict.fromkeys(models, -float(np.log(len(models))))
+    prior = dict.fromkeys(models, 1.0 / len(models)) if prior is None else prior
     if set(prior) != set(models) or min(prior.values()) <= 0.0 or abs(sum(prior.values()) - 1.0) > 1e-6:
         raise ValueError(
             f"prior={dict(prior)} was given; expected a probability for each of {list(models)}, summing to 1"

@@ -108,24 +108,23 @@ def _inches(panel: Panel, size: str) -> tuple[float, float]:
 
 def _put(mark: Mark, axes: "Axes", colour: str) -> None:
     """Draw one mark."""
+    named: dict[str, Any] = {"color": colour, "label": plain(getattr(mark, "label", ""))}
     match mark:
         case Line():
-            style = DASHED if mark.dashed else "-"
-            axes.plot(mark.x, mark.y, color=colour, lw=0.9 if mark.thin else 1.7, ls=style, label=plain(mark.label))
+            axes.plot(mark.x, mark.y, lw=0.9 if mark.thin else 1.7, ls=DASHED if mark.dashed else "-", **named)
         case Band():
             alpha = 0.3 if mark.role in ("posterior", "other") else 1.0
-            kind = {"color": colour, "alpha": alpha, "lw": 0, "label": plain(mark.label)}
-            axes.fill_between(mark.x, mark.low, mark.high, zorder=0, **kind)
+            axes.fill_between(mark.x, mark.low, mark.high, zorder=0, alpha=alpha, lw=0, **named)
         case Points():
-            _points(mark, axes, colour)
+            _points(mark, axes, named)
         case Bars():
-            _bars(mark, axes, colour)
+            _bars(mark, axes, named)
         case Intervals():
             places, width = np.arange(len(mark.low)), 7.0 if mark.thick else 2.5
-            axes.hlines(places, mark.low, mark.high, color=colour, lw=width, label=plain(mark.label), zorder=2)
+            axes.hlines(places, mark.low, mark.high, lw=width, zorder=2, **named)
         case Rule():
             line = axes.axvline if mark.axis == "x" else axes.axhline
-            line(mark.at, color=colour, lw=1.3, ls=DASHED if mark.dashed else "-", label=plain(mark.label))
+            line(mark.at, lw=1.3, ls=DASHED if mark.dashed else "-", **named)
         case Picture():
             _picture(mark, axes)
         case Note():
@@ -134,26 +133,23 @@ def _put(mark: Mark, axes: "Axes", colour: str) -> None:
             axes.text(mark.x, mark.y, plain(mark.text), **aligned, **kind)
 
 
-def _points(mark: Points, axes: "Axes", colour: str) -> None:
-    shape = {"fmt": MARKERS[mark.marker], "color": colour, "elinewidth": 1.2}
+def _points(mark: Points, axes: "Axes", named: dict[str, Any]) -> None:
+    style = {"ms": 5.0, "alpha": 0.9, "mew": 0.6, "mec": "white"}
     if mark.marker == "dot":
         many = len(mark.x) > 200
-        shape |= {"ms": 3.5 if many else 7.0, "alpha": 0.4 if many else 0.8, "mew": 0.0}
-    else:
-        shape |= {"ms": 5.0, "alpha": 0.9, "mew": 0.6, "mec": "white"}
-    axes.errorbar(mark.x, mark.y, mark.error, label=plain(mark.label), zorder=3, **shape)
+        style = {"ms": 3.5 if many else 7.0, "alpha": 0.4 if many else 0.8, "mew": 0.0}
+    axes.errorbar(mark.x, mark.y, mark.error, fmt=MARKERS[mark.marker], elinewidth=1.2, zorder=3, **style, **named)
 
 
-def _bars(mark: Bars, axes: "Axes", colour: str) -> None:
-    kind = {"color": colour, "alpha": 0.35 if mark.edges is not None else 0.8, "label": plain(mark.label)}
+def _bars(mark: Bars, axes: "Axes", named: dict[str, Any]) -> None:
     upright, places = mark.along == "x", np.arange(len(mark.heights))
     if mark.edges is not None:
-        way = "vertical" if upright else "horizontal"
-        axes.stairs(mark.base + mark.heights, mark.edges, baseline=mark.base, orientation=way, fill=True, **kind)
+        way, top = "vertical" if upright else "horizontal", mark.base + mark.heights
+        axes.stairs(top, mark.edges, baseline=mark.base, orientation=way, fill=True, alpha=0.35, **named)
     elif upright:
-        axes.bar(places, mark.heights, bottom=mark.base, **kind)
+        axes.bar(places, mark.heights, bottom=mark.base, alpha=0.8, **named)
     else:
-        axes.barh(places, mark.heights, left=mark.base, **kind)
+        axes.barh(places, mark.heights, left=mark.base, alpha=0.8, **named)
 
 
 def _picture(mark: Picture, axes: "Axes") -> None:
