@@ -421,7 +421,9 @@ def test_what_is_under_way_does_not_grow_with_time():
     sim = small(delays=vb.Delays(max=4.0))
     for t1 in (0.5, 50.0):
         final = vb.simulate(sim, t1=t1, key=None).final
-        assert [a.shape for a in final.carry.buffer.ring] == [(42, 3)]  # 4 ms of 0.1 ms, both ends, and one to write
+        assert [a.shape for a in final.carry.buffers[0].ring] == [
+            (42, 3)
+        ]  # 4 ms of 0.1 ms, both ends, and one to write
         assert sum(a.size for a in jax.tree.leaves(final)) < 150
 
 

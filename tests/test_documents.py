@@ -47,6 +47,25 @@ def test_the_listing_of_the_readme_runs(tmp_path, monkeypatch):
     assert (tmp_path / "report.json").exists()
 
 
+def test_sections_of_the_simulator_page_do_what_they_say():
+    names: dict = {}
+    for marker in ("projections", "loop", "conditions"):
+        exec(compile(block("docs/simulator.md", marker), f"docs/simulator.md {marker}", "exec"), names)
+    fast, slow = names["rates"]
+    assert fast.shape == (60, 20)
+    assert float(abs(fast - slow).max()) > 1e-3
+    alone, at_peak, at_trough = (
+        np.asarray(a[500:]).mean(axis=0) for a in (names[k] for k in ("alone", "at_peak", "at_trough"))
+    )
+    assert at_trough[0] < 0.9 * alone[0] < 1.1 * alone[0] < at_peak[0]
+    np.testing.assert_array_equal(at_peak[1:], alone[1:])
+    spread = names["spread"]
+    assert spread.shape == (64, 10)
+    # the stimulated region gains most, and the more the stronger the coupling, on the way round
+    assert (spread.argmax(axis=1) == 3).mean() > 0.9
+    assert names["fwd"].names[10] == "stimulate-3.level[0]"
+
+
 def test_the_study_file_of_the_readme_is_sound(tmp_path):
     (tmp_path / "study.toml").write_text(block("README.md", "study", "toml"))
     rng = np.random.default_rng(0)

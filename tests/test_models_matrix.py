@@ -46,17 +46,18 @@ def test_dopa_at_the_initial_state_of_vbjax():
     )
 
 
-def test_dopa_takes_every_projection_from_its_own_matrix():
-    """Excitation through the connectome, inhibition and dopamine through Ci and Cd: the oracle, one row each."""
+def test_dopa_takes_every_projection_from_its_own_row():
+    """Excitation, inhibition and dopamine through rows 0, 1 and 2 of the input: the oracle, one row each."""
     rng = np.random.default_rng(4)
     Ci, Cd = rng.uniform(0.0, 1.0, (2, 3, 3))
-    model = vb.models.DopaAdaptiveQIF(Ci=Ci, Cd=Cd, we=0.3, wi=0.2, wd=[1e-4, 0.0, 3e-4])
+    model = vb.models.DopaAdaptiveQIF(we=0.3, wi=0.2, wd=[1e-4, 0.0, 3e-4])
     state = np.array(
         [[0.1, 0.9, 0.4], [-67.0, -40.0, -50.0], [1.0, 0.0, 3.0], [0.01, 0.05, 0.0], [0.0, 0.02, 0.03], [0.5, 1.0, 0.1]]
     )
     params = {k: np.broadcast_to(leaf.value, 3) for k, leaf in vb.paths(model).items() if leaf.axes is None}
     drives = {"e": 0.7 * WEIGHTS @ state[0], "i": Ci @ state[0], "d": Cd @ state[0]}
-    drift = model.dfun(jnp.zeros(()), model.State(*jnp.asarray(state)), jnp.asarray(drives["e"])[None], jnp.zeros(3))
+    rows = jnp.asarray(np.stack(list(drives.values())))
+    drift = model.dfun(jnp.zeros(()), model.State(*jnp.asarray(state)), rows, jnp.zeros(3))
     for i in range(3):
         alone = {k: oracles.dopa(state[:, i], [drives[k][i]], params, i) for k in drives}
         expected = [*alone["e"][:4], alone["i"][4], alone["d"][5]]
@@ -65,8 +66,8 @@ def test_dopa_takes_every_projection_from_its_own_matrix():
 
 MATRICES = {
     "dopa": (
-        partial(vb.models.DopaAdaptiveQIF, Ci=WEIGHTS, Cd=WEIGHTS.T, we=0.5, wi=0.4),
-        ("model.Ci", "model.Cd"),
+        partial(vb.models.DopaAdaptiveQIF, we=0.5, wi=0.4),
+        ("connectome.inh.weights", "connectome.dop.weights"),
         [[0.1, 0.9, 0.4], [-67.0, -40.0, -50.0], [1.0, 0.0, 3.0], [0.1, 0.5, 0.0], [0.0, 0.2, 0.3], [0.5, 1.0, 0.1]],
     ),
     "zerlaut": (
@@ -82,10 +83,11 @@ MATRICES = {
 def test_leaves_with_axes_can_be_drawn(name, which):
     """A batch of three draws in a network of three nodes, some of these leaves drawn and some shared."""
     build, leaves, state = MATRICES[name]
+    matrices = {"exc": WEIGHTS, "inh": WEIGHTS, "dop": WEIGHTS.T} if name == "dopa" else {"exc": WEIGHTS}
     sim = vb.Simulator(
         build(),
-        vb.Connectome(WEIGHTS, np.zeros((3, 3))),
-        coupling=vb.coupling.Linear(G=0.3),
+        {kind: vb.Connectome(w, np.zeros((3, 3))) for kind, w in matrices.items()},
+        coupling=dict.fromkeys(matrices, vb.coupling.Linear(G=0.3)),
         integrator=vb.Heun(dt=0.01),
         monitors={"raw": vb.monitors.Subsample(0.5)},
     )
@@ -106,10 +108,10 @@ def test_leaves_with_axes_can_be_drawn(name, which):
 def test_matrices_of_the_wrong_size_are_refused():
     with pytest.raises(ValueError, match=r"BilinearDCM.B was given shape \[3\]; expected \[node, node\]"):
         vb.models.BilinearDCM(B=np.ones(3))
-    with pytest.raises(ValueError, match=r"DopaAdaptiveQIF.Cd was given shape \[2, 3\]"):
-        vb.models.DopaAdaptiveQIF(Cd=np.ones((2, 3)))
-    model = vb.models.DopaAdaptiveQIF(Ci=np.ones((2, 2)))
-    with pytest.raises(ValueError, match=r"DopaAdaptiveQIF.Ci is \[2, 2\] in a network of 3 nodes"):
+    with pytest.raises(ValueError, match=r"BilinearDCM.B was given shape \[2, 3\]"):
+        vb.models.BilinearDCM(B=np.ones((2, 3)))
+    model = vb.models.BilinearDCM(B=np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"BilinearDCM.B is \[2, 2\] in a network of 3 nodes"):
         model.dfun(jnp.zeros(()), model.init(3), jnp.zeros((1, 3)), jnp.zeros(3))
     with pytest.raises(ValueError, match=r"P_e was given shape \[9\]; it has 10 numbers"):
         vb.models.ZerlautAdaptationFirstOrder(P_e=np.ones(9))

@@ -53,6 +53,7 @@ from .sampling import sample_mcmc as sample_mcmc
 from .simulation.forward import ForwardModel as ForwardModel
 from .simulation.simulate import simulate as simulate
 from .simulation.simulator import Simulator as Simulator
+from .simulation.stepper import stepper as stepper
 from .study.run import calibrate_study as calibrate_study
 from .study.run import run_study as run_study
 from .study.study import Study as Study

@@ -8,7 +8,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def _as_leaf(value: object) -> object:
 
 
 def spread(leaf: Array, like: Array) -> Array:
-    """A parameter `[N, ...batch]` that meets states `[N, a, ..., ...batch]`."""
+    """A parameter `[N, ...batch]` broadcast to states like this."""
     if leaf.ndim in (0, like.ndim):
         return leaf
     return leaf.reshape(leaf.shape[0], *(1,) * (like.ndim - leaf.ndim), *leaf.shape[1:])
@@ -101,6 +101,9 @@ class Parametrised(eqx.Module):
     Ranges are checked at construction and again by `bind`.
     """
 
+    moved: ClassVar[Mapping[str, str]] = {}
+    """Parameters of earlier versions, and what to write instead."""
+
     def __new__(cls: type[Tree], *args: Any, **kwargs: Any) -> Tree:
         """Answer a misspelt keyword with the closest known one.
 
@@ -109,6 +112,8 @@ class Parametrised(eqx.Module):
         known = inspect.signature(cls).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
             for name in kwargs:
+                if name in (moved := cast(Any, cls).moved):
+                    raise TypeError(f"{cls.__name__} has no parameter {name!r} any more: {moved[name]}")
                 if name not in known:
                     raise TypeError(f"{cls.__name__} has no parameter {name!r}. {did_you_mean(name, known)}")
         return cast(Tree, eqx.Module.__new__(cast(Any, cls)))

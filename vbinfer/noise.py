@@ -102,7 +102,7 @@ def _named(sigma: Any, variables: tuple[str, ...], given: str = "sigma") -> tupl
 
 
 def _of(sigma: Any, name: str, like: Array) -> Array:
-    """The amplitude of a variable, as it meets normals shaped like it."""
+    """The amplitude of a variable, to meet its normals."""
     return spread(sigma[name] if isinstance(sigma, Mapping) else sigma, like)
 
 
@@ -350,7 +350,10 @@ class Generator:
         return jax.lax.complex(*normals(*self.words, steps.reshape((-1, 1, *self.batch)), index))
 
     def unpack(self, pairs: Array) -> Named:
-        """Normals of one step, shaped as states, from pairs `[counter, ...batch]`."""
+        """Normals of one step, shaped as states.
+
+        From pairs `[counter, ...batch]`.
+        """
         real, imag = pairs.real.astype(self.dtype), pairs.imag.astype(self.dtype)
         out = {}
         for name, j in self.wanted.items():

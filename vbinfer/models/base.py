@@ -34,7 +34,7 @@ def couples(*default: str) -> Any:
 
 
 class _OfEither:
-    """A method of the object, and of the class where there is none."""
+    """A method of the object, or else of the class."""
 
     def __init__(self, fn: Callable[..., Any]):
         self.fn = fn
@@ -45,7 +45,7 @@ class _OfEither:
 
 @functools.cache
 def state_class(variables: tuple[str, ...], name: str = "State") -> type:
-    """The State of a model whose variables belong to the object.
+    """The State of models whose variables are the object's.
 
     One class for the same names, so that equal models share their compiled programs.
     """
@@ -89,7 +89,7 @@ class AbstractModel(Parametrised):
         return dict.fromkeys(self.variables(), (n,))
 
     def leaf_size(self, path: str, n: int) -> int:
-        """Values that the parameter at `path` has unless it is a number.
+        """Length of a parameter that is no number.
 
         One per node unless overridden.
         """

@@ -36,6 +36,7 @@ class CoombesByrne2D(AbstractVectorField):
 
     State: ClassVar = CoombesByrneState
     start: ClassVar = {"r": 0.1}
+    rows: ClassVar[int | None] = 1
     Delta: Param = param(1.0, low=0.0, doc="half-width of the distribution of excitabilities")
     v_syn: Param = param(-4.0, doc="reversal potential of the synapses")
     k: Param = param(1.0, doc="conductance of the synapses")

@@ -34,6 +34,7 @@ class DampedOscillator(AbstractVectorField):
 
     State: ClassVar = DampedState
     start: ClassVar = {"x": 0.5, "y": 1.0}
+    rows: ClassVar[int | None] = 1
     a: Param = param(0.1, unit="1/ms", doc="self-limitation of x")
     b: Param = param(0.05, unit="1/ms", doc="self-limitation of y")
     cvar: tuple[str, ...] = couples("x")

@@ -37,6 +37,7 @@ class BilinearDCM(AbstractVectorField):
     """
 
     State: ClassVar = DCMState
+    rows: ClassVar[int | None] = 1
     a: Param = param(-0.0005, unit="1/ms", doc="self-connection; negative is stable")
     B: Param | None = param(None, unit="1/ms", axes=("node", "node"), doc="change of connections per unit input")
     C: Param = param(0.0, unit="1/ms", doc="drive per unit input")

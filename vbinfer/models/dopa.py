@@ -7,7 +7,6 @@ from jaxtyping import Array
 
 from vbinfer._param import Param, param
 from vbinfer.models.base import AbstractVectorField, couples
-from vbinfer.models.matrix import check_square, product
 
 
 class DopaState(NamedTuple):
@@ -37,16 +36,22 @@ class DopaAdaptiveQIF(AbstractVectorField):
     dDp/dt = (k wd c_d - Vmax Dp / (Km + Dp)) / tau_Dp
     r, Dp >= 0 after every stage
 
-    I_u is the stimulus. c_e is the coupling of r through the connectome. c_i and c_d are inhibitory and dopaminergic
-    projections: sum_j Ci_ij r_j and sum_j Cd_ij r_j for the matrices `Ci` and `Cd` `[node, node]`, read without
-    delay. Where one is not given the connectome serves that projection too, and `wi` or `wd`, one value per receiving
-    node, says who receives it; 0 switches it off. Names and defaults are vbjax's, whose Dp has no bound.
+    I_u is the stimulus. c_e, c_i and c_d are the rows of the coupling input: excitatory, inhibitory and dopaminergic
+    projections of r, each with its own delays: `Simulator(model, {"exc": ..., "inh": ..., "dop": ...}, coupling=...)`.
+    One connectome alone serves all three, and `we`, `wi`, `wd`, one value per receiving node, say who receives it;
+    0 switches a projection off. Names and defaults are vbjax's, whose Dp has no bound.
 
     doi:10.1101/2024.06.23.600260
     """
 
     State: ClassVar = DopaState
     start: ClassVar = {"r": 0.03, "V": -67.0, "Dp": 0.5}
+    moved: ClassVar = dict.fromkeys(
+        ("Ci", "Cd"),
+        'inhibition and dopamine are projections: write Simulator(model, {"exc": connectome, "inh": vb.Connectome(Ci), '
+        '"dop": vb.Connectome(Cd)}, coupling={"exc": vb.coupling.Linear(G=0.5), "inh": vb.coupling.Linear(), ...})',
+    )
+    rows: ClassVar[int | None] = 3
     a: Param = param(0.04, low=1e-6, doc="quadratic coefficient of the potential")
     b: Param = param(5.0, doc="linear coefficient of the potential")
     c: Param = param(140.0, doc="constant drive")
@@ -73,18 +78,11 @@ class DopaAdaptiveQIF(AbstractVectorField):
     wi: Param = param(1e-4, doc="gain of inhibitory projections, per receiver")
     we: Param = param(1e-4, doc="gain of excitatory projections, per receiver")
     wd: Param = param(1e-4, doc="gain of dopaminergic projections, per receiver")
-    Ci: Param | None = param(None, axes=("node", "node"), doc="inhibitory projections, from column to row")
-    Cd: Param | None = param(None, axes=("node", "node"), doc="dopaminergic projections, from column to row")
     cvar: tuple[str, ...] = couples("r")
-
-    def validate(self) -> None:
-        check_square("DopaAdaptiveQIF.Ci", self.Ci)
-        check_square("DopaAdaptiveQIF.Cd", self.Cd)
 
     def dfun(self, t: Array, x: DopaState, c: Array, u: Array) -> DopaState:
         r, V, adaptation, Sa, Sg, Dp = x
-        c_i = c[0] if self.Ci is None else product("DopaAdaptiveQIF.Ci", self.Ci, r)
-        c_d = c[0] if self.Cd is None else product("DopaAdaptiveQIF.Cd", self.Cd, r)
+        c_e, c_i, c_d = c if len(c) == 3 else (c[0], c[0], c[0])
         g_a, g_g = self.ga * Sa, self.gg * Sg
         dr = (2.0 * self.a * V + self.b - g_a - g_g) * r + self.a * self.Delta / jnp.pi
         synaptic = (self.Ad * Dp + self.Bd) * g_a * (self.Ea - V) + g_g * (self.Eg - V)
@@ -93,7 +91,7 @@ class DopaAdaptiveQIF(AbstractVectorField):
             r=dr,
             V=intrinsic + self.Eta + self.Iext + u + synaptic - adaptation,
             u=self.alpha * (self.beta * V - adaptation) + self.ud * r,
-            Sa=-Sa / self.tauSa + self.Sja * self.we * c[0],
+            Sa=-Sa / self.tauSa + self.Sja * self.we * c_e,
             Sg=-Sg / self.tauSg + self.Sjg * self.wi * c_i,
             Dp=(self.k * self.wd * c_d - self.Vmax * Dp / (self.Km + Dp)) / self.tau_Dp,
         )

@@ -63,6 +63,7 @@ class Epileptor(AbstractVectorField):
 
     State: ClassVar = EpileptorState
     start: ClassVar = {"x1": -1.6, "y1": -11.8, "z": 3.5, "x2": -1.0, "g": -0.16}
+    rows: ClassVar[int | None] = 2
     a: Param = param(1.0, doc="cubic coefficient of x1 below zero")
     b: Param = param(3.0, doc="quadratic coefficient of x1 below zero")
     c: Param = param(1.0, doc="drive of y1")

@@ -47,6 +47,7 @@ class Epileptor2D(AbstractVectorField):
 
     State: ClassVar = Epileptor2DState
     start: ClassVar = {"x1": -2.0, "z": 4.0}
+    rows: ClassVar[int | None] = 1
     a: Param = param(1.0, doc="cubic coefficient of x1")
     b: Param = param(3.0, doc="quadratic coefficient of x1")
     c: Param = param(1.0, doc="constant drive of x1")

@@ -48,6 +48,7 @@ class GastSchmidtKnosche(AbstractVectorField):
 
     State: ClassVar = GastState
     start: ClassVar = {"V": -2.0}
+    rows: ClassVar[int | None] = 1
     tau: Param = param(1.0, unit="ms", low=1e-6, doc="membrane time constant")
     tau_A: Param = param(10.0, unit="ms", low=1e-6, doc="time constant of the adaptation")
     alpha: Param = param(10.0, low=0.0, doc="adaptation per rate")

@@ -29,6 +29,10 @@ class _NormalForm(AbstractVectorField):
     a: eqx.AbstractVar[Array]
     omega: eqx.AbstractVar[Array]
 
+    @property
+    def rows(self) -> int:
+        return len(self.cvar)
+
     def validate(self) -> None:
         if self.cvar not in (("x", "y"), ("x",)):
             raise ValueError(f'{type(self).__name__} couples cvar=("x", "y") or ("x",); {self.cvar!r} was given')

@@ -35,6 +35,7 @@ class Kuramoto(AbstractVectorField):
     """
 
     State: ClassVar = KuramotoState
+    rows: ClassVar[int | None] = 1
     omega: Param = param(1.0, unit="rad/ms", doc="natural angular frequency")
     cvar: tuple[str, ...] = couples("theta")
     wrap: bool = eqx.field(static=True, default=False)

@@ -47,6 +47,7 @@ class LarterBreakspear(AbstractVectorField):
 
     State: ClassVar = LarterBreakspearState
     start: ClassVar = {"V": -0.2, "W": 0.2, "Z": 0.1}
+    rows: ClassVar[int | None] = 1
     gCa: Param = param(1.1, low=0.0, doc="conductance of calcium channels")
     gK: Param = param(2.0, low=0.0, doc="conductance of potassium channels")
     gL: Param = param(0.5, low=0.0, doc="conductance of leak channels")

@@ -26,6 +26,7 @@ class Linear(AbstractVectorField):
     """
 
     State: ClassVar = LinearState
+    rows: ClassVar[int | None] = 1
     gamma: Param = param(-10.0, unit="1/ms", doc="relaxation rate; negative is stable")
     cvar: tuple[str, ...] = couples("x")
 

@@ -98,7 +98,8 @@ class Mixed(AbstractVectorField):
         u = jnp.broadcast_to(u, c.shape[1:])
 
         def drift(model: AbstractVectorField, state: Any, nodes: np.ndarray) -> Any:
-            lacking = max((model.rows or len(model.cvar)) - len(c), 0)
+            reads = len(model.cvar) if model.rows is None else min(model.rows, len(model.cvar))
+            lacking = max(reads - len(c), 0)
             rows = jnp.pad(c[:, nodes], [(0, lacking), *[(0, 0)] * (c.ndim - 1)])
             return model.dfun(t, state, rows, u[nodes])
 

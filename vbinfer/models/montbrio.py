@@ -47,6 +47,10 @@ class MontbrioPazoRoxin(AbstractVectorField):
     cv: Param = param(0.0, doc="share of the coupling that reads V")
     cvar: tuple[str, ...] = couples("r")
 
+    @property
+    def rows(self) -> int:
+        return len(self.cvar)
+
     def validate(self) -> None:
         if self.cvar not in (("r",), ("r", "V")):
             raise ValueError(f'MontbrioPazoRoxin couples cvar=("r",) or ("r", "V"); {self.cvar!r} was given')

@@ -30,6 +30,7 @@ class Generic2dOscillator(AbstractVectorField):
     """
 
     State: ClassVar = OscillatorState
+    rows: ClassVar[int | None] = 1
     tau: Param = param(1.0, low=1e-6, doc="separation of time scales")
     I: Param = param(0.0, doc="constant input")
     a: Param = param(-2.0, doc="height of the nullcline of W")

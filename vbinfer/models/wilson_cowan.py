@@ -38,6 +38,7 @@ class WilsonCowan(AbstractVectorField):
     State: ClassVar = WilsonCowanState
     start: ClassVar = {"E": 0.1, "I": 0.1}
     plastic: ClassVar[str] = "c_ei"
+    rows: ClassVar[int | None] = 1
     c_ee: Param = param(12.0, doc="excitatory to excitatory")
     c_ei: Param = param(4.0, doc="inhibitory to excitatory")
     c_ie: Param = param(13.0, doc="excitatory to inhibitory")

@@ -51,6 +51,7 @@ class ReducedWongWang(AbstractVectorField):
 
     State: ClassVar = RWWState
     start: ClassVar = {"S": 0.1}
+    rows: ClassVar[int | None] = 1
     a: Param = param(0.270, unit="1/(ms nA)", doc="gain of the rate function")
     b: Param = param(0.108, unit="1/ms", doc="threshold of the rate function")
     d: Param = param(154.0, unit="ms", low=1e-6, doc="curvature of the rate function")

@@ -44,6 +44,7 @@ class ReducedWongWangExcInh(AbstractVectorField):
 
     State: ClassVar = RWWExcInhState
     start: ClassVar = {"S_e": 0.1, "S_i": 0.05}
+    rows: ClassVar[int | None] = 1
     a_e: Param = param(310.0, unit="Hz/nA", doc="gain of the excitatory rate function")
     b_e: Param = param(125.0, unit="Hz", doc="threshold of the excitatory rate function")
     d_e: Param = param(0.16, unit="s", low=1e-6, doc="curvature of the excitatory rate function")

@@ -69,6 +69,7 @@ class ZerlautAdaptationFirstOrder(AbstractVectorField):
 
     State: ClassVar = ZerlautState
     start: ClassVar = {"E": 0.01, "I": 0.01, "W_e": 100.0}
+    rows: ClassVar[int | None] = 1
     g_L: Param = param(10.0, unit="nS", low=1e-6, doc="leak conductance")
     E_L_e: Param = param(-65.0, unit="mV", doc="leak reversal potential of excitatory cells")
     E_L_i: Param = param(-65.0, unit="mV", doc="leak reversal potential of inhibitory cells")

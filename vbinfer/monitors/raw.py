@@ -22,7 +22,7 @@ def shape_of(var: Variables, n: int) -> tuple[int, ...] | None:
 
 
 def nodes_of(at: Any) -> tuple[int | str, ...] | None:
-    """Nodes by number or name; one alone is a tuple of one."""
+    """Nodes by number or name, as a tuple."""
     if at is None or (isinstance(at, tuple) and all(isinstance(node, int | str) for node in at)):
         return at
     given = np.atleast_1d(np.asarray(at))

@@ -19,6 +19,11 @@ WIDE = {"xla_cpu_prefer_vector_width": "512"}
 effect elsewhere."""
 
 
+def is_traced(*args: Any) -> bool:
+    """Whether JAX is tracing, these arguments or in general."""
+    return isinstance(jnp.zeros(()), Tracer) or any(isinstance(a, Tracer) for a in jax.tree.leaves(args))
+
+
 class Compiled:
     """`equinox.filter_jit` with these options and those of `deterministic_xla`.
 
@@ -51,8 +56,7 @@ class Compiled:
         return traced
 
     def __call__(self, *args: Any) -> Any:
-        traced = isinstance(jnp.zeros(()), Tracer) or any(isinstance(a, Tracer) for a in jax.tree.leaves(args))
-        return self._inner(*args) if traced else self._outermost(*args)
+        return self._inner(*args) if is_traced(*args) else self._outermost(*args)
 
     def compilations(self) -> int:
         """Number of programs compiled so far."""

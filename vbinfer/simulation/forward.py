@@ -48,6 +48,10 @@ class ForwardModel(eqx.Module):
             `Solution.final` the state is taken, not what its monitors hold.
         to_paths: theta to a mapping of paths, for parameters that are not leaves (a region group, map weights).
         observe: `(theta, y, key) -> y`, measurement noise on what the monitor gave.
+        conditions: name to paths and their values, `{"rest": {}, "stimulated": {"stimulus.amplitude": 2.0}}`: every
+            theta is simulated under each of them, a stimulated region, a task, a map of receptors. Features are named
+            `<condition>.<feature>` and follow each other; condition k uses `fold_in(key, k)`; all are one program,
+            which runs them one after the other. Paths that a condition sets, theta cannot name.
 
     Theta may name any parameter of the simulator by its path, and initial values as `init.<variable>`.
     """
@@ -61,6 +65,9 @@ class ForwardModel(eqx.Module):
     transient: float = eqx.field(static=True)
     to_paths: Callable[[Theta], Mapping[str, Array]] | None = eqx.field(static=True)
     observe: Callable[[Theta, Any, Array], Any] | None = eqx.field(static=True)
+    conditions: tuple[str, ...] = eqx.field(static=True)
+    set_by_condition: Theta
+    """Values of every path that a condition sets, `[condition, ...]`."""
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class ForwardModel(eqx.Module):
         init: Any = None,
         to_paths: Callable[[Theta], Mapping[str, Array]] | None = None,
         observe: Callable[[Theta, Any, Array], Any] | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ):
         if isinstance(init, Final):
             if sim.delays is not None:
@@ -82,6 +90,7 @@ class ForwardModel(eqx.Module):
                 )
             init = init.state
         self.sim, self.to_paths, self.observe = sim, to_paths, observe
+        self.conditions, self.set_by_condition = _conditions(sim, conditions)
         self.init = None if init is None else initial_history(sim, init)
         self.t1, self.transient = float(t1), float(transient)
         given = _summaries(sim, summary, monitor)
@@ -121,6 +130,8 @@ class ForwardModel(eqx.Module):
             width = sample[0] if sample else self.sim.n_nodes
             own = _feature_names(summary, lambda name=name: self._series_shape(name), width)
             out += own if len(self.summary) == 1 else [f"{name}.{feature}" for feature in own]
+        if self.conditions:
+            return tuple(f"{condition}.{feature}" for condition in self.conditions for feature in out)
         return tuple(out)
 
     def _series_shape(self, name: str) -> Any:
@@ -139,7 +150,7 @@ class ForwardModel(eqx.Module):
         begin, period = jnp.zeros((), jnp.int32), self.sim.period_steps()[name]
         return np.asarray(sample_times(begin, 0, self.n_steps, period, self.sim.dt))[self._kept(name)[0] :]
 
-    def __call__(self, theta: Mapping[str, Any], key: Array) -> Array:
+    def __call__(self, theta: Mapping[str, Any], key: Array | None) -> Array:
         """One draw, x `[F]`; leaves are arrays, numbers or lists."""
         return _call(self, _arrays(theta), key)
 
@@ -153,7 +164,8 @@ class ForwardModel(eqx.Module):
     def batch_series(self, theta: Mapping[str, Any], keys: Array) -> tuple[Array, Any]:
         """B draws with the series that were summarised.
 
-        x `[B, F]` and y `[B, T, N]`, a dictionary by monitor if several are summarised.
+        x `[B, F]` and y `[B, T, N]`, a dictionary by monitor if several are summarised, and by condition if there are
+        any.
         """
         theta = _arrays(theta)
         for name, value in theta.items():
@@ -170,6 +182,9 @@ class ForwardModel(eqx.Module):
         named = dict(theta if self.to_paths is None else self.to_paths(theta))
         init = {name.removeprefix(INIT): value for name, value in named.items() if name.startswith(INIT)}
         by_variable(self.sim, init, "init")
+        for name in named:
+            if name in self.set_by_condition:
+                raise ValueError(f"theta names {name!r}, which the conditions set; leave it out of one of the two")
         return {name: value for name, value in named.items() if not name.startswith(INIT)}, init
 
     def _check_shapes(self, theta: Mapping[str, Any]) -> None:
@@ -232,11 +247,30 @@ class ForwardModel(eqx.Module):
         words = None if self.sim.noise is None else key_words(keys)
         return run_batch(self.sim, leaves, history, n_steps, words)
 
+    def _under_conditions(self, run: Callable[["ForwardModel", Any], Any], keys: Array | None) -> tuple[Array, Any]:
+        """x and series of `run(forward model, keys)` under every condition."""
+        if not self.conditions:
+            return run(self, keys)
+
+        def one(condition: tuple[Array, Theta]) -> tuple[Array, Any]:
+            k, values = condition
+            under = eqx.tree_at(lambda fwd: fwd.sim, self, replace(self.sim, values))
+            if keys is None:
+                return run(under, None)
+            fold = jax.vmap(jax.random.fold_in, (0, None)) if keys.ndim else jax.random.fold_in
+            return run(under, fold(keys, k))
+
+        # one after the other: a program as large as that of one, and values that all draws share stay shared
+        x, ys = jax.lax.map(one, (jnp.arange(len(self.conditions)), self.set_by_condition))
+        x = jnp.moveaxis(x, 0, -2)
+        by_name = {name: jax.tree.map(lambda a, k=k: a[k], ys) for k, name in enumerate(self.conditions)}
+        return x.reshape(*x.shape[:-2], -1), by_name
+
     def summarise(self, ys: dict[str, Any]) -> Array:
         """Features `[F]` of series by monitor name, simulated or recorded."""
         return jnp.concatenate([jnp.ravel(summary(ys[name])) for name, summary in self.summary.items()])
 
-    def _observed(self, theta: Theta, ys: dict[str, Any], key: Array) -> tuple[Array, Any]:
+    def _observed(self, theta: Theta, ys: dict[str, Any], key: Any) -> tuple[Array, Any]:
         """Features and series with measurement noise.
 
         The dynamics use the words of `key`, `observe` a key folded from it.
@@ -288,8 +322,9 @@ class ForwardModel(eqx.Module):
         jax.block_until_ready(run(probe_steps))  # compiles
         begin = time.perf_counter()
         jax.block_until_ready(run(probe_steps))
-        seconds = (time.perf_counter() - begin) * steps / probe_steps * math.ceil(n / width)
-        return {"seconds": seconds, "network_steps": float(n * steps), "bytes": float(4 * n * len(self.names))}
+        runs = max(1, len(self.conditions))
+        seconds = (time.perf_counter() - begin) * steps / probe_steps * math.ceil(n / width) * runs
+        return {"seconds": seconds, "network_steps": float(n * steps * runs), "bytes": float(4 * n * len(self.names))}
 
 
 def _arrays(theta: Mapping[str, Any]) -> dict[str, Array]:
@@ -301,13 +336,43 @@ def _arrays(theta: Mapping[str, Any]) -> dict[str, Array]:
 
 
 @Compiled
-def _call(fwd: ForwardModel, theta: Theta, key: Array) -> Array:
-    return fwd._observed(theta, fwd._series(theta, key), key)[0]
+def _call(fwd: ForwardModel, theta: Theta, key: Array | None) -> Array:
+    def run(fwd: ForwardModel, key: Array | None) -> tuple[Array, Any]:
+        return fwd._observed(theta, fwd._series(theta, key), key)
+
+    return fwd._under_conditions(run, key)[0]
 
 
 @Compiled
 def _batch(fwd: ForwardModel, theta: Theta, keys: Array) -> tuple[Array, Any]:
-    return jax.vmap(fwd._observed)(theta, fwd._series_batch(theta, keys), keys)
+    def run(fwd: ForwardModel, keys: Array) -> tuple[Array, Any]:
+        return jax.vmap(fwd._observed)(theta, fwd._series_batch(theta, keys), keys)
+
+    return fwd._under_conditions(run, keys)
+
+
+def _conditions(sim: Simulator, given: Any) -> tuple[tuple[str, ...], Theta]:
+    """Names of the conditions, and the values that they set.
+
+    Where a condition leaves a path out that another sets, the simulator's own value stands.
+    """
+    if given is None:
+        return (), {}
+    if not isinstance(given, Mapping) or not given or not all(isinstance(v, Mapping) for v in given.values()):
+        raise TypeError(
+            f"conditions was given as {given!r}; write a mapping from name to paths, "
+            'conditions={"rest": {}, "stimulated": {"stimulus.amplitude": 2.0}}'
+        )
+    for name, values in given.items():
+        try:
+            bind(sim, values)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error} (given by condition {name!r})") from None
+    stacked = {}
+    for path, leaf in resolve(sim, dict.fromkeys(path for values in given.values() for path in values)).items():
+        rows = [jnp.asarray(values.get(path, leaf.value), leaf.value.dtype) for values in given.values()]
+        stacked[path] = jnp.stack(jnp.broadcast_arrays(*rows))
+    return tuple(str(name) for name in given), stacked
 
 
 def _alone(ys: dict[str, Any]) -> Any:

@@ -11,11 +11,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vbinfer.network.delays import Ahead, ConnectivityOps
+from vbinfer.network.delays import Ahead
 from vbinfer.noise import Generator, KeyWords
 from vbinfer.simulation.simulator import Simulator, sampling_steps
 from vbinfer.simulation.solution import Carry
-from vbinfer.simulation.step import Named, Step, batch_of, connectivity, named, one_step, prepared, read, start
+from vbinfer.simulation.step import (
+    Line,
+    Named,
+    Step,
+    batch_of,
+    connectivity,
+    named,
+    one_step,
+    prepared,
+    read,
+    start,
+    zero_input,
+)
 
 
 class Supply(NamedTuple):
@@ -54,8 +66,8 @@ class Cuts(NamedTuple):
     """Steps of the nested segments of which only the start is kept for the backward pass, shortest first."""
     block: int
     """Steps whose arriving signals are read at once; 0 where each step reads its own."""
-    ahead: Ahead | None
-    """How they are read."""
+    ahead: tuple[Ahead | None, ...]
+    """How they are read, for each projection."""
 
     def draw(self, carry: Carry, supply: Supply, n: int) -> Supply:
         """The supply with normals: complex pairs, one row per step."""
@@ -64,8 +76,11 @@ class Cuts(NamedTuple):
 
     def read(self, carry: Carry, supply: Supply, n: int) -> Supply:
         """The supply with what arrives over long lags."""
-        assert self.ahead is not None
-        return supply._replace(far=tuple(self.ahead.read(ring, carry.step, n) for ring in carry.buffer.ring))
+        far = tuple(
+            None if ahead is None else tuple(ahead.read(ring, carry.step, n) for ring in buffer.ring)
+            for ahead, buffer in zip(self.ahead, carry.buffers, strict=True)
+        )
+        return supply._replace(far=far)
 
 
 def run(
@@ -92,10 +107,10 @@ def run(
     block, tick, _ = sampling_steps(sim)
     goes_on = isinstance(begin, Carry)
     now = begin.x if goes_on else jax.tree.map(lambda a: a[-1], begin)
-    network = connectivity(sim, batched=bool(batch_of(sim, now)))
-    carry = begin if goes_on else start(sim, begin, words, network)
-    cuts = _cuts(sim, carry, network, n_steps, words if path is None else None, checkpoint)
-    steps = _single(cuts, one_step(sim, carry.x, network))
+    lines = connectivity(sim, batched=bool(batch_of(sim, now)))
+    carry = begin if goes_on else start(sim, begin, words, lines)
+    cuts = _cuts(sim, carry, lines, n_steps, words if path is None else None, checkpoint)
+    steps = _single(cuts, one_step(sim, lines))
     ticks = _rounds(cuts, steps, lambda carry: (_update(sim, carry, tick), None), tick)
     blocks = _rounds(cuts, ticks, lambda carry: _sample(sim, carry, block), block)
     carry, ys = blocks(carry, Supply(path), phase, n_steps)
@@ -103,7 +118,7 @@ def run(
 
 
 def _cuts(
-    sim: Simulator, carry: Carry, network: ConnectivityOps | None, n_steps: int, words: KeyWords | None, checkpoint: Any
+    sim: Simulator, carry: Carry, lines: tuple[Line, ...], n_steps: int, words: KeyWords | None, checkpoint: Any
 ) -> Cuts:
     segments: tuple[int, ...] = ()
     if checkpoint is True:  # as many starts as steps in a segment: the least memory with one level
@@ -112,10 +127,10 @@ def _cuts(
         # (60, 100, 10) cuts segments of 10 in segments of 1000: the outermost length is a count, not a segment
         lengths = [math.prod(checkpoint[i:]) for i in range(min(1, len(checkpoint) - 1), len(checkpoint))]
         segments = tuple(sorted({n for n in lengths if n > 1}))
-    ahead, read_at_once = None if network is None else network.ahead, 0
-    if ahead is not None:
-        nodes, _, draws = carry.buffer.ring[0].shape
-        read_at_once = min(ahead.steps, READ_VALUES // (nodes * draws))
+    ahead = tuple(line.ops.ahead for line in lines)
+    steps = [one.steps for one in ahead if one is not None]
+    # of several projections as many as the shortest lags of each allow
+    read_at_once = min(*steps, READ_VALUES // zero_input(sim, carry.x).size) if steps else 0
     if sim.noise is None or words is None:
         return Cuts(None, 1, segments, read_at_once, ahead)
     x = named(sim, carry.x)

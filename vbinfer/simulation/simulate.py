@@ -51,8 +51,21 @@ def simulate(
     (4, 1)
     """
     n_steps = steps_in(float(t1), sim.dt, "t1")
+    words = checked_words(sim, key, init, noise_path is not None)
+    path = None if noise_path is None else _path(sim, noise_path, n_steps)
+    begin, phase = beginning(sim, init)
+    out = _run(sim, begin, phase, n_steps, words, path, _segments(checkpoint))
+    return Solution({name: out.ts[name] for name in sim.monitors}, in_order(sim, out.ys), out.final)
+
+
+def checked_words(sim: Simulator, key: Array | None, init: Any, has_path: bool = False) -> KeyWords | None:
+    """The words of the key that a run needs.
+
+    Raises:
+        ValueError: no key where there is noise, or several.
+    """
     if sim.noise is not None and key is None:
-        if noise_path is None:
+        if not has_path:
             raise ValueError(
                 "the simulator has noise and key is None; pass key=jax.random.key(0), or build it without noise"
             )
@@ -67,18 +80,19 @@ def simulate(
             f"key has shape {list(words[0].shape)}; simulate takes one key. Map over several with jax.vmap, or use "
             "ForwardModel.batch"
         )
-    path = None if noise_path is None else _path(sim, noise_path, n_steps)
-    if isinstance(init, Final):
-        if init.grid != _grid(sim):
-            raise ValueError(
-                f"init is the end of a run with {init.grid}, this simulator has {_grid(sim)}; "
-                "continue with the same, or start anew from init=final.state"
-            )
-        begin, phase = init.carry, init.phase  # windows that are open go on
-    else:
-        begin, phase = initial_history(sim, init), 0
-    out = _run(sim, begin, phase, n_steps, words, path, _segments(checkpoint))
-    return Solution({name: out.ts[name] for name in sim.monitors}, in_order(sim, out.ys), out.final)
+    return words
+
+
+def beginning(sim: Simulator, init: Any) -> tuple[Any, int]:
+    """Carry or history to start from, and its phase."""
+    if not isinstance(init, Final):
+        return initial_history(sim, init), 0
+    if init.grid != _grid(sim):
+        raise ValueError(
+            f"init is the end of a run with {init.grid}, this simulator has {_grid(sim)}; "
+            "continue with the same, or start anew from init=final.state"
+        )
+    return init.carry, init.phase  # windows that are open go on
 
 
 def in_order(sim: Simulator, ys: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +120,7 @@ def _run(
 
 
 def _grid(sim: Simulator) -> Grid:
-    slots = 0 if sim.delays is None else sim.delays.slots(sim.dt)
+    slots = tuple(p.delays.slots(sim.dt) if p.delays else 0 for p in sim.projections())
     # what decides the shapes and the meaning of a carry
     parts = [f"{type(sim.model).__name__} of {sim.n_nodes} nodes", f"noise {type(sim.noise).__name__}"]
     parts += [f"{v} {list(s.shape)}" for v, s in sim.state_shapes().items() if s.shape != (sim.n_nodes,)]

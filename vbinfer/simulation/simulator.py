@@ -1,8 +1,9 @@
 """Model, network, integrator, noise and monitors in one simulator."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -21,6 +22,16 @@ from vbinfer.noise import AbstractNoise
 from vbinfer.stimuli import AbstractStimulus
 
 
+class Projection(NamedTuple):
+    """Connections of one kind: network, coupling, delays."""
+
+    name: str
+    """Empty where there is one connectome alone."""
+    connectome: Connectome
+    coupling: AbstractCoupling
+    delays: Delays | None
+
+
 class Simulator(Parametrised):
     """A configured simulation.
 
@@ -28,13 +39,16 @@ class Simulator(Parametrised):
 
     Args:
         model: the equations of a node.
-        connectome: who drives whom; needs a `coupling`. Without one the nodes are independent.
-        coupling: how they drive each other.
+        connectome: who drives whom; needs a `coupling`. Without one the nodes are independent. A mapping from name to
+            connectome gives several projections, each with its own coupling: the rows of the coupling input c follow
+            each other in the order of this mapping. Paths are `connectome.<name>.speed`, `coupling.<name>.G`.
+        coupling: how they drive each other; a mapping by the same names where there are several projections.
         integrator: `Euler(dt)`, `Heun(dt)`, `RungeKutta4(dt)` or `Rosenbrock(dt)`; `Native(dt)` for a model that brings
             its own step.
         noise: one of `vbinfer.noise`, or None for a deterministic simulation.
         stimulus: one of `vbinfer.stimuli`: the input u of every node.
-        delays: `Delays(max)`; None transmits at once, whatever the tract lengths.
+        delays: `Delays(max)`; None transmits at once, whatever the tract lengths. One for all projections, or a
+            mapping by their names: those it leaves out transmit at once.
         monitors: name to monitor; None is `{"raw": Raw()}`.
         nodes: number of nodes without a connectome; by default the length of the model's `[N]` parameters, else 1.
 
@@ -44,25 +58,25 @@ class Simulator(Parametrised):
     """
 
     model: AbstractModel
-    connectome: Connectome | None
-    coupling: AbstractCoupling | None
+    connectome: Connectome | Mapping[str, Any] | None
+    coupling: AbstractCoupling | Mapping[str, Any] | None
     integrator: AbstractIntegrator
     noise: AbstractNoise | None
     stimulus: AbstractStimulus | None
-    delays: Delays | None
+    delays: Delays | Mapping[str, Any] | None
     monitors: dict[str, AbstractMonitor]
     nodes: int | None = eqx.field(static=True)
 
     def __init__(
         self,
         model: AbstractModel,
-        connectome: Connectome | None = None,
+        connectome: Connectome | Mapping[str, Any] | None = None,
         *,
-        coupling: AbstractCoupling | None = None,
+        coupling: AbstractCoupling | Mapping[str, Any] | None = None,
         integrator: AbstractIntegrator,
         noise: AbstractNoise | None = None,
         stimulus: AbstractStimulus | None = None,
-        delays: Delays | None = None,
+        delays: Delays | Mapping[str, Any] | None = None,
         monitors: Mapping[str, AbstractMonitor] | None = None,
         nodes: int | None = None,
     ):
@@ -71,13 +85,21 @@ class Simulator(Parametrised):
         _check_monitors(monitors)
         if nodes is not None and not (is_count(nodes) and nodes > 0):
             raise ValueError(f"nodes={nodes!r} was given; expected a whole number above 0")
-        self.model, self.connectome, self.coupling = model, connectome, coupling
-        self.integrator, self.noise, self.stimulus, self.nodes = integrator, noise, stimulus, nodes
-        # the ring is as long as the longest lag of this connectome, unless the user says more
-        self.delays = delays if delays is None or connectome is None else delays.measured(connectome, self.dt)
+        self.model, self.integrator, self.noise, self.stimulus, self.nodes = model, integrator, noise, stimulus, nodes
+        self.connectome, self.coupling, self.delays = _aligned(connectome, coupling, delays, self.dt)
         given = {"raw": Raw()} if monitors is None else monitors
-        labels = model.labels or getattr(connectome, "labels", None)
+        first = next(iter(self.projections()), None)
+        labels = model.labels or (first.connectome.labels if first else None)
         self.monitors = {name: monitor.placed(labels) for name, monitor in given.items()}
+
+    def projections(self) -> tuple[Projection, ...]:
+        """All projections, in the order of their rows."""
+        if self.connectome is None or self.coupling is None:
+            return ()
+        if not isinstance(self.connectome, Mapping):
+            return (Projection("", self.connectome, cast(Any, self.coupling), cast(Any, self.delays)),)
+        coupling, delays = cast(Any, self.coupling), cast(Any, self.delays) or {}
+        return tuple(Projection(name, c, coupling[name], delays.get(name)) for name, c in self.connectome.items())
 
     @property
     def n_nodes(self) -> int:
@@ -85,7 +107,8 @@ class Simulator(Parametrised):
         if self.model.n_nodes is not None:
             return self.model.n_nodes
         if self.connectome is not None:
-            return self.connectome.n_nodes
+            first = next(iter(self.connectome.values())) if isinstance(self.connectome, Mapping) else self.connectome
+            return first.n_nodes
         # without a connectome the parameters say how many nodes there are
         lengths = {n for leaf in self._elementwise().values() if (n := _length(leaf)) > 1}
         return self.nodes or (max(lengths) if lengths else 1)
@@ -115,7 +138,7 @@ class Simulator(Parametrised):
         return {v: jax.ShapeDtypeStruct(shapes[v], jnp.result_type(float)) for v in self.model.variables()}
 
     def node_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape of what the model shows at its nodes, in its order."""
+        """Shapes of `at_nodes`, in its order."""
         seen: dict[str, jax.ShapeDtypeStruct] = {}
 
         def show(x: Any) -> None:  # results of eval_shape would come sorted by name
@@ -138,10 +161,16 @@ class Simulator(Parametrised):
         if (self.connectome is None) != (self.coupling is None):
             have, lack = ("connectome", "coupling") if self.coupling is None else ("coupling", "connectome")
             raise ValueError(f"a {have} was given without a {lack}; the two go together, or leave both out")
-        if self.connectome is not None and self.nodes not in (None, self.connectome.n_nodes):
-            raise ValueError(
-                f"nodes={self.nodes} was given with a connectome of {self.connectome.n_nodes}; leave nodes out"
-            )
+        for name, connectome, _, _ in self.projections():
+            if self.nodes not in (None, connectome.n_nodes):
+                raise ValueError(
+                    f"nodes={self.nodes} was given with a connectome of {connectome.n_nodes}; leave nodes out"
+                )
+            if self.model.n_nodes is None and connectome.n_nodes != self.n_nodes:
+                raise ValueError(
+                    f"connectome {name!r} has {connectome.n_nodes} nodes and the first has {self.n_nodes}; all "
+                    "projections are between the same nodes"
+                )
         n = self.n_nodes
         self._check_shapes(n)
         self._check_leaves(n)
@@ -159,10 +188,11 @@ class Simulator(Parametrised):
                 self.check_by_node("a correlation across nodes")
         if self.stimulus is not None:
             self.stimulus.check_nodes(n)
-        if self.delays is not None:
-            if self.connectome is None:
-                raise ValueError("delays were given without a connectome; leave delays out, or give a connectome")
-            self.delays.check(self.connectome)
+        if self.delays is not None and self.connectome is None:
+            raise ValueError("delays were given without a connectome; leave delays out, or give a connectome")
+        for projection in self.projections():
+            if projection.delays is not None:
+                projection.delays.check(projection.connectome)
         self._check_integrator()
         self._check_rows(n)
         self.period_steps()
@@ -176,8 +206,8 @@ class Simulator(Parametrised):
             )
         if self.model.n_nodes is None:
             return
-        others = {"connectome": getattr(self.connectome, "n_nodes", None), "nodes": self.nodes}
-        for what, other in others.items():
+        others = [(f"connectome {p.name}".strip(), p.connectome.n_nodes) for p in self.projections()]
+        for what, other in [*others, ("nodes", self.nodes)]:
             if other not in (None, n):
                 raise ValueError(f"{name} has {n} nodes, {what} says {other}; give both the same number")
 
@@ -222,19 +252,30 @@ class Simulator(Parametrised):
             raise ValueError(f"{name} has no step of its own; use integrator=Heun(dt={dt:g}) instead of Native")
 
     def _check_rows(self, n: int) -> None:
-        """Raise ValueError where the model reads rows nobody sends."""
-        if self.coupling is None:
-            return
-        coupling, model = self.coupling, self.model
+        """Raise ValueError where other rows are sent than are read."""
+        model, sent = self.model, {}
         # asked of shapes alone: nothing is computed
         row = jax.ShapeDtypeStruct((n,), jnp.result_type(float))
         x_i = (row,) * len(model.cvar)
-        gx = jax.eval_shape(coupling.pre, x_i)[: model.rows]
-        sent, needed = len(jax.eval_shape(coupling.post, gx, x_i, row)), model.rows or len(model.cvar)
-        if sent < needed:
+        for name, _, coupling, _ in self.projections():
+            gx = jax.eval_shape(lambda x, coupling=coupling: sent_rows(model, coupling, x), x_i)
+            sent[name] = len(jax.eval_shape(coupling.post, gx, x_i, row))
+        if model.rows is None or not sent:
+            return
+        total, reads = sum(sent.values()), f"{type(model).__name__} with cvar={model.cvar} reads"
+        if len(sent) > 1 and total != model.rows:
+            each = ", ".join(f"{name!r} {rows}" for name, rows in sent.items())
             raise ValueError(
-                f"{type(coupling).__name__} sends {sent} row(s) of coupling input, {type(model).__name__} with "
-                f"cvar={model.cvar} reads {needed}; use another coupling, or couple fewer variables"
+                f"the projections send {total} row(s) of coupling input ({each}), {reads} {model.rows}; leave "
+                "some out, or join their connectomes into one"
+            )
+        # one connectome alone may serve several rows, as in DopaAdaptiveQIF, or be read in part, as in JansenRit
+        needed = min(model.rows, len(model.cvar))
+        if total < needed:
+            kind = type(self.coupling).__name__
+            raise ValueError(
+                f"{kind} sends {total} row(s) of coupling input, {reads} {needed}; use another coupling, or couple "
+                "fewer variables"
             )
 
 
@@ -253,9 +294,44 @@ def _check_parts(parts: Mapping[str, Any]) -> None:
     """Raise TypeError unless every part is of its kind."""
     for name, value in parts.items():
         kind, example, optional = _KINDS[name]
-        if not isinstance(value, kind) and not (optional and value is None):
-            given = repr(value) if isinstance(value, str | int | float | type) else type(value).__name__
+        several = isinstance(value, Mapping) and name in ("connectome", "coupling", "delays")
+        for one in value.values() if several else [value]:
+            if isinstance(one, kind) or (optional and one is None):
+                continue
+            given = repr(one) if isinstance(one, str | int | float | type) else type(one).__name__
             raise TypeError(f"{name} was given as {given}; expected {example}")
+
+
+def _aligned(connectome: Any, coupling: Any, delays: Any, dt: float) -> tuple[Any, Any, Any]:
+    """Connectomes, couplings and delays by projection, in one order.
+
+    A single connectome, its coupling and its delays stay as they are. The ring of a projection is as long as its
+    longest lag, unless the user says more.
+    """
+    if not isinstance(connectome, Mapping):
+        for what, given in {"coupling": coupling, "delays": delays}.items():
+            if isinstance(given, Mapping):
+                raise ValueError(
+                    f"{what} is a mapping and connectome is not; name the projections, "
+                    'Simulator(model, {"exc": connectome, "inh": ...}, coupling={"exc": ..., "inh": ...})'
+                )
+        return connectome, coupling, delays if None in (delays, connectome) else delays.measured(connectome, dt)
+    names = list(connectome)
+    if not names or any(not isinstance(name, str) or not name or "." in name for name in names):
+        raise ValueError(f"connectome names {names}; give each projection a name without dots")
+    if not isinstance(coupling, Mapping) or set(coupling) != set(names):
+        given = list(coupling) if isinstance(coupling, Mapping) else type(coupling).__name__
+        raise ValueError(f"connectome names the projections {names}, coupling is {given}; give one coupling for each")
+    if isinstance(delays, Delays):
+        delays = dict.fromkeys(names, delays)
+    for name in delays or {}:
+        if name not in names:
+            raise ValueError(f"delays names the projection {name!r}. {did_you_mean(name, names)}")
+    # JAX sorts the keys of dict, and keeps those of OrderedDict as they are
+    networks = OrderedDict((name, connectome[name]) for name in names)
+    couplings = OrderedDict((name, coupling[name]) for name in names)
+    measured = OrderedDict((name, d.measured(networks[name], dt)) for name in names if (d := (delays or {}).get(name)))
+    return networks, couplings, measured or None
 
 
 def _check_monitors(monitors: Any) -> None:
@@ -274,6 +350,13 @@ def _check_monitors(monitors: Any) -> None:
 
 def _length(leaf: Parameter) -> int:
     return leaf.value.shape[0] if leaf.value.ndim else 1  # in a batch [1, B], [N, 1] or [N, B]
+
+
+def sent_rows(model: AbstractModel, coupling: AbstractCoupling, x_j: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a coupling sends, without rows that nobody reads."""
+    rows = tuple(coupling.pre(x_j))
+    # a row for each variable: those that the model does not read are not sent. Others (sin and cos) belong together
+    return rows[: model.rows] if len(rows) == len(x_j) else rows
 
 
 def sampling_steps(sim: Simulator) -> tuple[int, int, int]:

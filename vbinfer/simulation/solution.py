@@ -16,8 +16,8 @@ class Carry(NamedTuple):
     monitors: dict[str, Any]
     noise: Any = None
     """What the noise carries (coloured noise: its own state)."""
-    buffer: Any = None
-    """`network.delays.DelayBuffer`; None without delays."""
+    buffers: tuple[Any, ...] = ()
+    """A `network.delays.DelayBuffer` for each projection; None for those without delays."""
 
 
 class Grid(NamedTuple):
@@ -26,8 +26,8 @@ class Grid(NamedTuple):
     dt: float
     periods: tuple[tuple[str, int], ...]
     """Steps per sample of every monitor, by name."""
-    slots: int
-    """Slots of the ring of delays; 0 without delays."""
+    slots: tuple[int, ...]
+    """Slots of the delay buffer of each projection; 0 without delays."""
     parts: tuple[str, ...]
     """Model and number of nodes, noise, and every monitor with how often it updates."""
 

@@ -1,7 +1,7 @@
 """One step: coupling with delays, drift with stimulus, noise."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from vbinfer.models.base import AbstractStepper
 from vbinfer.network.delays import ConnectivityOps, DelayBuffer, connectivity_ops
 from vbinfer.network.ring import fill, write
 from vbinfer.noise import START, Generator, KeyWords
-from vbinfer.simulation.simulator import Simulator
+from vbinfer.simulation.simulator import Projection, Simulator, sent_rows
 from vbinfer.simulation.solution import Carry
 
 Named = dict[str, Array]
@@ -28,7 +28,7 @@ def named(sim: Simulator, x: Any) -> Named:
 
 
 def read(monitor: Any, shown: Named) -> Named:
-    """What a monitor reads of what the model shows at its nodes."""
+    """The entries of `at_nodes` that a monitor reads."""
     return {name: shown[name] for name in monitor.reads(tuple(shown))}
 
 
@@ -38,7 +38,7 @@ def zero_input(sim: Simulator, x: Any) -> Array:
 
 
 def batch_of(sim: Simulator, x: Any) -> tuple[int, ...]:
-    """The axis of draws that states have beyond their own, if any."""
+    """The axis of draws of a state, if any."""
     own = len(next(iter(sim.state_shapes().values())).shape)
     return x[0].shape[own:]
 
@@ -50,12 +50,19 @@ def prepared(sim: Simulator) -> Simulator:
     return eqx.tree_at(lambda s: s.model, sim, sim.model.prepared(sim.dt))
 
 
-def connectivity(sim: Simulator, batched: bool) -> ConnectivityOps | None:
-    """What every step of a network shares."""
-    return None if sim.connectome is None else connectivity_ops(sim.connectome, sim.delays, sim.dt, batched)
+class Line(NamedTuple):
+    """A projection and what all its steps share."""
+
+    projection: Projection
+    ops: ConnectivityOps
 
 
-def start(sim: Simulator, history: Any, words: KeyWords | None, network: ConnectivityOps | None) -> Carry:
+def connectivity(sim: Simulator, batched: bool) -> tuple[Line, ...]:
+    """What every step of each projection shares."""
+    return tuple(Line(p, connectivity_ops(p.connectome, p.delays, sim.dt, batched)) for p in sim.projections())
+
+
+def start(sim: Simulator, history: Any, words: KeyWords | None, lines: tuple[Line, ...]) -> Carry:
     """The carry at time zero.
 
     From a history with leaves `[H, *shape]` or `[H, *shape, B]`, oldest first.
@@ -72,13 +79,33 @@ def start(sim: Simulator, history: Any, words: KeyWords | None, network: Connect
             generator = Generator(words, names, by_name)
             z = generator.unpack(generator.draw(jnp.asarray(START, jnp.uint32), 1)[0])
         noise = sim.noise.init(z)
-    buffer, zero = None, jnp.zeros((), jnp.int32)
-    if sim.delays is not None and network is not None and network.delayed is not None:
-        slots, like = sim.delays.slots(sim.dt), zero_input(sim, x)
-        sent = jax.vmap(lambda row: outgoing(sim, row))(history)
-        ring = tuple(fill(jnp.broadcast_to(row, (row.shape[0], *like.shape)), slots, network.mirror) for row in sent)
-        buffer = DelayBuffer(ring, network.arriving(ring, zero))
-    return Carry(zero, x, monitors, noise, buffer)
+    return Carry(jnp.zeros((), jnp.int32), x, monitors, noise, tuple(_buffer(sim, history, line) for line in lines))
+
+
+def _buffer(sim: Simulator, history: Any, line: Line) -> DelayBuffer | None:
+    """The delay buffer of a projection at time zero."""
+    delays, ops = line.projection.delays, line.ops
+    if delays is None or ops.delayed is None:
+        return None
+    like = zero_input(sim, jax.tree.map(lambda a: a[-1], history))
+    sent = jax.vmap(lambda x: outgoing(sim, line.projection, x))(history)
+    slots = delays.slots(sim.dt)
+    ring = tuple(fill(jnp.broadcast_to(row, (len(row), *like.shape)), slots, ops.mirror) for row in sent)
+    return DelayBuffer(ring, ops.arriving(ring, jnp.zeros((), jnp.int32)))
+
+
+def _pushed(sim: Simulator, line: Line, buffer: DelayBuffer | None, carry: Carry, far: Any) -> DelayBuffer | None:
+    """The delay buffer one step on.
+
+    `far` is what of the arriving rows was read ahead.
+    """
+    if buffer is None:
+        return None
+    shape, ops = zero_input(sim, carry.x).shape, line.ops
+    # written before it is read: the other way round XLA copies the ring at every step
+    sent = (jnp.broadcast_to(row, shape) for row in outgoing(sim, line.projection, carry.x))
+    ring = tuple(write(r, carry.step, row, ops.mirror) for r, row in zip(buffer.ring, sent, strict=True))
+    return DelayBuffer(ring, ops.arriving(ring, carry.step + 1, far))
 
 
 def _coupled(sim: Simulator, x: Any) -> tuple[Array, ...]:
@@ -86,18 +113,14 @@ def _coupled(sim: Simulator, x: Any) -> tuple[Array, ...]:
     return tuple(shown[name] for name in sim.model.cvar)
 
 
-def outgoing(sim: Simulator, x: Any) -> tuple[Array, ...]:
-    """The rows that the coupling sends and the model reads."""
-    assert sim.coupling is not None
-    return tuple(sim.coupling.pre(_coupled(sim, x)))[: sim.model.rows]
+def outgoing(sim: Simulator, projection: Projection, x: Any) -> tuple[Array, ...]:
+    """The rows that a projection sends and the model reads."""
+    return sent_rows(sim.model, projection.coupling, _coupled(sim, x))
 
 
-def one_step(sim: Simulator, x: Any, network: ConnectivityOps | None) -> Step:
-    """The step of a simulator.
-
-    Its states are shaped like `x`.
-    """
-    process, like = None if sim.noise is None else sim.noise.process(sim.dt), zero_input(sim, x)
+def one_step(sim: Simulator, lines: tuple[Line, ...]) -> Step:
+    """The step of a simulator."""
+    process = None if sim.noise is None else sim.noise.process(sim.dt)
 
     # A backward pass computes the inside of a step anew from the state before it: less memory, and faster than reading
     # every intermediate result back. The ring stays outside, or each step would keep a copy of it.
@@ -108,51 +131,51 @@ def one_step(sim: Simulator, x: Any, network: ConnectivityOps | None) -> Step:
             noise, kicks = process(noise, z, named(sim, x))
             # variables without noise get a scalar zero, which XLA removes
             dW = type(x)(*(kicks.get(name, jnp.zeros((), a.dtype)) for name, a in named(sim, x).items()))
-        new = sim.integrator.step(equations(sim, step, x, network, arriving), x, dW)
+        new = sim.integrator.step(equations(sim, step, x, lines, arriving), x, dW)
         shown = sim.model.at_nodes(new)
         return new, noise, {k: m.observe(monitors[k], read(m, shown)) for k, m in sim.monitors.items()}
 
-    def step(carry: Carry, z: Named | None, far: Any = None) -> Carry:
-        buffer, arriving = carry.buffer, None
-        if buffer is not None and network is not None and network.delayed is not None:
-            # written before it is read: the other way round XLA copies the ring at every step
-            sent = (jnp.broadcast_to(row, like.shape) for row in outgoing(sim, carry.x))
-            ring = tuple(write(r, carry.step, row, network.mirror) for r, row in zip(buffer.ring, sent, strict=True))
-            at_end = network.arriving(ring, carry.step + 1, far)
-            arriving = (buffer.arriving, at_end)
-            buffer = DelayBuffer(ring, at_end)
-        new, noise, monitors = move(carry.step, carry.x, carry.noise, carry.monitors, arriving, z)
-        return Carry(carry.step + 1, new, monitors, noise, buffer)
+    def step(carry: Carry, z: Named | None, far: tuple[Any, ...] | None = None) -> Carry:
+        shares = zip(lines, carry.buffers, far or (None,) * len(lines), strict=True)
+        buffers = tuple(_pushed(sim, line, buffer, carry, ahead) for line, buffer, ahead in shares)
+        arriving = tuple(
+            None if old is None or new is None else (old.arriving, new.arriving)
+            for old, new in zip(carry.buffers, buffers, strict=True)
+        )
+        x, noise, monitors = move(carry.step, carry.x, carry.noise, carry.monitors, arriving, z)
+        return Carry(carry.step + 1, x, monitors, noise, buffers)
 
     return step
 
 
-def equations(sim: Simulator, step: Array, like: Any, network: ConnectivityOps | None, arriving: Any) -> System:
+def equations(sim: Simulator, step: Array, x: Any, lines: tuple[Line, ...], arriving: Any) -> System:
     """Coupling, drift and bounds during one step.
 
-    States are shaped as those of `like`. `arriving` is what arrives through delays at its start and at its end, None
-    without delays.
+    States are shaped as x. `arriving` is, for each projection, what arrives through delays at the start and at the end
+    of the step; None for those without delays.
     """
     model: Any = sim.model
-    like = zero_input(sim, like)
+    like = zero_input(sim, x)
     time = lambda stage: (step + stage) * sim.dt  # noqa: E731
 
     def stimulus(stage: float) -> Array:
         return jnp.zeros_like(like) if sim.stimulus is None else sim.stimulus(time(stage), like)
 
-    def delayed(stage: float) -> tuple[Array, ...]:
-        first, last = arriving  # half-way through the step: their mean, so Runge-Kutta is of order 2 with delays
+    def delayed(stage: float, ends: Any) -> tuple[Array, ...]:
+        first, last = ends  # half-way through the step: their mean, so Runge-Kutta is of order 2 with delays
         if stage in (0.0, 1.0):
             return last if stage else first
         return tuple((1.0 - stage) * a + stage * b for a, b in zip(first, last, strict=True))
 
     def couple(stage: float, x: Any) -> Array:
-        if network is None or sim.coupling is None:
+        if not lines:
             return jnp.zeros((len(model.cvar), *like.shape), like.dtype)
-        gx = tuple(network.instant(row) for row in outgoing(sim, x))
-        if arriving is not None:
-            gx = tuple(a + b for a, b in zip(gx, delayed(stage), strict=True))
-        received = sim.coupling.post(gx, _coupled(sim, x), network.strength)
+        received: list[Array] = []
+        for (projection, ops), ends in zip(lines, arriving, strict=True):
+            gx = tuple(ops.instant(row) for row in outgoing(sim, projection, x))
+            if ends is not None:
+                gx = tuple(a + b for a, b in zip(gx, delayed(stage, ends), strict=True))
+            received += projection.coupling.post(gx, _coupled(sim, x), ops.strength)
         return jnp.stack([jnp.broadcast_to(row, like.shape) for row in received])
 
     def drift(stage: float, x: Any, c: Array) -> Any:

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from vbinfer.integrators import Euler, Heun, RungeKutta4, System
 from vbinfer.models.base import AbstractModel, AbstractStepper
 from vbinfer.simulation.simulator import Simulator
-from vbinfer.simulation.step import Named, connectivity, equations, named, outgoing
+from vbinfer.simulation.step import Line, Named, connectivity, equations, named, outgoing
 
 CHUNK_VALUES = 2**23
 """So many numbers per state variable are worked on at once, so that memory does not grow with the path."""
@@ -77,30 +77,22 @@ def innovations(sim: Simulator, history: Any, path: Any, first: Array) -> Innova
     """
     before, after = (jax.tree.map(lambda a, s=s: a[s], path) for s in (slice(None, -1), slice(1, None)))
     n_steps, n = after[0].shape
-    network = connectivity(sim, batched=False)
-    if network is not None and sim.delays is None and _is_dense(sim):
-        assert sim.connectome is not None
-        across = sim.connectome.weights.T
-        # for all steps together a product [T, N] [N, N]; the other order would give it transposed, to be copied
-        network = network._replace(instant=lambda sent: sent @ across)
-    delayed = None if network is None else network.delayed
-    lines, past = ((), 0) if delayed is None else _sent(sim, history, path)
+    lines = tuple(_transposed(line) for line in connectivity(sim, batched=False))
+    ways = [_way(sim, line, history, path) for line in lines]
     assert sim.noise is not None
     normals_of = sim.noise.inverse(sim.dt)
     driven = sim.noise.noisy(sim.state_shapes())
 
     def one(k: Array, x: Any, new: Any) -> tuple[Named, Named, Array]:
-        arriving = None
-        if delayed is not None:
-            arriving = tuple(tuple(delayed(line, past + k + end) for line in lines) for end in (0, 1))
-        system = equations(sim, first + k, x, network, arriving)
+        arriving = tuple(None if way is None else (way(k), way(k + 1)) for way in ways)
+        system = equations(sim, first + k, x, lines, arriving)
         dW, log_det = _increment(sim, system, x, new)
         by_name = named(sim, dW)
         z, log_scale = normals_of({name: by_name[name] for name in driven}, named(sim, x))
         return z, {name: w for name, w in by_name.items() if name not in driven}, log_det + log_scale
 
     steps = (jnp.arange(n_steps, dtype=jnp.int32), before, after)
-    size = _chunk(sim, n, delayed is not None)
+    size = _chunk(sim, n, any(p.connectome.edges is None and p.delays is not None for p in sim.projections()))
     if n_steps <= size:
         return Innovations(*jax.vmap(one)(*steps))
     size = -(-n_steps // -(-n_steps // size))  # equal pieces, but for the last
@@ -123,32 +115,43 @@ def _in_chunks(one: Callable[..., Any], steps: Any, n_steps: int, size: int) -> 
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, last)
 
 
-def _chunk(sim: Simulator, n: int, delayed: bool) -> int:
-    """Steps to take at once."""
+def _chunk(sim: Simulator, n: int, by_pair: bool) -> int:
+    """Steps to take at once.
+
+    `by_pair` where delays are looked up for all pairs of nodes.
+    """
     states = n * len(sim.model.variables())
     if isinstance(sim.integrator, Heun) and not _is_local(sim):
         return max(1, PAIR_VALUES // states**2)
-    pairs = PAIR_VALUES // n**2 if delayed and _is_dense(sim) else CHUNK_VALUES
+    pairs = PAIR_VALUES // n**2 if by_pair else CHUNK_VALUES
     return max(1, min(CHUNK_VALUES // states, pairs))
 
 
-def _is_dense(sim: Simulator) -> bool:
-    return sim.connectome is not None and sim.connectome.edges is None
+def _transposed(line: Line) -> Line:
+    """A dense projection without delays, for all steps together."""
+    connectome, ops = line.projection.connectome, line.ops
+    if line.projection.delays is not None or connectome.edges is not None:
+        return line
+    across = connectome.weights.T
+    # for all steps together a product [T, N] [N, N]; the other order would give it transposed, to be copied
+    return line._replace(ops=ops._replace(instant=lambda sent: sent @ across))
 
 
-def _sent(sim: Simulator, history: Any, path: Any) -> tuple[tuple[Array, ...], int]:
-    """What was sent, by step.
+def _way(sim: Simulator, line: Line, history: Any, path: Any) -> Callable[[Array], tuple[Array, ...]] | None:
+    """Function from step to rows that arrive delayed.
 
-    Rows `[step, N]`, and the row of the departure. A delay buffer that is never written over.
+    They are read from a delay buffer that is never written over, rows `[step, N]`.
     """
-    assert sim.delays is not None
-    past = sim.delays.slots(sim.dt)
+    projection, delayed = line.projection, line.ops.delayed
+    if projection.delays is None or delayed is None:
+        return None
+    past = projection.delays.slots(sim.dt)
     rows = len(history[0])
     at = jnp.maximum(jnp.arange(-past, 0) + rows - 1, 0)  # the oldest row stands for all before it
     states = jax.tree.map(lambda h, p: jnp.concatenate([h[at], p]), history, path)
     shape = states[0].shape[1:]
-    lines = jax.vmap(lambda x: tuple(jnp.broadcast_to(row, shape) for row in outgoing(sim, x)))(states)
-    return lines, past
+    sent = jax.vmap(lambda x: tuple(jnp.broadcast_to(row, shape) for row in outgoing(sim, projection, x)))(states)
+    return lambda k: tuple(delayed(row, past + k) for row in sent)
 
 
 def _is_local(sim: Simulator) -> bool:

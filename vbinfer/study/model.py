@@ -27,7 +27,9 @@ from vbinfer.simulation.simulator import Simulator
 from .table import StudyError, construct, keys, members, named, number
 
 
-def read_simulator(table: Any, connectome: Connectome | None, folder: Path) -> tuple[Simulator, float, float]:
+def read_simulator(
+    table: Any, connectome: Connectome | Mapping[str, Connectome] | None, folder: Path
+) -> tuple[Simulator, float, float]:
     """The simulator, its t1 and its transient."""
     parts = keys(
         table,
@@ -41,27 +43,27 @@ def read_simulator(table: Any, connectome: Connectome | None, folder: Path) -> t
         "integrator": members(integrators, integrators.AbstractIntegrator),
         "noise": members(noise, noise.AbstractNoise),
         "stimulus": members(stimuli, stimuli.AbstractStimulus),
-        "monitor": members(monitors, monitors.AbstractMonitor),
         "delays": {"Delays": Delays},
+        "monitor": members(monitors, monitors.AbstractMonitor),
     }
-    if "delays" in parts:  # there is one kind, which needs no name
-        parts["delays"] = {
-            "name": "Delays",
-            **keys(parts["delays"], "[simulator] delays", optional=("max", "interpolate")),
-        }
     kernels = members(monitors, monitors.AbstractKernel)
+
+    def build(part: str, table: Any, where: str) -> Any:
+        if part == "delays":  # there is one kind, which needs no name
+            table = {"name": "Delays", **keys(table, where, optional=("max", "interpolate"))}
+        return construct(table, where, known[part], folder, parts=kernels)
+
+    def each(part: str, given: dict[str, Any], where: str) -> dict[str, Any]:
+        return {name: build(part, t, f"{where}.{name}") for name, t in given.items()}
+
     built = {
-        part: construct(parts[part], f"[simulator] {part}", known[part], folder, parts=kernels)
-        for part in known
-        if part in parts
+        part: each(part, given, where) if by_projection(part, given) else build(part, given, where)
+        for part, given, where in ((part, parts[part], f"[simulator] {part}") for part in known if part in parts)
     }
     several = parts.get("monitors", {})
     if not isinstance(several, dict):
         raise StudyError(f"[simulator] monitors is {several!r}; write monitors.bold = {{ name = ... }}")
-    named_monitors = {
-        name: construct(t, f"[simulator] monitors.{name}", known["monitor"], folder, parts=kernels)
-        for name, t in several.items()
-    }
+    named_monitors = each("monitor", several, "[simulator] monitors")
     if "monitor" in built:
         named_monitors = {"monitor": built.pop("monitor")} | named_monitors
     try:
@@ -74,6 +76,17 @@ def read_simulator(table: Any, connectome: Connectome | None, folder: Path) -> t
     return sim, t1, number(parts.get("transient", 0.0), "[simulator] transient")
 
 
+def by_projection(part: str, given: Any) -> bool:
+    """Whether a part has a table for each projection."""
+    tables = isinstance(given, dict) and bool(given) and all(isinstance(value, dict) for value in given.values())
+    return tables and part in ("coupling", "delays")
+
+
+def first_connectome(sim: Simulator) -> Connectome | None:
+    """The connectome of the first projection."""
+    return next((p.connectome for p in sim.projections()), None)
+
+
 def read_forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Path) -> ForwardModel:
     """The forward model; without `[summary]`, of the series itself."""
     if table is not None and (not isinstance(table, dict) or not set(table) - {"preprocess", "monitor"}):
@@ -83,7 +96,8 @@ def read_forward(sim: Simulator, table: Any, t1: float, transient: float, folder
     if monitor not in sim.monitors:
         raise StudyError(f"[summary] monitor is {monitor!r}; the simulator has {', '.join(sim.monitors)}")
     width = channels(sim, monitor)
-    values = {} if sim.connectome is None else {"connectome": np.asarray(sim.connectome.dense().weights)}
+    network = first_connectome(sim)
+    values = {} if network is None else {"connectome": np.asarray(network.dense().weights)}
     pre = table.pop("preprocess", None)
     if pre is not None:
         pre = construct(pre, "[summary] preprocess", members(features, Preprocess), folder)

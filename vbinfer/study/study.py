@@ -24,6 +24,7 @@ from .model import (
     Measured,
     channels,
     check_prior,
+    first_connectome,
     read_forward,
     read_prior,
     read_sigma,
@@ -152,8 +153,8 @@ class Study:
 
     @property
     def connectome(self) -> Connectome | None:
-        """The network of the simulator."""
-        return self.forward.sim.connectome
+        """The network of the simulator, of several projections the first."""
+        return first_connectome(self.forward.sim)
 
     @property
     def is_sampler(self) -> bool:
@@ -339,11 +340,12 @@ def _source(name: str, folder: Path) -> str:
     return name if name in datasets.BUNDLED else str(folder / name)
 
 
-def _connectome(data: dict[str, Any], folder: Path) -> Connectome | None:
+def _connectome(data: dict[str, Any], folder: Path) -> Connectome | dict[str, Connectome] | None:
     if "connectome" not in data:
         return None
-    how = {"normalise": data["normalise"]} if "normalise" in data else {}
-    return datasets.load_connectome(_source(str(data["connectome"]), folder), **how)
+    given, how = data["connectome"], {"normalise": data["normalise"]} if "normalise" in data else {}
+    load = lambda name: datasets.load_connectome(_source(str(name), folder), **how)  # noqa: E731
+    return {name: load(source) for name, source in given.items()} if isinstance(given, dict) else load(given)
 
 
 def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tuple[datasets.Recording, ...]:
@@ -373,8 +375,9 @@ def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tupl
 def _check_channels(sim: Simulator, name: str, recording: datasets.Recording) -> None:
     """Check that columns are what the monitor records."""
     monitor, there = sim.monitors[name], recording.n_channels
-    if monitor.by_node and sim.connectome is not None:
-        datasets.match(sim.connectome, recording)
+    network = first_connectome(sim)
+    if monitor.by_node and network is not None:
+        datasets.match(network, recording)
         return
     width, kind = channels(sim, name), "nodes" if monitor.by_node else f"channels of {type(monitor).__name__}"
     if there != width:
