@@ -66,6 +66,11 @@ class Mixed(AbstractVectorField):
         return sum(len(nodes) for _, nodes in self.nodes)
 
     @property
+    def rows(self) -> int | None:
+        rows = [model.rows for model in self.groups.values()]
+        return None if None in rows else max(rows)
+
+    @property
     def State(self) -> Any:
         return state_class(tuple(f"{group}_{v}" for group, _ in self.nodes for v in self.groups[group].variables()))
 
