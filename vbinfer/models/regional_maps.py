@@ -1,11 +1,11 @@
 """Parameters as functions of maps over regions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array
 
 from vbinfer.models.base import names_of
 
@@ -36,7 +36,7 @@ class RegionalMaps:
     doi:10.1038/s41467-021-26704-y
     """
 
-    def __init__(self, maps: Mapping[str, ArrayLike], *, paths: tuple[str, ...]):
+    def __init__(self, maps: Mapping[str, Sequence[float] | np.ndarray | Array], *, paths: tuple[str, ...]):
         rows = [np.asarray(row, float) for row in maps.values()]
         if not rows or len({row.shape for row in rows}) > 1 or rows[0].ndim != 1 or not np.isfinite(rows).all():
             given = ", ".join(f"{name} {list(np.shape(row))}" for name, row in maps.items()) or "none"
