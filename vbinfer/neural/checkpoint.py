@@ -1,10 +1,11 @@
 """Checkpoints of training, from which an interrupted fit goes on."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,13 +44,9 @@ class Checkpoint:
             return state, curves
         head = read_head(self._path, self._kind)
         check_head(head, self._study, f"the checkpoint {str(self._path)!r}", self._kind)
-        # by position: a fresh state of the same fit tells structure, shapes and types
-        leaves, structure = jax.tree_util.tree_flatten(state)
         with npz.rebuilding(self._path, {"versions": head.versions}):
-            stored = [jnp.asarray(head.arrays[f"state/{i:04d}"], leaf.dtype) for i, leaf in enumerate(leaves)]
-            if [one.shape for one in stored] != [jnp.shape(leaf) for leaf in leaves]:
-                raise ValueError("its arrays have the shapes of another network")
-            return jax.tree_util.tree_unflatten(structure, stored), head.arrays["curves"]
+            other = "its arrays have the shapes of another network"
+            return from_arrays(state, "state", head.arrays, other), head.arrays["curves"]
 
     def offer(self, state: Any, curves: np.ndarray) -> None:
         """Write if the last time is long ago."""
@@ -58,7 +55,27 @@ class Checkpoint:
 
     def write(self, state: Any, curves: np.ndarray) -> None:
         """Write now."""
-        leaves = jax.tree_util.tree_leaves(state)
-        arrays = {f"state/{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-        write_head(self._path, self._kind, self._study, {"curves": curves, **arrays})
+        write_head(self._path, self._kind, self._study, {"curves": curves, **to_arrays(state, "state")})
         self._written = time.monotonic()
+
+
+def to_arrays(tree: Any, name: str) -> dict[str, np.ndarray]:
+    """Arrays of a tree by position, `name/0000`, ..., as files hold them."""
+    leaves = jax.tree_util.tree_leaves(eqx.filter(tree, eqx.is_array))
+    return {f"{name}/{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+
+
+def from_arrays(tree: Any, name: str, arrays: Mapping[str, np.ndarray], other: str) -> Any:
+    """A tree with the numbers that `to_arrays` gave in the place of its own.
+
+    Raises:
+        ValueError: arrays of other shapes, in the words of `other`.
+    """
+    # by position: a fresh tree tells structure and shapes
+    own, static = eqx.partition(tree, eqx.is_array)
+    known, structure = jax.tree_util.tree_flatten(own)
+    stored = [arrays[key] for key in sorted(arrays) if key.startswith(f"{name}/")]
+    if [leaf.shape for leaf in known] != [leaf.shape for leaf in stored]:
+        raise ValueError(other)
+    leaves = [jnp.asarray(value) for value in stored]
+    return eqx.combine(jax.tree_util.tree_unflatten(structure, leaves), static)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._names import PRNGKey
 
 _POSITION = 0.1
@@ -355,14 +356,14 @@ def embedding_from_spec(spec: dict[str, Any] | None) -> AbstractEmbedding | None
     return EMBEDDINGS[spec["name"]](**options)
 
 
-def describe(embedding: Any) -> dict[str, Any] | str | None:
-    """Options of an embedding, JSON-able.
+def describe(option: Any) -> Any:
+    """An option of an estimator, JSON-able.
 
     Of a module of the user's its `repr`, the same in every process.
     """
-    if isinstance(embedding, AbstractEmbedding):
-        return embedding.to_spec()
-    return None if embedding is None else re.sub(r" at 0x[0-9a-f]+", "", repr(embedding))
+    if hasattr(option, "to_spec"):
+        return option.to_spec()
+    return option if option is None or _check.is_count(option) else re.sub(r" at 0x[0-9a-f]+", "", repr(option))
 
 
 def check_embedding(embedding: Any) -> None:
@@ -393,7 +394,8 @@ def embed(embedding: Any, key: PRNGKey, width: int) -> tuple[Callable[[Array], A
     """
     if embedding is None:
         return None, width
-    network = embedding.build(key, width) if isinstance(embedding, AbstractEmbedding) else embedding
+    own = isinstance(embedding, AbstractEmbedding)
+    network = eqx.filter_jit(embedding.build)(key, width) if own else embedding
     out = eqx.filter_eval_shape(network, jax.ShapeDtypeStruct((width,), jnp.result_type(float)))
     if getattr(out, "ndim", None) != 1:
         shape = list(out.shape) if hasattr(out, "shape") else type(out).__name__

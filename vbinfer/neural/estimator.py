@@ -5,9 +5,10 @@ network is over and what it is given (`_pairs`), how it is built, trained, joine
 """
 
 import abc
+import dataclasses
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -22,9 +23,10 @@ from vbinfer._names import PRNGKey
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
 from vbinfer.io import npz
-from vbinfer.neural.checkpoint import Checkpoint
+from vbinfer.neural.checkpoint import Checkpoint, from_arrays, to_arrays
+from vbinfer.neural.densities import density_from_spec
 from vbinfer.neural.densities.base import AbstractConditional, mixture, stack
-from vbinfer.neural.embeddings import AbstractEmbedding, check_embedding, check_saved
+from vbinfer.neural.embeddings import AbstractEmbedding, check_embedding, check_saved, describe, embedding_from_spec
 from vbinfer.neural.fit_info import FitInfo, contrastive_gain
 from vbinfer.neural.scaler import FeatureScaler, Standardise
 from vbinfer.neural.training import LossFn, Pairs, Trained, Training, TrainingTask, progress_bar, split_rows, train
@@ -43,9 +45,9 @@ class ThetaContext(eqx.Module):
     scale: Standardise
 
     @classmethod
-    def fit(cls, prior: Prior, z: Array) -> "ThetaContext":
+    def fit(cls, prior: Prior, z: np.ndarray) -> "ThetaContext":
         """Fit to training rows z `[n, Dz]`."""
-        return cls(prior, Standardise.fit(np.asarray(prior.ravel(prior.constrain(prior.unravel_z(z))[0]))))
+        return cls(prior, Standardise.fit(np.asarray(prior.ravel(prior.from_z(z)[0]))))
 
     @classmethod
     def from_arrays(cls, prior: Prior, arrays: Mapping[str, np.ndarray]) -> "ThetaContext":
@@ -57,10 +59,10 @@ class ThetaContext(eqx.Module):
         """Numbers by name, as files hold them."""
         return {f"theta/{name}": value for name, value in self.scale.to_arrays().items()}
 
+    @eqx.filter_jit
     def __call__(self, z: Array) -> Array:
         """`[..., Dz + D]` of z `[..., Dz]`."""
-        theta = self.prior.ravel(self.prior.constrain(self.prior.unravel_z(z))[0])
-        return jnp.concatenate([z, self.scale(theta)], axis=-1)
+        return jnp.concatenate([z, self.scale(self.prior.ravel(self.prior.from_z(z)[0]))], axis=-1)
 
 
 class AbstractAmortized(abc.ABC):
@@ -113,9 +115,7 @@ class AbstractAmortized(abc.ABC):
             "info": self.info,
             "versions": npz.versions("flowjax", "equinox"),
         }
-        leaves = jax.tree_util.tree_leaves(eqx.filter(self._network, eqx.is_array))
-        arrays = {f"network/{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-        arrays |= self.scaler.standardise.to_arrays()
+        arrays = to_arrays(self._network, "network") | self.scaler.standardise.to_arrays()
         if self._context is not None:
             arrays |= self._context.to_arrays()
         npz.write(path, self.method.lower(), header, arrays)
@@ -127,9 +127,13 @@ class AbstractAmortized(abc.ABC):
         own = cls.options.from_spec(header)
         context = ThetaContext.from_arrays(prior, arrays) if own.sees_theta else None
         # a network of zeros in, to know the widths; its structure then takes the saved numbers
-        y, c = own._pairs(scaler, context, jnp.zeros((1, prior.z_dim)), jnp.zeros((1, len(scaler.names))))
-        empty = own._join(own._members(jax.random.key(0), y, c))
-        network = _filled(empty, arrays, header["versions"])
+        y, c = own._pairs(scaler, context, np.zeros((1, prior.z_dim)), np.zeros((1, len(scaler.names))))
+        made = header["versions"].get("flowjax", "unknown")
+        other = (
+            f"the file's network does not fit flowjax {npz.versions('flowjax')['flowjax']}; it was written with "
+            f"flowjax {made}. Load it with that version, or train again"
+        )
+        network = from_arrays(own._join(own._members(jax.random.key(0), y, c)), "network", arrays, other)
         return cls(prior, own, network, scaler, header["info"], context)
 
 
@@ -143,6 +147,11 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
     """The class that `fit` returns."""
     sees_theta: ClassVar[bool] = False
     """Whether its network is given theta."""
+    readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "density": density_from_spec,
+        "embedding": embedding_from_spec,
+    }
+    """How options are read from files, where not as they stand."""
     embedding: Any = None
     ensemble: Any
     training: Any
@@ -176,8 +185,8 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         columns = own.embedding.columns(x.shape[1]) if isinstance(own.embedding, AbstractEmbedding) else None
         scaler = FeatureScaler(draws.names, Standardise.fit(x[rows], columns))
         context = ThetaContext.fit(prior, z[rows]) if own.sees_theta else None
-        y, c = own._pairs(scaler, context, z, scaler.standardise(jnp.asarray(x, jnp.result_type(float))))
-        fitting, stopping = ((y[part], c[part]) for part in (rows, held))
+        y, c = own._pairs(scaler, context, z, scaler.standardise(np.asarray(x, jnp.result_type(float))))
+        fitting, stopping = ((jnp.asarray(y[part]), jnp.asarray(c[part])) for part in (rows, held))
         task = TrainingTask(own._members(k_init, y, c), own.loss, fitting, stopping, own.training)
         kept = None if checkpoint is None else own._checkpoint(checkpoint, k_fit, (y, c))
         with progress_bar(progress, own.training.epochs(len(rows)), type(self).__name__) as report:
@@ -187,26 +196,31 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         info = _fit_info(trained, own.fitted.method, gain, (len(rows), len(held), len(draws) - len(z)), started)
         return own.fitted(prior, own, network, scaler, info.notes, context), info
 
-    @abc.abstractmethod
     def to_spec(self) -> dict[str, Any]:
         """JSON-able options of the network."""
+        return {name: describe(getattr(self, name)) for name in self._names()}
 
     @classmethod
-    @abc.abstractmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Any:
         """Invert `to_spec`; other entries are left alone."""
+        return cls(**{name: cls.readers.get(name, lambda value: value)(spec[name]) for name in cls._names()})
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        # how it was trained is no part of a network
+        return [field.name for field in dataclasses.fields(cls) if field.name != "training"]
 
     @property
-    @abc.abstractmethod
     def loss(self) -> LossFn:
-        """Loss of one network.
+        """Loss of one network, that of a density unless overridden.
 
         Equal for equal options, as it decides the compiled program.
         """
+        return likelihood_loss
 
     @abc.abstractmethod
-    def _pairs(self, scaler: FeatureScaler, context: Any, z: Array, h: Array) -> Pairs:
-        """Rows the network is over, and rows given."""
+    def _pairs(self, scaler: FeatureScaler, context: Any, z: np.ndarray, h: np.ndarray) -> tuple[Any, Any]:
+        """Rows the network is over, and rows given, of the host."""
 
     @abc.abstractmethod
     def _build(self, key: PRNGKey, dim: int, width: int) -> Any:
@@ -289,21 +303,3 @@ def _fit_info(trained: Trained, method: str, gain: float, numbers: tuple[int, in
         num_failed=numbers[2],
         members=tuple(float(value) for value in best),
     )
-
-
-def _filled(empty: Any, arrays: Mapping[str, np.ndarray], versions: Mapping[str, str]) -> Any:
-    """A network of structure `empty` with saved numbers.
-
-    Raises:
-        ValueError: another structure, as another version of flowjax may build.
-    """
-    stored = [arrays[name] for name in sorted(arrays) if name.startswith("network/")]
-    kept, static = eqx.partition(empty, eqx.is_array)
-    known, structure = jax.tree_util.tree_flatten(kept)
-    if [leaf.shape for leaf in known] != [leaf.shape for leaf in stored]:
-        raise ValueError(
-            f"the file's network does not fit flowjax {npz.versions('flowjax')['flowjax']}; it was written with "
-            f"flowjax {versions.get('flowjax', 'unknown')}. Load it with that version, or train again"
-        )
-    leaves = [jnp.asarray(value) for value in stored]
-    return eqx.combine(jax.tree_util.tree_unflatten(structure, leaves), static)

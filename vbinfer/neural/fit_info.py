@@ -133,7 +133,7 @@ def contrastive_gain(
 
     van den Oord, Li & Vinyals 2018, doi:10.48550/arXiv.1807.03748.
     """
-    others = np.asarray(prior.ravel_z(prior.unconstrain(prior.sample(key=key, n=CONTRASTS))), np.float32)
+    others = np.asarray(prior.to_z(prior.sample(key=key, n=CONTRASTS)), np.float32)
     gains = []
     for own, row in zip(np.asarray(z, np.float32)[:HELD], np.asarray(h, np.float32)[:HELD], strict=True):
         # one row of scores per pair, its own first: every call has the same shape, so one program is compiled

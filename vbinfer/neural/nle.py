@@ -1,22 +1,19 @@
 """Neural likelihood estimation."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vbinfer._names import PRNGKey, Theta
-from vbinfer.neural.densities import MAF, density_from_spec
-from vbinfer.neural.densities.base import AbstractConditional, AbstractDensity, pairwise
-from vbinfer.neural.estimator import AbstractEstimator, likelihood_loss
-from vbinfer.neural.scaler import FeatureScaler, Standardise
+from vbinfer._names import PRNGKey
+from vbinfer.neural.densities import MAF
+from vbinfer.neural.densities.base import AbstractConditional, AbstractDensity
+from vbinfer.neural.estimator import AbstractEstimator
+from vbinfer.neural.scaler import FeatureScaler
 from vbinfer.neural.surrogate import AbstractSurrogate
-from vbinfer.neural.training import LossFn, Pairs, Training
-from vbinfer.priors.prior import Prior
+from vbinfer.neural.training import Training
 
 
 @final
@@ -34,10 +31,6 @@ class AmortizedLikelihood(AbstractSurrogate):
 
     method = "NLE"
 
-    @property
-    def _score(self) -> Callable[[Theta, Any], Array]:
-        return self.log_likelihood
-
     def log_likelihood(self, theta: Mapping[str, Any], x: Any) -> Array:
         """log q(x | theta); what `sample_mcmc` takes.
 
@@ -47,9 +40,11 @@ class AmortizedLikelihood(AbstractSurrogate):
             theta: leaves `[..., *shape]`, inside the prior.
             x: one summary `[F]`, or one per theta `[..., F]`.
         """
-        values = {name: jnp.asarray(theta[name]) for name in theta}
-        parts = (self._context, self.scaler.standardise, tuple(_varying(self.scaler).tolist()))
-        return _log_likelihood(self._network, self.prior, parts, values, self.scaler.rows(x))
+        return self._score(theta, x)
+
+    @property
+    def _columns(self) -> tuple[int, ...]:
+        return tuple(_varying(self.scaler).tolist())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,22 +80,11 @@ class NLE(AbstractEstimator[AmortizedLikelihood]):
             density=(AbstractDensity, "vb.densities.MAF(...), vb.densities.NSF(...) or vb.densities.MDN(...)")
         )
 
-    def to_spec(self) -> dict[str, Any]:
-        return {"density": self.density.to_spec(), "ensemble": self.ensemble}
-
-    @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> "NLE":
-        return cls(density_from_spec(spec["density"]), spec["ensemble"])
-
-    @property
-    def loss(self) -> LossFn:
-        return likelihood_loss
-
-    def _pairs(self, scaler: FeatureScaler, context: Any, z: Array, h: Array) -> Pairs:
+    def _pairs(self, scaler: FeatureScaler, context: Any, z: np.ndarray, h: np.ndarray) -> tuple[Any, Any]:
         varies = _varying(scaler)
         if len(varies) == 0:
             raise ValueError("no feature of x varies over the draws; give summaries that depend on theta or on noise")
-        return h[:, varies], context(z)
+        return h[:, varies], np.asarray(context(z))
 
     def _build(self, key: PRNGKey, dim: int, width: int) -> AbstractConditional:
         return self.density.build(key, dim, width)
@@ -111,19 +95,4 @@ AmortizedLikelihood.options = NLE
 
 def _varying(scaler: FeatureScaler) -> np.ndarray:
     """Columns that varied in training; the others have no density."""
-    return np.flatnonzero(np.asarray(scaler.standardise.varies))
-
-
-@eqx.filter_jit
-def _log_likelihood(
-    network: AbstractConditional,
-    prior: Prior,
-    parts: tuple[Any, Standardise, tuple[int, ...]],
-    theta: Theta,
-    x: Array,
-) -> Array:
-    context, standardise, varies = parts
-    c = context(prior.ravel_z(prior.unconstrain(theta)))
-    # constant features have no density; their log slope is 0
-    y = standardise(x)[..., jnp.array(varies)]
-    return pairwise(network.log_prob, y, c) + jnp.sum(standardise.log_slope(x), axis=-1)
+    return np.flatnonzero(scaler.standardise.varies)

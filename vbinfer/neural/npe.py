@@ -13,13 +13,13 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.draws.draws import Draws
-from vbinfer.neural.densities import NSF, Regional, density_from_spec
+from vbinfer.neural.densities import NSF, Regional
 from vbinfer.neural.densities.base import AbstractConditional, AbstractDensity, Embedded, draw, pairwise
-from vbinfer.neural.embeddings import describe, embed, embedding_from_spec
-from vbinfer.neural.estimator import AbstractAmortized, AbstractEstimator, likelihood_loss
+from vbinfer.neural.embeddings import embed
+from vbinfer.neural.estimator import AbstractAmortized, AbstractEstimator
 from vbinfer.neural.fit_info import density_gain
 from vbinfer.neural.scaler import FeatureScaler, Standardise
-from vbinfer.neural.training import LossFn, Pairs, Training
+from vbinfer.neural.training import Training
 from vbinfer.neural.training_data import check_proposal
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
@@ -124,18 +124,6 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
             )
         )
 
-    def to_spec(self) -> dict[str, Any]:
-        described = describe(self.embedding)
-        return {"density": self.density.to_spec(), "embedding": described, "ensemble": self.ensemble}
-
-    @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> "NPE":
-        return cls(density_from_spec(spec["density"]), embedding_from_spec(spec["embedding"]), spec["ensemble"])
-
-    @property
-    def loss(self) -> LossFn:
-        return likelihood_loss
-
     def _check_draws(self, draws: Draws, prior: Prior) -> None:
         check_proposal(draws, prior)
         if isinstance(self.density, Regional):
@@ -145,7 +133,7 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
         # two members regularise each other where one would overfit; from 4,000 draws on one does as well
         return self if self.ensemble is not None else dataclasses.replace(self, ensemble=2 if n < _FEW else 1)
 
-    def _pairs(self, scaler: FeatureScaler, context: Any, z: Array, h: Array) -> Pairs:
+    def _pairs(self, scaler: FeatureScaler, context: Any, z: np.ndarray, h: np.ndarray) -> tuple[Any, Any]:
         return z, h
 
     def _build(self, key: PRNGKey, dim: int, width: int) -> AbstractConditional:
@@ -164,15 +152,15 @@ AmortizedPosterior.options = NPE
 @eqx.filter_jit
 def _log_densities(network: AbstractConditional, z: Array, h: Array, prior: Prior) -> tuple[Array, Array]:
     """log q(theta | x) and log p(theta) per pair."""
-    theta, log_det = prior.constrain(prior.unravel_z(z))
+    theta, log_det = prior.from_z(z)
     return jax.vmap(network.log_prob)(z, h) - log_det, prior.log_prob(theta)
 
 
 @eqx.filter_jit
 def _log_prob(prior: Prior, network: AbstractConditional, standardise: Standardise, theta: Theta, x: Array) -> Array:
-    z = prior.unconstrain(theta)
+    z = prior.to_z(theta)
     # log q(theta | x) = log q(z | h) - log |d theta / d z|
-    value = pairwise(network.log_prob, prior.ravel_z(z), standardise(x)) - prior.constrain(z)[1]
+    value = pairwise(network.log_prob, z, standardise(x)) - prior.from_z(z)[1]
     inside = jnp.isfinite(prior.log_prob(theta)) & ~jnp.isnan(value)
     return jnp.where(inside, value, -jnp.inf)
 
@@ -182,7 +170,7 @@ def _sample(
     prior: Prior, network: AbstractConditional, standardise: Standardise, x: Array, key: PRNGKey, n: int
 ) -> tuple[Theta, Array]:
     z, log_q = draw(network, standardise(x), key, n)
-    theta, log_det = prior.constrain(prior.unravel_z(z))
+    theta, log_det = prior.from_z(z)
     return theta, log_q - log_det
 
 
@@ -191,7 +179,6 @@ def _sample_batch(
     prior: Prior, network: AbstractConditional, standardise: Standardise, x: Array, keys: Array, n: int
 ) -> Theta:
     def one(pair: tuple[Array, PRNGKey]) -> Theta:
-        z = network.sample(standardise(pair[0]), pair[1], n)
-        return prior.constrain(prior.unravel_z(z))[0]
+        return prior.from_z(network.sample(standardise(pair[0]), pair[1], n))[0]
 
     return jax.lax.map(one, (x, keys), batch_size=_BATCH)

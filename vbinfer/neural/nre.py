@@ -1,7 +1,7 @@
 """Neural ratio estimation."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import equinox as eqx
@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer._names import PRNGKey, Theta
+from vbinfer._names import PRNGKey
 from vbinfer.draws.draws import Draws
-from vbinfer.neural.densities.base import pairwise
-from vbinfer.neural.embeddings import describe, embed, embedding_from_spec
+from vbinfer.neural.densities.base import Mixture
+from vbinfer.neural.embeddings import embed
 from vbinfer.neural.estimator import AbstractEstimator
-from vbinfer.neural.scaler import FeatureScaler, Standardise
+from vbinfer.neural.scaler import FeatureScaler
 from vbinfer.neural.surrogate import AbstractSurrogate
 from vbinfer.neural.training import LossFn, Pairs, Training
 from vbinfer.priors.prior import Prior
@@ -38,6 +38,10 @@ class RatioClassifier:
         _check.count(self.width, "width", 64)
         _check.count(self.depth, "depth", 3)
 
+    def to_spec(self) -> dict[str, Any]:
+        """The options, JSON-able."""
+        return dataclasses.asdict(self)
+
 
 @final
 class AmortizedRatio(AbstractSurrogate):
@@ -52,11 +56,7 @@ class AmortizedRatio(AbstractSurrogate):
         info: JSON-able notes of the fit.
     """
 
-    method = "NRE"
-
-    @property
-    def _score(self) -> Callable[[Theta, Any], Array]:
-        return self.log_ratio
+    method, _columns = "NRE", None
 
     def log_ratio(self, theta: Mapping[str, Any], x: Any) -> Array:
         """log p(x | theta) - log p(x), approximately.
@@ -67,8 +67,7 @@ class AmortizedRatio(AbstractSurrogate):
             theta: leaves `[..., *shape]`, inside the prior.
             x: one summary `[F]`, or one per theta `[..., F]`.
         """
-        values, parts = {name: jnp.asarray(theta[name]) for name in theta}, (self._context, self.scaler.standardise)
-        return _log_ratio(self._network, self.prior, parts, values, self.scaler.rows(x))
+        return self._score(theta, x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,23 +100,11 @@ class NRE(AbstractEstimator[AmortizedRatio]):
 
     fitted: ClassVar[Any] = AmortizedRatio
     sees_theta: ClassVar[bool] = True
+    readers: ClassVar[Mapping[str, Any]] = AbstractEstimator.readers | {"classifier": lambda s: RatioClassifier(**s)}
 
     def __post_init__(self) -> None:
         self._check_options(classifier=(RatioClassifier, "vb.neural.RatioClassifier(width=..., depth=...)"))
         _check.count(self.num_candidates, "num_candidates", 10)
-
-    def to_spec(self) -> dict[str, Any]:
-        return {
-            "classifier": dataclasses.asdict(self.classifier),
-            "embedding": describe(self.embedding),
-            "ensemble": self.ensemble,
-            "num_candidates": self.num_candidates,
-        }
-
-    @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> "NRE":
-        embedding = embedding_from_spec(spec["embedding"])
-        return cls(RatioClassifier(**spec["classifier"]), embedding, spec["ensemble"], spec["num_candidates"])
 
     @property
     def loss(self) -> LossFn:
@@ -127,18 +114,17 @@ class NRE(AbstractEstimator[AmortizedRatio]):
         if np.any(draws.round > 0):
             raise ValueError("some draws come from later rounds; the ratio needs draws of the prior: use NLE or NPE")
 
-    def _pairs(self, scaler: FeatureScaler, context: Any, z: Array, h: Array) -> Pairs:
-        return h, context(z)
+    def _pairs(self, scaler: FeatureScaler, context: Any, z: np.ndarray, h: np.ndarray) -> tuple[Any, Any]:
+        return h, np.asarray(context(z))
 
     def _build(self, key: PRNGKey, dim: int, width: int) -> "PairNetwork":
         k_embedding, k_classifier = jax.random.split(key)
         network, out = embed(self.embedding, k_embedding, dim)
-        options = self.classifier
-        mlp = eqx.nn.MLP(width + out, "scalar", options.width, options.depth, activation=jnp.tanh, key=k_classifier)
-        return PairNetwork(network, mlp)
+        sizes = (width + out, "scalar", self.classifier.width, self.classifier.depth)
+        return PairNetwork(network, eqx.filter_jit(eqx.nn.MLP)(*sizes, activation=jnp.tanh, key=k_classifier))
 
-    def _join(self, members: Any) -> "Ratio":
-        return Ratio(members, self.size)
+    def _join(self, members: Any) -> Mixture:
+        return Mixture(members, self.size)
 
 
 AmortizedRatio.options = NRE
@@ -153,22 +139,10 @@ class PairNetwork(eqx.Module):
     embedding: Any
     mlp: eqx.nn.MLP
 
-    def __call__(self, h: Array, c: Array) -> Array:
-        """The log ratio."""
+    def log_prob(self, h: Array, c: Array) -> Array:
+        """The log ratio, in the place of a log density."""
         seen = h if self.embedding is None else self.embedding(h)
         return self.mlp(jnp.concatenate([c, seen]))
-
-
-class Ratio(eqx.Module):
-    """Mean ratio of an ensemble: log mean_k r_k."""
-
-    members: PairNetwork
-    size: int = eqx.field(static=True)
-
-    def log_prob(self, h: Array, c: Array) -> Array:
-        """log r of one pair, as of a density."""
-        each = eqx.filter_vmap(lambda member: member(h, c))(self.members)
-        return jax.nn.logsumexp(each) - jnp.log(self.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,23 +154,17 @@ class ContrastiveLoss:
 
     num_candidates: int
 
-    def __call__(self, network: Callable[[Array, Array], Array], batch: Pairs, key: PRNGKey) -> Array:
+    def __call__(self, network: PairNetwork, batch: Pairs, key: PRNGKey) -> Array:
         """Mean loss of a batch of pairs."""
         (h, c), n = batch, len(batch[0])
         count = min(self.num_candidates, n - 1)
         # rows of c rolled by K different shifts: K independent parameters for each x, without a second draw
         shifts = 1 + jax.random.permutation(key, n - 1)[:count]
         others = jax.vmap(lambda k: jnp.roll(c, k, axis=0))(shifts)  # [K, n, C], never a row's own
-        own = jax.vmap(network)(h, c)
-        log_r = jax.vmap(lambda other: jax.vmap(network)(h, other))(others)  # [K, n]
+        own = jax.vmap(network.log_prob)(h, c)
+        log_r = jax.vmap(lambda other: jax.vmap(network.log_prob)(h, other))(others)  # [K, n]
         log_count = jnp.log(count)
         nobody = -jnp.logaddexp(0.0, jax.nn.logsumexp(log_r, axis=0) - log_count)
         among = jnp.concatenate([own[None], log_r[: count - 1]])
         own_wins = own - log_count - jnp.logaddexp(0.0, jax.nn.logsumexp(among, axis=0) - log_count)
         return -jnp.mean(0.5 * nobody + 0.5 * own_wins)
-
-
-@eqx.filter_jit
-def _log_ratio(network: Ratio, prior: Prior, parts: tuple[Any, Standardise], theta: Theta, x: Array) -> Array:
-    context, standardise = parts
-    return pairwise(network.log_prob, standardise(x), context(prior.ravel_z(prior.unconstrain(theta))))

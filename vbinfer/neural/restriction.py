@@ -120,12 +120,12 @@ def restrict(draws: Draws, prior: Prior, *, key: PRNGKey, lost: float = 0.01) ->
             f"lost={lost:g} cannot be promised from {num_valid} valid draws held out; give about {needed} draws in "
             f"all, or write lost={1.05 / (num_valid + 1):.2g}"
         )
-    context = ThetaContext.fit(prior, jnp.asarray(z[rest]))
-    c, y = context(jnp.asarray(z)), jnp.asarray(valid[:, None], jnp.result_type(float))
+    context = ThetaContext.fit(prior, z[rest])
+    c, y = np.asarray(context(z)), np.asarray(valid[:, None], jnp.result_type(float))
     stop = max(2, len(rest) // 8)
     pick = np.asarray(jax.random.permutation(k_stop, rest))
-    fitting, stopping = ((y[rows], c[rows]) for rows in (pick[stop:], pick[:stop]))
-    members = stack([_network(k, c.shape[-1]) for k in jax.random.split(k_init, _MEMBERS)])
+    fitting, stopping = ((jnp.asarray(y[rows]), jnp.asarray(c[rows])) for rows in (pick[stop:], pick[:stop]))
+    members = stack([eqx.filter_jit(_network)(k, c.shape[-1]) for k in jax.random.split(k_init, _MEMBERS)])
     network = train(TrainingTask(members, _loss, fitting, stopping, _TRAINING), k_train).members
     score = np.asarray(_ensemble(network, c[held]))
     # split conformal: the k-th smallest score of valid draws that the network has not seen
@@ -149,10 +149,9 @@ def _labelled(draws: Draws, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
         )
     values = np.concatenate([draws.theta[name].reshape(len(draws), -1) for name in prior.shapes], axis=1)
     known = finite_rows(values)
-    theta = {name: jnp.asarray(draws.theta[name][known]) for name in prior.shapes}
+    rows = lambda kept: {name: value[kept] for name, value in draws.theta.items()}  # noqa: E731
     # the log density of finite rows only: a NaN would be an error of the prior
-    known[known] = np.isfinite(np.asarray(prior.log_prob(theta)))
-    theta = {name: jnp.asarray(draws.theta[name][known]) for name in prior.shapes}
+    known[known] = np.isfinite(prior.log_prob(rows(known)))
     valid = draws.valid[known]
     good, bad = int(valid.sum()), int((~valid).sum())
     if good < _FEWEST:
@@ -164,7 +163,7 @@ def _labelled(draws: Draws, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"{bad} of {len(draws)} draws failed; there is nothing to restrict below {_FEWEST}. Sample the prior itself"
         )
-    return np.asarray(prior.ravel_z(prior.unconstrain(theta))), valid
+    return np.asarray(prior.to_z(rows(known))), valid
 
 
 def _network(key: PRNGKey, width: int) -> eqx.nn.MLP:
@@ -186,5 +185,5 @@ def _ensemble(network: Any, c: Array) -> Array:
 
 @eqx.filter_jit
 def _score(network: Any, prior: Prior, context: ThetaContext, theta: Theta) -> Array:
-    c = context(prior.ravel_z(prior.unconstrain(theta)))
+    c = context(prior.to_z(theta))
     return _ensemble(network, c.reshape(-1, c.shape[-1])).reshape(c.shape[:-1])

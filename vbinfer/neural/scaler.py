@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -15,7 +16,6 @@ from jaxtyping import Array
 _LINEAR = 4.0
 _MARGIN = 0.25
 _NORMAL_IQR = 1.349
-_FIELDS = ("median", "spread", "mean", "sd", "varies", "low", "high")
 
 
 class Standardise(eqx.Module):
@@ -26,13 +26,14 @@ class Standardise(eqx.Module):
     network. It is increasing: nothing is lost.
     """
 
-    median: Array
-    spread: Array
-    mean: Array
-    sd: Array
-    varies: Array
-    low: Array
-    high: Array
+    # NumPy, so that rows of the host are standardised there: JAX would compile every operation
+    median: np.ndarray
+    spread: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+    varies: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
     @classmethod
     def fit(cls, x: np.ndarray, columns: np.ndarray | None = None) -> "Standardise":
@@ -50,16 +51,16 @@ class Standardise(eqx.Module):
         # a feature that is mostly one value has an interquartile range of 0, and its sd instead
         spread = np.where(varies, np.where(iqr > rounding, iqr, sd), 1.0)
         # moments after squashing: h has mean 0 and sd 1 over the training rows, whatever the tails
-        squashed = np.asarray(_squash(jnp.asarray((x - median) / spread)), dtype=np.float64) * varies
+        squashed = _squash(((x - median) / spread).astype(jnp.result_type(float))).astype(np.float64) * varies
         mean, scale = squashed.mean(axis=0), np.where(varies, squashed.std(axis=0), 1.0)
         h = (squashed - mean) / scale
         values = (median, spread, mean, scale, varies, h.min(axis=0), h.max(axis=0))
-        return cls(*(jnp.asarray(value, dtype=jnp.result_type(float)) for value in values))
+        return cls(*(np.asarray(value, dtype=jnp.result_type(float)) for value in values))
 
     @classmethod
     def _pooled(cls, x: np.ndarray, group: np.ndarray) -> "Standardise":
         parts = [cls.fit(x[:, group == i].reshape(-1, 1)) for i in range(group.max() + 1)]
-        return cls(*(jnp.concatenate([getattr(part, name) for part in parts])[group] for name in _FIELDS))
+        return jax.tree_util.tree_map(lambda *values: np.concatenate(values)[group], *parts)
 
     def log_slope(self, x: Array) -> Array:
         """Log slope of h in x, 0 for constant features.
@@ -73,15 +74,15 @@ class Standardise(eqx.Module):
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Numbers by name, `x/median`, ..., as files hold them."""
-        return {f"x/{name}": np.asarray(getattr(self, name)) for name in _FIELDS}
+        return {f"x/{name}": value for name, value in vars(self).items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Standardise":
         """Invert `to_arrays`; other entries are left alone."""
-        return cls(**{name: jnp.asarray(arrays[f"x/{name}"]) for name in _FIELDS})
+        return cls(*(arrays[f"x/{field.name}"] for field in dataclasses.fields(cls)))
 
-    def __call__(self, x: Array) -> Array:
-        """h `[..., F]` of x `[..., F]`."""
+    def __call__(self, x: Any) -> Any:
+        """h `[..., F]` of x `[..., F]`, an array of the kind of x."""
         return (_squash((x - self.median) / self.spread) * self.varies - self.mean) / self.sd
 
     def outside(self, x: np.ndarray) -> np.ndarray:
@@ -89,11 +90,9 @@ class Standardise(eqx.Module):
 
         Far is a quarter of the range in h; of a constant feature, any change above rounding.
         """
-        h = np.asarray(self(jnp.asarray(x)))
-        margin = _MARGIN * np.asarray(self.high - self.low)
-        moved = np.abs(np.asarray(x) - np.asarray(self.median)) > 1e-4 * np.maximum(np.abs(self.median), 1e-30)
-        constant = (np.asarray(self.varies) == 0.0) & moved
-        return (h < np.asarray(self.low) - margin) | (h > np.asarray(self.high) + margin) | constant
+        h, margin = self(x), _MARGIN * (self.high - self.low)
+        moved = np.abs(x - self.median) > 1e-4 * np.maximum(np.abs(self.median), 1e-30)
+        return (h < self.low - margin) | (h > self.high + margin) | ((self.varies == 0.0) & moved)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,10 +170,11 @@ def user_stacklevel() -> int:
     return level
 
 
-def _squash(u: Array) -> Array:
+def _squash(u: Any) -> Any:
+    xp = np if isinstance(u, np.ndarray) else jnp
     # linear near the median, logarithmic beyond; value and slope agree where the two meet
-    size = jnp.abs(u)
-    return jnp.sign(u) * jnp.where(size <= _LINEAR, size, _LINEAR + jnp.log1p(jnp.maximum(size - _LINEAR, 0.0)))
+    size = xp.abs(u)
+    return xp.sign(u) * xp.where(size <= _LINEAR, size, _LINEAR + xp.log1p(xp.maximum(size - _LINEAR, 0.0)))
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

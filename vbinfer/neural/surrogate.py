@@ -1,15 +1,17 @@
 """Posteriors of learned likelihoods and ratios, by NUTS."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
+from vbinfer.neural.densities.base import pairwise
 from vbinfer.neural.estimator import AbstractAmortized
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
@@ -24,8 +26,14 @@ class AbstractSurrogate(AbstractAmortized):
 
     @property
     @abc.abstractmethod
-    def _score(self) -> Callable[[Theta, Any], Array]:
-        """What stands for the log-likelihood, a function `(theta, x)`."""
+    def _columns(self) -> tuple[int, ...] | None:
+        """Features that have a density; None where a ratio is learned."""
+
+    def _score(self, theta: Mapping[str, Any], x: Any) -> Array:
+        """What stands for the log-likelihood."""
+        values = {name: jnp.asarray(theta[name]) for name in theta}
+        parts = (self._network, self._context, self.scaler.standardise)
+        return _log_score(parts, self._columns, values, self.scaler.rows(x))
 
     def sample(
         self, x_o: Any, *, n: int, key: PRNGKey, kernel: Any = None, num_chains: int = 20, num_warmup: int = 300
@@ -78,6 +86,17 @@ class AbstractSurrogate(AbstractAmortized):
         rows, n, key = jnp.asarray(self.scaler.check(x, ndim=2)), _check.count(n, "n"), _check.key(key)
         sampler = ChainSampler(self.prior, self._score, **{"num_chains": 8, "max_thinning": 4, **options})
         return sampler.sample_batch(rows, n=n, key=key)
+
+
+@eqx.filter_jit
+def _log_score(parts: Any, columns: tuple[int, ...] | None, theta: Theta, x: Array) -> Array:
+    """log q(x | theta), or log r without columns."""
+    network, context, standardise = parts
+    h, c = standardise(x), context(context.prior.to_z(theta))
+    if columns is None:
+        return pairwise(network.log_prob, h, c)
+    # constant features have no density; their log slope is 0
+    return pairwise(network.log_prob, h[..., jnp.array(columns)], c) + jnp.sum(standardise.log_slope(x), axis=-1)
 
 
 def _resampled(prior: Prior, log_likelihood: Callable[[Theta, Any], Array], x: Array, num: int, key: PRNGKey) -> Theta:

@@ -4,7 +4,7 @@ The members of an ensemble are one module whose arrays carry a leading axis; an 
 trains all of them:
 
     epoch          vmap over members
-      steps        scan over minibatches   (params, moments) -> one optimiser step
+      steps        loop over minibatches   (params, moments) -> one optimiser step
       held-out     loss after the epoch    -> best parameters so far, and their epoch
 """
 
@@ -169,10 +169,12 @@ def train(
         report: called after each epoch with its number and both losses, means over the members.
         checkpoint: keeps the state every few seconds and when interrupted; a run goes on from what it holds.
     """
-    params, fixed, static = _parts(task.members)
-    size, cap = len(jax.tree_util.tree_leaves(params)[0]), task.options.epochs(len(task.data[0]))
-    keys = jax.random.split(key, size)
-    state, curves = _start(keys, task), np.zeros((0, 2, size))
+    (_, fixed, static), cap = _parts(task.members), task.options.epochs(len(task.data[0]))
+    keys, state = _start(key, task)
+    everyone = jnp.ones(len(keys), bool)
+    # the untrained networks by the program of an epoch, which takes no step then: theirs is the first best loss
+    state, _ = _epoch(state, jnp.asarray(-1), everyone, keys, task)
+    curves = np.zeros((0, 2, len(keys)))
     if checkpoint is not None:
         state, curves = checkpoint.restore(state, curves)
     try:
@@ -211,15 +213,12 @@ def _optimizer(options: Training, n: int) -> optax.GradientTransformation:
 
 
 @eqx.filter_jit
-def _start(keys: Array, task: TrainingTask) -> _State:
-    params, fixed, static = _parts(task.members)
-    optimizer = _optimizer(task.options, len(task.data[0]))
-
-    def one(params: Any, fixed: Any, key: PRNGKey) -> _State:
-        lowest = task.loss(eqx.combine(params, fixed, static), task.held, key)
-        return _State(params, optimizer.init(params), params, lowest, jnp.asarray(0))
-
-    return jax.vmap(one)(params, fixed, keys)
+def _start(key: PRNGKey, task: TrainingTask) -> tuple[Array, _State]:
+    """Keys of the members, and their state before any epoch."""
+    params, optimizer = _parts(task.members)[0], _optimizer(task.options, len(task.data[0]))
+    keys = jax.random.split(key, len(jax.tree_util.tree_leaves(params)[0]))
+    unknown = jnp.full(len(keys), jnp.inf, float)  # a dtype of its own: a weak one would compile the epoch twice
+    return keys, _State(params, jax.vmap(optimizer.init)(params), params, unknown, jnp.zeros(len(keys), int))
 
 
 @eqx.filter_jit
@@ -238,22 +237,23 @@ def _epoch(
         # keys by epoch number, not carried along: a resumed run draws what an uninterrupted one does
         k_order, k_loss = jax.random.split(jax.random.fold_in(key, number))
         order = jax.random.permutation(k_order, n)[: steps * rows].reshape(steps, rows)
+        k_steps = jax.random.split(k_loss, steps)
 
-        def step(carry: Any, at: tuple[Array, PRNGKey]) -> Any:
-            (params, moments), (batch, k_step) = carry, at
-            value, grads = jax.value_and_grad(loss)(params, (y[batch], c[batch]), k_step)
+        def step(i: Array, carry: Any) -> Any:
+            params, moments, total = carry
+            value, grads = jax.value_and_grad(loss)(params, (y[order[i]], c[order[i]]), k_steps[i])
             updates, moments = optimizer.update(grads, moments, params)
-            return (optax.apply_updates(params, updates), moments), value
+            return optax.apply_updates(params, updates), moments, total + value
 
-        carry = (state.params, state.moments)
-        (params, moments), losses = jax.lax.scan(step, carry, (order, jax.random.split(k_loss, steps)))
+        carry = (state.params, state.moments, jnp.zeros(()))
+        params, moments, total = jax.lax.fori_loop(0, jnp.where(number < 0, 0, steps), step, carry)
         val = loss(params, task.held, key)
         # a member that has stopped is computed along with the others, and never chosen again; NaN is no better
         better = running & (val < state.lowest)
         pick = lambda new, old: jnp.where(better, new, old)  # noqa: E731
         best = jax.tree_util.tree_map(pick, params, state.best)
         after = _State(params, moments, best, pick(val, state.lowest), pick(number + 1, state.best_epoch))
-        return after, (jnp.mean(losses), val)
+        return after, (total / steps, val)
 
     return jax.vmap(one)(state, fixed, running, keys)
 

@@ -1,8 +1,6 @@
 """Checked training pairs of parameters and summaries."""
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from vbinfer.draws.draws import Draws
 from vbinfer.priors.prior import Prior
@@ -12,7 +10,7 @@ _TRUNCATED = 0.1
 """Nats by which log_q - log prior may vary within a round of a truncated prior: rounding."""
 
 
-def training_pairs(draws: Draws, prior: Prior) -> tuple[Array, np.ndarray]:
+def training_pairs(draws: Draws, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
     """`(z [n, D], x [n, F])` of the valid draws.
 
     Raises:
@@ -37,13 +35,12 @@ def training_pairs(draws: Draws, prior: Prior) -> tuple[Array, np.ndarray]:
                 f"the draws of {name!r} are {list(theta[name].shape)}, the prior's [{wanted}]; "
                 "give theta one row per draw in the shape of the prior"
             )
-    values = {name: jnp.asarray(value) for name, value in theta.items()}
-    outside = int(np.sum(~np.isfinite(np.asarray(prior.log_prob(values)))))
+    outside = int(np.sum(~np.isfinite(prior.log_prob(theta))))
     if outside:
         raise ValueError(
             f"{outside} of {len(x)} draws lie outside the prior's support; fit with the prior they came from"
         )
-    return prior.ravel_z(prior.unconstrain(values)), x
+    return np.asarray(prior.to_z(theta)), x
 
 
 def check_proposal(draws: Draws, prior: Prior) -> None:
@@ -53,9 +50,8 @@ def check_proposal(draws: Draws, prior: Prior) -> None:
     """
     if draws.log_q is None:
         return
-    theta = {name: jnp.asarray(value) for name, value in draws.theta.items()}
     # a truncated prior is proportional to the prior: log q - log p is one number per round
-    excess = np.asarray(draws.log_q) - np.asarray(prior.log_prob(theta))
+    excess = np.asarray(draws.log_q) - np.asarray(prior.log_prob(draws.theta))
     for number in np.unique(draws.round):
         known = excess[(draws.round == number) & draws.valid & np.isfinite(excess)]
         if len(known) and np.ptp(known) > _TRUNCATED:

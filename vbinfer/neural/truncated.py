@@ -65,9 +65,7 @@ class AbstractTruncation(abc.ABC):
 
     def log_prob(self, theta: Mapping[str, Any]) -> Array:
         """log p(theta) - log(mass) `[...]` inside, -inf outside."""
-        values = {name: jnp.asarray(value) for name, value in theta.items()}
-        inside = jnp.asarray(self.contains(values))
-        return jnp.where(inside, self.prior.log_prob(values) - np.log(self.mass), -jnp.inf)
+        return jnp.where(self.contains(theta), self.prior.log_prob(theta) - np.log(self.mass), -jnp.inf)
 
 
 class TruncatedPrior(AbstractTruncation):
@@ -136,7 +134,7 @@ class TruncatedPrior(AbstractTruncation):
         posterior = amortized.sample(x_o, n=num_samples, key=k_draw)
         self.x_o = np.asarray(posterior.x_o)
         self._amortized = amortized
-        theta = {name: jnp.asarray(value[0]) for name, value in posterior.theta.items()}
+        theta = {name: value[0] for name, value in posterior.theta.items()}
         excess = np.asarray(posterior.log_prob[0], float) - np.asarray(prior.log_prob(theta), float)
         # log q - log p, not log q: the region is then the same however a parameter is written
         usable = np.isfinite(excess)
@@ -146,16 +144,14 @@ class TruncatedPrior(AbstractTruncation):
                 "lower learning_rate"
             )
         self.threshold = float(np.quantile(excess[usable], epsilon))
-        self._box = _Box.around(np.asarray(prior.ravel_z(prior.unconstrain(theta)))[usable])
+        self._box = _Box.around(np.asarray(prior.to_z(theta))[usable])
         self.method, self.acceptance, self.mass = self._measure(k_mass)
 
     def contains(self, theta: Mapping[str, Any]) -> np.ndarray:
         """`[...]`: whether theta lies in the region."""
-        values = {name: jnp.asarray(value) for name, value in theta.items()}
-        z = np.asarray(self.prior.ravel_z(self.prior.unconstrain(values)))
-        return self._box.contains(z) & (self._excess(values) >= self.threshold)
+        return self._box.contains(np.asarray(self.prior.to_z(theta))) & (self._excess(theta) >= self.threshold)
 
-    def _excess(self, theta: Theta) -> np.ndarray:
+    def _excess(self, theta: Mapping[str, Any]) -> np.ndarray:
         log_q = np.asarray(self._amortized.log_prob(theta, self.x_o))
         value = log_q - np.asarray(self.prior.log_prob(theta))
         return np.where(np.isfinite(value), value, -np.inf)
@@ -170,8 +166,7 @@ class TruncatedPrior(AbstractTruncation):
     def _block(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
         if self.method == "resampling":
             return self._resampled(key)
-        z = jnp.asarray(self._box.sample(key, CANDIDATES), jnp.result_type(float))
-        theta = self.prior.constrain(self.prior.unravel_z(z))[0]
+        theta = self.prior.from_z(self._box.sample(key, CANDIDATES))[0]
         return theta, self.contains(theta)
 
     def _resampled(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
@@ -181,10 +176,10 @@ class TruncatedPrior(AbstractTruncation):
         """
         k_draw, k_pick = jax.random.split(key)
         theta = self._posterior(k_draw)
-        log_weight = jnp.where(jnp.asarray(self.contains(theta)), -jnp.asarray(self._excess(theta)), -jnp.inf)
+        log_weight = np.where(self.contains(theta), -self._excess(theta), -np.inf)
         # Gumbel maximum: of each group one candidate, with probability in proportion to its weight
-        score = log_weight + jax.random.gumbel(k_pick, log_weight.shape, log_weight.dtype)
-        groups = np.asarray(score).reshape(-1, _OVERSAMPLE)
+        score = log_weight + np.asarray(jax.random.gumbel(k_pick, log_weight.shape, log_weight.dtype))
+        groups = score.reshape(-1, _OVERSAMPLE)
         chosen = groups.argmax(axis=1) + _OVERSAMPLE * np.arange(len(groups))
         kept = np.zeros(CANDIDATES, bool)
         kept[chosen[np.isfinite(groups.max(axis=1))]] = True

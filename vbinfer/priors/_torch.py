@@ -1,4 +1,4 @@
-"""A prior as a torch distribution over flat theta."""
+"""A prior as a torch distribution, over flat theta or over z."""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,15 +12,27 @@ if TYPE_CHECKING:
 _DRAWS = 10_000
 
 
-def torch_prior(prior: "Prior") -> Any:
+def torch_z_prior(prior: "Prior") -> Any:
+    """Torch density of z: N(0, I), or exact where whitening leaves another."""
+    import torch
+
+    if prior.z_is_normal:
+        return torch.distributions.MultivariateNormal(torch.zeros(prior.z_dim), torch.eye(prior.z_dim))
+    return torch_prior(prior, over_z=True)
+
+
+def torch_prior(prior: "Prior", *, over_z: bool = False) -> Any:
     """Torch view of a prior, float32.
 
-    `sample(shape) -> [*shape, D]`, `log_prob([..., D]) -> [...]`: what the sbi package needs. Keys and compiled
-    functions are made inside the methods: sbi copies and walks what a distribution holds. The key comes from torch's
-    generator, so `torch.manual_seed` decides the draws. Not differentiable by torch.
+    `sample(shape) -> [*shape, D]`, `log_prob([..., D]) -> [...]`, differentiable once: what the sbi package needs. Keys
+    and compiled functions are made inside the methods: sbi copies and walks what a distribution holds. The key comes
+    from torch's generator, so `torch.manual_seed` decides the draws.
     """
     import torch
     from torch.distributions import constraints as constraint
+
+    dim = prior.z_dim if over_z else prior.dim
+    density = _log_prob_function(prior, over_z)
 
     class TorchPrior(torch.distributions.Distribution):
         """Named numpyro distributions behind torch's interface."""
@@ -28,43 +40,78 @@ def torch_prior(prior: "Prior") -> Any:
         arg_constraints: ClassVar[dict[str, Any]] = {}
 
         def __init__(self) -> None:
-            super().__init__(torch.Size(()), torch.Size((prior.dim,)), validate_args=False)
+            super().__init__(torch.Size(()), torch.Size((dim,)), validate_args=False)
 
         @property
         def support(self) -> Any:
-            return constraint.cat(_bounds(prior, constraint), dim=-1, lengths=[1] * prior.dim)
+            return constraint.real_vector if over_z else constraint.cat(_bounds(prior, constraint), -1, [1] * dim)
 
         @property
         def mean(self) -> Any:
-            return _to_torch(_flat(prior, prior.mean()))
+            return torch.zeros(dim) if over_z else to_torch(_flat(prior, prior.mean()))
 
         @property
         def variance(self) -> Any:
+            if over_z:
+                return torch.ones(dim)
             known = _flat(prior, prior.variance())
-            return _to_torch(np.where(np.isnan(known), _middle_spread(prior) ** 2, known))
+            return to_torch(np.where(np.isnan(known), _middle_spread(prior) ** 2, known))
 
         def sample(self, sample_shape: Any = ()) -> Any:
             shape = tuple(sample_shape)
             seed = int(torch.randint(2**31 - 1, ()).item())
             theta = prior.sample(key=jax.random.key(seed), n=int(np.prod(shape, dtype=int)))
-            return _to_torch(prior.ravel(theta)).reshape(*shape, prior.dim)
+            return to_torch(prior.to_z(theta) if over_z else prior.ravel(theta)).reshape(*shape, dim)
 
         def log_prob(self, value: Any) -> Any:
-            flat = jnp.asarray(value.detach().cpu().numpy())
-            return _to_torch(prior.log_prob(prior.unravel(flat))).to(value.device)
+            return density.apply(value)
 
         def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
             if tuple(batch_shape) != ():
-                raise NotImplementedError("a prior is one distribution over theta and has no batch; use sample((n,))")
+                raise NotImplementedError("a prior is one distribution and has no batch; use sample((n,))")
             return self
 
     return TorchPrior()
 
 
-def _to_torch(array: Any) -> Any:
+def to_torch(array: Any) -> Any:
+    """A float32 tensor of its own memory.
+
+    An array of JAX is read-only.
+    """
     import torch
 
     return torch.tensor(np.array(array, dtype=np.float32))
+
+
+def _log_prob_function(prior: "Prior", over_z: bool) -> Any:
+    """Log density for torch, with the gradient of JAX.
+
+    Variational inference of sbi asks for the gradient.
+    """
+    import torch
+
+    def log_density(flat: Any) -> Any:
+        theta, log_det = prior.from_z(flat) if over_z else (prior.unravel(flat), 0.0)
+        return prior.log_prob(theta) + log_det
+
+    class LogProb(torch.autograd.Function):
+        """Log density, and its slope kept for the way back."""
+
+        @staticmethod
+        def forward(ctx: Any, value: Any) -> Any:
+            flat = jnp.asarray(value.detach().cpu().numpy())
+            if not ctx.needs_input_grad[0]:
+                return to_torch(log_density(flat)).to(value.device)
+            log_p, slope = jax.vjp(log_density, flat)
+            ctx.save_for_backward(to_torch(slope(jnp.ones_like(log_p))[0]).to(value.device))
+            return to_torch(log_p).to(value.device)
+
+        @staticmethod
+        def backward(ctx: Any, *outer: Any) -> Any:
+            return outer[0][..., None] * ctx.saved_tensors[0]
+
+    return LogProb
 
 
 def _flat(prior: "Prior", theta: Any) -> np.ndarray:

@@ -140,6 +140,14 @@ class Prior:
         values = self._take(theta, self.shapes)
         return _unconstrain(self, values)
 
+    def to_z(self, theta: Named) -> Array:
+        """Flat z `[..., z_dim]` of a theta inside the support."""
+        return _to_z(self, self._take(theta, self.shapes))
+
+    def from_z(self, flat: Any) -> tuple[Theta, Array]:
+        """theta and `log |d theta / d z|` of flat z `[..., z_dim]`."""
+        return _from_z(self, jnp.asarray(flat, jnp.result_type(float)))
+
     def ravel(self, theta: Named) -> Array:
         """Named leaves `[..., *shape]` to `[..., D]`, ordered as `names`."""
         return ravel(self._take(theta, self.shapes), self.shapes)
@@ -247,6 +255,16 @@ def _constrain(prior: Prior, z: Theta) -> tuple[Theta, Array]:
 @functools.partial(jax.jit, static_argnums=0)
 def _unconstrain(prior: Prior, theta: Theta) -> Theta:
     return {name: leaf.unconstrain(theta[name]) for name, leaf in prior._leaves.items()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _to_z(prior: Prior, theta: Theta) -> Array:
+    return ravel(_unconstrain(prior, theta), prior.z_shapes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _from_z(prior: Prior, flat: Array) -> tuple[Theta, Array]:
+    return _constrain(prior, unravel(flat, prior.z_shapes))
 
 
 def _checked_leaf(name: str, d: Any) -> LeafMap:

@@ -2,13 +2,10 @@
 
 from typing import Any
 
-import equinox as eqx
 import flowjax.bijections as fb
 import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array
-
-from vbinfer._names import PRNGKey
 
 _UNROLLED = 16
 """Coordinates up to which the stages of an inverse are written out; beyond, compiling them takes too long."""
@@ -28,15 +25,8 @@ class Autoregressive(AbstractBijection):
     shape: tuple[int, ...]
     cond_shape: tuple[int, ...] | None
 
-    def __init__(self, key: PRNGKey, dim: int, cond_dim: int, transformer: AbstractBijection, **network: Any) -> None:
-        layer = fb.MaskedAutoregressive(key, transformer=transformer, dim=dim, cond_dim=cond_dim, **network)
-        # with its last weights 0 it starts as the identity
-        last = lambda f: f.masked_autoregressive_mlp.layers[-1]  # noqa: E731
-        masked = last(layer).weight
-        zeroed = eqx.tree_at(lambda w: w.args, masked, tuple(_zero(item) for item in masked.args))
-        bias = jnp.zeros_like(last(layer).bias)
-        self.inner = eqx.tree_at(lambda f: (last(f).weight, last(f).bias), layer, (zeroed, bias))
-        self.shape, self.cond_shape = (dim,), (cond_dim,)
+    def __init__(self, inner: fb.MaskedAutoregressive) -> None:
+        self.inner, self.shape, self.cond_shape = inner, inner.shape, inner.cond_shape
 
     def transform_and_log_det(self, x: Array, condition: Array | None = None) -> tuple[Array, Array]:
         """Noise and log |d noise / dx|."""
@@ -81,7 +71,3 @@ class Autoregressive(AbstractBijection):
             x.append(value)
             log_det = log_det + change
         return jnp.stack(x), log_det
-
-
-def _zero(item: Any) -> Any:
-    return jnp.zeros_like(item) if eqx.is_inexact_array(item) else item

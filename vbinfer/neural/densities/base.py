@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from vbinfer._names import PRNGKey
@@ -114,15 +115,15 @@ def pairwise(score: Callable[[Array, Array], Array], y: Array, c: Array) -> Arra
 
 def stack(members: Sequence[Any]) -> Any:
     """Stack modules of one structure along a leading axis."""
-    # what is no array is alike in all of them; the first one's stands for the stack
-    parts = [eqx.partition(member, eqx.is_array) for member in members]
-    arrays = jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *(arrays for arrays, _ in parts))
-    return eqx.combine(arrays, parts[0][1])
+    # what is no array is alike in all of them: the first one's stands for the stack
+    # by NumPy, here and in `mixture`: a program for every shape would be compiled
+    together = lambda first, *others: jnp.asarray(np.stack([first, *others])) if eqx.is_array(first) else first  # noqa: E731
+    return jax.tree_util.tree_map(together, *members)
 
 
 def mixture(stacked: Any, size: int) -> Any:
     """A stack as one density: its only member or mixture."""
     if size > 1:
         return Mixture(stacked, size)
-    arrays, static = eqx.partition(stacked, eqx.is_array)
-    return eqx.combine(jax.tree_util.tree_map(lambda leaf: leaf[0], arrays), static)
+    first = lambda leaf: jnp.asarray(np.asarray(leaf)[0]) if eqx.is_array(leaf) else leaf  # noqa: E731
+    return jax.tree_util.tree_map(first, stacked)

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import functools
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import paramax
 from flowjax.bijections import AbstractBijection
+from flowjax.utils import get_ravelled_pytree_constructor
 from jaxtyping import Array
 
 from vbinfer._names import PRNGKey
@@ -59,8 +59,8 @@ class AbstractFlow(AbstractDensity):
     depth: int
 
     @abc.abstractmethod
-    def layer(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
-        """One layer, the identity until trained."""
+    def bend(self) -> AbstractBijection:
+        """Bijection of one coordinate, the identity at zero parameters."""
 
     def build(self, key: PRNGKey, dim: int, cond_dim: int) -> Flow:
         """Build the map from y to standard normal noise.
@@ -68,31 +68,67 @@ class AbstractFlow(AbstractDensity):
         y is `[dim]`, given c `[cond_dim]`; until trained it is a permutation. The order of the coordinates is reversed
         after the first layer, so that two layers reach every one of them, then alternately shuffled and reversed.
         """
-        # weights of this key, structure of the cache: see `_structure`
-        arrays = eqx.filter(_bijection(self, key, dim, cond_dim), eqx.is_array)
-        return Flow(eqx.combine(arrays, _structure(self, dim, cond_dim)), dim)
+        # layer 0 | reversed | layer 1 | shuffled | layer 2 | reversed ...
+        keys = zip(*(jax.random.split(k, self.layers) for k in jax.random.split(key)), strict=True)
+        layers = [_layer(self, *pair, jnp.asarray(i % 2 == 0), dim, cond_dim) for i, pair in enumerate(keys)]
+        return Flow(fb.Scan(stack(layers)), dim)
 
 
-@functools.lru_cache
-def _structure(options: AbstractFlow, dim: int, cond_dim: int) -> Any:
-    """What is no array in a flow.
+@eqx.filter_jit
+def _layer(options: Any, k_order: PRNGKey, key: PRNGKey, reverse: Array, dim: int, cond_dim: int) -> AbstractBijection:
+    """One layer of a MAF or NSF, and the order of coordinates after it.
 
-    One object for equal options: a new one would compile the training anew.
+    One program: its operations one by one are fifty.
     """
-    return eqx.partition(_bijection(options, jax.random.key(0), dim, cond_dim), eqx.is_array)[1]
+    order = jnp.where(reverse, jnp.arange(dim)[::-1], jax.random.permutation(k_order, dim))
+    network: dict[str, Any] = {"nn_width": options.width, "nn_depth": options.depth, "nn_activation": jnp.tanh}
+    network |= {"transformer": options.bend(), "dim": dim, "cond_dim": cond_dim}
+    layer: Any
+    if options.autoregressive:
+        layer, last = fb.MaskedAutoregressive(key, **network), lambda f: f.masked_autoregressive_mlp.layers[-1]
+    else:
+        layer, last = fb.Coupling(key, untransformed_dim=dim // 2, **network), lambda f: f.conditioner.layers[-1]
+    # with its last weights 0 a layer is the identity, so that an untrained flow is the prior
+    parts = (_Bent(options), jax.tree_util.tree_map(_zero, last(layer)))
+    layer = eqx.tree_at(lambda f: (f.transformer_constructor, last(f)), layer, parts)
+    return fb.Chain([Autoregressive(layer) if options.autoregressive else layer, Reordered(order)])
 
 
-def _bijection(options: AbstractFlow, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
-    k_order, k_layers = jax.random.split(key)
-    # layer 0 | reversed | layer 1 | shuffled | layer 2 | reversed ...
-    flip = jnp.arange(dim)[::-1]
-    shuffled = [jax.random.permutation(k, dim) for k in jax.random.split(k_order, options.layers)]
-    layers = [
-        fb.Chain([options.layer(k, dim, cond_dim), fb.Permute(flip if i % 2 == 0 else order)]).merge_chains()
-        for i, (k, order) in enumerate(zip(jax.random.split(k_layers, options.layers), shuffled, strict=True))
-    ]
-    # stacked after they are made: building them under vmap compiles for seconds
-    return fb.Scan(stack(layers))
+@dataclasses.dataclass(frozen=True)
+class _Bent:
+    """Bend of a coordinate from its parameters.
+
+    Equal for equal options: flowjax's own closure, new each time, would compile the training anew.
+    """
+
+    options: AbstractFlow
+
+    def __call__(self, parameters: Array) -> AbstractBijection:
+        return get_ravelled_pytree_constructor(self.options.bend(), eqx.is_inexact_array)[0](parameters)
+
+
+def _zero(leaf: Any) -> Any:
+    return jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else leaf
+
+
+class Reordered(AbstractBijection):
+    """Coordinates in another order, `y = x[order]`."""
+
+    shape: tuple[int, ...]
+    cond_shape: ClassVar[None] = None  # type: ignore[misc]  # flowjax declares fields that a class may fix
+    order: Array
+    inverse: Array
+
+    def __init__(self, order: Array) -> None:
+        self.shape, self.order, self.inverse = order.shape, order, jnp.argsort(order)
+
+    def transform_and_log_det(self, x: Array, condition: Array | None = None) -> tuple[Array, Array]:
+        """`x[order]`, and 0."""
+        return x[self.order], jnp.zeros(())
+
+    def inverse_and_log_det(self, y: Array, condition: Array | None = None) -> tuple[Array, Array]:
+        """x, and 0."""
+        return y[self.inverse], jnp.zeros(())
 
 
 class SinhArcsinh(AbstractBijection):
@@ -101,7 +137,7 @@ class SinhArcsinh(AbstractBijection):
     The identity at zero parameters.
     """
 
-    shape: ClassVar[tuple[int, ...]] = ()  # type: ignore[misc]  # flowjax declares fields that a class may fix
+    shape: ClassVar[tuple[int, ...]] = ()  # type: ignore[misc]
     cond_shape: ClassVar[None] = None  # type: ignore[misc]
     skew: Array
     tail: Any  # an array behind paramax
@@ -148,10 +184,10 @@ class MAF(AbstractFlow):
     width: int = 50
     depth: int = 2
 
-    def layer(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
-        bend = fb.Chain([_affine(), SinhArcsinh()])
-        network = {"nn_width": self.width, "nn_depth": self.depth, "nn_activation": jnp.tanh}
-        return Autoregressive(key, dim, cond_dim, bend, **network)
+    autoregressive: ClassVar[bool] = True
+
+    def bend(self) -> AbstractBijection:
+        return fb.Chain([_affine(), SinhArcsinh()])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,16 +217,8 @@ class NSF(AbstractFlow):
     interval: float = 5.0
     autoregressive: bool = False
 
-    def layer(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractBijection:
-        spline = fb.Chain([_affine(), fb.RationalQuadraticSpline(knots=self.knots, interval=self.interval)])
-        network = {"nn_width": self.width, "nn_depth": self.depth, "nn_activation": jnp.tanh}
-        if self.autoregressive:
-            return Autoregressive(key, dim, cond_dim, spline, **network)
-        layer = fb.Coupling(key, transformer=spline, untransformed_dim=dim // 2, dim=dim, cond_dim=cond_dim, **network)
-        # with its last weights 0 a layer is the identity, so that an untrained flow is the prior
-        last = lambda f: f.conditioner.layers[-1]  # noqa: E731
-        zeros = jnp.zeros_like(last(layer).weight), jnp.zeros_like(last(layer).bias)
-        return eqx.tree_at(lambda f: (last(f).weight, last(f).bias), layer, zeros)
+    def bend(self) -> AbstractBijection:
+        return fb.Chain([_affine(), fb.RationalQuadraticSpline(knots=self.knots, interval=self.interval)])
 
 
 def _affine() -> AbstractBijection:

@@ -36,6 +36,7 @@ class MDN(AbstractDensity):
     depth: int = 2
     diagonal: bool = False
 
+    @eqx.filter_jit
     def build(self, key: PRNGKey, dim: int, cond_dim: int) -> "GaussianMixture":
         """Build components near the standard normal.
 
@@ -46,13 +47,12 @@ class MDN(AbstractDensity):
         above = 0 if self.diagonal else dim * (dim - 1) // 2
         size = self.components * (1 + 2 * dim + above)
         network = eqx.nn.MLP(cond_dim, size, self.width, self.depth, activation=jnp.tanh, key=k_network)
-        last = network.layers[-1]
         centres = _START * jax.random.normal(k_centre, (self.components, dim))
         start = jnp.zeros((self.components, size // self.components)).at[:, 1 : 1 + dim].set(centres)
         network = eqx.tree_at(
             lambda net: (net.layers[-1].weight, net.layers[-1].bias),
             network,
-            (jnp.zeros_like(last.weight), start.reshape(-1)),
+            (jnp.zeros_like(network.layers[-1].weight), start.reshape(-1)),
         )
         return GaussianMixture(network, dim, self.components)
 

@@ -59,6 +59,7 @@ class Regional(AbstractDensity):
                 f"numbers of the whole brain first, then maps [{self.nodes}]: put the maps last in vb.Prior({{...}})"
             )
 
+    @eqx.filter_jit
     def build(self, key: PRNGKey, dim: int, cond_dim: int) -> "RegionalMixture":
         (maps, shared), (features, rest) = divmod(dim, self.nodes), divmod(cond_dim, self.nodes)
         if maps == 0 or features == 0:

@@ -22,8 +22,9 @@ from vbinfer._names import PRNGKey, Theta
 from vbinfer.io import npz
 from vbinfer.neural.sbi.inputs import DiscreteZ, Inputs
 from vbinfer.neural.sbi.networks import METHODS, Method, check_saveable, rebuild
-from vbinfer.neural.sbi.quiet import quiet_torch, to_torch
+from vbinfer.neural.sbi.quiet import quiet_torch
 from vbinfer.posterior import Posterior
+from vbinfer.priors._torch import to_torch
 from vbinfer.priors.prior import Prior
 
 _ROWS = 20_000

@@ -27,8 +27,9 @@ from vbinfer.neural.sbi.networks import (
     require_tabpfn,
 )
 from vbinfer.neural.sbi.posteriors import SbiLikelihood, SbiPosterior, SbiRatio, wrap
-from vbinfer.neural.sbi.quiet import NullTracker, quiet_torch, require, to_torch
+from vbinfer.neural.sbi.quiet import NullTracker, quiet_torch, require
 from vbinfer.neural.training_data import check_proposal, training_pairs
+from vbinfer.priors._torch import to_torch
 from vbinfer.priors.prior import Prior
 
 DEFAULTS = {"training_batch_size": 200, "learning_rate": 1e-3, "max_num_epochs": 500}

@@ -14,8 +14,9 @@ import numpy as np
 from vbinfer._param import did_you_mean
 from vbinfer.io import npz
 from vbinfer.neural.sbi.inputs import DiscreteZ, Inputs
-from vbinfer.neural.sbi.quiet import quiet_torch, to_torch
+from vbinfer.neural.sbi.quiet import quiet_torch
 from vbinfer.neural.scaler import user_stacklevel
+from vbinfer.priors._torch import to_torch
 
 _FLOWS = ("maf", "nsf", "made", "maf_rqs", "mdn")
 _ZUKO = ("nice", "maf", "nsf", "ncsf", "sospf", "naf", "unaf", "gf", "bpf")

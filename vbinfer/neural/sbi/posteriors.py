@@ -14,9 +14,9 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
 from vbinfer._param import did_you_mean
 from vbinfer.neural.sbi.core import Core
-from vbinfer.neural.sbi.quiet import quiet_torch, to_torch
-from vbinfer.neural.sbi.torch_prior import z_prior
+from vbinfer.neural.sbi.quiet import quiet_torch
 from vbinfer.posterior import Posterior
+from vbinfer.priors._torch import to_torch, torch_z_prior
 
 _MOST_CHAINS = 20
 _FEWEST_DRAWS = 25
@@ -142,7 +142,7 @@ class SbiView:
         """sbi's posterior over z."""
         from sbi.inference import potentials
 
-        core, prior, made_by = self._core, z_prior(self._core.prior), self._class()
+        core, prior, made_by = self._core, torch_z_prior(self._core.prior), self._class()
         if self.kind == "direct":
             return made_by(core.net, prior, **options)
         if self.kind in ("ode", "sde"):

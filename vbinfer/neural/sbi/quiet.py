@@ -73,13 +73,3 @@ def require() -> Any:
             "or use vb.NPE, vb.NLE or vb.NRE, which need neither"
         ) from error
     return torch
-
-
-def to_torch(array: Any) -> Any:
-    """A float32 tensor of its own memory.
-
-    An array of JAX is read-only.
-    """
-    import torch
-
-    return torch.from_numpy(np.array(array, dtype=np.float32))
