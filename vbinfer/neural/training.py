@@ -169,12 +169,10 @@ def train(
         report: called after each epoch with its number and both losses, means over the members.
         checkpoint: keeps the state every few seconds and when interrupted; a run goes on from what it holds.
     """
-    (_, fixed, static), cap = _parts(task.members), task.options.epochs(len(task.data[0]))
-    keys, state = _start(key, task)
-    everyone = jnp.ones(len(keys), bool)
-    # the untrained networks by the program of an epoch, which takes no step then: theirs is the first best loss
-    state, _ = _epoch(state, jnp.asarray(-1), everyone, keys, task)
-    curves = np.zeros((0, 2, len(keys)))
+    params, fixed, static = _parts(task.members)
+    size, cap = len(jax.tree_util.tree_leaves(params)[0]), task.options.epochs(len(task.data[0]))
+    keys = jax.random.split(key, size)
+    state, curves = _start(keys, task), np.zeros((0, 2, size))
     if checkpoint is not None:
         state, curves = checkpoint.restore(state, curves)
     try:
@@ -212,13 +210,12 @@ def _optimizer(options: Training, n: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(options.clip_norm), decay)
 
 
-@eqx.filter_jit
-def _start(key: PRNGKey, task: TrainingTask) -> tuple[Array, _State]:
-    """Keys of the members, and their state before any epoch."""
-    params, optimizer = _parts(task.members)[0], _optimizer(task.options, len(task.data[0]))
-    keys = jax.random.split(key, len(jax.tree_util.tree_leaves(params)[0]))
-    unknown = jnp.full(len(keys), jnp.inf, float)  # a dtype of its own: a weak one would compile the epoch twice
-    return keys, _State(params, jax.vmap(optimizer.init)(params), params, unknown, jnp.zeros(len(keys), int))
+def _start(keys: Array, task: TrainingTask) -> _State:
+    params, size = _parts(task.members)[0], len(keys)
+    moments = eqx.filter_jit(jax.vmap(_optimizer(task.options, len(task.data[0])).init))(params)
+    state = _State(params, moments, params, jnp.asarray(np.full(size, np.inf), float), jnp.asarray(np.zeros(size, int)))
+    # the untrained networks by the program of an epoch, which takes no step then: theirs is the first best loss
+    return _epoch(state, jnp.asarray(-1), jnp.asarray(np.ones(size, bool)), keys, task)[0]
 
 
 @eqx.filter_jit
