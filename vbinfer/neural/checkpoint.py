@@ -7,7 +7,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vbinfer.io import npz
@@ -77,5 +76,4 @@ def from_arrays(tree: Any, name: str, arrays: Mapping[str, np.ndarray], other: s
     stored = [arrays[key] for key in sorted(arrays) if key.startswith(f"{name}/")]
     if [leaf.shape for leaf in known] != [leaf.shape for leaf in stored]:
         raise ValueError(other)
-    leaves = [jnp.asarray(value) for value in stored]
-    return eqx.combine(jax.tree_util.tree_unflatten(structure, leaves), static)
+    return eqx.combine(jax.tree_util.tree_unflatten(structure, jax.device_put(stored)), static)

@@ -186,7 +186,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         scaler = FeatureScaler(draws.names, Standardise.fit(x[rows], columns))
         context = ThetaContext.fit(prior, z[rows]) if own.sees_theta else None
         y, c = own._pairs(scaler, context, z, scaler.standardise(np.asarray(x, jnp.result_type(float))))
-        fitting, stopping = ((jnp.asarray(y[part]), jnp.asarray(c[part])) for part in (rows, held))
+        fitting, stopping = (jax.device_put((y[part], c[part])) for part in (rows, held))
         task = TrainingTask(own._members(k_init, y, c), own.loss, fitting, stopping, own.training)
         kept = None if checkpoint is None else own._checkpoint(checkpoint, k_fit, (y, c))
         with progress_bar(progress, own.training.epochs(len(rows)), type(self).__name__) as report:

@@ -148,8 +148,8 @@ class _State(NamedTuple):
     params: Any
     moments: Any
     best: Any
-    lowest: Array
-    best_epoch: Array
+    lowest: Any  # arrays, of NumPy before the first epoch
+    best_epoch: Any
 
 
 def train(
@@ -181,7 +181,7 @@ def train(
             running = len(curves) - np.asarray(state.best_epoch) < task.options.patience
             if not running.any():
                 break
-            after, losses = _epoch(state, jnp.asarray(len(curves)), jnp.asarray(running), keys, task)
+            after, losses = _epoch(state, np.asarray(len(curves)), running, keys, task)
             row = np.where(running, np.asarray(losses, float), np.nan)
             state, curves = after, np.concatenate([curves, row[None]])  # together: an interrupt may fall anywhere
             if report is not None:
@@ -213,14 +213,14 @@ def _optimizer(options: Training, n: int) -> optax.GradientTransformation:
 def _start(keys: Array, task: TrainingTask) -> _State:
     params, size = _parts(task.members)[0], len(keys)
     moments = eqx.filter_jit(jax.vmap(_optimizer(task.options, len(task.data[0])).init))(params)
-    state = _State(params, moments, params, jnp.asarray(np.full(size, np.inf), float), jnp.asarray(np.zeros(size, int)))
+    state = _State(params, moments, params, np.full(size, np.inf), np.zeros(size, int))
     # the untrained networks by the program of an epoch, which takes no step then: theirs is the first best loss
-    return _epoch(state, jnp.asarray(-1), jnp.asarray(np.ones(size, bool)), keys, task)[0]
+    return _epoch(state, np.asarray(-1), np.ones(size, bool), keys, task)[0]
 
 
 @eqx.filter_jit
 def _epoch(
-    state: _State, number: Array, running: Array, keys: Array, task: TrainingTask
+    state: _State, number: np.ndarray, running: np.ndarray, keys: Array, task: TrainingTask
 ) -> tuple[_State, tuple[Array, Array]]:
     _, fixed, static = _parts(task.members)
     (y, c), n = task.data, len(task.data[0])

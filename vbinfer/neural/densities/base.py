@@ -117,7 +117,7 @@ def stack(members: Sequence[Any]) -> Any:
     """Stack modules of one structure along a leading axis."""
     # what is no array is alike in all of them: the first one's stands for the stack
     # by NumPy, here and in `mixture`: a program for every shape would be compiled
-    together = lambda first, *others: jnp.asarray(np.stack([first, *others])) if eqx.is_array(first) else first  # noqa: E731
+    together = lambda first, *others: np.stack([first, *others]) if eqx.is_array(first) else first  # noqa: E731
     return jax.tree_util.tree_map(together, *members)
 
 
@@ -125,5 +125,5 @@ def mixture(stacked: Any, size: int) -> Any:
     """A stack as one density: its only member or mixture."""
     if size > 1:
         return Mixture(stacked, size)
-    first = lambda leaf: jnp.asarray(np.asarray(leaf)[0]) if eqx.is_array(leaf) else leaf  # noqa: E731
+    first = lambda leaf: jax.device_put(np.asarray(leaf)[0]) if eqx.is_array(leaf) else leaf  # noqa: E731
     return jax.tree_util.tree_map(first, stacked)

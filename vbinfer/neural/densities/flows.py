@@ -8,6 +8,7 @@ import equinox as eqx
 import flowjax.bijections as fb
 import jax
 import jax.numpy as jnp
+import numpy as np
 import paramax
 from flowjax.bijections import AbstractBijection
 from flowjax.utils import get_ravelled_pytree_constructor
@@ -70,12 +71,14 @@ class AbstractFlow(AbstractDensity):
         """
         # layer 0 | reversed | layer 1 | shuffled | layer 2 | reversed ...
         keys = zip(*(jax.random.split(k, self.layers) for k in jax.random.split(key)), strict=True)
-        layers = [_layer(self, *pair, jnp.asarray(i % 2 == 0), dim, cond_dim) for i, pair in enumerate(keys)]
+        layers = [_layer(self, *pair, np.asarray(i % 2 == 0), dim, cond_dim) for i, pair in enumerate(keys)]
         return Flow(fb.Scan(stack(layers)), dim)
 
 
 @eqx.filter_jit
-def _layer(options: Any, k_order: PRNGKey, key: PRNGKey, reverse: Array, dim: int, cond_dim: int) -> AbstractBijection:
+def _layer(
+    options: Any, k_order: PRNGKey, key: PRNGKey, reverse: np.ndarray, dim: int, cond_dim: int
+) -> AbstractBijection:
     """One layer of a MAF or NSF, and the order of coordinates after it.
 
     One program: its operations one by one are fifty.
