@@ -17,7 +17,7 @@ from vbinfer.io import npz
 from vbinfer.neural.fit_info import CONTRASTS
 from vbinfer.neural.sbi import SbiEstimator, SbiLikelihood, SbiPosterior, SbiRatio
 from vbinfer.neural.sbi.networks import check_network
-from vbinfer.neural.sbi.posteriors import default_chains
+from vbinfer.neural.sbi.views import default_chains
 from vbinfer.priors import Prior
 
 KEY = jax.random.key(1)
@@ -525,7 +525,7 @@ def test_one_parameter_gets_a_network_that_is_not_confined_to_gaussians():
     draws = Draws.from_arrays({"a": a}, (a[:, None] - 0.5) ** 2)
     for method in ("NPE", "NLE"):
         network, _ = SbiEstimator(method, training=QUICK).fit(draws, prior, key=KEY)
-        assert network._core.spec["model"] == "nsf"
+        assert network.spec["model"] == "nsf"
     with pytest.warns(UserWarning, match=r"zuko_maf can give nothing but a Gaussian in one dimension"):
         SbiEstimator("NPE", network={"model": "zuko_maf"}, training=QUICK).fit(draws, prior, key=KEY)
 

@@ -7,6 +7,7 @@ Networks are trained on z, in which the prior is standard normal, and on h, stan
     ratio            p(h | z) / p(h)   log r(theta, x)
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,25 +22,27 @@ from jaxtyping import Array
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.io import npz
 from vbinfer.neural.sbi.inputs import DiscreteZ, Inputs
-from vbinfer.neural.sbi.networks import METHODS, Method, check_saveable, rebuild
+from vbinfer.neural.sbi.networks import METHODS, Method, check_saveable
 from vbinfer.neural.sbi.quiet import quiet_torch
+from vbinfer.neural.sbi.views import SbiView
 from vbinfer.posterior import Posterior
 from vbinfer.priors._torch import to_torch
 from vbinfer.priors.prior import Prior
 
-_ROWS = 20_000
+ROWS = 20_000
 """Rows that go through a network together."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Core:
-    """A trained network: its method, options, prior and inputs.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class AbstractFitted(abc.ABC):
+    """A trained network of the sbi package.
 
     Attributes:
         name: the method.
         spec: the options of the network.
-        net: the network of sbi, from z and h.
-        prior, inputs: what z and h are.
+        net: the network of sbi, over z and h: h = `to_h(x)`, theta = `to_theta(z)`.
+        prior: the prior of the draws.
+        inputs: what the network sees of x.
         info: JSON-able notes of the fit.
         discrete: coordinates of z that the network sees as categories, of MNPE.
     """
@@ -49,8 +52,17 @@ class Core:
     net: Any
     prior: Prior
     inputs: Inputs
-    info: dict[str, Any]
     discrete: DiscreteZ
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @abc.abstractmethod
+    def sample(self, x_o: Any, *, n: int, key: PRNGKey, **options: Any) -> Posterior:
+        """Draw from the posterior of one observation."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the F features of x."""
+        return self.inputs.names
 
     @property
     def method(self) -> Method:
@@ -62,9 +74,34 @@ class Core:
         """Whether the network is over z, not over h."""
         return self.method.family in ("density", "field")
 
+    def posterior(self, kind: str | None = None, **options: Any) -> SbiView:
+        """One of sbi's own posteriors, sampled in the same way.
+
+        `.sbi(x_o)` of the result is sbi's object.
+
+        Args:
+            kind: `"direct"` (NPE, NPE_A, NPE_B, NPE_PFN), `"mcmc"`, `"rejection"`, `"importance"` or `"vi"` (NPE,
+                NPE_A, NPE_B, likelihoods and ratios); `"ode"` or `"sde"` (FMPE, NPSE). The method's own by default;
+                MNPE has none.
+            options: of sbi's class and of its `sample` (`train` for `"vi"`): `num_chains`, `warmup_steps`, `thin`,
+                `oversampling_factor`, `vi_method`, `steps`, ....
+
+        Raises:
+            ValueError: a kind that this method does not have, or an option that sbi does not have.
+        """
+        return SbiView(self, kind, options)
+
+    def outside(self, x_o: Any) -> tuple[str, ...]:
+        """Name the features of x_o outside the training draws."""
+        return self.inputs.scaler.outside(x_o)
+
+    def to_h(self, x: Any) -> np.ndarray:
+        """What the network sees of x `[..., F]`."""
+        return self.inputs(self.inputs.scaler.check(x, ndim=max(1, np.ndim(x))))
+
     def to_theta(self, z: Any) -> Theta:
-        """Leaves `[..., *shape]` of flat z `[..., D]`."""
-        return self.prior.constrain(self.prior.unravel_z(jnp.asarray(z)))[0]
+        """theta, leaves `[..., *shape]`, of z `[..., D]`."""
+        return self.prior.from_z(z)[0]
 
     def value(self, z: Any, h: Any) -> Any:
         """Log density or ratio `[N]` of tensors, with gradient."""
@@ -75,35 +112,6 @@ class Core:
         if self.method.family == "likelihood":
             return self.net.log_prob(h[None], condition=z)[0]
         return self.net.unnormalized_log_ratio(z, h)
-
-    def score(self, z: np.ndarray, h: np.ndarray) -> np.ndarray:
-        """`value` of arrays, in parts, without gradient."""
-        import torch
-
-        # in parts: a network of 20,000 rows keeps some hundred MB of activations
-        seen = self.discrete.encode(z)
-        with torch.no_grad():
-            parts = [
-                self.value(to_torch(seen[i : i + _ROWS]), to_torch(h[i : i + _ROWS])).numpy()
-                for i in range(0, len(z), _ROWS)
-            ]
-        return (np.concatenate(parts) if parts else np.zeros(0, np.float32)) + self.discrete.log_within(z)
-
-    def draw(self, h: np.ndarray, n: int, key: PRNGKey) -> np.ndarray:
-        """Draws of z given h.
-
-        They are `[B, n, D]`: n for every row of h.
-        """
-        import torch
-
-        with quiet_torch(key), torch.no_grad():
-            if self.method.family == "field":
-                rows = to_torch(np.repeat(h, n, axis=0))
-                parts = [self._flow(part).sample().reshape(len(part), -1) for part in rows.split(_ROWS)]
-                return torch.cat(parts).reshape(len(h), n, -1).numpy()
-            rows = to_torch(h).split(max(1, _ROWS // n))
-            parts = [self.net.sample(torch.Size((n,)), condition=part) for part in rows]
-        return self.discrete.decode(torch.cat(parts, dim=1).swapaxes(0, 1).numpy(), key)
 
     def _flow(self, h: Any) -> Any:
         """Flow of a field: an ODE from noise to z.
@@ -116,6 +124,19 @@ class Core:
 
         return VectorFieldBasedPotential(self.net, None).neural_ode(h)
 
+    def score(self, z: np.ndarray, h: np.ndarray) -> np.ndarray:
+        """`value` of arrays, in parts, without gradient."""
+        import torch
+
+        # in parts: a network of 20,000 rows keeps some hundred MB of activations
+        seen = self.discrete.encode(z)
+        with torch.no_grad():
+            parts = [
+                self.value(to_torch(seen[i : i + ROWS]), to_torch(h[i : i + ROWS])).numpy()
+                for i in range(0, len(z), ROWS)
+            ]
+        return (np.concatenate(parts) if parts else np.zeros(0, np.float32)) + self.discrete.log_within(z)
+
     def log_density(self, theta: Mapping[str, Any], x: Any) -> Array:
         """Log density or ratio of pairs (theta, x).
 
@@ -123,17 +144,18 @@ class Core:
         """
         rows = self.inputs.scaler.check(x, ndim=max(1, np.ndim(x)))
         inside = np.asarray(jnp.isfinite(self.prior.log_prob(theta)))
-        z = self.prior.unconstrain(theta)
-        flat, log_det = np.asarray(self.prior.ravel_z(z), np.float32), np.asarray(self.prior.constrain(z)[1])
+        flat = self.prior.to_z(theta)
+        log_det = np.asarray(self.prior.from_z(flat)[1])
         # outside the prior z is not finite: the middle stands for it, and -inf is the answer
-        flat = np.nan_to_num(np.where(inside[..., None], flat, 0.0))
+        flat = np.nan_to_num(np.where(inside[..., None], np.asarray(flat, np.float32), np.float32(0.0)))
         lead = np.broadcast_shapes(flat.shape[:-1], rows.shape[:-1])
         flat, rows = (np.broadcast_to(a, (*lead, a.shape[-1])).reshape(-1, a.shape[-1]) for a in (flat, rows))
         with quiet_torch(None):
-            value = self.score(flat, self.inputs(rows))
+            value = self.score(flat, self.inputs(rows)).reshape(lead)
+        if self.is_posterior:
+            value = value - log_det
         if self.method.family == "likelihood":
-            value = value + self.inputs.log_det(rows)
-        value = value.reshape(lead) - (log_det if self.is_posterior else 0.0)
+            value = value + self.inputs.log_det(x)
         return jnp.where(inside & ~np.isnan(value), value, -jnp.inf)
 
     def log_posterior(self, theta: Mapping[str, Any], x: np.ndarray) -> Array:
@@ -170,8 +192,7 @@ class Core:
             name: jnp.where(inside.reshape(inside.shape + (1,) * (jnp.ndim(value) - inside.ndim)), value, middle[name])
             for name, value in theta.items()
         }
-        z = self.prior.ravel_z(self.prior.unconstrain(safe))
-        return jnp.where(inside, _on_host(self.value, h)(z) + shift, -jnp.inf)
+        return jnp.where(inside, _on_host(self.value, h)(self.prior.to_z(safe)) + shift, -jnp.inf)
 
     def result(self, theta: Theta, log_prob: Any, x: np.ndarray, outside: tuple[str, ...], kind: str) -> Posterior:
         """The posterior of leaves `[chain, draw, ...]`."""
@@ -180,7 +201,13 @@ class Core:
         return Posterior(leaves, log_prob=np.asarray(log_prob), x_o=x, prior=self.prior, info=info)
 
     def save(self, path: str | Path) -> None:
-        """Write names and numbers, no code."""
+        """Write to one `.npz` of arrays and JSON.
+
+        `vb.load(path)` makes the network again with sbi's builder.
+
+        Raises:
+            TypeError: a network, or a part of one, that is the user's own code.
+        """
         check_saveable(self.name, self.spec)
         arrays = {f"net/{name}": value.cpu().numpy() for name, value in self.net.state_dict().items()}
         arrays |= self.inputs.scaler.standardise.to_arrays()
@@ -194,14 +221,6 @@ class Core:
             "versions": npz.versions("sbi", "torch"),
         }
         npz.write(path, "sbi", header, arrays)
-
-    @classmethod
-    def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Core":
-        """Invert `save`."""
-        prior, inputs = Prior.from_spec(header["prior"]), Inputs.from_saved(header["inputs"], arrays)
-        discrete = DiscreteZ(tuple((column, tuple(edges)) for column, edges in header["discrete"]))
-        net = rebuild(header["method"], header, arrays, (inputs, discrete), prior.z_dim)
-        return cls(header["method"], dict(header["network"]), net, prior, inputs, dict(header["info"]), discrete)
 
 
 def _on_host(network: Callable[[Any, Any], Any], h: np.ndarray) -> Any:

@@ -15,7 +15,7 @@ from vbinfer._param import did_you_mean
 from vbinfer.draws.draws import Draws
 from vbinfer.io import npz
 from vbinfer.neural.fit_info import HELD, FitInfo, contrastive_gain, density_gain, has_converged
-from vbinfer.neural.sbi.core import Core
+from vbinfer.neural.sbi.core import AbstractFitted
 from vbinfer.neural.sbi.inputs import DiscreteZ, Inputs, find_discrete, find_discrete_z, fit_inputs
 from vbinfer.neural.sbi.networks import (
     METHODS,
@@ -132,14 +132,14 @@ class SbiEstimator:
             # train on what the network sees; gain is measured on z, before the coding
             train = _read_context if self.method == "NPE_PFN" else _train
             fit = train(self, spec, (discrete.encode(pairs[0]), pairs[1]), (inputs, discrete), progress)
-        core = Core(self.method, spec, fit.net, prior, inputs, {}, discrete)
+        fitted = wrap(self.method, spec, fit.net, prior, inputs, discrete)
         info = FitInfo(
             method=self.method,
             backend="sbi",
             train=fit.train,
             val=fit.val,
             best_epoch=int(np.argmin(fit.val)) + 1,
-            info_gain=_gain(core, pairs[0][fit.held], x[fit.held], jax.random.fold_in(key, 1)),
+            info_gain=_gain(fitted, pairs[0][fit.held], x[fit.held], jax.random.fold_in(key, 1)),
             converged=fit.converged,
             num_train=len(x) - len(fit.held),
             num_val=len(fit.held),
@@ -147,8 +147,8 @@ class SbiEstimator:
             versions=npz.versions("sbi", "torch"),
             num_failed=len(draws) - len(x),
         )
-        core.info.update(info.notes)
-        return wrap(core), info
+        fitted.info.update(info.notes)
+        return fitted, info
 
 
 class _Fit(NamedTuple):
@@ -220,11 +220,11 @@ def _check_training(name: str, trainer_class: Any, training: Mapping[str, Any]) 
             )
 
 
-def _gain(core: Core, z: np.ndarray, x: np.ndarray, key: PRNGKey) -> float:
+def _gain(fitted: AbstractFitted, z: np.ndarray, x: np.ndarray, key: PRNGKey) -> float:
     """Nats over the prior on held-out pairs."""
-    if core.is_posterior:
-        most = HELD if core.method.family == "field" or core.name == "NPE_PFN" else len(z)  # dear: an ODE for each
-        theta = core.to_theta(z[:most])
-        return density_gain(core.log_density(theta, x[:most]), core.prior.log_prob(theta))
+    if fitted.is_posterior:
+        dear = fitted.method.family == "field" or fitted.name == "NPE_PFN"  # an ODE for each
+        theta = fitted.to_theta(z[: HELD if dear else len(z)])
+        return density_gain(fitted.log_density(theta, x[: HELD if dear else len(z)]), fitted.prior.log_prob(theta))
     with quiet_torch(None):
-        return contrastive_gain(core.score, core.prior, z, core.inputs(x[:HELD]), key)
+        return contrastive_gain(fitted.score, fitted.prior, z, fitted.inputs(x[:HELD]), key)

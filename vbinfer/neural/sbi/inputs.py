@@ -45,7 +45,7 @@ class Inputs:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """h `[..., H]` in float32."""
-        h = np.asarray(self.scaler.standardise(jnp.asarray(x)), np.float32)[..., list(self.continuous)]
+        h = np.asarray(self.scaler.standardise(np.asarray(x)), np.float32)[..., list(self.continuous)]
         # order of columns: continuous, then codes, as sbi's mixed networks want it
         codes = [self._codes(x[..., i], i, known) for i, known in zip(self.discrete, self.categories, strict=True)]
         return np.concatenate([h, *(code[..., None] for code in codes)], axis=-1, dtype=np.float32)
@@ -217,7 +217,7 @@ def find_discrete_z(z: np.ndarray, prior: Prior, asked: Any) -> DiscreteZ:
             "MNPE was given no discrete parameter; name those that the simulator rounds to whole numbers, "
             f"network={{'discrete': [{prior.names[0]!r}]}}, or use SbiEstimator('NPE')"
         )
-    theta = np.asarray(prior.ravel(prior.constrain(prior.unravel_z(jnp.asarray(z)))[0]))
+    theta = np.asarray(prior.ravel(prior.from_z(z)[0]))
     # edges are set in theta, half way between neighbouring numbers, and carried to z by the prior's own transform
     columns = _z_columns(prior)
     edges = []
@@ -229,7 +229,7 @@ def find_discrete_z(z: np.ndarray, prior: Prior, asked: Any) -> DiscreteZ:
         _check_categories(name, len(values))
         grid = np.tile(theta[0], (len(values) - 1, 1))
         grid[:, row] = 0.5 * (values[1:] + values[:-1])
-        at = np.asarray(prior.ravel_z(prior.unconstrain(prior.unravel(grid))))[:, columns[name]]
+        at = np.asarray(prior.to_z(prior.unravel(grid)))[:, columns[name]]
         edges.append((columns[name], tuple(at.tolist())))
     if len(edges) == prior.z_dim:
         raise ValueError("MNPE needs a continuous parameter beside the discrete ones: leave one out of 'discrete'")
