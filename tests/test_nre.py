@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import conjugate
 import jax
@@ -75,7 +76,7 @@ def test_the_loss_is_least_at_the_exact_ratio():
 
         return log_r
 
-    loss = lambda *how: float(ContrastiveLoss(6)(network(*how), batch, KEY))  # noqa: E731
+    loss = lambda *how: float(ContrastiveLoss(6)(SimpleNamespace(log_prob=network(*how)), batch, KEY))  # noqa: E731
     best = loss(0.0, 1.0)
     for other in ((0.4, 1.0), (-0.4, 1.0), (0.0, 0.7), (0.0, 1.4)):
         assert loss(*other) > best + 0.004

@@ -62,12 +62,16 @@ class AbstractTable(AbstractEmbedding):
     shape: tuple[int, int]
 
     @abc.abstractmethod
-    def network(self, key: PRNGKey) -> Callable[[Array], Array]:
-        """The network for h of this shape, flat."""
+    def parts(self, key: PRNGKey) -> tuple[Any, ...]:
+        """Layers of the network."""
+
+    @abc.abstractmethod
+    def apply(self, parts: Any, h: Array) -> Array:
+        """The context `[out]` of h, a table of this shape."""
 
     def build(self, key: PRNGKey, width: int) -> Callable[[Array], Array]:
         self._check(width)
-        return self.network(key)
+        return _Network(self.parts(key), self)
 
     def columns(self, width: int) -> np.ndarray:
         self._check(width)
@@ -81,6 +85,16 @@ class AbstractTable(AbstractEmbedding):
                 f"{kind}(shape=({rows}, {columns})) reads {rows * columns} numbers; the summary has {width}. Give the "
                 "shape of the table that x holds row by row, x = table.reshape(-1)"
             )
+
+
+class _Network(eqx.Module):
+    """Layers, and the options that say how they are applied."""
+
+    parts: tuple[Any, ...]
+    options: AbstractTable = eqx.field(static=True)
+
+    def __call__(self, h: Array) -> Array:
+        return self.options.apply(self.parts, h.reshape(self.options.shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +143,7 @@ class Conv(AbstractTable):
     layers: int = 3
     width: int = 64
 
-    def network(self, key: PRNGKey) -> Callable[[Array], Array]:
+    def parts(self, key: PRNGKey) -> tuple[Any, ...]:
         # backwards from one sample after the last layer to the samples that the first must have
         least = 1
         for _ in range(self.layers):
@@ -146,7 +160,14 @@ class Conv(AbstractTable):
             for pair, k in zip(itertools.pairwise(sizes), keys, strict=True)
         ]
         head = eqx.nn.MLP(self.channels, self.out, self.width, 1, activation=jnp.tanh, key=k_head)
-        return _ConvNet(tuple(filters), head, self.shape)
+        return tuple(filters), head
+
+    def apply(self, parts: Any, h: Array) -> Array:
+        filters, head = parts
+        y = h.T  # Conv1d wants [channel, time]
+        for layer in filters:
+            y = jax.nn.relu(layer(y))
+        return head(jnp.mean(y, axis=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,11 +193,23 @@ class Recurrent(AbstractTable):
     patch: int = 5
     width: int = 64
 
-    def network(self, key: PRNGKey) -> Callable[[Array], Array]:
+    def parts(self, key: PRNGKey) -> tuple[Any, ...]:
         k_cell, k_head = jax.random.split(key)
         cell = eqx.nn.GRUCell(self.patch * self.shape[1], self.width, key=k_cell)
         head = eqx.nn.MLP(2 * self.width, self.out, self.width, 1, activation=jnp.tanh, key=k_head)
-        return _RecurrentNet(cell, head, self.shape, self.patch)
+        return cell, head
+
+    def apply(self, parts: Any, h: Array) -> Array:
+        cell, head = parts
+
+        def step(carry: tuple[Array, Array], token: Array) -> tuple[tuple[Array, Array], None]:
+            state = cell(token, carry[0])
+            return (state, carry[1] + state), None
+
+        tokens, zero = _patches(h, self.patch), jnp.zeros(self.width, h.dtype)
+        # one pass: the state, and the sum of states for their mean
+        (last, total), _ = jax.lax.scan(step, (zero, zero), tokens)
+        return head(jnp.concatenate([last, total / len(tokens)]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,19 +239,24 @@ class Transformer(AbstractTable):
     heads: int = 4
     layers: int = 2
 
-    def network(self, key: PRNGKey) -> Callable[[Array], Array]:
+    def parts(self, key: PRNGKey) -> tuple[Any, ...]:
         if self.width % self.heads:
             raise ValueError(f"Transformer(width={self.width}, heads={self.heads}): width must be a multiple of heads")
         k_read, k_position, k_head, *keys = jax.random.split(key, 3 + self.layers)
         count = -(-self.shape[0] // self.patch)
-        return _TransformerNet(
-            read=eqx.nn.Linear(self.patch * self.shape[1], self.width, key=k_read),
-            position=_POSITION * jax.random.normal(k_position, (count, self.width)),
-            blocks=tuple(_block(self, k) for k in keys),
-            head=eqx.nn.MLP(self.width, self.out, 2 * self.width, 1, activation=jnp.tanh, key=k_head),
-            shape=self.shape,
-            patch=self.patch,
+        return (
+            eqx.nn.Linear(self.patch * self.shape[1], self.width, key=k_read),
+            _POSITION * jax.random.normal(k_position, (count, self.width)),
+            tuple(_block(self, k) for k in keys),
+            eqx.nn.MLP(self.width, self.out, 2 * self.width, 1, activation=jnp.tanh, key=k_head),
         )
+
+    def apply(self, parts: Any, h: Array) -> Array:
+        read, position, blocks, head = parts
+        t = jax.vmap(read)(_patches(h, self.patch)) + position
+        for block in blocks:
+            t = block(t)
+        return head(jnp.mean(t, axis=0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,47 +278,22 @@ class Invariant(AbstractTable):
     width: int = 64
     depth: int = 1
 
-    def network(self, key: PRNGKey) -> Callable[[Array], Array]:
+    def parts(self, key: PRNGKey) -> tuple[Any, ...]:
         k_each, k_head = jax.random.split(key)
         options = {"width_size": self.width, "depth": self.depth, "activation": jnp.tanh}
         each = eqx.nn.MLP(self.shape[1], self.width, key=k_each, **options)
         head = eqx.nn.MLP(self.shape[1] + self.width, self.out, key=k_head, **options)
-        return _InvariantNet(each, head, self.shape)
+        return each, head
+
+    def apply(self, parts: Any, h: Array) -> Array:
+        each, head = parts
+        # the trial itself beside phi of it: means are exact, whatever phi has learned
+        return head(jnp.mean(jnp.concatenate([h, jax.vmap(each)(h)], axis=1), axis=0))
 
 
 EMBEDDINGS: dict[str, type[AbstractEmbedding]] = {
     kind.__name__: kind for kind in (MLP, Conv, Recurrent, Transformer, Invariant)
 }
-
-
-class _ConvNet(eqx.Module):
-    filters: tuple[eqx.nn.Conv1d, ...]
-    head: eqx.nn.MLP
-    shape: tuple[int, int] = eqx.field(static=True)
-
-    def __call__(self, h: Array) -> Array:
-        # Conv1d wants [channel, time]
-        y = h.reshape(self.shape).T
-        for layer in self.filters:
-            y = jax.nn.relu(layer(y))
-        return self.head(jnp.mean(y, axis=1))
-
-
-class _RecurrentNet(eqx.Module):
-    cell: eqx.nn.GRUCell
-    head: eqx.nn.MLP
-    shape: tuple[int, int] = eqx.field(static=True)
-    patch: int = eqx.field(static=True)
-
-    def __call__(self, h: Array) -> Array:
-        def step(carry: tuple[Array, Array], token: Array) -> tuple[tuple[Array, Array], None]:
-            state = self.cell(token, carry[0])
-            return (state, carry[1] + state), None
-
-        tokens, zero = _patches(h, self.shape, self.patch), jnp.zeros(self.cell.hidden_size, h.dtype)
-        # one pass: the state, and the sum of states for their mean
-        (last, total), _ = jax.lax.scan(step, (zero, zero), tokens)
-        return self.head(jnp.concatenate([last, total / len(tokens)]))
 
 
 class _Block(eqx.Module):
@@ -295,32 +308,6 @@ class _Block(eqx.Module):
         return t + jax.vmap(lambda row: self.mlp(self.norms[1](row)))(t)
 
 
-class _TransformerNet(eqx.Module):
-    read: eqx.nn.Linear
-    position: Array
-    blocks: tuple[_Block, ...]
-    head: eqx.nn.MLP
-    shape: tuple[int, int] = eqx.field(static=True)
-    patch: int = eqx.field(static=True)
-
-    def __call__(self, h: Array) -> Array:
-        t = jax.vmap(self.read)(_patches(h, self.shape, self.patch)) + self.position
-        for block in self.blocks:
-            t = block(t)
-        return self.head(jnp.mean(t, axis=0))
-
-
-class _InvariantNet(eqx.Module):
-    each: eqx.nn.MLP
-    head: eqx.nn.MLP
-    shape: tuple[int, int] = eqx.field(static=True)
-
-    def __call__(self, h: Array) -> Array:
-        # the trial itself beside phi of it: means are exact, whatever phi has learned
-        trials = h.reshape(self.shape)
-        return self.head(jnp.mean(jnp.concatenate([trials, jax.vmap(self.each)(trials)], axis=1), axis=0))
-
-
 def _block(options: Transformer, key: PRNGKey) -> _Block:
     k_attention, k_mlp = jax.random.split(key)
     width = options.width
@@ -329,14 +316,13 @@ def _block(options: Transformer, key: PRNGKey) -> _Block:
     return _Block(norms, attention, eqx.nn.MLP(width, width, 2 * width, 1, activation=jax.nn.relu, key=k_mlp))
 
 
-def _patches(h: Array, shape: tuple[int, int], patch: int) -> Array:
+def _patches(h: Array, patch: int) -> Array:
     """Patches `[ceil(time / patch), patch * channel]`.
 
     Consecutive samples side by side, the last row filled up with 0.
     """
     # 0 is the mean of a standardised feature
-    series = jnp.pad(h.reshape(shape), ((0, -shape[0] % patch), (0, 0)))
-    return series.reshape(-1, patch * shape[1])
+    return jnp.pad(h, ((0, -len(h) % patch), (0, 0))).reshape(-1, patch * h.shape[1])
 
 
 def _is_size(value: Any) -> bool:

@@ -191,10 +191,11 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         kept = None if checkpoint is None else own._checkpoint(checkpoint, k_fit, (y, c))
         with progress_bar(progress, own.training.epochs(len(rows)), type(self).__name__) as report:
             trained = train(task, k_train, report, kept)
-        network = own._join(trained.members)
-        gain = own._gain(network, prior, context, (z[held], *stopping), k_fit)
+        fitted = own.fitted(prior, own, own._join(trained.members), scaler, {}, context)
+        gain = own._gain(fitted, z[held], x[held], y[held], k_fit)
         info = _fit_info(trained, own.fitted.method, gain, (len(rows), len(held), len(draws) - len(z)), started)
-        return own.fitted(prior, own, network, scaler, info.notes, context), info
+        fitted.info.update(info.notes)
+        return fitted, info
 
     def to_spec(self) -> dict[str, Any]:
         """JSON-able options of the network."""
@@ -226,10 +227,10 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
     def _build(self, key: PRNGKey, dim: int, width: int) -> Any:
         """One untrained network over `[dim]` given `[width]`."""
 
-    def _gain(self, network: Any, prior: Prior, context: Any, held: tuple[Array, Array, Array], key: PRNGKey) -> float:
-        """Nats over the prior, from held-out rows (z, y, c)."""
-        score, key = lambda z, y: _scores(network, context, z, y), jax.random.fold_in(key, 1)
-        return contrastive_gain(score, prior, held[0], held[1], key)
+    def _gain(self, fitted: Any, z: np.ndarray, x: np.ndarray, y: np.ndarray, key: PRNGKey) -> float:
+        """Nats over the prior, from held-out rows."""
+        score = lambda z, y: _scores(fitted._network, fitted._context, z, y)  # noqa: E731
+        return contrastive_gain(score, fitted.prior, z, y, jax.random.fold_in(key, 1))
 
     def _check_draws(self, draws: Draws, prior: Prior) -> None:
         """Refuse draws that this estimator cannot be trained on."""

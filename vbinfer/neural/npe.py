@@ -142,18 +142,12 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
         density = self.density.build(k_density, dim, out)
         return density if network is None else Embedded(network, density)
 
-    def _gain(self, network: Any, prior: Prior, context: Any, held: tuple[Array, Array, Array], key: PRNGKey) -> float:
-        return density_gain(*_log_densities(network, *held[1:], prior))
+    def _gain(self, fitted: AmortizedPosterior, z: np.ndarray, x: np.ndarray, y: np.ndarray, key: PRNGKey) -> float:
+        theta = fitted.prior.from_z(z)[0]
+        return density_gain(fitted.log_prob(theta, x), fitted.prior.log_prob(theta))
 
 
 AmortizedPosterior.options = NPE
-
-
-@eqx.filter_jit
-def _log_densities(network: AbstractConditional, z: Array, h: Array, prior: Prior) -> tuple[Array, Array]:
-    """log q(theta | x) and log p(theta) per pair."""
-    theta, log_det = prior.from_z(z)
-    return jax.vmap(network.log_prob)(z, h) - log_det, prior.log_prob(theta)
 
 
 @eqx.filter_jit

@@ -210,9 +210,14 @@ def _optimizer(options: Training, n: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(options.clip_norm), decay)
 
 
+@eqx.filter_jit
+def _moments(params: Any, options: Training, n: int) -> Any:
+    return jax.vmap(_optimizer(options, n).init)(params)
+
+
 def _start(keys: Array, task: TrainingTask) -> _State:
     params, size = _parts(task.members)[0], len(keys)
-    moments = eqx.filter_jit(jax.vmap(_optimizer(task.options, len(task.data[0])).init))(params)
+    moments = _moments(params, task.options, len(task.data[0]))
     state = _State(params, moments, params, np.full(size, np.inf), np.zeros(size, int))
     # the untrained networks by the program of an epoch, which takes no step then: theirs is the first best loss
     return _epoch(state, np.asarray(-1), np.ones(size, bool), keys, task)[0]
