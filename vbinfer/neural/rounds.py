@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -65,8 +64,7 @@ class RoundsFit:
         posterior = self.amortized.sample(self.x_o if x_o is None else x_o, n=n, key=key)
         region = self.proposals[-1] if self.proposals else None
         if x_o is not None and isinstance(region, TruncatedPrior) and not np.array_equal(posterior.x_o, self.x_o):
-            theta = {name: value.reshape(-1, *value.shape[2:]) for name, value in posterior.theta.items()}
-            outside = 1.0 - float(region.contains(theta).mean())
+            outside = 1.0 - float(region.contains(region.prior.unravel(posterior.ravel())).mean())
             if outside > _FAR:
                 warnings.warn(
                     f"{100 * outside:.0f}% of the posterior of this x_o lies outside the region that the last round "
@@ -185,12 +183,11 @@ class PosteriorProposal:
         posterior = self.amortized.sample(self.x_o, n=n, key=k_draw)
         # chains are long rows: shuffled, so that the first draws are not those of one chain
         order = np.asarray(jax.random.permutation(k_order, posterior.num_chains * posterior.num_samples))[:n]
-        return {name: jnp.asarray(v.reshape(-1, *v.shape[2:])[order]) for name, v in posterior.theta.items()}
+        return self.amortized.prior.unravel(posterior.ravel()[order])
 
     def log_prob(self, theta: Theta) -> Array:
         """log p(theta) + log q(x_o | theta), unnormalised."""
-        prior = self.amortized.prior.log_prob(theta)
-        return jnp.asarray(prior + jnp.asarray(self.amortized.log_likelihood(theta, self.x_o)))
+        return self.amortized.prior.log_prob(theta) + self.amortized.log_likelihood(theta, self.x_o)
 
 
 def _proposal(family: str, fitted: Any, x_o: np.ndarray, key: PRNGKey, epsilon: float, number: int) -> Any:
@@ -233,5 +230,4 @@ def _first_round(part: Draws, prior: Prior, x_o: np.ndarray, store: str | Path |
             f"all {len(part)} draws of the prior failed{kept}. Look at one, simulator(prior.sample(key=key), key), "
             "then narrow the prior or mend the simulator"
         )
-    log_q = np.asarray(prior.log_prob({name: jnp.asarray(value) for name, value in part.theta.items()}))
-    return dataclasses.replace(part, log_q=log_q)
+    return dataclasses.replace(part, log_q=np.asarray(prior.log_prob(part.theta)))

@@ -40,7 +40,7 @@ class AbstractTruncation(abc.ABC):
         """`[...]`: whether theta lies in the region."""
 
     @abc.abstractmethod
-    def _block(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
+    def _block(self, key: PRNGKey) -> tuple[Mapping[str, Any], np.ndarray]:
         """Candidates, and which of them are draws."""
 
     def sample(self, *, key: PRNGKey, n: int) -> Theta:
@@ -156,20 +156,20 @@ class TruncatedPrior(AbstractTruncation):
         value = log_q - np.asarray(self.prior.log_prob(theta))
         return np.where(np.isfinite(value), value, -np.inf)
 
-    def _posterior(self, key: PRNGKey) -> Theta:
+    def _posterior(self, key: PRNGKey) -> Mapping[str, Any]:
         """Candidates from q."""
         with warnings.catch_warnings():  # of an unusual x_o the first draws have told
             warnings.filterwarnings("ignore", message="x_o lies outside")
             posterior = self._amortized.sample(self.x_o, n=CANDIDATES, key=key)
-        return {name: jnp.asarray(value[0]) for name, value in posterior.theta.items()}
+        return {name: value[0] for name, value in posterior.theta.items()}
 
-    def _block(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
+    def _block(self, key: PRNGKey) -> tuple[Mapping[str, Any], np.ndarray]:
         if self.method == "resampling":
             return self._resampled(key)
         theta = self.prior.from_z(self._box.sample(key, CANDIDATES))[0]
         return theta, self.contains(theta)
 
-    def _resampled(self, key: PRNGKey) -> tuple[Theta, np.ndarray]:
+    def _resampled(self, key: PRNGKey) -> tuple[Mapping[str, Any], np.ndarray]:
         """Pick one of each 32 candidates from q.
 
         In proportion to p / q inside R.
