@@ -61,7 +61,7 @@ MISTAKES = [
     ("vb.NPE().fit(draws, prior, key=0)", "TypeError", "jax.random.key(0)"),
     ("vb.densities.Training(max_epochs=0)", "ValueError", "max_epochs=0"),
     ("vb.NPE(training={'max_epochs': 50})", "TypeError", "vb.densities.Training(max_epochs="),
-    ("vb.densities.Training(batch_size=2.5)", "ValueError", "expected a whole number of at least 1"),
+    ("vb.densities.Training(batch_size=2.5)", "ValueError", "such as batch_size=200"),
     ("vb.NLE(density=vb.densities.MAF)", "TypeError", "was given the class MAF; expected vb.densities.MAF(...)"),
     ("vb.NRE(classifier='mlp')", "TypeError", "vb.neural.RatioClassifier(width=..., depth=...)"),
     ("vb.densities.embeddings.Conv(shape=(10, 2), kernel=2.5)", "ValueError", "expected a whole number of at least 1"),

@@ -90,7 +90,7 @@ def table(n, failed):
             {"lost": 1e-3},
             r"lost=0\.001 cannot be promised from \d+ valid draws held out; give about \d+",
         ),
-        (table(100, 50), {"lost": 1.5}, r"lost=1\.5 was given; expected a share"),
+        (table(100, 50), {"lost": 1.5}, r"lost=1\.5 was given; expected a number between 0 and 1, such as lost=0\.01"),
         (table(100, 50), {"prior": Prior({"a": dist.Normal(0.0, 1.0)})}, "give the prior they came from"),
     ],
 )

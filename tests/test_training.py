@@ -237,7 +237,11 @@ def test_an_optimiser_is_known_by_its_arithmetic(tmp_path):
     [
         ({"max_epochs": 0}, ValueError, r"such as max_epochs=50"),
         ({"batch_size": -2}, ValueError, r"such as batch_size=200"),
-        ({"patience": True}, ValueError, r"patience=True was given; expected a whole number of at least 1"),
+        (
+            {"patience": True},
+            ValueError,
+            r"patience=True was given; expected a positive whole number, such as patience=20",
+        ),
         ({"learning_rate": 0.0}, ValueError, r"such as learning_rate=0\.005"),
         ({"learning_rate": float("nan")}, ValueError, r"learning_rate=nan was given"),
         ({"weight_decay": -0.1}, ValueError, r"weight_decay=-0\.1 was given; expected at least 0"),

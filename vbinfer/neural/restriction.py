@@ -103,9 +103,7 @@ def restrict(draws: Draws, prior: Prior, *, key: PRNGKey, lost: float = 0.01) ->
         more = vb.sample_prior_predictive(prior, simulator, n=2_000, key=jax.random.key(2), proposal=restricted)
         amortized, info = vb.NPE().fit(draws + more, prior, key=jax.random.key(3))
     """
-    key = _check.key(key)
-    if not 0.0 < lost < 1.0:
-        raise ValueError(f"lost={lost!r} was given; expected a share of the valid draws, such as 0.01")
+    key, lost = _check.key(key), _check.fraction(lost, "lost", 0.01)
     z, valid = _labelled(draws, prior)
     k_split, k_stop, k_init, k_train, k_measure = jax.random.split(key, 5)
     # draws:  [ held 30 %: threshold | rest: 1/8 to stop training by, 7/8 to train on ]

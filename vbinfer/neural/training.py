@@ -70,17 +70,14 @@ class Training:
     optimizer: optax.GradientTransformation | None = None
 
     def __post_init__(self) -> None:
-        for name, example in {"max_epochs": 50, "batch_size": 200, "patience": 20}.items():
-            value = getattr(self, name)
-            if not (_check.is_count(value) and value >= 1) and (name, value) != ("max_epochs", None):
-                raise ValueError(
-                    f"{name}={value!r} was given; expected a whole number of at least 1, such as {name}={example}"
-                )
+        if self.max_epochs is not None:
+            _check.count(self.max_epochs, "max_epochs", 50)
+        _check.count(self.batch_size, "batch_size", 200)
+        _check.count(self.patience, "patience", 20)
         _check.positive(self.learning_rate, "learning_rate", 5e-3)
         _check.positive(self.clip_norm, "clip_norm", 5.0)
         _check.fraction(self.validation_fraction, "validation_fraction", 0.1)
-        if _check.number(self.weight_decay, "weight_decay", 0.1) < 0.0:
-            raise ValueError(f"weight_decay={self.weight_decay!r} was given; expected at least 0, such as 0.1")
+        _check.number(self.weight_decay, "weight_decay", 0.1, "at least 0", least=0.0)
         if self.optimizer is not None:
             self._check_optimizer()
 
