@@ -111,7 +111,7 @@ class AbstractAmortized(abc.ABC):
         header = {
             **self.estimator.to_spec(),
             "prior": self.prior.to_spec(),
-            "names": list(self.names),
+            "names": self.names,
             "info": self.info,
             "versions": npz.versions("flowjax", "equinox"),
         }

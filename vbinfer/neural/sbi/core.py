@@ -216,7 +216,7 @@ class AbstractFitted(abc.ABC):
             "prior": self.prior.to_spec(),
             "network": self.spec,
             "inputs": self.inputs.to_header(),
-            "discrete": [[column, list(edges)] for column, edges in self.discrete.edges],
+            "discrete": self.discrete.edges,
             "info": self.info,
             "versions": npz.versions("sbi", "torch"),
         }

@@ -70,10 +70,10 @@ class Inputs:
     def to_header(self) -> dict[str, Any]:
         """JSON-able part; the numbers are in `scaler.standardise`."""
         return {
-            "names": list(self.names),
-            "continuous": list(self.continuous),
-            "discrete": list(self.discrete),
-            "categories": [list(values) for values in self.categories],
+            "names": self.names,
+            "continuous": self.continuous,
+            "discrete": self.discrete,
+            "categories": self.categories,
         }
 
     @classmethod
