@@ -52,21 +52,22 @@ def mlp(network, row, bend=np.tanh):
 def oracle(network, series, options):
     """The context by loops over samples, in NumPy; `series` is [time, channel]."""
     kind, time = type(options).__name__, len(series)
+    *parts, head = network.parts
     if kind == "Conv":
-        for layer in network.filters:
+        for layer in parts[0]:
             weight, bias = np.asarray(layer.weight), np.asarray(layer.bias)[:, 0]
             starts = range(0, len(series) - options.kernel + 1, options.stride)
             windows = [series[s : s + options.kernel] for s in starts]
             series = np.array([[max(0.0, np.sum(w * window.T) + b) for w, b in zip(weight, bias, strict=True)]
                                for window in windows])  # fmt: skip
-        return mlp(network.head, series.mean(0))
+        return mlp(head, series.mean(0))
     if kind == "Invariant":
-        rows = [np.r_[row, mlp(network.each, row)] for row in series]
-        return mlp(network.head, sum(rows) / time)
+        rows = [np.r_[row, mlp(parts[0], row)] for row in series]
+        return mlp(head, sum(rows) / time)
     blank = np.zeros((-(-time // options.patch) * options.patch - time, series.shape[1]))
     tokens = np.split(np.r_[series, blank].ravel(), -(-time // options.patch))
     if kind == "Recurrent":
-        cell, h, states = network.cell, np.zeros(options.width), []
+        cell, h, states = parts[0], np.zeros(options.width), []
         sigmoid = lambda a: 1.0 / (1.0 + np.exp(-a))  # noqa: E731
         for token in tokens:
             r, u, n = np.split(np.asarray(cell.weight_ih) @ token + np.asarray(cell.bias), 3)
@@ -74,13 +75,13 @@ def oracle(network, series, options):
             gate = sigmoid(u + u_h)
             h = (1.0 - gate) * np.tanh(n + sigmoid(r + r_h) * (n_h + np.asarray(cell.bias_n))) + gate * h
             states.append(h)
-        return mlp(network.head, np.r_[h, np.mean(states, 0)])
-    t = np.array([dense(network.read, token) for token in tokens]) + np.asarray(network.position)
-    for block in network.blocks:
+        return mlp(head, np.r_[h, np.mean(states, 0)])
+    t = np.array([dense(parts[0], token) for token in tokens]) + np.asarray(parts[1])
+    for block in parts[2]:
         seen = np.array([norm(block.norms[0], row) for row in t])
         t = t + attend(block.attention, seen, options.heads)
         t = t + np.array([mlp(block.mlp, norm(block.norms[1], row), lambda a: np.maximum(a, 0.0)) for row in t])
-    return mlp(network.head, t.mean(0))
+    return mlp(head, t.mean(0))
 
 
 def norm(layer, row):
