@@ -52,7 +52,7 @@ def slow(*methods):
 @functools.cache
 def fitted(method):
     prior = lg.make_prior()
-    training = {} if method in ("FMPE", "NPSE") else QUICKER
+    training = {} if method == "NPSE" else QUICKER
     return SbiEstimator(method, network=NETWORKS[method], training=training).fit(
         lg.make_draws(prior, 2500), prior, key=KEY
     )
