@@ -59,13 +59,13 @@ class Checkpoint:
 
 
 def to_arrays(tree: Any, name: str) -> dict[str, np.ndarray]:
-    """Arrays of a tree by position, `name/0000`, ..., as files hold them."""
+    """Arrays of a tree by position: `name/0000`, ...."""
     leaves = jax.tree_util.tree_leaves(eqx.filter(tree, eqx.is_array))
     return {f"{name}/{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
 
 
 def from_arrays(tree: Any, name: str, arrays: Mapping[str, np.ndarray], other: str) -> Any:
-    """A tree with the numbers that `to_arrays` gave in the place of its own.
+    """A tree with the numbers that `to_arrays` gave.
 
     Raises:
         ValueError: arrays of other shapes, in the words of `other`.

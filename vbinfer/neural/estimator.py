@@ -221,7 +221,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
 
     @abc.abstractmethod
     def _pairs(self, scaler: FeatureScaler, context: Any, z: np.ndarray, h: np.ndarray) -> tuple[Any, Any]:
-        """Rows the network is over, and rows given, of the host."""
+        """Rows the network is over, and rows given."""
 
     @abc.abstractmethod
     def _build(self, key: PRNGKey, dim: int, width: int) -> Any:

@@ -82,7 +82,10 @@ class Standardise(eqx.Module):
         return cls(*(arrays[f"x/{field.name}"] for field in dataclasses.fields(cls)))
 
     def __call__(self, x: Any) -> Any:
-        """h `[..., F]` of x `[..., F]`, an array of the kind of x."""
+        """h `[..., F]` of x `[..., F]`.
+
+        By NumPy of its arrays, by JAX of its own.
+        """
         return (_squash((x - self.median) / self.spread) * self.varies - self.mean) / self.sd
 
     def outside(self, x: np.ndarray) -> np.ndarray:

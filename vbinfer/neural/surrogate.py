@@ -27,7 +27,7 @@ class AbstractSurrogate(AbstractAmortized):
     @property
     @abc.abstractmethod
     def _columns(self) -> tuple[int, ...] | None:
-        """Features that have a density; None where a ratio is learned."""
+        """Features that have a density; None for a ratio."""
 
     def _score(self, theta: Mapping[str, Any], x: Any) -> Array:
         """What stands for the log-likelihood."""

@@ -1,4 +1,4 @@
-"""A prior as a torch distribution, over flat theta or over z."""
+"""A prior as a torch distribution, over theta or z."""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,10 @@ _DRAWS = 10_000
 
 
 def torch_z_prior(prior: "Prior") -> Any:
-    """Torch density of z: N(0, I), or exact where whitening leaves another."""
+    """Torch density of z.
+
+    N(0, I), or the exact one where whitening leaves another.
+    """
     import torch
 
     if prior.z_is_normal:

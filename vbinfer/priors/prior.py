@@ -145,7 +145,10 @@ class Prior:
         return _to_z(self, self._take(theta, self.shapes))
 
     def from_z(self, flat: Any) -> tuple[Theta, Array]:
-        """theta and `log |d theta / d z|` of flat z `[..., z_dim]`."""
+        """theta and `log |d theta / d z|` from flat z.
+
+        z is `[..., z_dim]`.
+        """
         return _from_z(self, jnp.asarray(flat, jnp.result_type(float)))
 
     def ravel(self, theta: Named) -> Array:

@@ -79,9 +79,9 @@ class AbstractFlow(AbstractDensity):
 def _layer(
     options: Any, k_order: PRNGKey, key: PRNGKey, reverse: np.ndarray, dim: int, cond_dim: int
 ) -> AbstractBijection:
-    """One layer of a MAF or NSF, and the order of coordinates after it.
+    """One layer, and the order of coordinates after it.
 
-    One program: its operations one by one are fifty.
+    Of a MAF or NSF; one program: its operations one by one are fifty.
     """
     order = jnp.where(reverse, jnp.arange(dim)[::-1], jax.random.permutation(k_order, dim))
     network: dict[str, Any] = {"nn_width": options.width, "nn_depth": options.depth, "nn_activation": jnp.tanh}

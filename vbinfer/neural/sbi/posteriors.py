@@ -142,7 +142,7 @@ _CLASSES = {"density": SbiPosterior, "field": SbiPosterior, "likelihood": SbiLik
 
 
 def wrap(name: str, *parts: Any) -> SbiPosterior | SbiLikelihood | SbiRatio:
-    """A fitted network, of the class that belongs to its method."""
+    """A fitted network of the class of its method."""
     return _CLASSES[METHODS[name].family](name, *parts)
 
 
