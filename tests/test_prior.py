@@ -283,6 +283,23 @@ def test_a_prior_comes_back_from_its_description():
         unsaved.to_spec()
 
 
+def test_flat_z_and_the_slope_of_the_torch_view_are_those_of_their_formulas():
+    """a = 1 + 2 z_0, b = exp(0.3 + 0.5 z_1)."""
+    torch = pytest.importorskip("torch")
+    prior = Prior({"a": dist.Normal(1.0, 2.0), "b": dist.LogNormal(0.3, 0.5)})
+    z = np.array([[-0.7, 0.4], [1.2, -1.5], [0.1, 2.0]])
+    theta, log_det = prior.from_z(z)
+    a, b = 1.0 + 2.0 * z[:, 0], np.exp(0.3 + 0.5 * z[:, 1])
+    np.testing.assert_allclose(theta["a"], a, rtol=1e-5)
+    np.testing.assert_allclose(theta["b"], b, rtol=1e-5)
+    np.testing.assert_allclose(log_det, np.log(2.0) + np.log(0.5) + np.log(b), atol=1e-5)
+    np.testing.assert_allclose(prior.to_z(theta), z, atol=1e-5)
+    at = torch.tensor(np.stack([a, b], axis=1), dtype=torch.float32, requires_grad=True)
+    prior.to_torch().log_prob(at).sum().backward()
+    slope = np.stack([-(a - 1.0) / 4.0, -(1.0 + (np.log(b) - 0.3) / 0.25) / b], axis=1)
+    np.testing.assert_allclose(at.grad, slope, rtol=1e-4)
+
+
 def test_elementwise_transforms_keep_z_increasing():
     flipped = dist.TransformedDistribution(dist.Exponential(2.0), dist.transforms.AffineTransform(3.0, -1.5))
     prior = Prior({"x": flipped})

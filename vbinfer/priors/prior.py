@@ -145,9 +145,9 @@ class Prior:
         return _to_z(self, self._take(theta, self.shapes))
 
     def from_z(self, flat: Any) -> tuple[Theta, Array]:
-        """theta and `log |d theta / d z|` from flat z.
+        """theta and its log-determinant from flat z.
 
-        z is `[..., z_dim]`.
+        `log |d theta / d z|` of z `[..., z_dim]`.
         """
         return _from_z(self, jnp.asarray(flat, jnp.result_type(float)))
 
