@@ -178,7 +178,7 @@ class TruncatedPrior(AbstractTruncation):
         theta = self._posterior(k_draw)
         log_weight = np.where(self.contains(theta), -self._excess(theta), -np.inf)
         # Gumbel maximum: of each group one candidate, with probability in proportion to its weight
-        score = log_weight + np.asarray(jax.random.gumbel(k_pick, log_weight.shape, log_weight.dtype))
+        score = log_weight + np.asarray(jax.random.gumbel(k_pick, log_weight.shape))
         groups = score.reshape(-1, _OVERSAMPLE)
         chosen = groups.argmax(axis=1) + _OVERSAMPLE * np.arange(len(groups))
         kept = np.zeros(CANDIDATES, bool)

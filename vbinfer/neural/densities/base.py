@@ -117,7 +117,7 @@ def stack(members: Sequence[Any]) -> Any:
     """Stack modules of one structure along a leading axis."""
     # what is no array is alike in all of them: the first one's stands for the stack
     # by NumPy, here and in `mixture`: a program for every shape would be compiled
-    together = lambda first, *others: np.stack([first, *others]) if eqx.is_array(first) else first  # noqa: E731
+    together = lambda *leaves: jax.device_put(np.stack(leaves)) if eqx.is_array(leaves[0]) else leaves[0]  # noqa: E731
     return jax.tree_util.tree_map(together, *members)
 
 
