@@ -768,3 +768,25 @@ def test_inhibition_of_the_modes_as_tvb_has_it(name):
     assert np.abs(expected).max() > 0.01
     with pytest.raises(ValueError, match="expected one of 'paper', 'tvb'"):
         getattr(vb.models, name)(form="TVB")
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("GastSchmidtKnosche_SF", vb.models.GastSchmidtKnosche),
+        ("GastSchmidtKnosche_SD", partial(vb.models.GastSchmidtKnosche, adaptation="synaptic-depression")),
+        ("ReducedSetFitzHughNagumo", vb.models.ReducedSetFitzHughNagumo),
+        ("ReducedSetHindmarshRose", vb.models.ReducedSetHindmarshRose),
+    ],
+)
+def test_drift_equals_that_of_tvb(name, build):
+    """Of TVB 2.10 itself, at a random state with coupling; modes share one input there."""
+    stored = np.load(GOLDEN / "tvb_drifts.npz")
+    params = {k: v for k, v in json.loads(str(stored["info"]))["params"][name].items() if k != "cv"}
+    with jax.enable_x64(True):
+        model = build(**params)
+        as_here = lambda a: a if a.shape[-1] > 1 else a[..., 0]  # noqa: E731  ([variable, node, mode])
+        x = model.State(*(jnp.asarray(v) for v in as_here(stored[f"{name}__x"])))
+        c = jnp.asarray(stored[f"{name}__c"])[None]
+        dx = model.dfun(jnp.zeros(()), x, c, jnp.zeros_like(c[0]))
+    np.testing.assert_allclose(np.stack(dx), as_here(stored[f"{name}__dx"]), rtol=1e-11, atol=1e-13)
