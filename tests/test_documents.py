@@ -61,7 +61,7 @@ def test_sections_of_the_simulator_page_do_what_they_say():
     np.testing.assert_array_equal(at_peak[1:], alone[1:])
     spread = names["spread"]
     assert spread.shape == (64, 10)
-    # the stimulated region gains most, and the more the stronger the coupling, on the way round
+    # of all regions the stimulated one gains most
     assert (spread.argmax(axis=1) == 3).mean() > 0.9
     assert names["fwd"].names[10] == "stimulate-3.level[0]"
 
