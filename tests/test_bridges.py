@@ -47,6 +47,12 @@ MISTAKES = {
     "a model that is not here": (template(model=stand_in("Hopfield")), "no model Hopfield"),
     "a class of one's own": (template(model=stand_in("Linear", "__main__")), "__main__.Linear, no class of TVB"),
     "a coupling that is not here": (template(coupling=stand_in("PreSigmoidal")), "no coupling PreSigmoidal"),
+    "modes that are not coupled linearly": (
+        template(
+            model=stand_in("Linear", number_of_modes=3), coupling=stand_in("Linear", a=np.ones(1), b=np.array([0.2]))
+        ),
+        r"the modes of Linear one by one",
+    ),
     "other bounds": (
         template(integrator=stand_in("EulerDeterministic", state_variable_boundaries=np.array([[0.0, 1.0]]))),
         "state_variable_boundaries is set; Linear has no bounds",

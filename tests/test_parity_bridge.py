@@ -17,9 +17,9 @@ pytest.importorskip("tvb", reason="tvb-library is not installed: make test-parit
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from tvb.datatypes import equations, patterns, projections, region_mapping, sensors
+    from tvb.datatypes import connectivity, equations, patterns, projections, region_mapping, sensors
     from tvb.simulator import coupling as tvb_coupling
-    from tvb.simulator import integrators, monitors
+    from tvb.simulator import integrators, monitors, simulator
     from tvb.simulator import models as tvb_models
     from tvb.simulator import noise as tvb_noise
     from tvb_problems import (
@@ -75,6 +75,47 @@ def test_models_and_couplings(name):
         assert np.isfinite(expected).all()
         assert np.ptp(expected, axis=0).max() > 0.0
         assert deviation(y, expected) < 1e-9, kind
+
+
+OTHERS = {
+    "GastSchmidtKnosche_SF": ("Linear", [(0.0, 0.5), (-2.0, 0.0), (0.0, 0.5), (-0.2, 0.2)]),
+    "GastSchmidtKnosche_SD": ("Difference", [(0.0, 0.5), (-2.0, 0.0), (0.0, 0.5), (-0.2, 0.2)]),
+    "ReducedSetFitzHughNagumo": ("Difference", [(-1.0, 1.0)] * 4),
+    "ReducedSetHindmarshRose": ("Scaling", [(-0.5, 0.5)] * 6),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_models_with_other_names_or_modes(name):
+    """Modes have a state and noise of their own; monitors here see their sum."""
+    kind, ranges = OTHERS[name]
+    rng = np.random.default_rng(5)
+    model = getattr(tvb_models, name)(J=np.array([15.0])) if "Gast" in name else getattr(tvb_models, name)()
+    given, modes = problem("Linear", 5, True), model.number_of_modes
+    past = np.stack([rng.uniform(*r, (40, 5, modes)) for r in ranges], axis=1)
+    source = tvb_noise.Additive(nsig=np.array([1e-4]), random_stream=np.random.RandomState(7))
+    reference = simulator.Simulator(
+        model=model,
+        connectivity=connectivity.Connectivity(
+            weights=given.weights, tract_lengths=given.lengths, speed=np.array([2.5]), centres=np.zeros((5, 3))
+        ),
+        coupling=getattr(tvb_coupling, kind)(a=np.array([0.05])),
+        integrator=integrators.HeunStochastic(dt=DT, noise=source),
+        monitors=[monitors.Raw()],
+        initial_conditions=past.copy(),
+    )
+    reference.configure()
+    sim = vb.bridges.from_tvb(reference)
+    history = past.swapaxes(0, 1) if modes > 1 else past[..., 0].swapaxes(0, 1)
+    z = np.random.RandomState(7).normal(size=(STEPS, len(ranges), 5, modes))
+    path = dict(zip(sim.model.variables(), (z if modes > 1 else z[..., 0]).swapaxes(0, 1), strict=True))
+    init = vb.History(sim.model.State(*history))
+    ys = vb.simulate(sim, t1=STEPS * DT, key=None, init=init, noise_path=path).ys["raw"]
+    expected = np.array([output[0][1].sum(axis=-1) for output in reference(n_steps=STEPS)])
+    for k, var in enumerate(model.variables_of_interest):
+        y = ys[var] if isinstance(ys, dict) else ys
+        assert np.isfinite(expected[:, k]).all()
+        assert np.abs(y - expected[:, k]).max() < 1e-9 * np.abs(expected[:, k]).max(), var
 
 
 @pytest.mark.parametrize("scheme", ["EulerDeterministic", "HeunDeterministic", "RungeKutta4thOrderDeterministic"])
@@ -310,6 +351,11 @@ def test_the_epileptor_as_tvb_has_it_by_default():
     configured.monitors = [monitors.SubSample(period=4 * DT)]
     with pytest.raises(ValueError, match="reads 'x2 - x1'"):  # no mean, hence no EEG
         vb.bridges.from_tvb(configured)
+
+
+def test_a_simulator_without_a_connectivity():
+    with pytest.raises(ValueError, match="Simulator was given, without connectivity"):
+        vb.bridges.from_tvb(simulator.Simulator())
 
 
 def test_numbers_and_maps_are_paths_for_priors():

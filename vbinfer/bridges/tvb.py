@@ -31,6 +31,7 @@ from vbinfer.monitors import (
 )
 from vbinfer.network import coupling
 from vbinfer.network.connectome import Connectome
+from vbinfer.network.coupling import AbstractCoupling
 from vbinfer.network.delays import Delays
 from vbinfer.noise import AbstractNoise, Additive, Multiplicative
 from vbinfer.simulation.simulator import Simulator
@@ -52,6 +53,14 @@ _MODELS = {
     for name, kind in vars(models).items()
     if isinstance(kind, type) and issubclass(kind, AbstractVectorField) and name != "AbstractVectorField"
 }
+_MODELS |= dict.fromkeys(("GastSchmidtKnosche_SF", "GastSchmidtKnosche_SD"), models.GastSchmidtKnosche)
+_FORMS = {
+    "GastSchmidtKnosche_SF": {"adaptation": "spike-frequency"},
+    "GastSchmidtKnosche_SD": {"adaptation": "synaptic-depression"},
+    "ReducedSetFitzHughNagumo": {"form": "tvb"},
+    "ReducedSetHindmarshRose": {"form": "tvb"},
+}
+"""What vbinfer has as an option of a model."""
 _UNUSED = {
     "MontbrioPazoRoxin": ("Gamma",),
     "ReducedWongWang": ("sigma_noise",),
@@ -71,6 +80,7 @@ _COUPLINGS: dict[str, tuple[type, dict[str, str]]] = {
 }
 """The class here, and TVB's names for parameters that it calls otherwise."""
 
+_LINEAR = (coupling.Linear, coupling.Difference)
 _INTEGRATORS: dict[str, Callable[[float], AbstractIntegrator]] = {
     "EulerDeterministic": Euler,
     "EulerStochastic": Euler,
@@ -94,9 +104,10 @@ def from_tvb(simulator: Any) -> Simulator:
       kind `"bold_2"`. Where a monitor records one variable and TVB's several, each has its own: `"bold_r"`, `"bold_V"`.
       Samples are TVB's; `ts` are the ends of periods, where TVB gives the middle for averages.
     - A variable of interest such as `x2 - x1` is recorded by `EEG` with a gain of ones, a signal for each node.
+    - Models of several modes record the sum over the modes, `[T, N]`.
     - Initial conditions are not taken over. `[time, variable, node, mode]` of TVB is
       `init=vb.History(sim.model.State(*conditions[..., 0].swapaxes(0, 1)))`, and its last row alone
-      `init=sim.model.State(*conditions[-1, ..., 0])`.
+      `init=sim.model.State(*conditions[-1, ..., 0])`. Models of several modes take all of `conditions`.
 
     Args:
         simulator: a `tvb.simulator.simulator.Simulator`.
@@ -124,14 +135,13 @@ def from_tvb(simulator: Any) -> Simulator:
     _check_bounds(simulator.integrator, simulator.model)
     weights, lengths = np.asarray(network.weights), np.asarray(network.tract_lengths)
     n, speed = len(weights), float(np.ravel(network.speed)[0])
-    joint, renamed = _known(simulator.coupling, "coupling", _COUPLINGS)
     return Simulator(
         model,
         # an infinite speed is a network without delays
         Connectome(
             weights, lengths, speed if np.isfinite(speed) else 3.0, _some(network.region_labels), _some(network.centres)
         ),
-        coupling=joint(**_values(joint, simulator.coupling, renamed)),
+        coupling=_coupling(simulator),
         integrator=_known(simulator.integrator, "integrator", _INTEGRATORS)(float(simulator.integrator.dt)),
         noise=_noise(getattr(simulator.integrator, "noise", None), model.variables(), n),
         delays=Delays() if (lengths / speed)[weights != 0.0].any() else None,
@@ -181,6 +191,17 @@ def _model(model: Any) -> AbstractModel:
             raise ValueError(f"{kind.__name__}.{name} is {value.ravel()} in TVB; vbinfer has no such parameter")
     if np.any(values.get("cv", 0.0)):  # the row of V costs a second product with the weights
         values["cvar"] = ("r", "V")
+    return kind(**values, **_FORMS.get(type(model).__name__, {}))
+
+
+def _coupling(simulator: Any) -> AbstractCoupling:
+    kind, renamed = _known(simulator.coupling, "coupling", _COUPLINGS)
+    values, model = _values(kind, simulator.coupling, renamed), simulator.model
+    if getattr(model, "number_of_modes", 1) > 1 and (kind not in _LINEAR or np.any(values.get("offset", 0.0))):
+        raise ValueError(
+            f"TVB couples the modes of {type(model).__name__} one by one, vbinfer their sum; the same only with "
+            f"Linear(b=0), Scaling or Difference, not with {type(simulator.coupling).__name__}({values})"
+        )
     return kind(**values)
 
 
@@ -219,7 +240,10 @@ def _noise(noise: Any, variables: tuple[str, ...], n: int) -> AbstractNoise | No
 
 
 class LinearAmplitude(Parametrised):
-    """TVB's multiplicative noise, g(x) = sqrt(2 D) (a x + b)."""
+    """An amplitude linear in the state, of TVB's noise.
+
+    g(x) = sqrt(2 D) (a x + b)
+    """
 
     D: dict[str, Param] = param(low=0.0, doc="TVB's nsig")
     a: Param = param(doc="amplitude per state")
