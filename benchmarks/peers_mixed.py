@@ -3,7 +3,8 @@
 Dense random weights, lengths uniform in 5 to 150 mm, 3 mm/ms (lags of 17 to 500 steps of 0.1 ms), linear coupling, no
 noise, the mean of what every node sends at the end of each ms. vbinfer: 42 nodes of Montbrio-Pazo-Roxin and 42 of
 Wilson-Cowan between each other, 64 draws with a G of their own together. TVB 2.10 has one model for all nodes: it runs
-84 nodes of the one or of the other, one simulation after the other.
+84 nodes of the one or of the other, one simulation after the other, and evaluates the coupling once per step, vbinfer
+twice.
 
 Every repeat is a new process of each package, in turn, pinned to the same core; the first call, which compiles, is
 apart. A network step is one Heun step of all regions of one draw: 10,000 are a simulated second.

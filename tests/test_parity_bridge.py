@@ -92,12 +92,17 @@ def test_models_with_other_names_or_modes(name):
     rng = np.random.default_rng(5)
     model = getattr(tvb_models, name)(J=np.array([15.0])) if "Gast" in name else getattr(tvb_models, name)()
     given, modes = problem("Linear", 5, True), model.number_of_modes
-    past = np.stack([rng.uniform(*r, (40, 5, modes)) for r in ranges], axis=1)
+    rows = int(np.rint(given.lengths / 2.5 / DT).max()) + 1  # as many as TVB keeps
+    past = np.stack([rng.uniform(*r, (rows, 5, modes)) for r in ranges], axis=1)
     source = tvb_noise.Additive(nsig=np.array([1e-4]), random_stream=np.random.RandomState(7))
     reference = simulator.Simulator(
         model=model,
         connectivity=connectivity.Connectivity(
-            weights=given.weights, tract_lengths=given.lengths, speed=np.array([2.5]), centres=np.zeros((5, 3))
+            weights=given.weights,
+            tract_lengths=given.lengths,
+            speed=np.array([2.5]),
+            region_labels=np.array(list("abcde")),
+            centres=np.zeros((5, 3)),
         ),
         coupling=getattr(tvb_coupling, kind)(a=np.array([0.05])),
         integrator=integrators.HeunStochastic(dt=DT, noise=source),

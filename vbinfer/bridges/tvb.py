@@ -139,7 +139,11 @@ def from_tvb(simulator: Any) -> Simulator:
         model,
         # an infinite speed is a network without delays
         Connectome(
-            weights, lengths, speed if np.isfinite(speed) else 3.0, _some(network.region_labels), _some(network.centres)
+            weights,
+            lengths,
+            speed if np.isfinite(speed) else 3.0,
+            _some(network, "region_labels"),
+            _some(network, "centres"),
         ),
         coupling=_coupling(simulator),
         integrator=_known(simulator.integrator, "integrator", _INTEGRATORS)(float(simulator.integrator.dt)),
@@ -159,8 +163,9 @@ def _known(part: Any, what: str, table: Mapping[str, Any]) -> Any:
     return table[name]
 
 
-def _some(values: Any) -> Any:
-    """The values, or None where there are none."""
+def _some(part: Any, name: str) -> Any:
+    """An array of TVB's, or None where there is none."""
+    values = getattr(part, name, None)
     return None if values is None or len(values) == 0 else values
 
 
