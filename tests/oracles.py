@@ -359,7 +359,7 @@ def robinson(x, c, p, i):
         return [dv, (drive - v - (1.0 / a + 1.0 / b) * dv) * a * b]
 
     wave = (fires(v_e) - phi - 2.0 / q["gamma"] * dphi) * q["gamma"] ** 2
-    cortex = q["nu_ee"] * phi + q["nu_ei"] * fires(v_e) + q["nu_es"] * fires(c[1])
+    cortex = q["nu_ee"] * phi + q["nu_ei"] * fires(v_e) + q["nu_es"] * fires(c[1]) + q["nu_ee"] * sum(c[2:3])
     reticular = q["nu_re"] * c[0] + q["nu_rs"] * fires(v_s)
     relay = q["nu_se"] * c[0] + q["nu_sr"] * fires(v_r) + q["P"]
     return [dphi, wave, *response(v_e, dv_e, cortex), *response(v_r, dv_r, reticular), *response(v_s, dv_s, relay)]

@@ -683,16 +683,16 @@ def test_plasticity_brings_every_node_to_its_target():
 
 
 def test_the_loop_through_the_thalamus_takes_its_time():
-    """Robinson's equations with phi and V_s of 4 ms ago, against a loop with its own past."""
+    """Robinson's equations with phi and V_s of 4 ms ago and a projection between cortices, against a plain loop."""
     dt, lag, steps, rng = 0.5, 8, 30, np.random.default_rng(1)
     x = np.array(MODELS["Robinson"].state)
     with jax.enable_x64(True):
         model = vb.models.Robinson(P=[1.0, 2.0, 3.0])
         sim = vb.Simulator(
             model,
-            vb.Connectome(np.eye(3), lag * dt * np.eye(3), speed=1.0),
-            coupling=vb.coupling.Linear(G=1.0),
-            delays=vb.Delays(),
+            {"loop": vb.Connectome(np.eye(3), lag * dt * np.eye(3), speed=1.0), "cortex": vb.Connectome(WEIGHTS)},
+            coupling={"loop": vb.coupling.Linear(G=1.0), "cortex": vb.coupling.Linear(G=0.3)},
+            delays={"loop": vb.Delays()},
             integrator=vb.Heun(dt=dt),
             noise=vb.noise.Additive({"dV_s": 0.1}),
         )
@@ -702,7 +702,8 @@ def test_the_loop_through_the_thalamus_takes_its_time():
     past = [x] * (lag + 1)
 
     def drift(x, then):
-        return np.array([oracles.robinson(x[:, i], [then[0, i], then[6, i]], p, i) for i in range(3)]).T
+        far = 0.3 * WEIGHTS @ x[0]
+        return np.array([oracles.robinson(x[:, i], [then[0, i], then[6, i], far[i]], p, i) for i in range(3)]).T
 
     for step in range(steps):
         kick = np.zeros_like(x)

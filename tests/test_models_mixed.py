@@ -191,6 +191,16 @@ def test_mixed_says_what_is_wrong(change, error, message, unchecked):
         vb.models.Mixed(given.pop("groups"), **given)
 
 
+def test_more_projections_than_the_groups_read_are_refused():
+    with pytest.raises(ValueError, match=r"Mixed with .* reads 1"):
+        vb.Simulator(
+            simulator().model,
+            {"near": vb.Connectome(WEIGHTS), "far": vb.Connectome(WEIGHTS)},
+            coupling={"near": vb.coupling.Linear(G=G), "far": vb.coupling.Linear(G=G)},
+            integrator=vb.Heun(dt=DT),
+        )
+
+
 def test_a_stepper_cannot_be_mixed(unchecked):
     class Walk(vb.AbstractStepper):
         State = vb.models.Linear.State

@@ -29,10 +29,10 @@ class RegionalMaps:
         ValueError: no maps, maps of unequal lengths, or that are not finite.
 
     >>> import vbinfer as vb
-    >>> maps = vb.models.RegionalMaps({"myelin": [0.1, 0.5], "gradient": [-1.0, 1.0]}, paths=("model.w",))
+    >>> maps = vb.models.RegionalMaps({"myelin": [0.25, 0.5], "gradient": [-1.0, 1.0]}, paths=("model.w",))
     >>> regional = maps({"model.w": [0.5, 1.0, 0.25], "coupling.G": 2.0})
     >>> regional["model.w"].tolist()  # 0.5 + 1.0 myelin + 0.25 gradient
-    [0.3499999940395355, 1.25]
+    [0.5, 1.25]
 
     doi:10.1038/s41467-021-26704-y
     """

@@ -55,6 +55,7 @@ class Robinson(AbstractVectorField):
     """
 
     State: ClassVar = RobinsonState
+    rows: ClassVar[int | None] = 4
     Q_max: Param = param(0.25, unit="1/ms", low=0.0, doc="highest firing rate")
     theta: Param = param(15.0, unit="mV", doc="potential at half of the highest rate")
     sigma: Param = param(6.0, unit="mV", low=1e-6, doc="standard deviation of firing thresholds")
@@ -73,7 +74,7 @@ class Robinson(AbstractVectorField):
 
     def dfun(self, t: Array, x: RobinsonState, c: Array, u: Array) -> RobinsonState:
         V_e, V_r, V_s = self.nu_ee * x.phi + self.nu_ei * self._rate(x.V_e), self.nu_re * c[0], self.nu_se * c[0]
-        far = c[2] if c.shape[0] > 2 else 0.0
+        far = c[2] if len(c) > 2 else 0.0
         V_e += self.nu_es * self._rate(c[1]) + self.nu_ee * far
         V_r += self.nu_rs * self._rate(x.V_s)
         V_s += self.nu_sr * self._rate(x.V_r) + self.P + u
