@@ -52,11 +52,11 @@ def build(sparse=(), names=("exc", "inh"), delays=None, **options):
     return vb.Simulator(Pair(), networks(sparse, names), **given | options)
 
 
-def by_hand(G=0.6, inh=-0.4, speed=5.0, steps=STEPS, delayed=("exc", "inh"), swapped=False):
+def by_hand(G=0.6, inh=-0.4, speed=5.0, steps=STEPS, delayed=("exc", "inh"), swapped=False, lengths=LENGTHS):
     """Heun, the loop over receivers and senders written out."""
     speeds = SPEED | {"inh": speed}
     lags = {
-        k: np.round(np.float32(LENGTHS[k]) / np.float32(speeds[k]) / np.float32(DT)).astype(int) * (k in delayed)
+        k: np.round(np.float32(lengths[k]) / np.float32(speeds[k]) / np.float32(DT)).astype(int) * (k in delayed)
         for k in W
     }
     a, b = np.linspace(-1.0, 2.0, N), np.linspace(0.5, -0.5, N)
@@ -129,6 +129,24 @@ def test_each_projection_is_drawn_by_its_own_paths():
     fwd.check(prior)
     other = vb.ForwardModel(build(("exc",), names=("inh", "exc")), t1=STEPS * DT, summary=fwd.parts[0])
     assert other.fingerprint() != fwd.fingerprint()
+
+
+def test_projections_whose_lags_are_read_in_blocks():
+    """Lags of 8 steps and more: a batch reads both projections ahead, as far as the shorter of the two allows."""
+    far = {name: lengths + SPEED[name] * 0.8 for name, lengths in LENGTHS.items()}
+    sim = vb.Simulator(
+        Pair(),
+        {name: vb.Connectome(W[name], far[name], SPEED[name]) for name in W},
+        coupling={"exc": vb.coupling.Difference(G=0.6), "inh": vb.coupling.Linear(G=-0.4)},
+        delays=vb.Delays(),
+        integrator=vb.Heun(DT),
+    )
+    assert min(d.ahead for d in sim.delays.values()) >= 4
+    fwd = vb.ForwardModel(sim, t1=STEPS * DT, summary=lambda y: jnp.concatenate([y["a"][-1], y["b"][-1]]))
+    G = np.array([0.1, 0.6, -0.2, 0.9])
+    x = fwd.batch({"coupling.exc.G": G}, jax.random.split(jax.random.key(0), N))
+    for draw, strength in enumerate(G):
+        np.testing.assert_allclose(x[draw], by_hand(strength, lengths=far)[-1].ravel(), atol=1e-5)
 
 
 def test_the_density_of_a_path_through_two_projections():
