@@ -10,6 +10,8 @@ import pytest
 from scipy.interpolate import CubicHermiteSpline
 
 import vbinfer as vb
+from vbinfer.study.model import read_simulator
+from vbinfer.study.table import StudyError
 
 GOLDEN = Path(__file__).parent / "golden"
 TVB = {p.stem.removeprefix("tvb_"): p for p in GOLDEN.glob("tvb_*.npz") if p.stem != "tvb_conventions"}
@@ -555,6 +557,22 @@ def test_the_longest_lag_of_a_connection_is_the_bound():
     assert small(connectome=vb.Connectome(W, far, 2.0)).delays.max == pytest.approx(1.53)
 
 
+def in_study(interpolate):
+    """The simulator of a study file."""
+    table = {
+        "model": {"name": "Linear"},
+        "coupling": {"name": "Linear", "G": 0.5},
+        "integrator": {"name": "Heun", "dt": 0.1},
+        "delays": {"max": 4.0, "interpolate": interpolate},
+        "t1": 1.0,
+    }
+    return read_simulator(table, vb.Connectome(W, L, 2.0), Path())[0]
+
+
+def test_study_files_say_how_lags_are_interpolated():
+    assert [in_study(how).delays.interpolate for how in (False, True, "cubic")] == [False, True, "cubic"]
+
+
 MISTAKES = [
     (
         lambda: small(delays=vb.Delays(max=1.4)),
@@ -567,6 +585,7 @@ MISTAKES = [
     (lambda: vb.bind(small(), {SPEED: -3.0}), ValueError, "must lie in"),
     (lambda: vb.bind(small(), {LENGTHS: -L}), ValueError, "must lie in"),
     (lambda: vb.Delays(max=True), ValueError, "max=True was given; expected a number of ms"),
+    (lambda: in_study("spline"), StudyError, "'spline'.* was given; expected False"),
     (lambda: vb.Delays(interpolate="spline"), TypeError, "'spline'.* was given; expected False .*\"cubic\""),
     (lambda: vb.Delays(max=-1.0), ValueError, "0 or more"),
     (lambda: vb.Delays(max=np.nan), ValueError, "0 or more"),

@@ -74,10 +74,8 @@ class Delays(Parametrised):
 
         For steps of `dt` ms.
         """
-        if _is_traced(connectome):
-            if self.max is None:
-                raise ValueError("Delays() cannot measure lengths that are being traced; write Delays(max=...) in ms")
-            return Delays(self.max, self.interpolate)
+        if self.max is None and _is_traced(connectome):
+            raise ValueError("Delays() cannot measure lengths that are being traced; write Delays(max=...) in ms")
         longest = longest_lag(connectome) if self.max is None else self.max
         return Delays(longest, self.interpolate, *_block(connectome, self.interpolate, dt))
 
@@ -115,7 +113,7 @@ def _block(connectome: Connectome, interpolate: bool | str, dt: float) -> tuple[
     The longer the block, the fewer passes over the ring, and the more connections are read step by step: a block is as
     long as all but one connection in 32 allow.
     """
-    if connectome.edges is not None:
+    if connectome.edges is not None or _is_traced(connectome):
         return 0, 0
     lags = np.asarray(connectome.tract_lengths, np.float64) / float(connectome.speed) / dt
     lags = lags[lags > 0.0] * (1.0 - 1e-5)  # the program may round the other way

