@@ -8,8 +8,9 @@ is shared.
 "gather" is what comes to mind first in JAX: one draw keeps a ring of past y1 `[slots, 84]`, reads the delayed sources
 of every region as `[84, 84]`, multiplies by the weights and sums; `vmap` does the draws. It evaluates the coupling in
 both stages of Heun, as vbinfer does, and is checked against it. tvboptim and TVB evaluate it once per step; tvboptim is
-timed with the circular buffer that it recommends where delays are swept, and with its default one. TVB runs one
-simulation.
+timed with the circular buffer that it recommends where delays are swept, and with its default one. Where draws share
+their lags, vbinfer reads the 10 steps between samples at once (24 would do), and the few connections with lags of up to
+24 steps one by one. TVB runs one simulation.
 
 Every repeat is a new process of each package, in turn, pinned to the same core; the first call, which compiles, is
 apart. A network step is one Heun step of all regions of one draw.
@@ -233,8 +234,10 @@ def agree(values: dict[str, list[float]]) -> None:
     assert last < 1e-2, f"tvb differs by {last:.2g} mV from the gather"
 
 
+INFO = Path("/proc/cpuinfo")
+WIDE = INFO.exists() and "avx512f" in INFO.read_text()
 TARGETS = {
-    (f"vbinfer, {SHARED}", f"gather, {SHARED}"): 8.0,
+    (f"vbinfer, {SHARED}", f"gather, {SHARED}"): 14.0 if WIDE else 9.0,
     (f"vbinfer, {OWN}", f"gather, {OWN}"): 3.0,
     (f"vbinfer, {SHARED}", f"tvboptim, {SHARED}"): 8.0,
     (f"vbinfer, {SHARED}", f"tvboptim, rolled buffer, {SHARED}"): 8.0,
