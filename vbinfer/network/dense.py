@@ -10,6 +10,9 @@ from jaxtyping import Array
 
 from vbinfer.network.ring import sent_at
 
+TOGETHER = 4
+"""Sources that are added in one pass over the sums of a block."""
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -57,20 +60,29 @@ class Dense:
             lag of 8              [ a   b   c ]               |  a   b   c
             lag of 5                          [ d   e   f ]   |  d   e   f
         """
-        weight_of, age_of = jnp.moveaxis(weight, 1, 0), jnp.moveaxis(age, 1, 0)
+        rounds = -(-self.n_nodes // TOGETHER)
+        # beyond the last source the index stays at the last, with weight 0
+        more = [(0, rounds * TOGETHER - self.n_nodes)] + [(0, 0)] * (weight.ndim - 1)
+        weight_of, age_of = jnp.pad(jnp.moveaxis(weight, 1, 0), more), jnp.moveaxis(age, 1, 0)
 
         def read(ring: Array, step: Array, n: int) -> Array:
             begin = (step + 1 - age_of) % (ring.shape[1] - mirror)
 
-            def from_source(total: Array, source: tuple[Array, Array, Array]) -> tuple[Array, None]:
-                line, first, w = source
-                slices = jax.vmap(lambda slot: jax.lax.dynamic_slice_in_dim(line, slot, n))(first)
-                return total + w.reshape(len(w), 1, -1) * slices, None
+            def from_sources(k: Array, total: Array) -> Array:
+                for j in range(TOGETHER):
+                    line, first, w = (_at(a, k * TOGETHER + j) for a in (ring, begin, weight_of))
+                    slices = jax.vmap(lambda slot, line=line: jax.lax.dynamic_slice_in_dim(line, slot, n))(first)
+                    total = total + w.reshape(len(w), 1, -1) * slices
+                return total
 
             zero = jnp.zeros((ring.shape[0], n, ring.shape[2]), ring.dtype)
-            return jnp.moveaxis(jax.lax.scan(from_source, zero, (ring, begin, weight_of))[0], 1, 0)
+            return jnp.moveaxis(jax.lax.fori_loop(0, rounds, from_sources, zero), 1, 0)
 
         return read
+
+
+def _at(a: Array, index: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(a, index, 0, keepdims=False)
 
 
 def _reader(weight_of: Array, age_of: Array) -> Callable[[Array, Array], Array]:
