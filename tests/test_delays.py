@@ -531,6 +531,7 @@ def test_signals_read_in_blocks_are_those_read_step_by_step(interpolate, block, 
         assert np.abs(np.asarray(rounded.batch(theta, keys)) - x).max() > 0.1
 
 
+@pytest.mark.slow
 def test_gradients_of_a_batch_read_in_blocks():
     """With respect to what the draws share: weights, G and, through the slopes of a cubic, speed."""
     with jax.enable_x64(True):
