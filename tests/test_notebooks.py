@@ -17,6 +17,7 @@ FAST = {
     "05_can_i_believe_it.ipynb": "n_draws = 1_024\nn_test = 128\nseed = 0",
     "06_calibration_study.ipynb": "n_draws = 1_024\nn_test = 128\nn_nuts = 50\nseed = 0",
     "07_large_runs.ipynb": "n_draws = 20_000\nn_network = 128\nseed = 0",
+    "08_networks.ipynb": "n_draws = 256\nseed = 0",
 }
 
 
