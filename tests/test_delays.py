@@ -14,7 +14,7 @@ from vbinfer.study.model import read_simulator
 from vbinfer.study.table import StudyError
 
 GOLDEN = Path(__file__).parent / "golden"
-TVB = {p.stem.removeprefix("tvb_"): p for p in GOLDEN.glob("tvb_*.npz") if p.stem != "tvb_conventions"}
+TVB = {name: p for p in GOLDEN.glob("tvb_*.npz") if hasattr(vb.models, name := p.stem.removeprefix("tvb_"))}
 TVB_NAMES = {"Linear": {"a": "G", "b": "offset"}, "Difference": {"a": "G"}, "Kuramoto": {"a": "G"}}
 
 
