@@ -58,7 +58,10 @@ class AbstractIntegrator(eqx.Module):
 
 
 def _field(system: System, x: Any, frozen: bool = False) -> _ode.Field:
-    """The drift, with the coupling of every stage or, frozen, of x."""
+    """The drift at a stage.
+
+    The coupling is that of the stage or, frozen, that of x.
+    """
     if not frozen:
         return lambda stage, x: system.drift(stage, x, system.couple(stage, x))
     c = system.couple(0.0, x)

@@ -295,14 +295,14 @@ def _sources(expression: str) -> dict[str, float]:
 
 def _combined(monitor: Any, var: str, period: float, n: int) -> EEG:
     """A sum of variables, node by node."""
-    return EEG(np.eye(n), _sources(var), period)
+    return EEG(gain=np.eye(n), var=_sources(var), period=period)
 
 
 _MONITORS: dict[str, Callable[[Any, Any, float, int], AbstractMonitor]] = {
     "Raw": lambda monitor, var, period, n: Raw(var),
     "RawVoi": lambda monitor, var, period, n: Raw(var),
-    "SubSample": lambda monitor, var, period, n: Subsample(period, var),
-    "TemporalAverage": lambda monitor, var, period, n: TimeAverage(period, var),
+    "SubSample": lambda monitor, var, period, n: Subsample(period=period, var=var),
+    "TemporalAverage": lambda monitor, var, period, n: TimeAverage(period=period, var=var),
     "SpatialAverage": lambda monitor, var, period, n: SpatialAverage(var, monitor.spatial_mean, period),
     "GlobalAverage": lambda monitor, var, period, n: SpatialAverage(var, np.full((1, n), 1.0 / n), period),
     "Bold": _bold,

@@ -62,7 +62,7 @@ def local_information(
     same = jax.random.split(k_steps, ends)
     points = np.repeat([z + sign * u for u in steps for sign in (1.0, -1.0)], ends, axis=0)
     moved = _simulate(prior, fwd, points, jnp.tile(same, 2 * len(steps))).reshape(len(steps), 2, ends, -1)
-    fine, there = finite_rows(centre), np.isfinite(moved).all(axis=-1)
+    fine, there = finite_rows(centre), np.all(np.isfinite(moved), axis=-1)
     failed, r, num_features = int(np.sum(~fine) + np.sum(~there)), int(fine.sum()), centre.shape[1]
     # a pair counts where both of its ends are valid; steps u_k may differ in how many
     both = there.all(axis=1)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FEWEST = 150
 _MOST = 10_000
-_TESTS = ("one feature", "combination", "neighbourhood")
+_TESTS: tuple[str, ...] = ("one feature", "combination", "neighbourhood")
 _MOST_FEATURES = 40
 
 

@@ -263,7 +263,7 @@ def recover(
     low, high = np.quantile(draws, [0.5 - INTERVAL / 2, 0.5 + INTERVAL / 2], axis=1)
     covered = ((low <= truth) & (truth <= high)).sum(axis=0).tolist()
     columns = zip(names, truth.T, mean.T, var.T, variance.tolist(), covered, strict=True)
-    rows = tuple(_row(*column, draws.shape[1]) for column in columns)
+    rows = tuple(_row(*column, draws=draws.shape[1]) for column in columns)
     # two tests for each parameter (Bonferroni)
     smallest = min(min(row.p_within, row.p_covered) for row in rows) * 2 * len(rows)
     words = [

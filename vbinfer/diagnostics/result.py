@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .figure import Figure
 from .thresholds import P_FAIL, P_WARN
@@ -88,13 +89,13 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def chosen(names: Sequence[str], flags: np.ndarray) -> list[str]:
+def chosen(names: Sequence[str], flags: ArrayLike) -> list[str]:
     """Names whose flag is set.
 
     >>> chosen(["fc.mean", "fcd.var"], np.array([False, True]))
     ['fcd.var']
     """
-    return [names[i] for i in np.flatnonzero(flags)]
+    return [names[i] for i in np.flatnonzero(flags).tolist()]
 
 
 def observation(x_o: Any, names: Sequence[str]) -> np.ndarray:

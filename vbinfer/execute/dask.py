@@ -262,7 +262,7 @@ def _let_be_killed() -> None:
                 os.kill(self.pid, signal.SIGKILL)
 
     if not hasattr(Popen, "kill"):
-        Popen.kill = kill
+        Popen.kill = kill  # pyright: ignore[reportAttributeAccessIssue]  # it has none yet
 
 
 @final

@@ -95,4 +95,5 @@ def custom(
                 raise ValueError(f"{what} names {name!r}; expected a name of letters and digits, such as 'eta'")
     initial = tuple((name, _check.number(value, f"state[{name!r}]", 0.1)) for name, value in state.items())
     names = tuple(params or {})
-    return Custom(dfun, initial, names, dict(params or {}), (initial[0][0],) if cvar is None else cvar)
+    reads = (initial[0][0],) if cvar is None else cvar
+    return Custom(fn=dfun, initial=initial, names=names, params=dict(params or {}), cvar=reads)

@@ -92,9 +92,7 @@ def arriving(column: Any, felt: tuple[Array, ...], outside: Array) -> tuple[Arra
     return pyramidal, column.mu + excitatory + outside, column.a_4 * column.J * inhibitory
 
 
-def synapses(
-    x: JansenRitState, spikes: tuple[Array, Array, Array], A: Array, B: Array, a: Array, b: Array
-) -> JansenRitState:
+def synapses(x: JansenRitState, spikes: tuple[Array, ...], A: Array, B: Array, a: Array, b: Array) -> JansenRitState:
     """Alpha-shaped responses, a second-order equation each."""
     dy3 = A * a * spikes[0] - 2.0 * a * x.y3 - a**2 * x.y0
     dy4 = A * a * spikes[1] - 2.0 * a * x.y4 - a**2 * x.y1

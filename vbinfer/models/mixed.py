@@ -67,7 +67,7 @@ class Mixed(AbstractVectorField):
 
     @property
     def rows(self) -> int | None:
-        rows = [model.rows for model in self.groups.values()]
+        rows: list[Any] = [model.rows for model in self.groups.values()]
         return None if None in rows else max(rows)
 
     @property

@@ -51,7 +51,9 @@ class AbstractSnapshot(AbstractMonitor):
                     f"the monitor records at {name!r}; there is no such node. {did_you_mean(name, labels or ())}"
                 )
         number = {name: k for k, name in enumerate(labels or ())}
-        return dataclasses.replace(self, at=tuple(number.get(node, node) for node in self.at or ()))
+        return dataclasses.replace(
+            self, at=tuple(number[node] if isinstance(node, str) else node for node in self.at or ())
+        )
 
     def check_nodes(self, n: int) -> None:
         off = [node for node in self.at or () if not isinstance(node, int) or not 0 <= node < n]

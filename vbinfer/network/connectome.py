@@ -284,7 +284,8 @@ class Connectome(Parametrised):
             FileNotFoundError, ValueError: no such file; no table of numbers; tables that name their nodes differently.
         """
         with files.naming(weights):
-            return cls(**files.read_pair(Path(weights), tract_lengths and Path(tract_lengths)), speed=speed)
+            lengths = None if tract_lengths is None else Path(tract_lengths)
+            return cls(**files.read_pair(Path(weights), lengths), speed=speed)
 
     @classmethod
     def from_cubnm(cls, strength: str | Path, length: str | Path | None = None, *, speed: float = 3.0) -> "Connectome":

@@ -15,6 +15,7 @@ from jaxtyping import Array
 from vbinfer._check import number
 from vbinfer._param import Parametrised
 from vbinfer.network.connectome import Connectome
+from vbinfer.network.dense import Dense
 from vbinfer.network.edges import EdgeList
 from vbinfer.network.ring import padded, times
 
@@ -249,6 +250,7 @@ def _ahead(connectome: Connectome, delays: Delays, lag: "_Lag") -> Ahead:
     layout, n, k = connectome.layout, delays.ahead, lag.taps[0][0]
     under_way = (lag.time > 0.0) if delays.interpolate else lag.steps > 0
     far, near = lag.steps + k > n, under_way & (lag.steps + k <= n)
+    assert isinstance(layout, Dense)
     blocks, every, few = [], [], []
     i, j = jnp.nonzero(near, size=delays.near, fill_value=0)
     listed, short = jnp.arange(delays.near) < near.sum(), EdgeList(jnp.stack([i, j]), connectome.n_nodes)

@@ -60,7 +60,7 @@ class ThetaContext(eqx.Module):
         return {f"theta/{name}": value for name, value in self.scale.to_arrays().items()}
 
     @eqx.filter_jit
-    def __call__(self, z: Array) -> Array:
+    def __call__(self, z: Array | np.ndarray) -> Array:
         """`[..., Dz + D]` of z `[..., Dz]`."""
         return jnp.concatenate([z, self.scale(self.prior.ravel(self.prior.from_z(z)[0]))], axis=-1)
 
@@ -147,7 +147,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
     """The class that `fit` returns."""
     sees_theta: ClassVar[bool] = False
     """Whether its network is given theta."""
-    readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+    readers: ClassVar[dict[str, Callable[[Any], Any]]] = {
         "density": density_from_spec,
         "embedding": embedding_from_spec,
     }
@@ -207,7 +207,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         return cls(**{name: cls.readers.get(name, lambda value: value)(spec[name]) for name in cls._names()})
 
     @classmethod
-    def _names(cls) -> list[str]:
+    def _names(cls: Any) -> list[str]:
         # how it was trained is no part of a network
         return [field.name for field in dataclasses.fields(cls) if field.name != "training"]
 

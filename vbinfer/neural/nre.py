@@ -56,7 +56,8 @@ class AmortizedRatio(AbstractSurrogate):
         info: JSON-able notes of the fit.
     """
 
-    method, _columns = "NRE", None
+    method = "NRE"
+    _columns: Any = None
 
     def log_ratio(self, theta: Mapping[str, Any], x: Any) -> Array:
         """log p(x | theta) - log p(x), approximately.

@@ -176,7 +176,7 @@ def _loss(network: eqx.nn.MLP, batch: Pairs, _: PRNGKey) -> Array:
 
 
 @eqx.filter_jit
-def _ensemble(network: Any, c: Array) -> Array:
+def _ensemble(network: Any, c: Array | np.ndarray) -> Array:
     """Mean log odds of the members."""
     return jnp.mean(eqx.filter_vmap(lambda member: jax.vmap(member)(c))(network), axis=0)
 

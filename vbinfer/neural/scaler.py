@@ -70,7 +70,7 @@ class Standardise(eqx.Module):
         """
         size = jnp.abs((x - self.median) / self.spread)
         slope = jnp.where(size <= _LINEAR, 0.0, -jnp.log1p(jnp.maximum(size - _LINEAR, 0.0)))
-        return self.varies * (slope - jnp.log(self.spread * self.sd))
+        return (slope - jnp.log(self.spread * self.sd)) * self.varies
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Numbers by name, `x/median`, ..., as files hold them."""

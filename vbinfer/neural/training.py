@@ -229,7 +229,7 @@ def _epoch(
     optimizer, steps = _optimizer(task.options, n), task.options.steps(n)
     rows = n // steps  # equal batches: the last n - steps * rows of an epoch's order wait for another epoch
 
-    def one(state: _State, fixed: Any, running: Array, key: PRNGKey) -> tuple[_State, tuple[Array, Array]]:
+    def one(state: _State, fixed: Any, running: Any, key: PRNGKey) -> tuple[_State, tuple[Array, Array]]:
         def loss(params: Any, batch: Pairs, key: PRNGKey) -> Array:
             return task.loss(eqx.combine(params, fixed, static), batch, key)
 

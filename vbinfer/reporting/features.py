@@ -68,8 +68,8 @@ def features_of(e: Evidence) -> list[Feature]:
     names = next((s.names for s in sources if s is not None and s.names), [f"x[{i}]" for i in range(e.x_o.size)])
     columns, rows = (_columns(before), _columns(e.predictive)), []
     for i, (name, value) in enumerate(zip(names, e.x_o.tolist(), strict=True)):
-        own = [None if values is None else values[i] for values in columns]
-        rows.append(Feature(name, value, *(percentile(value, one) for one in own), *own))
+        prior, posterior = (None if values is None else values[i] for values in columns)
+        rows.append(Feature(name, value, percentile(value, prior), percentile(value, posterior), prior, posterior))
     return rows
 
 
@@ -276,10 +276,12 @@ def series_p(replicates: np.ndarray | None, observed: RecordingLike | None) -> d
 
 
 def _share_inside(rows: Sequence[Feature]) -> str:
+    simulated = rows[0].posterior
+    assert simulated is not None
     inside = sum(not outside(row.posterior_percentile, OUTSIDE_POSTERIOR) for row in rows)
     return (
         f"{inside} of {len(rows)} features of the recording lie inside the central "
-        f"{percent(1 - OUTSIDE_POSTERIOR / 50)} of {np.size(rows[0].posterior):,} posterior predictive simulations"
+        f"{percent(1 - OUTSIDE_POSTERIOR / 50)} of {simulated.size:,} posterior predictive simulations"
     )
 
 
@@ -352,7 +354,8 @@ def upper(matrix: np.ndarray) -> np.ndarray:
 
 def fc_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation of two matrices over their symmetrised upper triangles."""
-    return float(np.corrcoef(*(upper((np.asarray(m, np.float64) + np.transpose(m)) / 2.0) for m in (a, b)))[0, 1])
+    x, y = (upper((np.asarray(m, np.float64) + np.transpose(m)) / 2.0) for m in (a, b))
+    return float(np.corrcoef(x, y)[0, 1])
 
 
 def _fc_blocks(

@@ -237,7 +237,7 @@ def check_kernel(kernel: Any, kind: type = AbstractKernel, words: str = "a kerne
     raise TypeError(f"kernel={given} was given; expected {words}: write kernel=vb.NUTS()")
 
 
-def constrained(prior: Prior, z: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def constrained(prior: Prior, z: Any) -> tuple[dict[str, Any], np.ndarray]:
     """theta and its log-determinant as NumPy arrays.
 
     log|d theta / d z|. Leaves `[..., *shape]` and `[...]` of z `[..., Dz]`.

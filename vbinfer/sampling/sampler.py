@@ -181,7 +181,7 @@ class ChainSampler:
             pieces += run.draw(done, goal)
             done = goal
             whole = joined(pieces)
-            z = whole.z.reshape(width, chains, done, -1)
+            z = np.asarray(whole.z).reshape(width, chains, done, -1)
             rhat, ess = judged(z)
             facts[~settled] = np.stack([rhat, ess, np.full(width, done)], 1)[~settled]
             settled |= ess >= n

@@ -66,7 +66,7 @@ class ChainStore:
 
     def put_draws(self, index: int, piece: Sample, state: Mapping[str, np.ndarray]) -> None:
         """Write a chunk and the state after it."""
-        arrays = {"z": piece.z, "potential_energy": piece.potential_energy}
+        arrays: dict[str, Any] = {"z": piece.z, "potential_energy": piece.potential_energy}
         arrays |= _prefixed("stats", piece.stats) | _prefixed("state", state)
         self.folder.put(_chunk(index), arrays, chunk=index)
 

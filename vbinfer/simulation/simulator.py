@@ -214,7 +214,7 @@ class Simulator(Parametrised):
     def _check_leaves(self, n: int) -> None:
         """Raise ValueError unless `[N]` parameters fit."""
         states = self.state_shapes()
-        driven = () if self.noise is None else self.noise.noisy(states)
+        driven = [] if self.noise is None else self.noise.noisy(states)
         for path, leaf in self._elementwise().items():
             owner, _, rest = path.partition(".")
             size = n

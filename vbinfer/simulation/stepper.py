@@ -105,7 +105,7 @@ def _step(sim: Simulator, at: StepperCarry, u: Array | None, rounds: int | Array
     # them together, so that another program around the same step would be rounded in other places.
     def one(k: Array, loop: tuple[Carry, Any]) -> tuple[Carry, Any]:
         carry, kept = loop
-        carry = step(carry, None if generator is None or pairs is None else generator.unpack(pairs[k]))
+        carry = step(carry, None if generator is None or pairs is None else generator.unpack(pairs[k]), None)
         return carry, jax.tree.map(lambda a, new: jax.lax.dynamic_update_index_in_dim(a, new, k, 0), kept, carry.x)
 
     room = jax.tree.map(lambda a: jnp.zeros((2, *a.shape), a.dtype), at.x)

@@ -56,7 +56,7 @@ def read_simulator(
     def each(part: str, given: dict[str, Any], where: str) -> dict[str, Any]:
         return {name: build(part, t, f"{where}.{name}") for name, t in given.items()}
 
-    built = {
+    built: dict[str, Any] = {
         part: each(part, given, where) if by_projection(part, given) else build(part, given, where)
         for part, given, where in ((part, parts[part], f"[simulator] {part}") for part in known if part in parts)
     }

@@ -51,7 +51,7 @@ def linear_gaussian() -> Task:
     gain = _PRIOR_COV @ _GAIN.T @ np.linalg.inv(_GAIN @ _PRIOR_COV @ _GAIN.T + _NOISE_COV)
     spread = np.linalg.cholesky(_PRIOR_COV - gain @ _GAIN @ _PRIOR_COV)
 
-    def predict(theta: Theta) -> Array:
+    def predict(theta: Theta) -> Any:
         return _GAIN @ theta["theta"] + _OFFSET
 
     def simulator(theta: Theta, key: PRNGKey) -> Array:
@@ -63,7 +63,7 @@ def linear_gaussian() -> Task:
 
     def exact(x: Array, n: int, key: PRNGKey) -> Array:
         mean = _MEAN + gain @ (np.asarray(x, float) - _GAIN @ _MEAN - _OFFSET)
-        return mean + jax.random.normal(key, (n, len(_MEAN))) @ spread.T
+        return jax.random.normal(key, (n, len(_MEAN))) @ spread.T + mean
 
     return Task("linear_gaussian", prior, simulator, log_likelihood, len(_OFFSET), exact)
 

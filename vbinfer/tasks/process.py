@@ -54,4 +54,4 @@ def _exact(x: Array, n: int, key: PRNGKey) -> Array:
     precision = np.diag(_SD**-2.0) + _DT * np.array([[_STEPS / _SIGMA**2, -y], [-y, yy]])
     mean = np.linalg.solve(precision, _SD**-2.0 * _MEAN + np.array([d, -yd]))
     spread = np.linalg.cholesky(np.linalg.inv(precision))
-    return mean + jax.random.normal(key, (n, 2)) @ spread.T
+    return jax.random.normal(key, (n, 2)) @ spread.T + mean

@@ -140,7 +140,7 @@ def bernoulli_glm() -> Task:
     precision = np.zeros((_FILTER + 1, _FILTER + 1))
     precision[0, 0], precision[1:, 1:] = 0.5, smooth.T @ smooth
 
-    def simulator(theta: Theta, key: PRNGKey) -> Array:
+    def simulator(theta: Theta, key: PRNGKey) -> Any:
         spikes = jax.random.bernoulli(key, jax.nn.sigmoid(design @ theta["theta"]))
         return design.T @ spikes.astype(theta["theta"].dtype)
 

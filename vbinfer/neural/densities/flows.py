@@ -71,7 +71,9 @@ class AbstractFlow(AbstractDensity):
         """
         # layer 0 | reversed | layer 1 | shuffled | layer 2 | reversed ...
         keys = zip(*(jax.random.split(k, self.layers) for k in jax.random.split(key)), strict=True)
-        layers = [_layer(self, *pair, np.asarray(i % 2 == 0), dim, cond_dim) for i, pair in enumerate(keys)]
+        layers = [
+            _layer(self, k_order, k, np.asarray(i % 2 == 0), dim, cond_dim) for i, (k_order, k) in enumerate(keys)
+        ]
         return Flow(fb.Scan(stack(layers)), dim)
 
 
