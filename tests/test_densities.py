@@ -129,7 +129,7 @@ def test_an_untrained_flow_is_the_prior(density):
     flow = density.build(jax.random.key(3), 5, 4)
     z = jax.random.normal(jax.random.key(4), (50, 5))
     h = 3.0 * jax.random.normal(jax.random.key(5), (50, 4))
-    log_q = eqx.filter_jit(jax.vmap(flow.log_prob))(z, h)
+    log_q = eqx.filter_jit(eqx.filter_vmap(flow.log_prob))(z, h)
     np.testing.assert_allclose(log_q, st.norm.logpdf(np.asarray(z)).sum(1), atol=1e-4)
 
 

@@ -132,7 +132,7 @@ def _labelled(text: str, name: str) -> tuple[np.ndarray, tuple[str, ...] | None]
     mark = next((m for m in ",;\t" if m in lines[0]), None)
     cut = (line.split() for line in lines) if mark is None else csv.reader(lines, delimiter=mark)
     rows, names = [[cell.strip(' "') for cell in row] for row in cut], None
-    if not rows[0][0] or not all(map(_is_number, rows[0][1:])):
+    if not rows[0][0] or not any(map(_is_number, rows[0])):
         names = [cell for cell in rows.pop(0) if cell]  # the corner above a column of names is empty or missing
     if rows and (not _is_number(rows[0][0]) or (names is not None and len(names) < len(rows[0]))):
         rows = [row[1:] for row in rows]
