@@ -50,8 +50,10 @@ _REFUSED = {
 
 _MODELS = {
     name: kind
-    for name, kind in vars(models).items()
-    if isinstance(kind, type) and issubclass(kind, AbstractVectorField) and name != "AbstractVectorField"
+    for name in dir(models)
+    if isinstance(kind := getattr(models, name), type)
+    and issubclass(kind, AbstractVectorField)
+    and name != "AbstractVectorField"
 }
 _MODELS |= dict.fromkeys(("GastSchmidtKnosche_SF", "GastSchmidtKnosche_SD"), models.GastSchmidtKnosche)
 _FORMS = {

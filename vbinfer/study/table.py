@@ -175,8 +175,10 @@ def members(module: ModuleType, base: type | tuple[type, ...]) -> dict[str, Call
     """Public classes of a module under `base`, by name."""
     return {
         name: item
-        for name, item in vars(module).items()
-        if isinstance(item, type) and issubclass(item, base) and not name.startswith(("_", "Abstract"))
+        for name in dir(module)
+        if isinstance(item := getattr(module, name), type)
+        and issubclass(item, base)
+        and not name.startswith(("_", "Abstract"))
     }
 
 
