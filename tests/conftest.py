@@ -149,14 +149,15 @@ def _cpu_seconds() -> float:
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
-HANGS = 900.0  # seconds; the longest test takes a tenth of it on a busy machine
+HANGS = 900.0  # seconds; the longest test takes a tenth of it on a busy machine, of those marked slow a third
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     item.stash[_STARTED] = _cpu_seconds()
     # a test that stands still says where, and ends its process: xdist names it and goes on without
-    faulthandler.dump_traceback_later(HANGS, exit=True, file=sys.__stderr__)
+    limit = HANGS * (4.0 if item.get_closest_marker("slow") else 1.0)
+    faulthandler.dump_traceback_later(limit, exit=True, file=sys.__stderr__)
     try:
         return (yield)
     finally:
