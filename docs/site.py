@@ -1,6 +1,6 @@
 """The documentation site: stage pages, notebooks, gallery and API reference, then let MkDocs build them.
 
-    python docs/site.py [--serve]
+    python docs/site.py
 
 Pages keep the places they have in the repository, so that their links hold there and here. Nothing is fetched: fonts
 are the system's, the search index is built in, notebooks are shown as they were committed.
@@ -57,10 +57,10 @@ def gallery() -> None:
 
 
 def public(module: ModuleType) -> list[str]:
-    """The names a module offers: those that its stub or `__all__` lists, or that it defines itself."""
-    listed = getattr(module, "__all__", None)
-    names = listed if listed is not None else [name for name in dir(module) if not name.startswith("_")]
-    return [name for name in names if _is_ours(module, getattr(module, name)) or listed is not None]
+    """The names a module offers: those that its stub lists, or the classes and functions that it defines itself."""
+    if listed := getattr(module, "__all__", None):
+        return listed
+    return [name for name in dir(module) if not name.startswith("_") and _is_ours(module, getattr(module, name))]
 
 
 def _is_ours(module: ModuleType, found: object) -> bool:
@@ -107,8 +107,7 @@ def check_local(site: Path) -> None:
 
 def main() -> None:
     stage()
-    how = "serve" if "--serve" in sys.argv else "build"
-    command = [sys.executable, "-m", "mkdocs", how, "-q", "-f", str(ROOT / "mkdocs.yml")]
+    command = [sys.executable, "-m", "mkdocs", "build", "-q", "-f", str(ROOT / "mkdocs.yml")]
     said = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     # of the reference, brackets in a formula look like references, too: only the pages' own links count
     broken = [line for line in said.stderr.splitlines() if "Doc file" in line]

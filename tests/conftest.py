@@ -155,7 +155,7 @@ HANGS = 900.0  # seconds; the longest test takes a tenth of it on a busy machine
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     item.stash[_STARTED] = _cpu_seconds()
-    # a test that stands still says where, and ends its process: xdist names it and goes on without
+    # a test that stands still ends its process: xdist names it and goes on without (run alone, it says where it stood)
     limit = HANGS * (4.0 if item.get_closest_marker("slow") else 1.0)
     faulthandler.dump_traceback_later(limit, exit=True, file=sys.__stderr__)
     try:
