@@ -27,7 +27,7 @@ def simulator(n: int) -> Any:
         vb.models.MontbrioPazoRoxin(J=14.5, eta=-4.6, Delta=0.7),
         vb.Connectome(w, np.zeros_like(w)),
         coupling=vb.coupling.Linear(G=0.5),
-        integrator=vb.Euler(dt=DT),
+        integrator=vb.integrators.Euler(dt=DT),
         noise=vb.noise.Additive({"r": 0.01, "V": 0.3}),
     )
 

@@ -217,7 +217,11 @@ def by_if(theta, x):
     ("make", "error", "message"),
     [
         (lambda: vb.sampling.ChainSampler(PRIOR, 3.0), TypeError, r"log_likelihood is a float; expected a function"),
-        (lambda: vb.sampling.ChainSampler(PRIOR, linear, kernel=vb.NUTS), TypeError, r"write kernel=vb\.NUTS\(\)"),
+        (
+            lambda: vb.sampling.ChainSampler(PRIOR, linear, kernel=vb.sampling.NUTS),
+            TypeError,
+            r"write kernel=vb\.NUTS\(\)",
+        ),
         (
             lambda: vb.sampling.ChainSampler(PRIOR, linear, kernel=vb.sampling.TemperedSMC()),
             TypeError,

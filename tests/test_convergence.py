@@ -149,7 +149,7 @@ def test_divergences_of_a_funnel_sit_at_small_scale():
     def funnel(theta, _):
         return (dist.Normal(0.0, theta["sigma"]).log_prob(theta["x"]) + theta["x"] ** 2 / 18.0).sum()
 
-    posterior = vb.sample_mcmc(prior, funnel, 0.0, kernel=vb.NUTS(max_tree_depth=6), key=jax.random.key(3))
+    posterior = vb.sample_mcmc(prior, funnel, 0.0, kernel=vb.sampling.NUTS(max_tree_depth=6), key=jax.random.key(3))
     found = vb.diagnostics.convergence(posterior)
     assert found.verdict in ("warn", "fail")
     assert found.divergences.sum() >= 5

@@ -79,7 +79,7 @@ def arrivals(delays, lengths, dt, speed=3.0):
         vb.models.Linear(gamma=0.0),
         vb.Connectome(weights, tracts, speed),
         coupling=vb.coupling.Linear(G=1.0),
-        integrator=vb.Euler(dt=dt),
+        integrator=vb.integrators.Euler(dt=dt),
         delays=delays,
         stimulus=vb.stimuli.Ramp(onset=0.0, duration=1.0, low=1.0, high=1.0, gain=np.eye(n)[0]),
     )
@@ -189,7 +189,11 @@ def test_equals_scalar_loops_with_unequal_lengths(interpolate):
 
 @pytest.mark.parametrize(
     ("integrator", "interpolate"),
-    [(vb.Heun(dt=0.1), False), (vb.RungeKutta4(dt=0.1), "cubic"), (vb.Heun(dt=0.1, frozen_coupling=True), True)],
+    [
+        (vb.Heun(dt=0.1), False),
+        (vb.integrators.RungeKutta4(dt=0.1), "cubic"),
+        (vb.Heun(dt=0.1, frozen_coupling=True), True),
+    ],
 )
 def test_without_length_there_is_no_delay(integrator, interpolate):
     nothing = dict(connectome=vb.Connectome(W, 0.0 * L), integrator=integrator)
@@ -210,7 +214,12 @@ def test_a_lag_of_k_steps_is_the_input_k_steps_later(interpolate):
     with jax.enable_x64(True):
         late, now = (
             vb.simulate(
-                small(connectome=vb.Connectome(weights, lengths, 1.0), delays=d, integrator=vb.Euler(dt=0.1), **parts),
+                small(
+                    connectome=vb.Connectome(weights, lengths, 1.0),
+                    delays=d,
+                    integrator=vb.integrators.Euler(dt=0.1),
+                    **parts,
+                ),
                 t1=8.0,
                 key=None,
             ).ys["raw"]["x"]
@@ -235,7 +244,7 @@ def test_cubic_delays_are_a_spline_of_what_was_sent_whose_slope_has_no_jumps():
             vb.models.Linear(gamma=0.0),
             vb.Connectome(from_first, jnp.zeros((n, n)).at[1:, 0].set(lags * 0.3), 3.0),
             coupling=vb.coupling.Linear(G=1.0),
-            integrator=vb.Euler(dt=0.1),
+            integrator=vb.integrators.Euler(dt=0.1),
             delays=vb.Delays(max=1.0 + 2e-10, interpolate=interpolate),
         )
         past = vb.History(sim.model.State(np.where(np.arange(n) == 0, sent[:, None], 0.0)))
@@ -281,7 +290,7 @@ def test_the_first_delay_equation_is_a_piecewise_polynomial():
     assert np.max(errors[-1]) < 1e-4
 
 
-@pytest.mark.parametrize("integrator", [vb.Heun, vb.RungeKutta4])
+@pytest.mark.parametrize("integrator", [vb.Heun, vb.integrators.RungeKutta4])
 def test_interpolated_lags_are_second_order(integrator):
     """Lags between 8 and 87 steps, no multiples of dt. Rounded lags are worse by far."""
     a, b, tau = DELAY["dde2__cases_a_b_tau"].T

@@ -95,7 +95,14 @@ def test_the_gradient_route_of_the_readme_recovers_the_coupling():
         return dist.Normal(mean, theta["sigma"]).log_prob(y).sum()
 
     posterior = vb.sample_mcmc(
-        prior, log_likelihood, y, kernel=vb.NUTS(), num_warmup=300, num_samples=300, num_chains=2, key=jax.random.key(2)
+        prior,
+        log_likelihood,
+        y,
+        kernel=vb.sampling.NUTS(),
+        num_warmup=300,
+        num_samples=300,
+        num_chains=2,
+        key=jax.random.key(2),
     )
     # the exact posterior on a grid, sigma marginalised numerically
     G, sigma = np.linspace(0.0, 0.06, 241), np.linspace(0.002, 0.04, 200)

@@ -359,7 +359,7 @@ class DrivenState(NamedTuple):
     x: jax.Array
 
 
-class Driven(vb.AbstractVectorField):
+class Driven(vb.models.AbstractVectorField):
     """A user's model that starts where its parameter says."""
 
     State: ClassVar = DrivenState
@@ -373,7 +373,7 @@ class Driven(vb.AbstractVectorField):
         return DrivenState(-x.x / self.tau + c[0])
 
 
-class Undeclared(vb.AbstractVectorField):
+class Undeclared(vb.models.AbstractVectorField):
     """A user's model with one value per node that is not declared with `param`."""
 
     State: ClassVar = DrivenState
@@ -400,7 +400,9 @@ def at_the_end(model, n=4, **parts):
 def test_an_undeclared_array_of_nodes_is_not_spread_over_as_many_draws():
     model = Undeclared(drive=jnp.arange(4.0))
     keys = jax.random.split(jax.random.key(0), 4)
-    sim = vb.Simulator(model, integrator=vb.Euler(dt=0.5), nodes=4, monitors={"x": vb.monitors.Subsample(0.5, "x")})
+    sim = vb.Simulator(
+        model, integrator=vb.integrators.Euler(dt=0.5), nodes=4, monitors={"x": vb.monitors.Subsample(0.5, "x")}
+    )
     fwd = vb.ForwardModel(sim, t1=1.0, summary=last)
     with pytest.raises(ValueError, match=r"vb\.param"):
         fwd.batch({"init.x": jnp.zeros(4)}, keys)
@@ -493,7 +495,7 @@ class State(NamedTuple):
 def scaled(y):
     return SCALE * y
 
-class Own(vb.AbstractVectorField):
+class Own(vb.models.AbstractVectorField):
     State: ClassVar = State
     a: object = vb.param(1.0)
     cvar: tuple[str, ...] = eqx.field(static=True, default=("x",))

@@ -13,7 +13,12 @@ import vbinfer as vb
 from vbinfer.network.delays import History
 
 W = np.array([[0.0, 0.9, 0.1], [0.3, 0.0, 0.0], [0.5, 0.2, 0.0]])
-SCHEMES = {"Euler": vb.Euler, "Heun": vb.Heun, "RungeKutta4": vb.RungeKutta4, "Rosenbrock": vb.Rosenbrock}
+SCHEMES = {
+    "Euler": vb.integrators.Euler,
+    "Heun": vb.Heun,
+    "RungeKutta4": vb.integrators.RungeKutta4,
+    "Rosenbrock": vb.integrators.Rosenbrock,
+}
 ORDERS = {name: (scheme, scheme.order) for name, scheme in SCHEMES.items()}
 ORDERS["Heun, coupling frozen"] = (lambda dt: vb.Heun(dt, frozen_coupling=True), 1)
 
@@ -110,12 +115,12 @@ def test_growth_and_noise_of_one_step_of_a_linear_equation(name):
 def test_rosenbrock_is_l_stable():
     """Growth tends to 0 as gamma dt goes to -inf, and is at most 1 on the imaginary axis, hence on all of the left."""
     z = -(4.0 ** np.arange(3, 15))
-    sim = vb.Simulator(vb.models.Linear(gamma=z), integrator=vb.Rosenbrock(1.0))
+    sim = vb.Simulator(vb.models.Linear(gamma=z), integrator=vb.integrators.Rosenbrock(1.0))
     growth = np.abs(run(sim, 1.0, init={"x": 1.0})[0, 0])
     assert (np.diff(growth) < 0).all()
     np.testing.assert_allclose(growth[6:] * -z[6:], np.abs(1 - 2 * G) / G**2, rtol=1e-3)  # 4.83 / |z|
     omega = 2.0 ** np.arange(-4, 12)
-    rotation = vb.Simulator(vb.models.SupHopf(a=0.0, omega=omega), integrator=vb.Rosenbrock(1.0))
+    rotation = vb.Simulator(vb.models.SupHopf(a=0.0, omega=omega), integrator=vb.integrators.Rosenbrock(1.0))
     tiny = 2.0**-40  # the cubic terms are below rounding
     length = np.hypot(*(run(rotation, 1.0, init={"x": tiny, "y": 0.0})[0] / tiny))
     expected = np.abs((1 + (1 - 2 * G) * 1j * omega) / (1 - G * 1j * omega) ** 2)
@@ -134,7 +139,7 @@ class RelaxationState(NamedTuple):
     s: jax.Array
 
 
-class Relaxation(vb.AbstractVectorField):
+class Relaxation(vb.models.AbstractVectorField):
     """The oscillator of van der Pol in Lienard's variables, with a fast inhibition.
 
     eps v' = v - v^3 / 3 - w - s / 4 + c + u;   w' = rate v;   tau s' = v + v^2 / 2 - s
@@ -178,7 +183,9 @@ def test_rosenbrock_follows_a_stiff_oscillation_at_steps_where_heun_is_lost():
     truth = solve_ivp(relaxation_by_hand, (0.0, T), start, method="Radau", rtol=1e-9, atol=1e-11).y
     assert (np.abs(np.diff(np.sign(truth[0]))) > 0).sum() >= 2  # it has gone down and up again
     steps = (2.0**-7, 2.0**-8, 2.0**-9)
-    errors = [np.abs(run(relaxation(vb.Rosenbrock(dt)), T)[-1].reshape(-1) - truth[:, -1]).max() for dt in steps]
+    errors = [
+        np.abs(run(relaxation(vb.integrators.Rosenbrock(dt)), T)[-1].reshape(-1) - truth[:, -1]).max() for dt in steps
+    ]
     assert 1.5 < np.polyfit(np.log(steps), np.log(errors), 1)[0] < 2.2, errors
     assert errors[-1] < 1e-5
     assert not np.isfinite(run(relaxation(vb.Heun(2.0**-9)), T)).all()
@@ -193,7 +200,7 @@ def test_a_fast_node_on_a_slow_network():
         coupling=vb.coupling.Linear(G=1.0),
         integrator=integrator,
     )
-    x = run(make(vb.Rosenbrock(0.125)), 10.0, init={"x": jnp.array([3.0, 2.0])})[:, 0]
+    x = run(make(vb.integrators.Rosenbrock(0.125)), 10.0, init={"x": jnp.array([3.0, 2.0])})[:, 0]
     t = 0.125 * np.arange(1, 81)
     slow = 2.0 * np.exp(-t / 8)
     np.testing.assert_allclose(x[:, 1], slow, rtol=2e-4)
@@ -203,7 +210,7 @@ def test_a_fast_node_on_a_slow_network():
 
 def test_rosenbrock_in_a_batch_and_its_gradients():
     """[N, B] equals the draws alone, with B = N; reverse = forward = central difference."""
-    sim = relaxation(vb.Rosenbrock(2.0**-8), monitors={"raw": vb.monitors.Subsample(0.25)})
+    sim = relaxation(vb.integrators.Rosenbrock(2.0**-8), monitors={"raw": vb.monitors.Subsample(0.25)})
     with jax.enable_x64(True):
         fwd = vb.ForwardModel(double(sim), t1=1.0, summary=lambda y: jnp.concatenate([y["v"], y["w"]]).reshape(-1))
         theta = {
@@ -238,7 +245,7 @@ class SpikingState(NamedTuple):
     wait: jax.Array
 
 
-class LeakyIntegrateAndFire(vb.AbstractStepper):
+class LeakyIntegrateAndFire(vb.models.AbstractStepper):
     """v decays exactly towards drive + c + u; above 1 it fires, is reset to 0, and rests."""
 
     State: ClassVar = SpikingState

@@ -125,7 +125,9 @@ def test_averaged_ordinates_are_gamma_variables():
 def test_whittle_recovers_the_relaxation_of_a_simulated_process():
     """S(f) = 2 sigma^2 dt / |1 - a exp(-i w dt)|^2, exact for Euler's scheme; within 4 standard errors of the truth."""
     dt, n, truth = 1.0, 16_384, -0.05
-    sim = vb.Simulator(vb.models.Linear(gamma=truth), integrator=vb.Euler(dt=dt), noise=vb.noise.Additive(0.3))
+    sim = vb.Simulator(
+        vb.models.Linear(gamma=truth), integrator=vb.integrators.Euler(dt=dt), noise=vb.noise.Additive(0.3)
+    )
     y = vb.simulate(sim, t1=n * dt, key=jax.random.key(9)).ys["raw"]["x"]
 
     def spectrum(theta, f):
@@ -295,7 +297,9 @@ def test_draws_have_the_density(name):
 
 def _sim(**options):
     return vb.Simulator(
-        vb.models.Linear(gamma=-1.0), integrator=vb.Euler(dt=0.5), **({"noise": vb.noise.Additive(0.3)} | options)
+        vb.models.Linear(gamma=-1.0),
+        integrator=vb.integrators.Euler(dt=0.5),
+        **({"noise": vb.noise.Additive(0.3)} | options),
     )
 
 

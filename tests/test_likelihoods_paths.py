@@ -21,7 +21,7 @@ SEEN = np.arange(EVERY - 1, STEPS, EVERY)  # rows of the states after each step 
 def simulator(integrator=None):
     return vb.Simulator(
         vb.models.Linear(gamma=-0.4),
-        integrator=integrator or vb.Euler(dt=DT),
+        integrator=integrator or vb.integrators.Euler(dt=DT),
         noise=vb.noise.Additive(0.5),
         monitors={"x": vb.monitors.Subsample(period=EVERY * DT, var="x")},
     )
@@ -90,7 +90,7 @@ def test_the_noise_as_parameters_gives_the_posterior_of_the_kalman_filter():
         hidden.extend(PRIOR),
         likelihoods.Gaussian(hidden, NOISE),
         y,
-        kernel=vb.NUTS(target_accept=0.9),
+        kernel=vb.sampling.NUTS(target_accept=0.9),
         num_warmup=400,
         num_samples=500,
         key=jax.random.key(0),
@@ -108,7 +108,7 @@ def test_the_states_as_parameters_give_the_posterior_of_the_kalman_filter():
         states.extend(PRIOR),
         lambda theta, y: states.log_prob(theta) + observed(theta, y),
         y,
-        kernel=vb.NUTS(target_accept=0.9),
+        kernel=vb.sampling.NUTS(target_accept=0.9),
         num_warmup=400,
         num_samples=500,
         key=jax.random.key(1),

@@ -27,7 +27,7 @@ def _float64():
 def ou(gamma, sigma, integrator=None, nodes=None):
     return vb.Simulator(
         vb.models.Linear(gamma=gamma),
-        integrator=integrator or vb.Euler(dt=0.1),
+        integrator=integrator or vb.integrators.Euler(dt=0.1),
         noise=vb.noise.Additive(sigma),
         nodes=nodes,
     )
@@ -39,7 +39,7 @@ def network(model, noise, integrator=None, delays=None, sparse=False):
         model,
         wires.sparse() if sparse else wires,
         coupling=vb.coupling.Linear(G=0.6, offset=0.1),
-        integrator=integrator or vb.Euler(dt=0.1),
+        integrator=integrator or vb.integrators.Euler(dt=0.1),
         noise=noise,
         delays=delays,
     )
@@ -110,7 +110,7 @@ def test_correlated_noise_is_the_multivariate_normal():
 
 def test_multiplicative_noise_has_the_amplitude_at_the_start_of_the_step():
     noise = vb.noise.Multiplicative(lambda x: {"x": 0.2 + 0.5 * x.x**2})
-    sim = vb.Simulator(vb.models.Linear(gamma=-1.0), integrator=vb.Euler(dt=0.1), noise=noise, nodes=2)
+    sim = vb.Simulator(vb.models.Linear(gamma=-1.0), integrator=vb.integrators.Euler(dt=0.1), noise=noise, nodes=2)
     path = RNG.normal(size=(40, 2))
     expected = 0.0
     for old, new in zip(path[:-1].ravel(), path[1:].ravel(), strict=True):
@@ -134,7 +134,10 @@ def test_exact_discrete_ornstein_uhlenbeck():
 def test_stimulus_is_read_at_the_time_of_the_step():
     pulse = vb.stimuli.Ramp(onset=0.0, duration=100.0, low=1.0, high=11.0)
     sim = vb.Simulator(
-        vb.models.Linear(gamma=-1.0), integrator=vb.Euler(dt=0.1), noise=vb.noise.Additive(0.5), stimulus=pulse
+        vb.models.Linear(gamma=-1.0),
+        integrator=vb.integrators.Euler(dt=0.1),
+        noise=vb.noise.Additive(0.5),
+        stimulus=pulse,
     )
     path = RNG.normal(size=8)
     mean = [0.9 * x + 0.1 * (1.0 + 0.1 * (5.0 + 0.1 * k)) for k, x in enumerate(path[:-1])]
@@ -154,7 +157,7 @@ FORWARD = {
     "runge-kutta, multiplicative": lambda: network(
         vb.models.Linear(gamma=-1.0),
         vb.noise.Multiplicative(lambda x: {"x": 0.2 + 0.1 * jnp.abs(x.x)}),
-        integrator=vb.RungeKutta4(dt=0.05),
+        integrator=vb.integrators.RungeKutta4(dt=0.05),
         delays=vb.Delays(),
     ),
 }
@@ -283,11 +286,13 @@ def test_no_path_leaves_the_bounds():
 
 
 def _wilson(**noise):
-    return vb.Simulator(vb.models.JansenRit(), integrator=vb.Euler(dt=0.1), noise=vb.noise.Additive(**noise))
+    return vb.Simulator(
+        vb.models.JansenRit(), integrator=vb.integrators.Euler(dt=0.1), noise=vb.noise.Additive(**noise)
+    )
 
 
 def _linear(integrator=None, noise=None):
-    return vb.Simulator(vb.models.Linear(), integrator=integrator or vb.Euler(dt=0.1), noise=noise, nodes=2)
+    return vb.Simulator(vb.models.Linear(), integrator=integrator or vb.integrators.Euler(dt=0.1), noise=noise, nodes=2)
 
 
 ROWS = {"x": np.zeros((5, 2))}
@@ -300,20 +305,22 @@ MISTAKES = {
         "Coloured noise has a state of its own.*NoisePath",
     ),
     "rosenbrock": (
-        lambda: transition_log_prob(_linear(vb.Rosenbrock(dt=0.1), LOUD), ROWS),
+        lambda: transition_log_prob(_linear(vb.integrators.Rosenbrock(dt=0.1), LOUD), ROWS),
         ValueError,
-        r"a step of Rosenbrock is not known in closed form; use integrator=vb.Euler\(dt=0.1\)",
+        r"a step of Rosenbrock is not known in closed form; use integrator=vb.integrators.Euler\(dt=0.1\)",
     ),
     "runge-kutta with bounds": (
         lambda: transition_log_prob(
-            vb.Simulator(vb.models.ReducedWongWang(), integrator=vb.RungeKutta4(dt=0.1), noise=LOUD), {"S": [[0.1]] * 3}
+            vb.Simulator(vb.models.ReducedWongWang(), integrator=vb.integrators.RungeKutta4(dt=0.1), noise=LOUD),
+            {"S": [[0.1]] * 3},
         ),
         ValueError,
         "RungeKutta4 bounds ReducedWongWang within its step",
     ),
     "wrapped phases": (
         lambda: transition_log_prob(
-            vb.Simulator(vb.models.Kuramoto(wrap=True), integrator=vb.Euler(dt=0.1), noise=LOUD), {"theta": [[0.1]] * 3}
+            vb.Simulator(vb.models.Kuramoto(wrap=True), integrator=vb.integrators.Euler(dt=0.1), noise=LOUD),
+            {"theta": [[0.1]] * 3},
         ),
         ValueError,
         "takes turns off its phases.*wrap=False",

@@ -217,7 +217,7 @@ ONE = Prior({"g": dist.Normal(0.0, 1.0)})
         (lambda: MCLMC(steps_per_draw=0), "steps_per_draw=0 was given; expected a positive whole number"),
         (
             lambda: sample_mcmc(ONE, lambda theta, _: -(theta["g"] ** 2), None, kernel=MCLMC(), key=KEY),
-            "'g' is the only one; write kernel=vb.NUTS",
+            "'g' is the only one; write kernel=vb.sampling.NUTS",
         ),
     ],
 )

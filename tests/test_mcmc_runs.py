@@ -315,13 +315,13 @@ def run(method, kernel, chains=4):
     return vb.sample_mcmc(prior, log_likelihood, 2.0, kernel=kernel, num_warmup=0, num_samples=8, num_chains=chains,
                           chain_method=method, key=jax.random.key(1))
 apart = []
-for kernel in (vb.NUTS(max_tree_depth=3), vb.NUTS(engine="blackjax", max_tree_depth=3)):
+for kernel in (vb.sampling.NUTS(max_tree_depth=3), vb.sampling.NUTS(engine="blackjax", max_tree_depth=3)):
     one, two = run("vectorized", kernel), run("parallel", kernel)
     apart.append(max(float(np.abs(one.theta[name] - two.theta[name]).max()) for name in "ab"))
     on = run("auto", kernel)
     apart.append(float(np.abs(on.theta["a"] - two.theta["a"]).max()))
 try:
-    run("parallel", vb.NUTS(), chains=3)
+    run("parallel", vb.sampling.NUTS(), chains=3)
     message = ""
 except ValueError as error:
     message = str(error)

@@ -627,7 +627,10 @@ def test_cv_without_V_among_the_coupled_variables_is_an_error():
 def test_cv_couples_V():
     model = vb.models.MontbrioPazoRoxin(cv=0.5, cr=0.25, cvar=("r", "V"))
     sim = vb.Simulator(
-        model, vb.Connectome(WEIGHTS, np.zeros((3, 3))), coupling=vb.coupling.Linear(G=2.0), integrator=vb.Euler(dt=0.1)
+        model,
+        vb.Connectome(WEIGHTS, np.zeros((3, 3))),
+        coupling=vb.coupling.Linear(G=2.0),
+        integrator=vb.integrators.Euler(dt=0.1),
     )
     r, V = np.array(MODELS["MontbrioPazoRoxin"].state)
     y = vb.simulate(sim, t1=0.1, key=None, init=model.State(r, V)).ys["raw"]["V"][0]
@@ -674,7 +677,9 @@ def test_plasticity_brings_every_node_to_its_target():
     """Wilson-Cowan nodes that get unequal input end at the same activity, with more inhibition where there is more."""
     local = vb.models.WilsonCowan(P=[1.2, 1.5, 1.8])
     model = vb.models.InhibitoryPlasticity(local, target=0.25, eta=1.0)
-    sim = vb.Simulator(model, integrator=vb.RungeKutta4(dt=1.0), monitors={"y": vb.monitors.Subsample(4000.0)})
+    sim = vb.Simulator(
+        model, integrator=vb.integrators.RungeKutta4(dt=1.0), monitors={"y": vb.monitors.Subsample(4000.0)}
+    )
     y = vb.simulate(sim, t1=12000.0, key=None).ys["y"]
     np.testing.assert_allclose(y["E"][-1], 0.25, atol=1e-3)
     assert np.all(np.diff(y["c_ei"][-1]) > 1.0)

@@ -202,7 +202,7 @@ def test_more_projections_than_the_groups_read_are_refused():
 
 
 def test_a_stepper_cannot_be_mixed(unchecked):
-    class Walk(vb.AbstractStepper):
+    class Walk(vb.models.AbstractStepper):
         State = vb.models.Linear.State
         cvar: tuple[str, ...] = ("x",)
 
@@ -289,7 +289,7 @@ def test_names_keep_their_order_and_a_group_may_be_a_function():
 
     model = vb.models.custom(fn, state={"b": 1.0, "a": 2.0}, params={"z": 0.5, "a": 0.25})
     mixed = vb.models.Mixed({"z": model, "a": model}, where=["z", "a", "z"], sends={"z": "b", "a": "a"})
-    sim = vb.Simulator(mixed, integrator=vb.Euler(dt=0.1))
+    sim = vb.Simulator(mixed, integrator=vb.integrators.Euler(dt=0.1))
     final = vb.simulate(vb.bind(sim, {"model.a.z": 2.0}), t1=0.1, key=None).final.state
     assert final._fields == ("z_b", "z_a", "a_b", "a_a")
     np.testing.assert_allclose(final.z_b, [0.95, 0.95], rtol=1e-6)

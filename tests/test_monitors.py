@@ -160,7 +160,7 @@ def test_mistakes(make, error, message):
 
 def test_the_mean_of_a_long_period_keeps_its_digits():
     """A constant of 0.3 over 20,000 steps: a sum in float32 is off by 2e-4 and more."""
-    parts = dict(integrator=vb.Euler(dt=0.01), nodes=2)
+    parts = dict(integrator=vb.integrators.Euler(dt=0.01), nodes=2)
     monitors = {
         "mean": vb.monitors.TimeAverage(200.0, "x"),
         "eeg": vb.monitors.EEG(jnp.eye(2), "x", period=200.0),

@@ -85,10 +85,10 @@ def test_sigma_is_the_diffusion_coefficient_and_D_half_its_square():
 @pytest.mark.parametrize(
     ("scheme", "bias"),
     [  # var / (sigma^2 / 2k) at k dt = 1/4: noise that enters after the drift alone is off in first order
-        (vb.Euler, lambda h: 1 / (1 - h / 2)),
+        (vb.integrators.Euler, lambda h: 1 / (1 - h / 2)),
         (vb.Heun, lambda h: 2 * h * (1 - h / 2) ** 2 / (1 - (1 - h + h * h / 2) ** 2)),
-        (vb.RungeKutta4, lambda h: 2 * h / (1 - (1 - h + h**2 / 2 - h**3 / 6 + h**4 / 24) ** 2)),
-        (vb.Rosenbrock, lambda h: 2 / h * (1 - _rosenbrock_factor(-h)) / (1 + _rosenbrock_factor(-h))),
+        (vb.integrators.RungeKutta4, lambda h: 2 * h / (1 - (1 - h + h**2 / 2 - h**3 / 6 + h**4 / 24) ** 2)),
+        (vb.integrators.Rosenbrock, lambda h: 2 / h * (1 - _rosenbrock_factor(-h)) / (1 + _rosenbrock_factor(-h))),
     ],
 )
 def test_stationary_variance_of_every_scheme(scheme, bias):
@@ -106,11 +106,13 @@ def _rosenbrock_factor(z):
 def test_sigma_by_variable_and_node():
     model = vb.models.MontbrioPazoRoxin()
     given = noise.Additive({"V": [0.0, 0.1, 0.2]})
-    sim = vb.Simulator(model, integrator=vb.Euler(dt=0.01), noise=given, nodes=3)
-    quiet = vb.Simulator(model, integrator=vb.Euler(dt=0.01), nodes=3)
+    sim = vb.Simulator(model, integrator=vb.integrators.Euler(dt=0.01), noise=given, nodes=3)
+    quiet = vb.Simulator(model, integrator=vb.integrators.Euler(dt=0.01), nodes=3)
     one, zero = (vb.simulate(s, t1=0.01, key=jax.random.key(0)).ys["raw"] for s in (sim, quiet))
     np.testing.assert_array_equal(one["r"], zero["r"])
-    both = vb.Simulator(model, integrator=vb.Euler(dt=0.01), noise=noise.Additive({"r": 1.0, "V": 1.0}), nodes=3)
+    both = vb.Simulator(
+        model, integrator=vb.integrators.Euler(dt=0.01), noise=noise.Additive({"r": 1.0, "V": 1.0}), nodes=3
+    )
     same = vb.simulate(both, t1=0.01, key=jax.random.key(0)).ys["raw"]
     # the variate of V is the same whether or not r has noise too
     np.testing.assert_allclose(one["V"] - zero["V"], np.array([[0.0, 0.1, 0.2]]) * (same["V"] - zero["V"]), atol=2e-6)
@@ -128,7 +130,9 @@ class Proportional(eqx.Module):
         return {"x": self.s * x.x}
 
 
-@pytest.mark.parametrize("scheme", [vb.Euler, vb.Heun, vb.RungeKutta4, vb.Rosenbrock])
+@pytest.mark.parametrize(
+    "scheme", [vb.integrators.Euler, vb.Heun, vb.integrators.RungeKutta4, vb.integrators.Rosenbrock]
+)
 def test_the_calculus_is_that_of_ito(scheme):
     """dx = s x dW: the mean stays at 1, where Stratonovich calculus has exp(s^2 T / 2) = 1.65."""
     s, T, n = 1.0, 1.0, 40_000
@@ -156,7 +160,7 @@ def refined(scheme, make, state, exact, T=1.0, fine=2**9, coarse=(2**4, 2**5, 2*
     return np.polyfit(np.log(T / np.array(coarse)), np.log(errors), 1)[0]
 
 
-@pytest.mark.parametrize("scheme", [vb.Euler, vb.Heun])
+@pytest.mark.parametrize("scheme", [vb.integrators.Euler, vb.Heun])
 def test_strong_order_of_multiplicative_noise_is_one_half(scheme):
     """Geometric Brownian motion, x_T = x_0 exp((gamma - s^2 / 2) T + s W_T)."""
     gamma, s = -0.75, 0.8125  # exact in float32, as leaves are
@@ -174,7 +178,9 @@ def test_strong_order_of_multiplicative_noise_is_one_half(scheme):
     assert slope == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize("scheme", [vb.Euler, vb.Heun, vb.RungeKutta4, vb.Rosenbrock])
+@pytest.mark.parametrize(
+    "scheme", [vb.integrators.Euler, vb.Heun, vb.integrators.RungeKutta4, vb.integrators.Rosenbrock]
+)
 def test_strong_order_of_additive_noise_is_one(scheme):
     """dx = x (a - x^2 - y^2) - omega y dt + sigma dW, against Heun with steps 16 times shorter."""
     T, fine = 1.0, 2**11
@@ -359,7 +365,7 @@ def test_covariance_of_correlated_noise_by_variable_and_node():
     sigma = {"x": np.array([0.5, 1.0, 2.0]), "y": np.array([0.25])}
     with jax.enable_x64(True):
         given = noise.Additive({"x": sigma["x"], "y": 0.25}, correlation=CORRELATION)
-        sim = vb.Simulator(vb.models.SupHopf(), integrator=vb.Euler(dt=0.5), noise=given, nodes=3)
+        sim = vb.Simulator(vb.models.SupHopf(), integrator=vb.integrators.Euler(dt=0.5), noise=given, nodes=3)
         found = covariance(sim)
     for name, s in sigma.items():
         np.testing.assert_allclose(found[name], np.outer(s, s) * CORRELATION * 0.5 * np.ones((3, 3)), atol=1e-12)
@@ -370,7 +376,11 @@ def test_the_covariance_of_a_long_run_is_the_one_asked_for():
     sigma, n = np.array([0.5, 1.0, 2.0]), 40_000
     model = vb.models.SupHopf(a=0.0, omega=0.0)
     given = noise.Additive({"x": sigma, "y": 1.0}, correlation=CORRELATION)
-    y = run(vb.Simulator(model, integrator=vb.Euler(dt=1e-4), noise=given, nodes=3), n * 1e-4, key=jax.random.key(0))
+    y = run(
+        vb.Simulator(model, integrator=vb.integrators.Euler(dt=1e-4), noise=given, nodes=3),
+        n * 1e-4,
+        key=jax.random.key(0),
+    )
     dx, dy = (np.diff(y[name], axis=0) / 1e-2 for name in ("x", "y"))
     expected = np.outer(sigma, sigma) * CORRELATION
     error = np.sqrt((np.outer(np.diag(expected), np.diag(expected)) + expected**2) / n)

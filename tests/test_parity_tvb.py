@@ -125,7 +125,7 @@ def test_euler(delayed):
     given = problem(name, 9, delayed)
     reference, coupling = couplings(name, "Difference")
     expected = trajectory(theirs(name, given, reference, integrators.EulerDeterministic(dt=DT)))
-    assert deviation(run(ours(name, given, coupling, vb.Euler(dt=DT)), given.x0), expected) < 1e-9
+    assert deviation(run(ours(name, given, coupling, vb.integrators.Euler(dt=DT)), given.x0), expected) < 1e-9
 
 
 def test_runge_kutta_without_coupling():
@@ -133,7 +133,7 @@ def test_runge_kutta_without_coupling():
     given = problem(name, 5, False)
     rk4 = integrators.RungeKutta4thOrderDeterministic(dt=DT)
     expected = trajectory(theirs(name, given, tvb_coupling.Linear(a=np.zeros(1)), rk4))
-    y = run(ours(name, given, vb.coupling.Linear(G=0.0), vb.RungeKutta4(dt=DT)), given.x0)
+    y = run(ours(name, given, vb.coupling.Linear(G=0.0), vb.integrators.RungeKutta4(dt=DT)), given.x0)
     assert deviation(y, expected) < 1e-12
 
 
@@ -149,7 +149,7 @@ def test_runge_kutta_with_coupling_has_its_order_here_and_order_one_there(delaye
         rk4 = integrators.RungeKutta4thOrderDeterministic(dt=dt)
         if k < 32:
             ends["tvb"].append(trajectory(theirs(name, given, reference, rk4), steps)[-1])
-        ends["ours"].append(run(ours(name, given, coupling, vb.RungeKutta4(dt=dt)), given.x0, steps)[-1])
+        ends["ours"].append(run(ours(name, given, coupling, vb.integrators.RungeKutta4(dt=dt)), given.x0, steps)[-1])
     truth = ends["ours"].pop()
     slopes = {who: np.log2(np.abs(a - truth).max() / np.abs(b - truth).max()) for who, (a, b) in ends.items()}
     assert slopes["tvb"] == pytest.approx(1.0, abs=0.2)
@@ -166,7 +166,7 @@ def test_stimulus():
     reference, coupling = couplings(name, "Difference")
     deviations = []
     for dt, scheme, integrator in (
-        (DT, integrators.EulerDeterministic, vb.Euler(dt=DT)),
+        (DT, integrators.EulerDeterministic, vb.integrators.Euler(dt=DT)),
         (DT, integrators.HeunDeterministic, vb.Heun(dt=DT, frozen_coupling=True)),
         (DT / 4, integrators.HeunDeterministic, vb.Heun(dt=DT / 4, frozen_coupling=True)),
     ):
@@ -184,7 +184,7 @@ def test_stimulus():
 
 
 @pytest.mark.parametrize(
-    ("scheme", "integrator"), [("Heun", vb.Heun(dt=DT, frozen_coupling=True)), ("Euler", vb.Euler(dt=DT))]
+    ("scheme", "integrator"), [("Heun", vb.Heun(dt=DT, frozen_coupling=True)), ("Euler", vb.integrators.Euler(dt=DT))]
 )
 @pytest.mark.parametrize("delayed", [False, True])
 def test_additive_noise(scheme, integrator, delayed):
@@ -215,7 +215,7 @@ def test_multiplicative_noise(scheme):
     expected = trajectory(
         theirs(name, given, reference, getattr(integrators, f"{scheme}Stochastic")(dt=DT, noise=source))
     )
-    integrator = vb.Euler(dt=DT) if scheme == "Euler" else vb.Heun(dt=DT, frozen_coupling=True)
+    integrator = vb.integrators.Euler(dt=DT) if scheme == "Euler" else vb.Heun(dt=DT, frozen_coupling=True)
     noise = vb.noise.Multiplicative(lambda x: {v: 0.04**0.5 * (0.7 * a + 0.1) for v, a in x._asdict().items()})
     path = dict(zip("EI", normals(8, STEPS, given.x0).swapaxes(0, 1), strict=True))
     y = run(ours(name, given, coupling, integrator, noise=noise), given.x0, noise_path=path)

@@ -24,7 +24,7 @@ class PairState(NamedTuple):
     b: Any
 
 
-class Pair(vb.AbstractVectorField):
+class Pair(vb.models.AbstractVectorField):
     """Two variables that read different rows of c; a sends."""
 
     State: ClassVar = PairState
@@ -152,7 +152,7 @@ def test_projections_whose_lags_are_read_in_blocks():
 def test_the_density_of_a_path_through_two_projections():
     """log p of an Euler step: normal around x + dt f, with f the loop's."""
     noise = vb.noise.Additive(sigma=0.3)
-    sim = build(("inh",), integrator=vb.Euler(DT), noise=noise, delays={"inh": vb.Delays(max=1.5)})
+    sim = build(("inh",), integrator=vb.integrators.Euler(DT), noise=noise, delays={"inh": vb.Delays(max=1.5)})
     ys = vb.simulate(sim, t1=20 * DT, key=jax.random.key(2)).ys["raw"]
     start = sim.model.init(N)
     path = {name: np.concatenate([np.asarray(getattr(start, name))[None], ys[name]]) for name in "ab"}
@@ -234,8 +234,8 @@ def test_every_model_says_how_many_rows_it_reads():
         model = getattr(vb.models, name)
         if (
             not isinstance(model, type)
-            or not issubclass(model, vb.AbstractVectorField)
-            or model is vb.AbstractVectorField
+            or not issubclass(model, vb.models.AbstractVectorField)
+            or model is vb.models.AbstractVectorField
         ):
             continue
         # a network of Mixed is read by each of its groups, Robinson reads a third row where there is one

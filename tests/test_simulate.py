@@ -76,7 +76,7 @@ def ou(integrator, n_nodes=6, copies=400):
 @pytest.mark.parametrize(
     ("integrator", "key"),
     [
-        (vb.Euler(dt=0.1), "cov_euler_dt0.1"),
+        (vb.integrators.Euler(dt=0.1), "cov_euler_dt0.1"),
         (vb.Heun(dt=0.1), "cov_heun_dt0.1"),
         (vb.Heun(dt=0.1, frozen_coupling=True), "cov_heun_frozen_coupling_dt0.1"),
     ],
@@ -105,7 +105,7 @@ def test_coupling_goes_from_column_to_row():
             vb.models.Linear(gamma=0.0),
             vb.Connectome(weights, np.zeros((2, 2))),
             coupling=kind,
-            integrator=vb.Euler(dt=1.0),
+            integrator=vb.integrators.Euler(dt=1.0),
         )
         y = vb.simulate(sim, t1=1.0, key=None, init=vb.models.Linear.State(jnp.array([1.0, 3.0]))).ys["raw"]["x"][0]
         np.testing.assert_allclose(y, [1 + expected, 3 + float(getattr(kind, "offset", 0.0))])
@@ -135,7 +135,7 @@ def test_a_new_value_is_not_a_new_compilation():
     "init", [None, {"r": 0.3}, vb.models.MontbrioPazoRoxin.State(0.3, jnp.array([-1.0, 0.0, 1.0]))]
 )
 def test_starts_where_it_is_told(init):
-    sim = simulator(noise=None, monitors={"raw": vb.monitors.Raw()}, integrator=vb.Euler(dt=1e-4))
+    sim = simulator(noise=None, monitors={"raw": vb.monitors.Raw()}, integrator=vb.integrators.Euler(dt=1e-4))
     y = vb.simulate(sim, t1=1e-4, key=None, init=init).ys["raw"]
     r = 0.0 if init is None else 0.3
     V = np.array([-1.0, 0.0, 1.0]) if isinstance(init, tuple) else -2.0

@@ -170,7 +170,7 @@ def test_parallel_connections_of_unequal_lengths_each_bring_their_own():
         vb.Delays(),
         model=vb.models.Linear(gamma=[0.0, -0.4]),
         coupling=vb.coupling.Linear(G=1.0),
-        integrator=vb.Euler(dt=0.1),
+        integrator=vb.integrators.Euler(dt=0.1),
         monitors=None,
     )
     with jax.enable_x64(True):

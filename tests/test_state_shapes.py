@@ -24,7 +24,7 @@ class CellsState(NamedTuple):
     g: Any
 
 
-class Cells(vb.AbstractVectorField):
+class Cells(vb.models.AbstractVectorField):
     """Three compartments and two synapses per node."""
 
     State: ClassVar = CellsState
@@ -56,7 +56,7 @@ class LeakyState(NamedTuple):
     v: Any
 
 
-class Leaky(vb.AbstractStepper):
+class Leaky(vb.models.AbstractStepper):
     """Two filters per node, with a step of their own."""
 
     State: ClassVar = LeakyState
@@ -288,7 +288,7 @@ class Own(Cells):
 
 
 def test_variables_may_belong_to_the_object():
-    sim = vb.Simulator(Own(names=("b", "a", "c")), integrator=vb.RungeKutta4(0.01))
+    sim = vb.Simulator(Own(names=("b", "a", "c")), integrator=vb.integrators.RungeKutta4(0.01))
     assert (sim.n_nodes, sim.model.variables(), sim.model.variable("c")) == (3, ("b", "a", "c"), 2)
     assert type(sim.model.init(3)) is type(Own(names=("b", "a", "c")).init(3))
     ys = vb.simulate(sim, t1=1.0, key=None).ys["raw"]
@@ -336,7 +336,10 @@ def raw(**options):
         (lambda: network(Own(size=N + 1)), "Own has 5 nodes, connectome says 4"),
         (lambda: network(Wrong(shape={"V": (N, 3)})), r"shapes\(4\) of Wrong is .* at least one axis for each of V, g"),
         (lambda: network(Wrong(shape={"V": (N, 3), "g": ()})), "at least one axis for each of V, g"),
-        (lambda: network(Cells(), integrator=vb.Rosenbrock(DT)), r"Rosenbrock needs one value per node .* \[4, 3\]"),
+        (
+            lambda: network(Cells(), integrator=vb.integrators.Rosenbrock(DT)),
+            r"Rosenbrock needs one value per node .* \[4, 3\]",
+        ),
         (
             lambda: network(Cells(), noise=vb.noise.Additive(0.1, correlation=np.eye(N))),
             "a correlation across nodes needs one value per node",

@@ -28,10 +28,15 @@ SIMULATORS = {
         stimulus=vb.stimuli.Sinusoid(frequency=20.0, amplitude=2.0, phase=0.1),
     ),
     "interpolated, coloured": lambda: network(
-        delays=vb.Delays(interpolate=True), noise=vb.noise.Coloured({"V": 0.5}, tau=3.0), integrator=vb.Euler(DT)
+        delays=vb.Delays(interpolate=True),
+        noise=vb.noise.Coloured({"V": 0.5}, tau=3.0),
+        integrator=vb.integrators.Euler(DT),
     ),
     "instantaneous, quiet": lambda: vb.Simulator(
-        vb.models.JansenRit(), vb.Connectome(W), coupling=vb.coupling.Linear(G=2.0), integrator=vb.RungeKutta4(DT)
+        vb.models.JansenRit(),
+        vb.Connectome(W),
+        coupling=vb.coupling.Linear(G=2.0),
+        integrator=vb.integrators.RungeKutta4(DT),
     ),
 }
 
@@ -85,7 +90,7 @@ def test_an_input_that_follows_the_state_is_held_over_the_step(amplitude):
 
 def test_a_gain_of_the_loop_has_a_gradient():
     """x_k+1 = x_k + dt (-x_k - g x_k) by Euler: d x_n / d g = -n dt (1 - dt (1 + g))^(n-1) x_0."""
-    init, step = vb.stepper(vb.Simulator(vb.models.Linear(gamma=-1.0), integrator=vb.Euler(0.1)))
+    init, step = vb.stepper(vb.Simulator(vb.models.Linear(gamma=-1.0), integrator=vb.integrators.Euler(0.1)))
 
     def last(g):
         carry = jax.lax.fori_loop(0, 9, lambda _, c: step(c, u=-g * c.x.x), init(init={"x": 2.0}))

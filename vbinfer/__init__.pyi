@@ -3,6 +3,7 @@ from . import bridges as bridges
 from . import densities as densities
 from . import diagnostics as diagnostics
 from . import features as features
+from . import integrators as integrators
 from . import likelihoods as likelihoods
 from . import models as models
 from . import monitors as monitors
@@ -29,14 +30,9 @@ from .execute.executor import Local as Local
 from .execute.executor import use_cores as use_cores
 from .execute.host import HostSimulator as HostSimulator
 from .features.summary import Summary as Summary
-from .integrators import Euler as Euler
 from .integrators import Heun as Heun
 from .integrators import Native as Native
-from .integrators import Rosenbrock as Rosenbrock
-from .integrators import RungeKutta4 as RungeKutta4
 from .io.npz import load as load
-from .models.base import AbstractStepper as AbstractStepper
-from .models.base import AbstractVectorField as AbstractVectorField
 from .network import coupling as coupling
 from .network.connectome import Connectome as Connectome
 from .network.delays import Delays as Delays
@@ -44,11 +40,9 @@ from .network.delays import History as History
 from .neural.nle import NLE as NLE
 from .neural.npe import NPE as NPE
 from .neural.nre import NRE as NRE
-from .neural.sbi import SbiEstimator as SbiEstimator
 from .posterior import Posterior as Posterior
 from .priors.prior import Prior as Prior
 from .reporting.page import report as report
-from .sampling import NUTS as NUTS
 from .sampling import sample_mcmc as sample_mcmc
 from .simulation.forward import ForwardModel as ForwardModel
 from .simulation.simulate import simulate as simulate

@@ -5,6 +5,8 @@ documents.
 """
 
 MOVED = {
+    "AbstractStepper": "vbinfer.models.base:AbstractStepper",
+    "AbstractVectorField": "vbinfer.models.base:AbstractVectorField",
     "AmortizedLikelihood": "vbinfer.neural.nle:AmortizedLikelihood",
     "AmortizedPosterior": "vbinfer.neural.npe:AmortizedPosterior",
     "AmortizedRatio": "vbinfer.neural.nre:AmortizedRatio",
@@ -12,6 +14,7 @@ MOVED = {
     "ChainSampler": "vbinfer.sampling.sampler:ChainSampler",
     "Classifier": "vbinfer.neural.nre:RatioClassifier",
     "Convergence": "vbinfer.diagnostics.chains:Convergence",
+    "Euler": "vbinfer.integrators:Euler",
     "Extras": "vbinfer.reporting.evidence:ReportExtras",
     "FitInfo": "vbinfer.neural.fit_info:FitInfo",
     "HMC": "vbinfer.sampling:HMC",
@@ -21,12 +24,16 @@ MOVED = {
     "MDN": "vbinfer.neural.densities.mixture:MDN",
     "MapFit": "vbinfer.approximate.optimise:MapFit",
     "NSF": "vbinfer.neural.densities.flows:NSF",
+    "NUTS": "vbinfer.sampling:NUTS",
     "Predictive": "vbinfer.draws.predictive:Predictive",
     "Recording": "vbinfer.datasets:Recording",
     "Recovery": "vbinfer.reporting.evidence:Recovery",
     "Regional": "vbinfer.neural.densities.regional:Regional",
     "RestrictedPrior": "vbinfer.neural.restriction:RestrictedPrior",
+    "Rosenbrock": "vbinfer.integrators:Rosenbrock",
     "RoundsFit": "vbinfer.neural.rounds:RoundsFit",
+    "RungeKutta4": "vbinfer.integrators:RungeKutta4",
+    "SbiEstimator": "vbinfer.neural.sbi:SbiEstimator",
     "Section": "vbinfer.reporting.sections:Section",
     "Solution": "vbinfer.simulation.solution:Solution",
     "StoreStatus": "vbinfer.draws.manage:StoreStatus",

@@ -320,7 +320,9 @@ def test_a_number_cut_off_is_not_a_file_from_before(tmp_path):
 
 
 def make_sbi(place):
-    method = vb.SbiEstimator("NPE", network={"model": "maf", "hidden_features": 5}, training={"max_num_epochs": 1})
+    method = vb.neural.SbiEstimator(
+        "NPE", network={"model": "maf", "hidden_features": 5}, training={"max_num_epochs": 1}
+    )
     method.fit(draws(), PRIOR, key=KEY)[0].save(place / "sbi.npz")
 
 

@@ -105,7 +105,7 @@ def ebfmi(posterior: Posterior) -> np.ndarray:
     if "energy" not in stats:
         raise ValueError(
             "this posterior has no sample_stats['energy']; E-BFMI is of Hamiltonian chains: "
-            "sample with kernel=vb.NUTS() or vb.sampling.HMC()"
+            "sample with kernel=vb.sampling.NUTS() or vb.sampling.HMC()"
         )
     energy = np.asarray(stats["energy"], np.float64)
     around = ((energy - energy.mean(1, keepdims=True)) ** 2).sum(1)

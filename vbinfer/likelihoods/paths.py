@@ -116,7 +116,8 @@ class StatePath:
         slack: as for `transition_log_prob`.
 
     >>> import jax, vbinfer as vb, numpyro.distributions as dist
-    >>> sim = vb.Simulator(vb.models.Linear(gamma=-1.0), integrator=vb.Euler(dt=0.5), noise=vb.noise.Additive(0.3))
+    >>> euler = vb.integrators.Euler(dt=0.5)
+    >>> sim = vb.Simulator(vb.models.Linear(gamma=-1.0), integrator=euler, noise=vb.noise.Additive(0.3))
     >>> states = vb.likelihoods.StatePath(sim, t1=10.0, reference=dist.Normal(0.0, 0.5))
     >>> prior = states.extend(vb.Prior({"model.gamma": dist.Uniform(-2.0, -0.1)}))
     >>> observed = vb.likelihoods.Gaussian(lambda theta: states(theta)["x"][1:], sigma=0.1)

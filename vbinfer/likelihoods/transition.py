@@ -61,7 +61,8 @@ def transition_log_prob(
             or slack, a path that lacks a variable or has another shape.
 
     >>> import jax, vbinfer as vb
-    >>> sim = vb.Simulator(vb.models.Linear(gamma=-1.0), integrator=vb.Euler(dt=0.5), noise=vb.noise.Additive(1.0))
+    >>> euler = vb.integrators.Euler(dt=0.5)
+    >>> sim = vb.Simulator(vb.models.Linear(gamma=-1.0), integrator=euler, noise=vb.noise.Additive(1.0))
     >>> round(float(vb.likelihoods.transition_log_prob(sim, {"x": [[0.0], [1.0]]})), 4)    # log N(1; 0, 0.5)
     -1.5724
     """
@@ -82,7 +83,8 @@ def innovations(sim: Simulator, path: Any, *, init: Any = None, t0: float = 0.0)
         `[T, N]` for each state variable that gets noise.
 
     >>> import jax, vbinfer as vb
-    >>> sim = vb.Simulator(vb.models.Linear(gamma=-1.0), integrator=vb.Euler(dt=0.5), noise=vb.noise.Additive(2.0))
+    >>> euler = vb.integrators.Euler(dt=0.5)
+    >>> sim = vb.Simulator(vb.models.Linear(gamma=-1.0), integrator=euler, noise=vb.noise.Additive(2.0))
     >>> z = {"x": jax.random.normal(jax.random.key(0), (3, 1))}
     >>> path = vb.simulate(sim, t1=1.5, key=None, noise_path=z).ys["raw"]
     >>> bool(abs(vb.likelihoods.innovations(sim, path, init={})["x"] - z["x"]).max() < 1e-5)

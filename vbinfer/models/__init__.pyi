@@ -1,4 +1,5 @@
 from .base import AbstractModel as AbstractModel
+from .base import AbstractStepper as AbstractStepper
 from .base import AbstractVectorField as AbstractVectorField
 from .coombes_byrne import CoombesByrne2D as CoombesByrne2D
 from .damped_oscillator import DampedOscillator as DampedOscillator

@@ -94,11 +94,10 @@ def fit_rounds(
     Fewer simulations than one round, for this x_o only. Round 0 simulates n draws of the prior; each later one n draws
     of a proposal made of the estimator fitted before, and the estimator is trained anew on the draws of all rounds.
 
-    `vb.NPE`, and `vb.SbiEstimator` with NPE, NPE_A, FMPE, NPSE: the proposal is the prior truncated to the region that
-    holds all but epsilon of the posterior (`vb.neural.TruncatedPrior`). All proposals are proportional to the prior
-    there, so
-    the plain loss is right, and nothing leaks. Too small a region in an early round, from an overconfident network, is
-    never made up for: give the first round enough draws, or use an ensemble.
+    `vb.NPE`, and `vb.neural.SbiEstimator` with NPE, NPE_A, FMPE, NPSE: the proposal is the prior truncated to the
+    region that holds all but epsilon of the posterior (`vb.neural.TruncatedPrior`). All proposals are proportional to
+    the prior there, so the plain loss is right, and nothing leaks. Too small a region in an early round,
+    from an overconfident network, is never made up for: give the first round enough draws, or use an ensemble.
 
     `vb.NLE`, and `SbiEstimator` with NLE, MNLE: the proposal is the current posterior; a likelihood may be learned from
     draws of any proposal. It costs a sampling run per 1,024 draws.
@@ -210,7 +209,9 @@ def _family(estimator: Any) -> str:
         )
     if family == "unknown":
         what = f"the class {estimator.__name__}" if isinstance(estimator, type) else kind
-        raise TypeError(f"fit_rounds was given estimator {what}; expected vb.NPE(), vb.NLE() or vb.SbiEstimator(...)")
+        raise TypeError(
+            f"fit_rounds was given estimator {what}; expected vb.NPE(), vb.NLE() or vb.neural.SbiEstimator(...)"
+        )
     return "likelihood" if family == "likelihood" else "posterior"
 
 

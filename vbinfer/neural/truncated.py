@@ -91,7 +91,7 @@ class TruncatedPrior(AbstractTruncation):
     Args:
         prior: the prior of the study.
         amortized: a fitted posterior with `.sample(x_o, n=, key=)` and `.log_prob(theta, x)`: from `vb.NPE`, or
-            `vb.SbiEstimator` with NPE, NPE_A, FMPE, NPSE.
+            `vb.neural.SbiEstimator` with NPE, NPE_A, FMPE, NPSE.
         x_o: observed summary `[F]`.
         key: decides the draws by which c, the box and the mass are estimated.
         epsilon: share of the posterior left out at most by the threshold.

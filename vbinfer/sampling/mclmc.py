@@ -40,7 +40,7 @@ class MCLMC(AbstractChainKernel):
     far fewer gradients than one of NUTS in many dimensions; the price is a bias that grows with the step size.
     `energy_variance` is its knob: warm-up finds the step at which the variance of the energy error per step and
     dimension has this value (and L and a diagonal mass matrix). Halve it and look whether the answer moves, or
-    compare with `vb.NUTS`.
+    compare with `vb.sampling.NUTS`.
 
     `sample_stats`: `diverging` (a step of the draw met a likelihood that is not finite, and was undone), `accept_prob`
     (1, nothing is rejected), `num_steps`, `step_size`, `energy_error` (its mean square per step and dimension).
@@ -65,7 +65,7 @@ class MCLMC(AbstractChainKernel):
         if problem.prior.z_dim < 2:
             raise ValueError(
                 f"MCLMC turns a direction in the space of parameters, and {problem.prior.names[0]!r} is the only one; "
-                f"write kernel=vb.NUTS()"
+                f"write kernel=vb.sampling.NUTS()"
             )
         return _chain(self, problem, num_warmup)
 
@@ -134,6 +134,6 @@ def _check_tuned(num_steps: int, state: Mapping[str, np.ndarray]) -> None:
         raise ValueError(
             f"the step size of {int(bad.sum())} of {len(bad)} chains collapsed in warm-up (chain {one}: step "
             f"{step_size[one]:.2g}, L {length[one]:.2g}), as happens where the likelihood turns NaN next to where the "
-            f"posterior is; narrow the prior to where it is finite, lengthen num_warmup, or write kernel=vb.NUTS(), "
-            f"which counts such places as divergences"
+            f"posterior is; narrow the prior to where it is finite, lengthen num_warmup, or write "
+            f"kernel=vb.sampling.NUTS(), which counts such places as divergences"
         )

@@ -234,7 +234,7 @@ def check_kernel(kernel: Any, kind: type = AbstractKernel, words: str = "a kerne
     if isinstance(kernel, kind):
         return kernel
     given = kernel.__name__ if isinstance(kernel, type) else repr(kernel)
-    raise TypeError(f"kernel={given} was given; expected {words}: write kernel=vb.NUTS()")
+    raise TypeError(f"kernel={given} was given; expected {words}: write kernel=vb.sampling.NUTS()")
 
 
 def constrained(prior: Prior, z: Any) -> tuple[dict[str, Any], np.ndarray]:

@@ -50,7 +50,7 @@ def sample_mcmc(
             shape with the same function compiles nothing, unless the function needs the values of x_o: write `jnp`, not
             NumPy, on them.
         x_o: the observation, an array or a tree of them; anything else is passed on as it is.
-        kernel: `vb.NUTS()` by default; `vb.sampling.HMC`, `vb.sampling.MCLMC`, `vb.sampling.TemperedSMC`.
+        kernel: `vb.sampling.NUTS()` by default; `vb.sampling.HMC`, `vb.sampling.MCLMC`, `vb.sampling.TemperedSMC`.
         num_warmup: steps per chain that adapt step size and mass matrix, discarded.
         num_samples: draws per chain.
         num_chains: independent chains; four are the least with which R-hat says much.

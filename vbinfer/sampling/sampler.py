@@ -43,7 +43,8 @@ class ChainSampler:
         prior: `vb.Prior`.
         log_likelihood: `(theta, x) -> log p(x | theta)`, one number, differentiable by JAX in theta and traceable in x:
             write `jnp`, not NumPy, on x.
-        kernel: `vb.NUTS()`, `vb.sampling.HMC()` or `vb.sampling.MCLMC()`; by default `vb.NUTS(max_tree_depth=6)`.
+        kernel: `vb.sampling.NUTS()`, `vb.sampling.HMC()` or `vb.sampling.MCLMC()`; by default
+            `vb.sampling.NUTS(max_tree_depth=6)`.
         num_warmup: steps per chain that adapt the kernel.
         num_chains: chains per data set.
         batch_size: data sets side by side in one program.

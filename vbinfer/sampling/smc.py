@@ -86,7 +86,9 @@ def _check_options(problem: Problem, options: RunOptions) -> None:
     if options.init is not None:
         raise ValueError("init was given, but particles of TemperedSMC start from the prior: leave init out")
     if options.store is not None or options.state is not None:
-        raise ValueError("TemperedSMC makes its draws in one go and continues none: leave store out, or use vb.NUTS()")
+        raise ValueError(
+            "TemperedSMC makes its draws in one go and continues none: leave store out, or use vb.sampling.NUTS()"
+        )
     least = max(20, 2 * problem.prior.z_dim)
     if options.num_samples < least:
         raise ValueError(

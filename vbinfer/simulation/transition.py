@@ -46,13 +46,14 @@ def check_invertible(sim: Simulator) -> None:
     sim.check_by_node("the density of a path")
     if isinstance(sim.model, AbstractStepper) or not isinstance(sim.integrator, Euler | Heun | RungeKutta4):
         raise ValueError(
-            f"the density of a step of {name} is not known in closed form; use integrator=vb.Euler(dt={dt:g}) or "
-            f"vb.Heun(dt={dt:g}), or sample the noise itself with vb.likelihoods.NoisePath"
+            f"the density of a step of {name} is not known in closed form; use "
+            f"integrator=vb.integrators.Euler(dt={dt:g}) or vb.Heun(dt={dt:g}), "
+            "or sample the noise itself with vb.likelihoods.NoisePath"
         )
     if isinstance(sim.integrator, RungeKutta4) and is_bounded(sim.model):
         raise ValueError(
             f"RungeKutta4 bounds {type(sim.model).__name__} within its step, which is not undone here; use "
-            f"integrator=vb.Euler(dt={dt:g}) or vb.Heun(dt={dt:g})"
+            f"integrator=vb.integrators.Euler(dt={dt:g}) or vb.Heun(dt={dt:g})"
         )
     if getattr(sim.model, "wrap", False):
         raise ValueError(

@@ -89,7 +89,8 @@ class Study:
         prior: over theta.
         recording: the segment that is explained, of the length the simulation keeps.
         replicates: the other segments of that length.
-        method: an estimator (`vb.NPE`, `vb.NLE`, `vb.NRE`, `vb.SbiEstimator`) or a kernel (`vb.NUTS`, ...).
+        method: an estimator (`vb.NPE`, `vb.NLE`, `vb.NRE`, `vb.neural.SbiEstimator`) or a kernel
+            (`vb.sampling.NUTS`, ...).
         draws: simulations that an estimator is trained on; 0 for a sampler.
         posterior_samples: per chain.
         chains: `num_chains`, `num_warmup` and `kernel`, of methods whose posteriors are chains.

@@ -84,7 +84,8 @@ class SbiEstimator:
     al. 2022, doi:10.48550/arXiv.2208.13624. sbi: Tejero-Cantero et al. 2020, doi:10.21105/joss.02505.
 
     Example:
-        amortized, info = vb.SbiEstimator("NPE", network={"model": "nsf"}).fit(draws, prior, key=jax.random.key(1))
+        estimator = vb.neural.SbiEstimator("NPE", network={"model": "nsf"})
+        amortized, info = estimator.fit(draws, prior, key=jax.random.key(1))
     """
 
     method: str = "NPE"
