@@ -453,13 +453,13 @@ def test_code_without_a_module_and_files_called_like_the_standard_library_count_
     try:
         import sched
 
-        fingerprints._installed.cache_clear()
+        fingerprints.installed.cache_clear()
         first = code_hash(made("import sched\nf = lambda theta, rng: sched.step(1)"))
         sched.step = made("f = lambda v: 3 * v")
         assert code_hash(made("import sched\nf = lambda theta, rng: sched.step(1)")) != first
     finally:
         sys.modules.pop("sched", None)
-        fingerprints._installed.cache_clear()
+        fingerprints.installed.cache_clear()
 
 
 def test_functions_of_a_notebook_count_by_content(monkeypatch):
@@ -467,7 +467,7 @@ def test_functions_of_a_notebook_count_by_content(monkeypatch):
     main = types.ModuleType("__main__")
     main.__file__ = np.__file__
     monkeypatch.setitem(sys.modules, "__main__", main)
-    fingerprints._installed.cache_clear()
+    fingerprints.installed.cache_clear()
 
     def cell(source):
         exec(source + "\ndef f(theta, rng): return helper(theta['g']) + Part.offset", main.__dict__)

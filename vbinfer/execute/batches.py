@@ -13,6 +13,7 @@ import numpy as np
 
 from vbinfer._names import PRNGKey, SimulatorLike, Theta, flat_names
 from vbinfer.execute.options import deterministic_xla
+from vbinfer.io.live import renew, settling
 
 WIDTH = 64
 """Simulations that run together."""
@@ -28,8 +29,9 @@ def batched(simulator: SimulatorLike) -> Callable[[Theta, Any], Any]:
 
     `(theta leaves [B, ...], keys [B]) -> x [B, F]`: its own `.batch`, else `jit(vmap(simulator))`.
     """
+    renew(simulator)
     own = getattr(simulator, "batch", None)
-    return own if own is not None else jax.jit(jax.vmap(simulator), compiler_options=deterministic_xla())
+    return own if own is not None else jax.jit(jax.vmap(settling(simulator)), compiler_options=deterministic_xla())
 
 
 def recorded(simulator: SimulatorLike, series: bool) -> Callable[[Theta, Any], tuple[Any, Any]]:

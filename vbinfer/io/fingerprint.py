@@ -75,7 +75,8 @@ def traced(fn: Callable[..., Any], *arguments: Any) -> tuple[str, list[tuple[int
         UnhashableError: it cannot be traced, or calls Python from inside the program.
     """
     try:
-        program = jax.make_jaxpr(fn)(*arguments)
+        # a function of its own: of `fn` JAX may have kept the program of yesterday's globals
+        program = jax.make_jaxpr(lambda *arguments: fn(*arguments))(*arguments)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError) as error:
         raise UnhashableError("this one cannot be traced by JAX") from error
     return _program(program, {}).hex(), [aval.shape for aval in program.out_avals]
@@ -152,17 +153,26 @@ def fingerprint(value: Any) -> str:
         UnhashableError: open files, locks, random generators and other things whose content is not arrays, numbers,
             strings, functions and objects of such; the message says where it was found.
     """
-    return _Hasher().of(value, ("fn",)).hex()
+    return Hasher().of(value, ("fn",)).hex()
 
 
-class _Hasher:
+class Hasher:
     """One pass over a value.
 
     Digests are kept by identity, so that nothing is hashed twice; a value that is met inside itself counts as how far
     up it is, so that recursive functions end.
+
+    Args:
+        live: for this process alone: what has no content counts as the object it is, instead of an error.
+
+    Attributes:
+        functions: functions of the user that were met, with their digests; without those inside a cycle, whose digest
+            depends on where it was entered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, live: bool = False) -> None:
+        self.functions: list[tuple[types.FunctionType, bytes]] = []
+        self._live, self._cycles = live, 0
         self._known: dict[int, bytes] = {}
         self._open: list[int] = []
         self._alive: list[Any] = []  # ids of what is kept alive are not given to others
@@ -175,6 +185,7 @@ class _Hasher:
         if id(value) in self._known:
             return self._known[id(value)]
         if id(value) in self._open:
+            self._cycles += 1
             return _digest("cycle", len(self._open) - self._open.index(id(value)))
         # what is open is being hashed now: meeting it again is a cycle
         self._open.append(id(value))
@@ -195,17 +206,19 @@ class _Hasher:
             pairs = (self.of(k, path) + self.of(v, (*path, f"[{k!r}]")) for k, v in value.items())
             return _digest("dict", *pairs)
         if isinstance(value, (np.random.Generator, np.random.BitGenerator, np.random.RandomState)):
+            if self._live:
+                return _digest("object", id(value))
             raise UnhashableError(
                 f"{' > '.join(path)} is a random generator, whose state changes with every draw; use the one that the "
                 f"simulator is given, fn(theta, rng)"
             )
         if _is_module(value):
             where = vars(value)["__name__"]
-            if _installed(where):
+            if installed(where):
                 return _digest("module", *_version(where))
             own = {name: part for name, part in vars(value).items() if not _is_module(part)}
             return _digest("module", self._attributes(own, path))
-        named = _installed_name(value)
+        named = installed_name(value)
         if named is not None:
             return _digest("installed", *named)
         if isinstance(value, types.FunctionType):
@@ -213,7 +226,7 @@ class _Hasher:
         if isinstance(value, type):
             bases = (self.of(base, (*path, kind.__name__)) for base in value.__bases__)
             return _digest("class", *bases, self._attributes(vars(value), (*path, value.__name__)))
-        inside = _wrapped(value)
+        inside = wrapped(value)
         if inside:
             return _digest("wrapped", *(self.of(part, path) for part in (kind, *inside)))
         return self._instance(value, path)
@@ -226,7 +239,7 @@ class _Hasher:
 
     def _function(self, fn: types.FunctionType, path: Path) -> bytes:
         path = (*path, f"{fn.__name__}()") if len(path) > 1 else path
-        cells = []
+        cells, cycles = [], self._cycles
         for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
             try:
                 cells.append(self.of(cell.cell_contents, (*path, f"captured {name!r}")))
@@ -237,7 +250,10 @@ class _Hasher:
         parts.append(self._attributes(vars(fn), (*path, "an attribute")))
         for name, value in sorted(_reached(fn.__code__, fn.__globals__), key=lambda pair: pair[0]):
             parts.append(_digest(name, self.of(value, (*path, f"global {name!r}"))))
-        return _digest("function", *parts)
+        digest = _digest("function", *parts)
+        if self._cycles == cycles:
+            self.functions.append((fn, digest))
+        return digest
 
     def _code(self, code: types.CodeType, path: Path) -> bytes:
         constants = list(code.co_consts)
@@ -259,6 +275,8 @@ class _Hasher:
         try:
             reduced = value.__reduce_ex__(4)
         except Exception as error:  # each type that cannot be copied says so in its own way
+            if self._live:
+                return _digest("object", id(value))
             raise UnhashableError(f"{' > '.join(path)} is a {kind.__module__}.{kind.__qualname__}") from error
         if isinstance(reduced, str):
             return _digest("named", self.of(kind, path), reduced)
@@ -304,7 +322,7 @@ def _plain(value: Any) -> Any:
     return None
 
 
-def _wrapped(value: Any) -> tuple[Any, ...]:
+def wrapped(value: Any) -> tuple[Any, ...]:
     """Functions inside methods, partials and decorators.
 
     Of decorators, those of an installed package (jax.jit, numba).
@@ -320,7 +338,7 @@ def _wrapped(value: Any) -> tuple[Any, ...]:
     if isinstance(value, functools.cached_property):
         return (value.func,)
     inner = getattr(value, "py_func", None) or getattr(value, "__wrapped__", None)  # numba's name for it; functools'
-    if isinstance(inner, types.FunctionType) and _installed(type(value).__module__):
+    if isinstance(inner, types.FunctionType) and installed(type(value).__module__):
         return inner, getattr(value, "targetoptions", None)  # of numba: fastmath, parallel
     return ()
 
@@ -365,7 +383,7 @@ def _imported(name: str, level: int, wanted: Any, namespace: dict[str, Any]) -> 
 def _followed(name: str, value: Any, after: list[Any]) -> tuple[str, Any]:
     """Follow `module.part.function` through the user's modules."""
     for step in after:
-        inside = _is_module(value) and not _installed(vars(value)["__name__"])
+        inside = _is_module(value) and not installed(vars(value)["__name__"])
         if not inside or step.opname not in ("LOAD_ATTR", "LOAD_METHOD") or not hasattr(value, step.argval):
             break
         name, value = f"{name}.{step.argval}", getattr(value, step.argval)
@@ -383,7 +401,7 @@ def _is_module(value: Any) -> bool:
     return isinstance(name, str) and sys.modules.get(name) is value
 
 
-def _installed_name(value: Any) -> tuple[str, ...] | None:
+def installed_name(value: Any) -> tuple[str, ...] | None:
     """Module, name and version of something installed.
 
     That is a function, class or ufunc that is found under its name in an installed module.
@@ -394,7 +412,7 @@ def _installed_name(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, np.ufunc):
         where = where if isinstance(where, str) else "numpy"
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    if not isinstance(where, str) or not isinstance(name, str) or not _installed(where):
+    if not isinstance(where, str) or not isinstance(name, str) or not installed(where):
         return None
     target: Any = builtins if where == "builtins" else sys.modules.get(where)
     for part in name.split("."):
@@ -405,7 +423,7 @@ def _installed_name(value: Any) -> tuple[str, ...] | None:
 
 
 @functools.cache
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
     """Whether a module is installed.
 
     The standard library, a distribution, or this package.

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer._names import PRNGKey, Theta
+from vbinfer.io.live import renew, settle
 from vbinfer.priors.prior import Prior
 
 LogLikelihood = Callable[[Theta, Any], Array]
@@ -85,7 +86,8 @@ def problem_of(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Problem
 
     The likelihood is traced once. x_o becomes an argument of its programs where JAX can trace it. A likelihood that
     needs the values (NumPy, `float()` or an `if` on x_o) holds them instead, and its programs serve that observation
-    only. As with `jax.jit`, a function stands for itself: what it closes over is taken as it was at the first call.
+    only. Where globals, captured values or helpers of the likelihood have changed since, programs are made anew
+    (`vbinfer.io.live`).
 
     Raises:
         TypeError: a likelihood that is no function.
@@ -95,6 +97,7 @@ def problem_of(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Problem
         raise TypeError(
             f"log_likelihood is a {type(log_likelihood).__name__}; expected a function (theta, x_o) -> one number"
         )
+    renew(log_likelihood)
     # programs are kept by likelihood, so it has to hash
     likelihood = _hashable(log_likelihood)
     try:
@@ -134,7 +137,10 @@ class _Keyed:
     holds: bool
 
     def __call__(self, theta: Theta, x: Any) -> Any:
-        return self.function(theta, x)
+        value = self.function(theta, x)
+        if not self.holds:
+            settle(self.function)
+        return value
 
 
 def _hashable(function: LogLikelihood) -> LogLikelihood:
@@ -146,7 +152,7 @@ def _hashable(function: LogLikelihood) -> LogLikelihood:
         hash(function)
     except TypeError:
         return _Keyed(function, id(function), False)
-    return function
+    return _Keyed(function, function, False)
 
 
 def _holding(function: LogLikelihood, x_o: Any) -> LogLikelihood:

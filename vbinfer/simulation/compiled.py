@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from vbinfer.execute.options import deterministic_xla
+from vbinfer.io.live import renew, settle
 
 WIDE = {"xla_cpu_prefer_vector_width": "512"}
 """XLA keeps to 256 bits unless asked; noise and elementwise equations gain 1.3 to 1.4 where there are 512. Without
@@ -27,7 +28,8 @@ def is_traced(*args: Any) -> bool:
 class Compiled:
     """`equinox.filter_jit` with these options and those of `deterministic_xla`.
 
-    JAX takes them for the outermost program only: elsewhere they are left out.
+    JAX takes them for the outermost program only: elsewhere they are left out. Programs are made anew where functions
+    of the user among the arguments have changed (`vbinfer.io.live`).
     """
 
     def __init__(self, fn: Callable[..., Any]):
@@ -51,11 +53,14 @@ class Compiled:
         @functools.wraps(self._fn)
         def traced(*args: Any) -> Any:
             self._traces += 1
-            return self._fn(*args)
+            out = self._fn(*args)
+            settle(args)
+            return out
 
         return traced
 
     def __call__(self, *args: Any) -> Any:
+        renew(args)
         return self._inner(*args) if is_traced(*args) else self._outermost(*args)
 
     def compilations(self) -> int:
