@@ -3,6 +3,7 @@ from . import bridges as bridges
 from . import densities as densities
 from . import diagnostics as diagnostics
 from . import features as features
+from . import fields as fields
 from . import integrators as integrators
 from . import likelihoods as likelihoods
 from . import models as models

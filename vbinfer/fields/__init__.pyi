@@ -1,0 +1,11 @@
+from .base import AbstractDomain as AbstractDomain
+from .base import AbstractOperator as AbstractOperator
+from .kernels import Kernel as Kernel
+from .laplace import LaplaceBeltrami as LaplaceBeltrami
+from .local import Local as Local
+from .mesh import Mesh as Mesh
+from .profiles import Exponential as Exponential
+from .profiles import Gaussian as Gaussian
+from .profiles import MexicanHat as MexicanHat
+from .profiles import VonMises as VonMises
+from .sphere import Sphere as Sphere

@@ -1,0 +1,191 @@
+"""Interfaces of fields: domains of points, operators along them."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array
+
+from vbinfer._check import count, positive
+from vbinfer._param import Parametrised, spread
+
+
+def as_array(a: Any) -> Array:
+    """Numbers in the precision of the simulation."""
+    return jnp.asarray(a, jnp.result_type(float))
+
+
+def columns(fn: Callable[[Array], Array], x: Array) -> Array:
+    """fn of `[N, B]` applied to `[N, ...batch]`."""
+    y = fn(x.reshape(x.shape[0], -1))
+    return y.reshape(y.shape[0], *x.shape[1:])
+
+
+class AbstractDomain(eqx.Module):
+    """Points of a surface, with the area that each stands for.
+
+    Fields are `[N, ...batch]`, N = `n_nodes`.
+    """
+
+    areas: eqx.AbstractVar[Array]
+    """mm^2, `[N]`; their sum is that of the surface."""
+    positions: eqx.AbstractVar[Array]
+    """x, y, z in mm, `[N, 3]`."""
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of points N."""
+        return len(self.areas)
+
+    def integrate(self, x: Any) -> Array:
+        """sum_i area_i x_i, the integral over the surface, `[...batch]`."""
+        return jnp.tensordot(self.areas, self.checked(x), axes=1)
+
+    def inner(self, x: Any, y: Any) -> Array:
+        """sum_i area_i x_i y_i, `[...batch]`."""
+        x, y = self.checked(x), self.checked(y)
+        return self.integrate(spread(x, y) * spread(y, x) if x.ndim != y.ndim else x * y)
+
+    def checked(self, x: Any) -> Array:
+        """x as an array `[N, ...batch]`.
+
+        Raises:
+            ValueError: another number of points.
+        """
+        x = jnp.asarray(x)
+        if x.ndim == 0 or x.shape[0] != self.n_nodes:
+            raise ValueError(
+                f"a field of shape {list(x.shape)} was given; expected [{self.n_nodes}, ...], of "
+                f"the {self.n_nodes} points of this {type(self).__name__}"
+            )
+        return x
+
+    @abc.abstractmethod
+    def modes(self, k: int) -> tuple[Array, Array]:
+        """Eigenfunctions of -Laplacian `[N, k]` and eigenvalues `[k]`.
+
+        Ascending, 1/mm^2; orthonormal under the areas, the first is constant.
+        """
+
+    @abc.abstractmethod
+    def distances_from(self, node: int) -> np.ndarray:
+        """Distance along the surface from a point, mm, `[N]`."""
+
+    def patch(self, centre: Any, radius: float) -> Array:
+        """1 within `radius` mm of a place, along the surface, else 0, `[N]`: the gain of a stimulus.
+
+        `centre` is a point's number, or x, y, z in mm, whose nearest point is taken.
+        """
+        radius, at = positive(radius, "radius", 10.0, "mm"), np.asarray(centre)
+        if at.ndim:
+            at = np.argmin(((np.asarray(self.positions) - at) ** 2).sum(axis=1))
+        near = self.distances_from(count(at[()], "centre", 0, least=0, most=self.n_nodes - 1)) <= radius
+        return as_array(near)
+
+    # ---- what operators ask of a domain; weights are what all applications share
+
+    @property
+    @abc.abstractmethod
+    def n_modes(self) -> int:
+        """Number of eigenvalues that operators show unless asked for more or fewer."""
+
+    @abc.abstractmethod
+    def laplace_weights(self) -> Any:
+        """Weights of the Laplacian."""
+
+    @abc.abstractmethod
+    def laplacian(self, weights: Any, x: Array) -> Array:
+        """Laplacian of x, 1/mm^2."""
+
+    @abc.abstractmethod
+    def heat_weights(self, s: Array) -> Any:
+        """Weights of exp(s Laplacian), s in mm^2, a number or `[1, B]`."""
+
+    @abc.abstractmethod
+    def heat(self, weights: Any, x: Array, stiffest: float, steps: int | None) -> Array:
+        """exp(s Laplacian) x; for `steps` see `exponential`."""
+
+    @abc.abstractmethod
+    def stiffest(self) -> float:
+        """The largest eigenvalue of -Laplacian, 1/mm^2."""
+
+    @abc.abstractmethod
+    def pairs(self, profile: Any, cutoff: float | None) -> Any:
+        """How a kernel is laid out: a `kernels.AbstractPairs`."""
+
+
+class AbstractOperator(Parametrised):
+    """A linear map of fields, per ms.
+
+    `op(x)` maps `[N, ...batch]` to the same shape. What depends on its parameters alone is computed once per run
+    (`weights`) and handed to every application (`applied`).
+    """
+
+    domain: eqx.AbstractVar[Any]
+
+    @abc.abstractmethod
+    def weights(self) -> Any:
+        """What all applications share."""
+
+    @abc.abstractmethod
+    def applied(self, weights: Any, x: Array) -> Array:
+        """The operator on x, given its `weights`."""
+
+    @abc.abstractmethod
+    def flow_weights(self, t: Any) -> Any:
+        """What all flows over t ms share."""
+
+    @abc.abstractmethod
+    def flowed(self, weights: Any, x: Array, steps: int | None) -> Array:
+        """exp(t operator) x, given `flow_weights(t)`."""
+
+    @abc.abstractmethod
+    def eigenvalues(self, k: int | None = None) -> Array:
+        """The first eigenvalues, in the order of the modes."""
+
+    @abc.abstractmethod
+    def norm(self) -> Any:
+        """A bound of the size of its eigenvalues, 1/ms."""
+
+    def __call__(self, x: Any) -> Array:
+        return self.applied(self.weights(), self.domain.checked(x))
+
+    def flow(self, x: Any, t: Any, steps: int | None = None) -> Array:
+        """exp(t operator) x, exact to rounding; t in ms, of either sign.
+
+        `steps`: see `exponential`; spheres need none.
+        """
+        return self.flowed(self.flow_weights(t), self.domain.checked(x), steps)
+
+
+def exponential(apply: Callable[[Array], Array], x: Array, t: Any, norm: Any, steps: int | None) -> Array:
+    """exp(t K) x by Taylor polynomials of t / m steps, |t K / m| <= 1.
+
+    A polynomial of degree 18 (11 in float32) is the exponential to rounding on the unit disc, so that the result is
+    exact whatever the step (Al-Mohy & Higham 2011, doi:10.1137/100788860). m = ceil(|t| norm) where numbers are
+    known. Where they are traced it is `steps`, if given, and NaN comes out where that is too few; without it the loop
+    is of unknown length and has no reverse-mode derivative.
+    """
+    reach = jnp.max(jnp.abs(as_array(t)) * norm)
+    if steps is None:
+        m: Any = jnp.maximum(1, jnp.ceil(reach)).astype(jnp.int32)
+        m = m if isinstance(m, Tracer) else int(m)
+    else:
+        m = max(1, steps)
+    degree = 18 if x.dtype == jnp.float64 else 11
+    h = as_array(t) / m
+
+    def step(_: Any, y: Array) -> Array:
+        term = y
+        for k in range(1, degree + 1):
+            term = (h / k) * apply(term)
+            y = y + term
+        return y
+
+    y = jax.lax.fori_loop(0, m, step, x)
+    return y if steps is None else jnp.where(reach <= 1.25 * m, y, jnp.nan)
