@@ -59,7 +59,7 @@ def keep_programs() -> None:
         place.mkdir(parents=True, exist_ok=True)
         options = {
             "jax_compilation_cache_dir": str(place),
-            "jax_persistent_cache_min_compile_time_secs": 0.1,
+            "jax_persistent_cache_min_compile_time_secs": 0.02,
             "jax_persistent_cache_min_entry_size_bytes": -1,
         }
         for name, value in options.items():

@@ -8,7 +8,8 @@ import scipy.stats as st
 
 import vbinfer as vb
 from vbinfer._arviz import arviz
-from vbinfer.diagnostics.calibration.band import shape_test
+from vbinfer.diagnostics.calibration.band import _inside, rank_panel, shape_test
+from vbinfer.diagnostics.figure import Line
 
 
 def curve(u, points):
@@ -27,6 +28,16 @@ def test_coverage_by_enumeration_of_every_outcome():
             inside += st.multinomial.pmf([*counts, n - sum(counts)], n, [0.25] * 4)
     assert band.points.tolist() == [0.25, 0.5, 0.75]
     assert 0.8 <= inside < 0.95  # one step narrower would be below
+
+
+@pytest.mark.parametrize(("lower", "upper"), [((0, 0, 0), (3, 3, 3)), ((0, 1, 1), (2, 3, 3)), ((1, 1, 2), (3, 3, 3))])
+def test_the_probability_of_limits_is_that_of_their_outcomes(lower, upper):
+    """Three numbers in four cells, all of them in one cell included."""
+    exact = 0.0
+    for cells in itertools.product(range(4), repeat=3):
+        counts = [sum(cell <= k for cell in cells) for k in range(3)]
+        exact += all(low <= c <= high for low, c, high in zip(lower, counts, upper, strict=True)) / 64
+    assert _inside(3, np.array(lower), np.array(upper)) == pytest.approx(exact, abs=1e-12)
 
 
 @pytest.mark.parametrize(("n", "prob"), [(50, 0.95), (300, 0.95), (300, 0.5)])
@@ -66,6 +77,19 @@ def test_a_far_tail_has_a_small_p_not_zero_nor_rounding():
     gap, p = shape_test(u**3)
     assert 0.0 < p < 1e-30
     assert gap == pytest.approx(max(z ** (1 / 3) - z for z in np.linspace(0, 1, 2001)), abs=0.01)  # closed form
+    z = np.arange(1, 201) / 201  # never below the p of a single point, nor above their sum
+    single = 2.0 * st.binom.sf((u[:, None] ** 3 <= z).sum(axis=0) - 1, 300, z).min()
+    assert single <= p <= 200 * single * (1 + 1e-9)
+
+
+def test_the_figure_shows_the_curve_minus_the_diagonal():
+    u = np.array([0.1, 0.15, 0.2, 0.3, 0.9])
+    panel = rank_panel(u, "G")
+    line = next(mark for mark in panel.marks if isinstance(mark, Line))
+    points = np.arange(1, 6) / 6
+    np.testing.assert_allclose(line.x, points)
+    np.testing.assert_allclose(line.y, [0.4, 0.8, 0.8, 0.8, 0.8] - points)
+    assert "largest difference 0.47" in panel.alt
 
 
 def test_the_test_sees_what_the_mean_and_the_variance_do_not():

@@ -1,5 +1,6 @@
 """The command line: a study from file to report, and every mistake in the file named with its remedy."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import vbinfer as vb
 from vbinfer.cli.main import DEMO, main
 from vbinfer.io import npz
 from vbinfer.study.folder import calibration_of
+from vbinfer.study.run import fit_study, infer_study, simulate_study
 from vbinfer.study.study import Study
 
 
@@ -66,6 +68,35 @@ def test_a_study_runs_from_file_to_report(shell_run):
     for words in ("Step size", "coupling.G", "signal.csv"):
         assert words in page
     assert verdict["verdict"] in ("pass", "warn", "fail")
+
+
+@pytest.fixture(scope="module")
+def in_python(study_files, tmp_path_factory):
+    """The study simulated, fitted and inferred one after the other: the study, its verdict, and what was said."""
+    study, said = vb.Study.from_toml(study_files / "study.toml", out=tmp_path_factory.mktemp("python")), []
+    simulate_study(study)
+    fit_study(study)
+    assert not (study.out / "posterior.npz").exists()
+    return study, infer_study(study, say=said.append), said
+
+
+def test_python_and_shell_give_the_same_posterior_file(in_python, shell_run):
+    """Bit for bit, also where it is simulated, fitted and inferred one after the other."""
+    shell, (study, verdict, said) = shell_run[0] / "results", in_python
+    assert said[0].startswith("[1/5] simulating")
+    for name in ("posterior.npz", "estimator.npz"):
+        assert (shell / name).read_bytes() == (study.out / name).read_bytes()
+    saved = json.loads((shell / "report.json").read_text())
+    assert saved["verdict"] == verdict.verdict
+    assert [check["question"] for check in saved["checks"]] == [check["question"] for check in verdict.checks]
+
+
+def test_what_is_trained_is_not_trained_again_unless_its_options_change(in_python, monkeypatch):
+    study = in_python[0]
+    monkeypatch.setattr(vb.NPE, "fit", None)
+    fit_study(study)
+    with pytest.raises(TypeError, match="not callable"):
+        fit_study(dataclasses.replace(study, method=vb.NPE(ensemble=1)))
 
 
 def test_a_run_goes_on_as_a_calibration_and_gives_the_same_posterior(shell_run, calibrated):

@@ -72,6 +72,14 @@ def nodes(span, count):
     return np.sinh(v), np.cosh(v) * (v[1] - v[0])
 
 
+@pytest.mark.parametrize("dim", [2, 5])
+def test_two_coupling_layers_reach_every_coordinate(dim):
+    """Half of the coordinates pass through a layer unchanged; without a reversal the same half passes through both."""
+    flow = moved(OPTIONS["nsf"].build(jax.random.key(1), dim, len(CONTEXT)), 0.25, 1)
+    here, there = (np.asarray(flow.sample(c, jax.random.key(2), 6)) for c in (CONTEXT, CONTEXT + 1.0))
+    assert (np.abs(here - there).max(axis=0) > 0.01).all()
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_one_coordinate_integrates_to_one_and_is_drawn_by_its_cdf(name):
     (y, cell), density = nodes(12.0, 6001), bent(name, 1)

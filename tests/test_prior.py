@@ -306,6 +306,12 @@ def test_elementwise_transforms_keep_z_increasing():
     theta = np.asarray(prior.constrain({"x": jnp.asarray(Z)})[0]["x"])
     np.testing.assert_allclose(theta, 3.0 - 1.5 * st.expon(scale=0.5).ppf(st.norm.cdf(-Z)), rtol=1e-4, atol=1e-5)
     assert np.isneginf(prior.log_prob({"x": 3.1}))
+    # of a normal the slope of z to theta is the same everywhere: only theta itself tells the direction
+    prior = Prior(
+        {"x": dist.TransformedDistribution(dist.Normal(0.5, 2.0), dist.transforms.AffineTransform(3.0, -1.5))}
+    )
+    theta = np.asarray(prior.constrain({"x": jnp.asarray(Z)})[0]["x"])
+    np.testing.assert_allclose(theta, 3.0 - 1.5 * (0.5 - 2.0 * Z), rtol=1e-5, atol=1e-5)
 
 
 def test_mass_outside_is_the_cdf():

@@ -1,7 +1,5 @@
 """Studies from Python: the same as from the shell, for every estimator and every sampler."""
 
-import dataclasses
-import json
 import shutil
 import warnings
 
@@ -16,7 +14,6 @@ from vbinfer.neural.densities import DENSITIES
 from vbinfer.neural.embeddings import EMBEDDINGS
 from vbinfer.study.folder import ReportInputs, load_inputs, save_inputs
 from vbinfer.study.model import Measured
-from vbinfer.study.run import fit_study, infer_study, simulate_study
 from vbinfer.study.study import ESTIMATORS, PARTS, SAMPLERS
 
 ODE = """
@@ -82,30 +79,6 @@ def folder(study_files, tmp_path_factory):
     x = np.asarray(vb.simulate(sim, t1=20.0, key=None).ys["x"])[4:]
     np.savetxt(place / "wave.csv", x + 0.05 * np.random.default_rng(0).normal(size=x.shape), delimiter=",")
     return place
-
-
-def test_python_and_shell_give_the_same_posterior_file(folder, shell_run):
-    """Bit for bit, also where it is simulated, fitted and inferred one after the other."""
-    shell = shell_run[0] / "results"
-    study, said = vb.Study.from_toml(folder / "study.toml", out=folder / "python"), []
-    simulate_study(study)
-    fit_study(study)
-    assert not (folder / "python" / "posterior.npz").exists()
-    verdict = infer_study(study, say=said.append)
-    assert said[0].startswith("[1/5] simulating")
-    for name in ("posterior.npz", "estimator.npz"):
-        assert (shell / name).read_bytes() == (folder / "python" / name).read_bytes()
-    saved = json.loads((shell / "report.json").read_text())
-    assert saved["verdict"] == verdict.verdict
-    assert [check["question"] for check in saved["checks"]] == [check["question"] for check in verdict.checks]
-
-
-def test_what_is_trained_is_not_trained_again_unless_its_options_change(folder, monkeypatch):
-    study = vb.Study.from_toml(folder / "study.toml", out=folder / "python")
-    monkeypatch.setattr(vb.NPE, "fit", None)
-    fit_study(study)
-    with pytest.raises(TypeError, match="not callable"):
-        fit_study(dataclasses.replace(study, method=vb.NPE(ensemble=1)))
 
 
 def test_a_sampler_finds_the_parameter_and_the_noise(folder, capsys):
