@@ -73,6 +73,13 @@ def test_homotopic_is_golden_and_follows_the_order_of_the_hemispheres():
     close(features.homotopic(jnp.asarray(fc[np.ix_(order, order)]), "interleaved"), GOLDEN["own__fc_homotopic"])
 
 
+def test_fisher_of_equal_and_opposite_signals_is_that_of_the_largest_number_below_one():
+    y = np.random.default_rng(0).normal(size=(50, 1)) * [1.0, 2.0, -1.0]
+    x = Summary(f=features.fc(fisher=True))(y)
+    largest = np.arctanh(1.0 - float(jnp.finfo(x.dtype).eps))
+    np.testing.assert_allclose(x, [largest, -largest, -largest], rtol=0.05)
+
+
 def test_norms_and_strength_are_those_of_the_golden_eigenvalues():
     x = dict(zip(features.fc_stat().names(), Summary(f=features.fc_stat)(GOLDEN["slow"].T), strict=True))
     eigenvalues = GOLDEN["own__fc_eigvals"]

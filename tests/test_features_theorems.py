@@ -257,6 +257,7 @@ MISTAKES = [
     (lambda: features.statistics(only=("sd",)), ValueError, "statistics has no number 'sd'"),
     (lambda: Summary(f=features.statistics(pool="nodes")).names, ValueError, "n_nodes=80"),
     (lambda: features.fc(kind="pearsons"), ValueError, "one of 'pearson', 'spearman'"),
+    (lambda: features.global_connectivity()(jnp.asarray(Y[:, :1]), 1.0), ValueError, "at least 2 nodes; .* has 1"),
     (lambda: features.fc(kind="covariance", fisher=True), ValueError, "covariances are not bounded"),
     (lambda: features.fc_networks(["a", "b"])(jnp.asarray(Y), 1.0), ValueError, "has 4 nodes but labels has 2"),
     (lambda: features.partial_matrix(Y[:5]), ValueError, "5 samples of 4 nodes; .* at least 6"),
