@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vbinfer import _check
+
 from ._param import did_you_mean
 from .io import archive
 from .network.connectome import Connectome
@@ -235,6 +237,7 @@ def load_recording(name: str | Path, participant: int = 1, *, period: float | No
         >>> bold.values.shape, bold.period, bold.labels[79]
         ((1200, 80), 720.0, 'Temporal_Inf_R')
     """
+    period = None if period is None else _check.positive(period, "period", 720.0, "ms")
     if str(name) not in BUNDLED and _is_file(name):
         return Recording.from_file(name, period)
     path = _folder(str(name), "bold.npz")
@@ -246,7 +249,7 @@ def load_recording(name: str | Path, participant: int = 1, *, period: float | No
         raise ValueError(
             f"{str(path)!r} is damaged ({error}); build it again with python data/build_{BUNDLED[str(name)]}.py"
         ) from error
-    if participant not in range(1, len(scans) + 1):
+    if not _check.is_count(participant) or participant not in range(1, len(scans) + 1):
         raise ValueError(f"participant={participant!r} was asked of {name!r}; it has participants 1 to {len(scans)}")
     i = participant - 1
     # stored as int16 with an offset and a scale per channel

@@ -147,6 +147,7 @@ class Posterior:
             `arviz.InferenceData`, or an `xarray.DataTree` where ArviZ 1.x is installed. Sampler statistics carry the
             names that ArviZ looks for (`acceptance_rate`, `n_steps`, `lp`).
         """
+        num_prior = _check.count(num_prior, "num_prior")
         attrs = {"inference_library": "vbinfer"}
         attrs |= {f"{name}_version": version for name, version in npz.versions().items()}
         groups = {"posterior": _arviz.dataset(self.theta, attrs=attrs)}

@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._param import Param, Parametrised, param
 
 SECONDS_PER_MS = 1e-3
@@ -101,8 +102,8 @@ class PulseTrain(AbstractStimulus):
     count: int | None = eqx.field(static=True, default=None)
 
     def validate(self) -> None:
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"PulseTrain(count={self.count}) was given; expected a whole number above 0, or None")
+        if self.count is not None:
+            _check.count(self.count, "count", 10)
         if any(isinstance(leaf, Tracer) for leaf in (self.duration, self.rise, self.interval)):
             return
         # in NumPy: inside a trace JAX would make traced arrays of constants

@@ -74,9 +74,9 @@ def fit_laplace(
     """
     key, began = _check.key(key), time.perf_counter()
     num_samples, num_starts = _check.count(num_samples, "num_samples"), _check.count(num_starts, "num_starts", 16)
+    steps = _check.count(max_steps, "max_steps")
     problem = problem_of(prior, log_likelihood, x_o)
     k_mode, k_draw = jax.random.split(key)
-    steps = _check.count(max_steps, "max_steps")
     basins = optima(problem, num_starts=num_starts, space="z", max_steps=steps, key=k_mode).basins
     near = sum(one.energy - basins[0].energy < WITHIN_REACH for one in basins)
     if near > 1:

@@ -83,6 +83,8 @@ def smc_abc(
     n, rounds = _check.count(num_particles, "num_particles"), _check.count(max_rounds, "max_rounds", 30)
     _check.fraction(quantile, "quantile")
     _check.fraction(min_acceptance, "min_acceptance", 0.02)
+    if epsilon is not None:
+        epsilon = _check.number(epsilon, "epsilon", 0.5, "a distance of at least 0", least=0.0)
     check_simulator(prior, simulator)
     run = _Simulations(prior, simulator)
     k_prior, k_moves, k_pick = jax.random.split(key, 3)

@@ -68,13 +68,17 @@ def rejection_abc(
         posterior = vb.approximate.rejection_abc(draws, prior, x_o, quantile=0.01, adjust=True)
     """
     started = time.perf_counter()
+    if epsilon is not None:
+        epsilon = _check.number(epsilon, "epsilon", 0.5, "a distance of at least 0", least=0.0)
+    if _check.number(quantile, "quantile", 0.01, "a share of the draws") != 1.0:
+        quantile = _check.fraction(quantile, "quantile", 0.01)
     x_o = check_observation(x_o, draws.names, ndim=1)
     _check_prior_draws(draws)
     z, x = training_pairs(draws, prior)
     spread = scale(x)
     d = distances(distance or standardised(spread), x, x_o)
     if epsilon is None:
-        epsilon = float(np.quantile(d, 1.0 if quantile == 1.0 else _check.fraction(quantile, "quantile", 0.01)))
+        epsilon = float(np.quantile(d, quantile))
     kept = np.flatnonzero(d <= epsilon)
     if len(kept) < _FEWEST:
         raise ValueError(

@@ -57,6 +57,7 @@ def c2st(a: Any, b: Any, *, seed: int = 1, folds: int = 5) -> float:
     from sklearn.neural_network import MLPClassifier
 
     first, second = _pair(a, b, ("the first set", "the second set"), _FEWEST)
+    seed, folds = _check.count(seed, "seed", 1, least=0), _check.count(folds, "folds", 5)
     if not 2 <= folds <= min(len(first), len(second)):
         raise ValueError(f"folds={folds} was given for {len(first)} and {len(second)} draws; expected 2 or more: 5")
     centre, scale = first.mean(axis=0), first.std(axis=0, ddof=1)

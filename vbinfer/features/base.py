@@ -160,6 +160,7 @@ def intervals(
 
 def samples(duration: float, period: float, what: str) -> int:
     """A duration in ms as samples, at least one."""
+    duration, period = _check.positive(duration, what, 1000.0, "ms"), _check.positive(period, "period", 720.0, "ms")
     count = round(duration / period)
     if count < 1:
         raise ValueError(f"{what} is {duration:g} ms, less than one sample of {period:g} ms; give at least {period:g}")

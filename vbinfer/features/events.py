@@ -5,7 +5,7 @@ from jaxtyping import Array
 
 from vbinfer import _check
 
-from .base import Feature, NodeFeature, chosen, option, pick
+from .base import Feature, NodeFeature, chosen, option, pick, positive
 from .numeric import keep_nan, ratio, standardised
 
 
@@ -126,7 +126,7 @@ class avalanches(Feature):
     Beggs & Plenz 2003, doi:10.1523/JNEUROSCI.23-35-11167.2003.
     """
 
-    threshold: float = option(default=3.0, converter=_threshold)
+    threshold: float = option(default=3.0, converter=positive("threshold", 3.0, "standard deviations"))
     only: tuple[str, ...] = option(default=None, converter=chosen("avalanches", "rate", "size", "duration", "share"))
 
     def __call__(self, y: Array, period: float) -> Array:

@@ -234,12 +234,13 @@ def hemispheres(n: int, pairs: str) -> tuple[str, ...]:
     >>> hemispheres(4, "blocks")
     ('left', 'left', 'right', 'right')
     """
-    left, _ = mirrored(n, pairs)
+    left, _ = mirrored(_check.count(n, "n", 80), pairs)
     return tuple("left" if node in left else "right" for node in range(n))
 
 
 def homotopic_mask(n: int, pairs: str) -> np.ndarray:
     """Mask `[N, N]` of the pairs of mirrored nodes."""
+    n = _check.count(n, "n", 80)
     mask = np.zeros((n, n), dtype=bool)
     mask[mirrored(n, pairs)] = True
     return mask | mask.T

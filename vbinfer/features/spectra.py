@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from vbinfer import _check
+
 from .base import samples
 from .numeric import time_centre
 
 
 def segment_samples(segment: float | None, period: float, length: int) -> int:
     """Samples in one segment of Welch's method."""
+    period = _check.positive(period, "period", 720.0, "ms")
     w = min(256, length) if segment is None else samples(segment, period, "segment")
     if not 2 <= w <= length:
         raise ValueError(

@@ -109,7 +109,7 @@ class Summary(eqx.Module):
             )
         self.period = _check.positive(period, "period", 720.0, "ms")
         self.preprocess = preprocess
-        self.n_nodes = n_nodes
+        self.n_nodes = None if n_nodes is None else _check.count(n_nodes, "n_nodes", 80)
         self.feature_names = tuple(features)
         self.features = tuple(_as_feature(name, given) for name, given in features.items())
 

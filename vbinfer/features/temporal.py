@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _check
+
 from .base import Feature, NodeFeature, chosen, option, pick, positive_or_none, samples
 from .numeric import QUANTILE_NAMES, centred, keep_nan, quantiles, ratio, shape_moments, time_centre
 
@@ -158,9 +160,9 @@ class timescales(NodeFeature):
 
 
 def _lags(lags: int | Sequence[float] | np.ndarray) -> int | tuple[float, ...]:
-    if isinstance(lags, int) and lags > 0:
-        return lags
-    given = () if isinstance(lags, int) else tuple(float(lag) for lag in lags)
+    if _check.is_count(lags) and lags > 0:
+        return int(lags)
+    given = () if np.ndim(lags) == 0 else tuple(float(lag) for lag in lags)
     if not given or not all(0.0 < lag < math.inf for lag in given):
         raise ValueError(f"lags is {lags!r}; give how many samples, or durations in ms such as lags=(720.0, 3600.0)")
     return given

@@ -181,7 +181,8 @@ class StatePath:
 
 
 def _steps(sim: Simulator, t1: float) -> int:
-    n = round(float(t1) / sim.dt)
+    t1 = _check.number(t1, "t1", 1000.0, "a finite number of ms")
+    n = round(t1 / sim.dt)
     if n < 1 or abs(n * sim.dt - t1) > 1e-6 * max(abs(t1), sim.dt):
         raise ValueError(f"t1={t1:g} ms was given; expected a multiple of dt = {sim.dt:g} ms above 0")
     return n

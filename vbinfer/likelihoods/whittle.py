@@ -40,7 +40,7 @@ def periodogram(y: Any, period: float, segments: int = 1) -> tuple[Array, Array]
     >>> float(f[power.argmax()]), round(float(power.max()), 3)            # variance 1/2, all within 1 Hz
     (10.0, 0.5)
     """
-    y = jnp.asarray(y, jnp.result_type(float))
+    y, period = jnp.asarray(y, jnp.result_type(float)), _check.positive(period, "period", 4.0, "ms")
     m = _length(len(y), segments)
     pieces = (y - y.mean(axis=0, keepdims=True))[: m * segments].reshape(segments, m, *y.shape[1:])
     f = _grid(m, period)
@@ -100,6 +100,9 @@ class Whittle(AbstractLikelihood):
         callable_or_raise(self.spectrum, "spectrum", "lambda theta, frequencies: ...")
         _check.positive(self.period, "period", 4.0, "ms")
         _check.count(self.num_samples, "num_samples", "len(y)", least=3)
+        for name in ("low", "high"):
+            if (edge := getattr(self, name)) is not None:
+                _check.number(edge, name, 8.0, "a number of Hz of at least 0", least=0.0)
         if not self._band.any():
             highest = 0.5 * MS_PER_S / self.period
             raise ValueError(
@@ -194,6 +197,10 @@ class SimulatedSpectrum:
     predict: Predict
     period: float
     segments: int = 16
+
+    def __post_init__(self) -> None:
+        _check.positive(self.period, "period", 4.0, "ms")
+        _check.count(self.segments, "segments", 16)
 
     def __call__(self, theta: Named, frequencies: Array) -> Array:
         at, S = periodogram(predicted(self.predict, theta), self.period, self.segments)

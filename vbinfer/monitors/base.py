@@ -12,11 +12,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._check import milliseconds
 from vbinfer._param import Parametrised, did_you_mean
 
 Variables = str | tuple[str, ...] | None
 SECONDS_PER_MS = 1e-3
+
+
+MOST_STEPS = 2**31 - 1
+"""Steps of a run: they are counted in 32 bits."""
 
 
 def steps_in(duration: float, dt: float, what: str) -> int:
@@ -25,15 +30,19 @@ def steps_in(duration: float, dt: float, what: str) -> int:
     The tolerance is 1e-6 of a step, far above the rounding of decimal fractions and far below any step.
 
     Raises:
-        ValueError: no whole number, with the two nearest durations.
+        ValueError: no whole number, with the two nearest durations; more than 2^31 - 1.
     """
-    if not math.isfinite(duration):
-        raise ValueError(f"{what} is {duration} ms; it must be a finite number")
+    duration = _check.number(duration, what, 1000.0, "a finite number of ms")
     n = round(duration / dt)  # never a floor: 0.3 / 0.1 is below 3
     if n < 1 or abs(duration / dt - n) > 1e-6:
         low, high = max(1, math.floor(duration / dt)) * dt, max(1, math.ceil(duration / dt)) * dt
         near = f"{low:g}" if low == high else f"{low:g} or {high:g}"
         raise ValueError(f"{what} is {duration:g} ms, not a multiple of dt = {dt:g} ms; use {near} ms or another dt")
+    if n > MOST_STEPS:
+        raise ValueError(
+            f"{what}={duration:g} ms is {n:,} steps of dt = {dt:g} ms, and at most {MOST_STEPS:,} can be counted; "
+            "take a larger dt, or several runs"
+        )
     return n
 
 

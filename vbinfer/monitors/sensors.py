@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vbinfer import _check
 from vbinfer.io import archive as _archive
 from vbinfer.monitors import matlab
 
@@ -178,7 +179,7 @@ def region_gain(gain: np.ndarray, mapping: np.ndarray, n_regions: int | None = N
         )
     if np.any(mapping != np.round(mapping)) or mapping.min() < 0:
         raise ValueError("mapping must hold whole numbers from 0, the region of each vertex")
-    n = int(mapping.max()) + 1 if n_regions is None else n_regions
+    n = int(mapping.max()) + 1 if n_regions is None else _check.count(n_regions, "n_regions", 84)
     if mapping.max() >= n:
         raise ValueError(f"mapping names region {int(mapping.max())} but n_regions={n}; regions count from 0")
     member = np.zeros((len(mapping), n))  # the sum over vertices as a matrix product
@@ -223,8 +224,9 @@ def seeg_gain(
             f"positions is {list(positions.shape)} and centres {list(centres.shape)}; "
             "expected [contact, 3] and [region, 3]"
         )
-    if power not in (1, 2):
-        raise ValueError(f"power={power} was given; write 2 (dipole of unknown direction) or 1 (monopole)")
+    sigma = _check.positive(sigma, "sigma", 1.0)
+    if not _check.is_count(power) or power not in (1, 2):
+        raise ValueError(f"power={power!r} was given; write 2 (dipole of unknown direction) or 1 (monopole)")
     away = positions[:, None, :] - centres[None, :, :]
     distance = np.sqrt((away**2).sum(-1))
     if not distance.all():

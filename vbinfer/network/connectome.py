@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._param import Parametrised, did_you_mean, param
 from vbinfer.network import files, synthetic
 from vbinfer.network.dense import Dense
@@ -150,7 +151,8 @@ class Connectome(Parametrised):
             >>> network.dense().weights[0].tolist()
             [0.0, 0.5, 0.25]
         """
-        edges = np.stack([np.asarray(targets, np.int32), np.asarray(sources, np.int32)])
+        n_nodes = _check.count(n_nodes, "n_nodes", 84)
+        edges = np.stack([_numbers_of_nodes(targets, "targets"), _numbers_of_nodes(sources, "sources")])
         return cls(weights, tract_lengths, speed, labels, edges=edges, size=n_nodes)
 
     def validate(self) -> None:
@@ -365,3 +367,11 @@ class Connectome(Parametrised):
             'L_01'
         """
         return cls(**synthetic.two_hemispheres(n, key, asymmetric, decay_length, spread, homotopic, tortuosity))
+
+
+def _numbers_of_nodes(given: Any, what: str) -> np.ndarray:
+    """Nodes by number, `[edge]`; whole numbers."""
+    numbers = np.asarray(given)
+    if numbers.size and (numbers.dtype.kind not in "iuf" or np.any(numbers != np.round(numbers))):
+        raise ValueError(f"{what} is {given!r}; expected the number of a node for each connection, counted from 0")
+    return numbers.astype(np.int32)

@@ -7,20 +7,21 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _check
+
 
 def two_hemispheres(
     n: int, key: Array, asymmetric: bool, decay_length: float, spread: float, homotopic: float, tortuosity: float
 ) -> dict[str, Any]:
     """Arguments of `Connectome` for `Connectome.synthetic`."""
-    if n < 2 or n % 2:
-        raise ValueError(
-            f"synthetic(n={n}): n must be even, half the nodes in each hemisphere; use n={max(2, n + n % 2)}"
-        )
-    if not decay_length > 0 or spread < 0 or homotopic < 0 or tortuosity < 1:
-        raise ValueError(
-            f"synthetic needs decay_length > 0, spread >= 0, homotopic >= 0, tortuosity >= 1; given "
-            f"{decay_length}, {spread}, {homotopic}, {tortuosity}"
-        )
+    if not _check.is_count(n) or n < 2 or n % 2:
+        near = max(2, n + n % 2) if _check.is_count(n) else 68
+        raise ValueError(f"synthetic(n={n!r}): n must be even, half the nodes in each hemisphere; use n={near}")
+    if not _check.number(decay_length, "decay_length", 30.0, "a number of mm") > 0.0:
+        raise ValueError(f"decay_length={decay_length!r} was given; expected decay_length > 0, in mm, such as 30.0")
+    spread = _check.number(spread, "spread", 1.0, "a number of at least 0", least=0.0)
+    homotopic = _check.number(homotopic, "homotopic", 0.5, "a number of at least 0", least=0.0)
+    tortuosity = _check.number(tortuosity, "tortuosity", 1.2, "a number, tortuosity >= 1", least=1.0)
     half = n // 2
     centres = _ellipsoid(half)
     distance = np.linalg.norm(centres[:, None] - centres[None, :], axis=-1)

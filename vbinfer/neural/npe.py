@@ -57,7 +57,8 @@ class AmortizedPosterior(AbstractAmortized):
         Raises:
             ValueError: another number of features than in training, or NaN (the message names the features).
         """
-        (x, outside), n, key = self.scaler.observe(x_o), _check.count(n, "n"), _check.key(key)
+        n, key = _check.count(n, "n"), _check.key(key)
+        x, outside = self.scaler.observe(x_o)
         theta, log_q = _sample(self.prior, self._network, self.scaler.standardise, jnp.asarray(x), key, n)
         info = {"method": "NPE", "outside_training": list(outside), **self.info}
         leaves = {name: np.asarray(value)[None] for name, value in theta.items()}
@@ -65,7 +66,8 @@ class AmortizedPosterior(AbstractAmortized):
 
     def sample_batch(self, x: Any, *, n: int, key: PRNGKey) -> Theta:
         """Draw for many observations `[B, F]`: leaves `[B, n, ...]`."""
-        rows, n, key = jnp.asarray(self.scaler.check(x, ndim=2)), _check.count(n, "n"), _check.key(key)
+        n, key = _check.count(n, "n"), _check.key(key)
+        rows = jnp.asarray(self.scaler.check(x, ndim=2))
         keys = jax.random.split(key, len(rows))
         return _sample_batch(self.prior, self._network, self.scaler.standardise, rows, keys, n)
 

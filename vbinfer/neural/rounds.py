@@ -22,7 +22,7 @@ from vbinfer.neural.nre import NRE
 from vbinfer.neural.sbi.estimator import SbiEstimator
 from vbinfer.neural.sbi.networks import find_method
 from vbinfer.neural.scaler import check_observation
-from vbinfer.neural.truncated import TruncatedPrior
+from vbinfer.neural.truncated import TruncatedPrior, small_share
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
@@ -133,6 +133,7 @@ def fit_rounds(
         posterior = fit.sample(n=4_000, key=jax.random.key(1))
     """
     key, rounds, n = _check.key(key), _check.count(rounds, "rounds", "5"), _check.count(n, "n")
+    epsilon = small_share(epsilon)
     estimator = NPE() if estimator is None else estimator
     family, x_o = _family(estimator), _observation(x_o, getattr(simulator, "names", None))
     parts: list[Draws] = []

@@ -52,8 +52,10 @@ class AbstractSurrogate(AbstractAmortized):
         Returns:
             A posterior with several chains; `log_prob` is log p(theta) plus what was learned, unnormalised.
         """
-        (x, outside), n, key = self.scaler.observe(x_o), _check.count(n, "n"), _check.key(key)
-        num_chains = _check.count(num_chains, "num_chains")
+        n, key = _check.count(n, "n"), _check.key(key)
+        num_chains = _check.count(num_chains, "num_chains", 20)
+        num_warmup = _check.count(num_warmup, "num_warmup", 300, least=0)
+        x, outside = self.scaler.observe(x_o)
         k_start, k_run = jax.random.split(key)
         # starts in every mode in proportion to its mass: a chain need not cross between them
         starts = _resampled(self.prior, self._score, jnp.asarray(x), num_chains, k_start)
@@ -83,7 +85,8 @@ class AbstractSurrogate(AbstractAmortized):
             options: `num_chains` (8), `num_warmup` (300), `batch_size` (32), `max_thinning` (4) and `kernel` as in
                 `vb.sampling.ChainSampler`; warns of chains that disagree.
         """
-        rows, n, key = jnp.asarray(self.scaler.check(x, ndim=2)), _check.count(n, "n"), _check.key(key)
+        n, key = _check.count(n, "n"), _check.key(key)
+        rows = jnp.asarray(self.scaler.check(x, ndim=2))
         sampler = ChainSampler(self.prior, self._score, **{"num_chains": 8, "max_thinning": 4, **options})
         return sampler.sample_batch(rows, n=n, key=key)
 

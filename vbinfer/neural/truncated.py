@@ -127,9 +127,10 @@ class TruncatedPrior(AbstractTruncation):
         num_samples: int = 10_000,
         round: int = 1,
     ) -> None:
-        _check_proposal(prior, amortized, epsilon)
         key, num_samples = _check.key(key), _check.count(num_samples, "num_samples", "10_000")
-        self.prior, self.round, self.epsilon = prior, round, epsilon
+        self.round, self.epsilon = _check.count(round, "round", 1), small_share(epsilon)
+        _check_proposal(prior, amortized)
+        self.prior = prior
         k_draw, k_mass = jax.random.split(key)
         posterior = amortized.sample(x_o, n=num_samples, key=k_draw)
         self.x_o = np.asarray(posterior.x_o)
@@ -245,14 +246,20 @@ class _Box(NamedTuple):
         return np.where(up, -self.high, self.low), np.where(up, -self.low, self.high)
 
 
-def _check_proposal(prior: Prior, amortized: Any, epsilon: float) -> None:
+def small_share(epsilon: float) -> float:
+    """Share of a posterior that a region leaves out, below 1/2."""
+    words = "a small share of the posterior"
+    if 0.0 < (found := _check.number(epsilon, "epsilon", "1e-4", words)) < 0.5:
+        return found
+    raise ValueError(f"epsilon={epsilon!r} was given; expected {words}, such as 1e-4")
+
+
+def _check_proposal(prior: Prior, amortized: Any) -> None:
     if not (callable(getattr(amortized, "log_prob", None)) and callable(getattr(amortized, "sample", None))):
         raise TypeError(
             f"TruncatedPrior was given a {type(amortized).__name__}; expected a posterior with .sample and .log_prob, "
             "as vb.NPE().fit returns. A learned likelihood proposes by its own posterior, in vb.neural.fit_rounds"
         )
-    if not 0.0 < epsilon < 0.5:
-        raise ValueError(f"epsilon={epsilon!r} was given; expected a small share of the posterior, such as 1e-4")
     if amortized.prior.shapes != prior.shapes:
         raise ValueError(
             f"the posterior was fitted with a prior over {amortized.prior.shapes}, this prior has {prior.shapes}; "

@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions.transforms import AffineTransform
 
+from vbinfer import _check
 from vbinfer._names import Named, PRNGKey, Theta, flat_names, ravel, unravel
 from vbinfer._param import did_you_mean
 from vbinfer.priors.spec import from_spec, to_spec
@@ -114,7 +115,7 @@ class Prior:
     def sample(self, *, key: PRNGKey, n: int | None = None) -> Theta:
         """Draws, leaves `[n, ...]`; no leading axis for n=None."""
         keys = jax.random.split(key, len(self.dists))
-        shape = () if n is None else (n,)
+        shape = () if n is None else (_check.count(n, "n"),)
         return {name: _draw(leaf, k, shape) for (name, leaf), k in zip(self._leaves.items(), keys, strict=True)}
 
     def log_prob(self, theta: Named) -> Array:

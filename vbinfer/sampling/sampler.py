@@ -96,6 +96,7 @@ class ChainSampler:
         Returns:
             A posterior with `num_chains` chains and `sample_stats`. Another x_o of this shape compiles nothing.
         """
+        n = _check.count(n, "n")
         self._problem(x_o)
         return sample_mcmc(
             self.prior,
@@ -103,7 +104,7 @@ class ChainSampler:
             x_o,
             kernel=self.kernel,
             num_warmup=self.num_warmup,
-            num_samples=-(-_check.count(n, "n") // self.num_chains),
+            num_samples=-(-n // self.num_chains),
             num_chains=self.num_chains,
             key=key,
         )

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._names import Theta
 from vbinfer._param import bind, did_you_mean, paths, replace, resolve
 from vbinfer._random import key_words
@@ -92,7 +93,8 @@ class ForwardModel(eqx.Module):
         self.sim, self.to_paths, self.observe = sim, to_paths, observe
         self.conditions, self.set_by_condition = _conditions(sim, conditions)
         self.init = None if init is None else initial_history(sim, init)
-        self.t1, self.transient = float(t1), float(transient)
+        self.t1 = _check.number(t1, "t1", 300e3, "a finite number of ms")
+        self.transient = _check.number(transient, "transient", 30e3, "a finite number of ms")
         given = _summaries(sim, summary, monitor)
         self.outputs, self.parts = tuple(given), tuple(given.values())
         steps_in(self.t1, sim.dt, "t1")

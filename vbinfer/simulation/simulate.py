@@ -50,7 +50,7 @@ def simulate(
     >>> vb.simulate(sim, t1=2.0, key=jax.random.key(0)).ys["raw"]["x"].shape
     (4, 1)
     """
-    n_steps = steps_in(float(t1), sim.dt, "t1")
+    n_steps = steps_in(t1, sim.dt, "t1")
     words = checked_words(sim, key, init, noise_path is not None)
     path = None if noise_path is None else _path(sim, noise_path, n_steps)
     begin, phase = beginning(sim, init)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
@@ -53,6 +54,7 @@ class Task:
         Raises:
             ValueError: a task without an exact sampler, an observation of another width, or one of no probability.
         """
+        n = _check.count(n, "n")
         if self.exact is None:
             raise ValueError(
                 f"the posterior of {self.name} has no exact sampler; write "

@@ -11,6 +11,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.priors.prior import Prior
 from vbinfer.tasks.base import Task, rejection
@@ -77,6 +78,7 @@ def gaussian_linear(dim: int = 10) -> Task:
 
     theta ~ N(0, 0.1 I), x ~ N(theta, 0.1 I). Posterior: N(x / 2, 0.05 I).
     """
+    dim = _check.count(dim, "dim", 10)
     sd = float(np.sqrt(_VARIANCE))
 
     def exact(x: Array, n: int, key: PRNGKey) -> Array:
@@ -91,6 +93,7 @@ def gaussian_linear_uniform(dim: int = 10) -> Task:
 
     theta ~ U(-1, 1), x ~ N(theta, 0.1 I). Posterior: N(x, 0.1 I) within the box.
     """
+    dim = _check.count(dim, "dim", 10)
     sd = float(np.sqrt(_VARIANCE))
 
     def exact(x: Array, n: int, key: PRNGKey) -> Array:
@@ -109,6 +112,7 @@ def gaussian_mixture(dim: int = 2) -> Task:
     theta ~ U(-10, 10), x ~ N(theta, I) / 2 + N(theta, 0.01 I) / 2. The posterior is the same mixture around x, within
     the box.
     """
+    dim = _check.count(dim, "dim", 10)
     scales = np.array([_WIDE, _NARROW])
 
     def mix(key: PRNGKey, shape: tuple[int, ...]) -> Array:

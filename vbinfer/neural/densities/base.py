@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._names import PRNGKey
 
 
@@ -34,9 +36,13 @@ class AbstractDensity(abc.ABC):
     """Options of a conditional density; `build` makes the trainable thing."""
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if not isinstance(value, bool) and not value > 0:
-                raise ValueError(f"{type(self).__name__}({name}={value}) was given; expected a number above 0")
+        for field in dataclasses.fields(self):
+            value, whole = getattr(self, field.name), field.type is int
+            if field.type is bool or (_check.is_count(value) and value > 0):
+                continue
+            if whole or not (isinstance(value, float) and 0.0 < value < math.inf):
+                kind = "number above 0" + (", a whole one" if whole else "")
+                raise ValueError(f"{type(self).__name__}({field.name}={value!r}) was given; expected a {kind}")
 
     @abc.abstractmethod
     def build(self, key: PRNGKey, dim: int, cond_dim: int) -> AbstractConditional:
