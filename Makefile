@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+EXTRAS := test,dev,docs
+FLOORS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -18,18 +20,20 @@ X64_TESTS := $(wildcard $(addsuffix *.py,$(addprefix tests/test_,connectome coup
   integrators models monitors noise prior simulate sparse stimuli)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-browser test-parity test-x64 test-types documents docs notebooks \
-  durations mutants bench bench-peers fmt lint type audit clean
+.PHONY: help setup demo test test-slow test-faults test-browser test-parity test-x64 test-types test-python documents \
+  docs notebooks durations mutants bench bench-peers fmt lint type audit lock clean
 
 help:
 	@echo "make demo         a posterior from a real fMRI recording, with a report"
 	@echo "make test         the test suite; test-slow: the long ones, test-x64: in float64, test-browser: in Chromium,"
 	@echo "                  test-faults: processes are killed half-way, test-parity: against The Virtual Brain"
+	@echo "make test-python PYTHON=python3.13    a smoke selection under another Python; FLOORS=1: with the oldest packages"
 	@echo "make documents    what docstrings and documents show runs; notebooks: the notebooks, in a fast setting"
 	@echo "make docs         the site with the reference, in build/site; no network"
 	@echo "make durations    tests that took over 5 CPU-seconds in the last run and are not marked slow"
 	@echo "make mutants      would the tests notice? 120 small faults in the core files, one at a time"
 	@echo "make fmt lint type    format; check format and style; check types"
+	@echo "make lock         requirements.lock, one version of everything, written anew from pyproject.toml"
 	@echo "make audit        known vulnerabilities of the packages that are installed"
 	@echo "make bench        the benchmarks (bench-peers: against other packages)"
 
@@ -49,7 +53,8 @@ $(READY): pyproject.toml
 	  || $(PIP) install "torch==2.13.0" 2>/dev/null \
 	  || $(PIP) install "torch>=2.4"
 	@echo "[3/3] vbinfer and what it needs (a few minutes the first time)"
-	@$(PIP) install -e ".[test,dev,docs]"
+	@$(if $(FLOORS),$(BIN)/python .ci/floors.py > $(VENV)/floors.txt)
+	@$(PIP) install -e ".[$(EXTRAS)]" $(if $(FLOORS),-c $(VENV)/floors.txt)
 	@touch $@
 
 demo: $(READY)
@@ -80,6 +85,13 @@ test-x64: $(READY)
 # every module's shapes are checked, not only those where shapes are the subject
 test-types: $(READY)
 	VBINFER_TYPES=all $(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
+
+# a smoke selection under another Python, in .venv-3.13 and so on: the newest of everything or, with FLOORS=1, the oldest
+# that pyproject.toml allows (torch apart)
+OTHER = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')$(if $(FLOORS),-floors)
+test-python:
+	@$(MAKE) --no-print-directory setup VENV=$(OTHER) EXTRAS=test
+	$(OTHER)/bin/python -m pytest -q -m smoke $(ARGS)
 
 documents: $(READY)
 	$(BIN)/python -m pytest -q $(PARALLEL) --doctest-modules -m documents tests/test_documents.py vbinfer $(ARGS)
@@ -116,6 +128,10 @@ type: $(READY)
 
 audit: $(READY)
 	@$(BIN)/python .ci/audit.py
+
+# one version of everything, for every system: the network is asked
+lock: $(READY)
+	@$(BIN)/python .ci/lock.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -51,6 +51,7 @@ def calibrated(shell_run, tmp_path_factory):
     return place / "results", removed.name, calibrate(place)
 
 
+@pytest.mark.smoke
 def test_a_study_runs_from_file_to_report(shell_run):
     place, first = shell_run
     assert first.returncode == 0, first.stderr

@@ -183,6 +183,7 @@ def imported_in_a_fresh_process(tmp_path_factory) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.smoke
 def test_import_leaves_the_process_as_it_was(imported_in_a_fresh_process):
     changed = zip(
         ("environment", "jax.config", "numpy.random", "random"), imported_in_a_fresh_process["same"], strict=True
@@ -190,6 +191,7 @@ def test_import_leaves_the_process_as_it_was(imported_in_a_fresh_process):
     assert [name for name, same in changed if not same] == []
 
 
+@pytest.mark.smoke
 def test_import_makes_no_array(imported_in_a_fresh_process):
     assert imported_in_a_fresh_process["backends"] == []  # the first array or key starts one
 

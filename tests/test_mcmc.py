@@ -35,6 +35,7 @@ def conjugate():
     return sample_mcmc(LINEAR, linear, Y, num_warmup=400, num_samples=800, key=KEY)
 
 
+@pytest.mark.smoke
 def test_conjugate_linear_gaussian(conjugate):
     design, noise = np.asarray(DESIGN, float), np.asarray(NOISE, float)
     precision = np.diag([1 / 4.0, 1 / 0.25]) + design.T @ np.diag(noise**-2) @ design
@@ -55,6 +56,7 @@ def test_log_prob_is_prior_plus_likelihood_over_theta(conjugate):
         assert conjugate.log_prob[chain, draw] == pytest.approx(float(expected), abs=1e-4)
 
 
+@pytest.mark.smoke
 def test_sample_stats_by_name_and_shape(conjugate):
     assert set(conjugate.sample_stats) == {"diverging", "accept_prob", "num_steps", "energy", "step_size"}
     assert all(value.shape == (4, 800) for value in conjugate.sample_stats.values())

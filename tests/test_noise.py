@@ -38,6 +38,7 @@ def impulse_responses(given, gamma, dt, n, scheme=vb.Heun):
 # ----------------------------------------------------------------------------------------------- amplitudes
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("case", ["noise_mpr", "noise_linear", "noise_suphopf"])
 def test_equals_the_stochastic_heun_of_tvb(case):
     """Its standard normals, its delays, its bounds; D is TVB's nsig, for two models one number for each variable."""
@@ -103,6 +104,7 @@ def _rosenbrock_factor(z):
     return (1 + (1 - 2 * g) * z) / (1 - g * z) ** 2
 
 
+@pytest.mark.smoke
 def test_sigma_by_variable_and_node():
     model = vb.models.MontbrioPazoRoxin()
     given = noise.Additive({"V": [0.0, 0.1, 0.2]})

@@ -55,6 +55,7 @@ def scalar_threefry(k0, k1, c0, c1, rounds=13):
     return x, y
 
 
+@pytest.mark.smoke
 def test_threefry_equals_a_scalar_transcription_and_the_20_round_test_vectors():
     # known answers of Threefry-2x32-20 (Random123 distribution) check the transcription, which then checks 13 rounds
     assert scalar_threefry(0, 0, 0, 0, 20) == (0x6B200159, 0x99BA4EFE)
@@ -64,6 +65,7 @@ def test_threefry_equals_a_scalar_transcription_and_the_20_round_test_vectors():
         assert tuple(int(w) for w in ours) == scalar_threefry(*words)
 
 
+@pytest.mark.smoke
 def test_box_muller_equals_the_textbook_in_float64():
     rng = np.random.default_rng(0)
     b0, b1 = rng.integers(0, 2**32, (2, 20_000), dtype=np.uint64)

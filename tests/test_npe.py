@@ -42,6 +42,7 @@ def few(epochs, **options):
     return NPE(SMALL, training=Training(max_epochs=epochs, batch_size=50, **options))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", NAMES)
 def test_linear_gaussian_posterior_is_recovered(name):
     amortized, info = fitted(name)

@@ -118,6 +118,7 @@ def light(start, **inputs):
     return found[0]
 
 
+@pytest.mark.smoke
 def test_a_right_estimator_passes_every_question(good):
     found = lights(**good)
     assert len(found) == 6
@@ -265,6 +266,7 @@ def embedded(text):
     return json.loads(content)
 
 
+@pytest.mark.smoke
 def test_page_and_file_hold_the_same_json(page):
     verdict, text, saved = page
     assert saved == embedded(text) == json.loads(verdict.to_json())

@@ -121,6 +121,7 @@ def test_a_score_has_the_exact_posterior_and_bounds_the_information(method):
     assert np.log(CONTRASTS + 1) > 2 * GAIN
 
 
+@pytest.mark.smoke
 def test_the_learned_likelihood_is_a_density_over_x():
     network, _ = fitted("NLE")
     theta, x = fresh()

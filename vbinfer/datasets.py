@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import sysconfig
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,10 +176,12 @@ def _folder(name: str, file: str) -> Path:
         if (place / BUNDLED[name] / file).is_file():
             return place / BUNDLED[name] / file
     script = f"build_{BUNDLED[name]}.py"
+    installed = Path(sysconfig.get_path("data")) / "share" / "vbinfer" / script  # of a wheel
+    here = installed.is_file() and not (places[-1] / script).is_file()
+    command = f"Run\n    python {installed}" if here else f"In a clone of the repository run\n    python data/{script}"
     raise FileNotFoundError(
         f"{name!r} is not in {' nor in '.join(map(str, places))}: data do not come with the installed package. "
-        f"In a clone of the repository run\n    python data/{script} --out DIR\n"
-        "and set the environment variable VBINFER_DATA to DIR"
+        f"{command} --out DIR\n(it downloads them with pip) and set the environment variable VBINFER_DATA to DIR"
     )
 
 

@@ -69,7 +69,7 @@ def require() -> Any:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"SbiEstimator needs the packages sbi and torch ({error}); write pip install 'sbi>=0.25' 'torch>=2.4', "
+            f"SbiEstimator needs the packages sbi and torch ({error}); write pip install 'sbi>=0.26' 'torch>=2.4', "
             "or use vb.NPE, vb.NLE or vb.NRE, which need neither"
         ) from error
     return torch
