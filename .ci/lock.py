@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-HEAD = "# One version of everything, the tests' packages included; `make lock` writes it anew. Install a CPU build of torch first.\n"
+HEAD = "# One version of everything, the tests' packages too, by `make lock`. Install a CPU build of torch first.\n"
 RESOLVE = "uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --upgrade --quiet --no-header"
 
 (torch,) = set(re.findall(r"torch==[\d.]+\d", (ROOT / "Makefile").read_text()))

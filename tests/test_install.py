@@ -54,7 +54,9 @@ def environment_with(place: Path) -> Path:
 @pytest.mark.slow
 def test_a_wheel_runs_without_the_data_and_says_how_to_make_them(tmp_path):
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    made = run(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, copied(tmp_path / "source"), cwd=tmp_path)  # fmt: skip
+    source = copied(tmp_path / "source")
+    build = ("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, source)
+    made = run(*pip, *build, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     (wheel,) = tmp_path.glob("*.whl")
     assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".npz", ".npy", ".csv"))]
@@ -96,7 +98,8 @@ def test_the_lines_of_the_dockerfile_run_in_a_fresh_environment(tmp_path):
 def locked() -> dict[str, tuple[str, bool]]:
     """`{"jax": ("0.10.2", True)}`: the version, and whether pyproject.toml asks for it by name."""
     entry = re.compile(r"^([a-z0-9_.-]+)==([^\s;]+).*\n((?: +#.*\n)*)", re.M)
-    return {name: (version, "vbinfer" in why) for name, version, why in entry.findall((ROOT / "requirements.lock").read_text())}  # fmt: skip
+    found = entry.findall((ROOT / "requirements.lock").read_text())
+    return {name: (version, "vbinfer" in why) for name, version, why in found}
 
 
 def test_the_lock_is_that_of_pyproject():

@@ -77,8 +77,23 @@ def test_licence_is_the_whole_apache_text():
 
 @pytest.mark.parametrize(
     "target",
-    ["demo", "test", "fmt", "lint", "type", "test-slow", "test-x64", "notebooks", "bench", "audit", "test-faults"]
-    + ["test-python", "test-browser", "docs", "documents", "lock"],
+    [
+        "demo",
+        "test",
+        "fmt",
+        "lint",
+        "type",
+        "test-slow",
+        "test-x64",
+        "notebooks",
+        "bench",
+        "audit",
+        "test-faults",
+        "test-python",
+        "test-browser",
+        "docs",
+        "lock",
+    ],
 )
 def test_every_advertised_make_target_exists(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
