@@ -33,7 +33,7 @@ INFERENCE = {"priors", "execute", "draws", "neural", "sampling", "approximate", 
 ALLOWED = {
     **{name: BASE for name in BASE},
     **{name: BASE | {"models.base"} for name in MEMBERS},
-    **{name: BASE | {"models.base", "stimuli"} for name in SCALES},
+    **{name: BASE | {"models.base", "stimuli", "integrators"} for name in SCALES},
     "simulation": BASE | MEMBERS | {f"{scale}.base" for scale in SCALES},
     "draws": BASE | {"priors", "execute", "posterior"},
     "posterior": BASE | {"priors", "execute"},

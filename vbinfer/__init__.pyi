@@ -1,5 +1,6 @@
 from . import approximate as approximate
 from . import bridges as bridges
+from . import cable as cable
 from . import densities as densities
 from . import diagnostics as diagnostics
 from . import features as features

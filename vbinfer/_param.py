@@ -83,6 +83,8 @@ def _as_leaf(value: object) -> object:
         return None
     if isinstance(value, Mapping):
         return {str(name): _as_leaf(item) for name, item in value.items()}
+    if isinstance(value, AbstractLaw):
+        return value
     if isinstance(value, str):
         raise TypeError(f"a parameter was given as the string {value!r}; write a number or an array of numbers")
     return jnp.asarray(value, dtype=jnp.result_type(float))  # strongly typed: a weak type would compile again
@@ -135,6 +137,13 @@ class Parametrised(eqx.Module):
         Binding one, or giving it a value other than zero, is an error.
         """
         return {}
+
+
+class AbstractLaw(Parametrised):
+    """Base of values of a parameter that have coefficients.
+
+    Its owner evaluates it; the coefficients are paths below that of the parameter.
+    """
 
 
 def check(module: "Parametrised") -> None:
@@ -191,6 +200,8 @@ def _parameters(value: object, path: str, meta: dict[str, Any]) -> Iterator[Para
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from _parameters(item, f"{path}.{name}", meta)
+    elif isinstance(value, AbstractLaw):
+        yield from _own(value, f"{path}.")
     elif value is not None:
         yield Parameter(path=path, value=cast(Array, value), **meta)
 

@@ -190,7 +190,23 @@ def _local_solver(field: Callable[[Any], Any], x: Any, scale: float) -> Callable
     return solve
 
 
-class Native(AbstractIntegrator):
+class AbstractOwnStep(AbstractIntegrator):
+    """Base of integrators by which a model takes its own step."""
+
+    @abc.abstractmethod
+    def prepared(self, model: Any) -> Any:
+        """The model ready for steps of dt, called once per run."""
+
+    @abc.abstractmethod
+    def check(self, model: Any) -> None:
+        """Raise or warn where such steps do not suit the model."""
+
+    def step(self, system: System, x: Any, dW: Any | None) -> Any:
+        assert system.update is not None
+        return system.project(system.update(x, dW))
+
+
+class Native(AbstractOwnStep):
     """The model's own step, of an `AbstractStepper`.
 
     For spikes, implicit cables, spectral fields.
@@ -198,6 +214,8 @@ class Native(AbstractIntegrator):
 
     order: ClassVar[None] = None
 
-    def step(self, system: System, x: Any, dW: Any | None) -> Any:
-        assert system.update is not None
-        return system.project(system.update(x, dW))
+    def prepared(self, model: Any) -> Any:
+        return model.prepared(self.dt)
+
+    def check(self, model: Any) -> None:
+        model.check_step(self.dt)

@@ -172,6 +172,9 @@ class AbstractStepper(AbstractModel):
         """
         return self
 
+    def check_step(self, dt: float) -> None:
+        """Warn where steps of `dt` ms are too long for this model."""
+
     @abc.abstractmethod
     def step(self, t: Array, x: Any, c: Array, u: Array, dW: Any, dt: float) -> Any:
         """The state at t + dt.

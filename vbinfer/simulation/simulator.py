@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from vbinfer._check import is_count
 from vbinfer._param import Parameter, Parametrised, did_you_mean, paths
-from vbinfer.integrators import AbstractIntegrator, Native, Rosenbrock
+from vbinfer.integrators import AbstractIntegrator, AbstractOwnStep, Rosenbrock
 from vbinfer.models.base import AbstractModel, AbstractStepper
 from vbinfer.monitors import AbstractMonitor, Raw
 from vbinfer.monitors.base import steps_in
@@ -44,7 +44,7 @@ class Simulator(Parametrised):
             each other in the order of this mapping. Paths are `connectome.<name>.speed`, `coupling.<name>.G`.
         coupling: how they drive each other; a mapping by the same names where there are several projections.
         integrator: `Euler(dt)`, `Heun(dt)`, `RungeKutta4(dt)` or `Rosenbrock(dt)`; `Native(dt)` for a model that brings
-            its own step.
+            its own step, or another scheme of `vbinfer.cable` for cells.
         noise: one of `vbinfer.noise`, or None for a deterministic simulation.
         stimulus: one of `vbinfer.stimuli`: the input u of every node.
         delays: `Delays(max)`; None transmits at once, whatever the tract lengths. One for all projections, or a
@@ -243,13 +243,14 @@ class Simulator(Parametrised):
     def _check_integrator(self) -> None:
         if isinstance(self.integrator, Rosenbrock):
             self.check_by_node("Rosenbrock")
-        brings, native = isinstance(self.model, AbstractStepper), isinstance(self.integrator, Native)
-        name, dt = type(self.model).__name__, self.dt
+        brings, native = isinstance(self.model, AbstractStepper), isinstance(self.integrator, AbstractOwnStep)
+        name, dt, kind = type(self.model).__name__, self.dt, type(self.integrator).__name__
         if brings and not native:
-            kind = type(self.integrator).__name__
             raise ValueError(f"{name} brings its own step; use integrator=Native(dt={dt:g}) instead of {kind}")
         if native and not brings:
-            raise ValueError(f"{name} has no step of its own; use integrator=Heun(dt={dt:g}) instead of Native")
+            raise ValueError(f"{name} has no step of its own; use integrator=Heun(dt={dt:g}) instead of {kind}")
+        if isinstance(self.integrator, AbstractOwnStep):
+            self.integrator.check(self.model)
 
     def _check_rows(self, n: int) -> None:
         """Raise ValueError where other rows are sent than are read."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbinfer.integrators import System
+from vbinfer.integrators import AbstractOwnStep, System
 from vbinfer.models.base import AbstractStepper
 from vbinfer.network.delays import ConnectivityOps, DelayBuffer, connectivity_ops
 from vbinfer.network.ring import fill, write
@@ -45,9 +45,9 @@ def batch_of(sim: Simulator, x: Any) -> tuple[int, ...]:
 
 def prepared(sim: Simulator) -> Simulator:
     """The simulator whose model has prepared itself for its steps."""
-    if not isinstance(sim.model, AbstractStepper):
+    if not isinstance(sim.integrator, AbstractOwnStep):
         return sim
-    return eqx.tree_at(lambda s: s.model, sim, sim.model.prepared(sim.dt))
+    return eqx.tree_at(lambda s: s.model, sim, sim.integrator.prepared(sim.model))
 
 
 class Line(NamedTuple):

@@ -1,0 +1,14 @@
+from .along import Along as Along
+from .cell import Cell as Cell
+from .channels.base import AbstractChannel as AbstractChannel
+from .channels.hh import HH as HH
+from .channels.leak import Leak as Leak
+from .clamp import Clamp as Clamp
+from .compartments import Compartments as Compartments
+from .compartments import cylinder as cylinder
+from .compartments import sections as sections
+from .compartments import single as single
+from .integrators import BackwardEuler as BackwardEuler
+from .integrators import ExponentialEuler as ExponentialEuler
+from .integrators import ForwardEuler as ForwardEuler
+from .receptors.base import ExpSyn as ExpSyn
