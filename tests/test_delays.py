@@ -492,33 +492,41 @@ FAR = 12
 """Nodes of a network whose lags are 9.5 to 30 steps of 0.1 ms, but three; nodes 4 and 7 hear themselves."""
 
 
-def far(**parts):
+def far(sparse=False, **parts):
     rng = np.random.default_rng(8)
     weights, lengths = rng.normal(0.1, 0.3, (FAR, FAR)), rng.uniform(1.9, 6.0, (FAR, FAR))
     weights[np.diag_indices(FAR)] = lengths[np.diag_indices(FAR)] = 0.0
     lengths[[0, 5, 9], [3, 1, 2]] = 0.13, 0.45, 0.9  # 0.65, 2.25 and 4.5 steps
     weights[[4, 7], [4, 7]] = 0.5, -0.4
+    if sparse:  # node 2 hears nobody, node 6 all the others, the rest unequal numbers
+        heard = rng.random((FAR, FAR)) < 0.9
+        heard[[0, 5, 9], [3, 1, 2]] = heard[[4, 7], [4, 7]] = heard[6] = True
+        weights = weights * heard * (np.arange(FAR) != 2)[:, None]
+    connectome = vb.Connectome(weights, lengths, 2.0)
     given = dict(
         model=vb.models.Linear(gamma=rng.uniform(-1.2, -0.6, FAR)),
-        connectome=vb.Connectome(weights, lengths, 2.0),
+        connectome=connectome.sparse() if sparse else connectome,
         monitors={"x": vb.monitors.Subsample(0.7, var="x"), "mean": vb.monitors.TimeAverage(0.5)},
     )
     return small(**given | parts)
 
 
 @pytest.mark.parametrize(
-    ("interpolate", "block", "monitors"),
+    ("interpolate", "block", "monitors", "sparse"),
     [
-        (False, (9, 3), None),
-        (True, (9, 4), {"x": vb.monitors.Raw("x")}),
-        ("cubic", (8, 4), {"x": vb.monitors.Subsample(2.3, var="x")}),
+        (False, (9, 3), None, False),
+        (False, (9, 3), None, True),
+        (True, (9, 4), {"x": vb.monitors.Raw("x")}, False),
+        ("cubic", (8, 4), {"x": vb.monitors.Subsample(2.3, var="x")}, False),
+        ("cubic", (7, 3), {"x": vb.monitors.Subsample(2.3, var="x")}, True),
     ],
 )
-def test_signals_read_in_blocks_are_those_read_step_by_step(interpolate, block, monitors):
+def test_signals_read_in_blocks_are_those_read_step_by_step(interpolate, block, monitors, sparse):
     """A batch reads 9 steps at once, or what fits between samples, and the shortest lags one by one."""
     rng, n = np.random.default_rng(9), 5
     with jax.enable_x64(True):
         sim = far(
+            sparse,
             delays=vb.Delays(max=4.0, interpolate=interpolate),
             noise=vb.noise.Additive(sigma=0.3),
             **({} if monitors is None else {"monitors": monitors}),
@@ -527,7 +535,8 @@ def test_signals_read_in_blocks_are_those_read_step_by_step(interpolate, block, 
         init = vb.History(sim.model.State(rng.normal(1.0, 0.5, (9, FAR))))
         theta = {"coupling.G": jnp.asarray(rng.uniform(0.3, 0.9, n))}
         if interpolate is True:
-            theta[WEIGHTS] = jnp.asarray(np.asarray(sim.connectome.weights) * rng.uniform(0.5, 1.5, (n, 1, 1)))
+            weights = np.asarray(sim.connectome.weights)
+            theta[WEIGHTS] = jnp.asarray(weights * rng.uniform(0.5, 1.5, (n, *(1,) * weights.ndim)))
         keys, summary = jax.random.split(jax.random.key(1), n), {"x": jnp.ravel}
         # bound anew: another number of short lags than at construction
         bound = [sim] if monitors else [sim, vb.bind(sim, {LENGTHS: 0.6 * sim.connectome.tract_lengths})]
@@ -536,15 +545,19 @@ def test_signals_read_in_blocks_are_those_read_step_by_step(interpolate, block, 
             x = np.asarray(fwd.batch(theta, keys))
             single = np.stack([fwd({k: v[b] for k, v in theta.items()}, keys[b]) for b in range(n)])
             np.testing.assert_allclose(x, single, rtol=1e-9, atol=1e-12)
-        rounded = vb.ForwardModel(far(delays=None, monitors=sim.monitors, noise=sim.noise), t1=9.7, summary=summary)
+        at_once = far(sparse, delays=None, monitors=sim.monitors, noise=sim.noise)
+        rounded = vb.ForwardModel(at_once, t1=9.7, summary=summary)
         assert np.abs(np.asarray(rounded.batch(theta, keys)) - x).max() > 0.1
 
 
 @pytest.mark.slow
-def test_gradients_of_a_batch_read_in_blocks():
+@pytest.mark.parametrize("sparse", [False, True])
+def test_gradients_of_a_batch_read_in_blocks(sparse):
     """With respect to what the draws share: weights, G and, through the slopes of a cubic, speed."""
     with jax.enable_x64(True):
-        sim = far(delays=vb.Delays(max=4.0, interpolate="cubic"), monitors={"x": vb.monitors.Subsample(1.9, var="x")})
+        sim = far(
+            sparse, delays=vb.Delays(max=4.0, interpolate="cubic"), monitors={"x": vb.monitors.Subsample(1.9, var="x")}
+        )
         keys = jax.random.split(jax.random.key(1), 3)
         starts = {"init.x": jnp.asarray(np.random.default_rng(2).normal(1.0, 0.5, (3, FAR)))}
         names = (WEIGHTS, SPEED, "coupling.G")

@@ -131,12 +131,14 @@ def test_each_projection_is_drawn_by_its_own_paths():
     assert other.fingerprint() != fwd.fingerprint()
 
 
-def test_projections_whose_lags_are_read_in_blocks():
+@pytest.mark.parametrize("sparse", [(), ("inh",), ("exc", "inh")])
+def test_projections_whose_lags_are_read_in_blocks(sparse):
     """Lags of 8 steps and more: a batch reads both projections ahead, as far as the shorter of the two allows."""
     far = {name: lengths + SPEED[name] * 0.8 for name, lengths in LENGTHS.items()}
+    made = {name: vb.Connectome(W[name], far[name], SPEED[name]) for name in W}
     sim = vb.Simulator(
         Pair(),
-        {name: vb.Connectome(W[name], far[name], SPEED[name]) for name in W},
+        {name: c.sparse() if name in sparse else c for name, c in made.items()},
         coupling={"exc": vb.coupling.Difference(G=0.6), "inh": vb.coupling.Linear(G=-0.4)},
         delays=vb.Delays(),
         integrator=vb.Heun(DT),

@@ -182,6 +182,35 @@ def test_parallel_connections_of_unequal_lengths_each_bring_their_own():
     np.testing.assert_allclose(network_.strength, [0.3, 0.0], rtol=1e-6)
 
 
+def test_a_batch_reads_parallel_connections_and_unequal_numbers_of_them_in_blocks():
+    """x_i(k+1) = x_i(k) + dt sum_e w_e G x_source(k - lag_e), written out edge by edge in float64."""
+    rng, n, steps = np.random.default_rng(5), 7, 45
+    sources = np.array([1, 1, 1, 1, 1, 0, 2, 3, 4, 5, 6, 6, 2, 2])
+    targets = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 6, 1])  # nodes 2, 4 and 5 hear nobody
+    weights, lags = rng.normal(0.0, 1.0, len(sources)), rng.integers(7, 20, len(sources))
+    rows, G = rng.normal(1.0, 1.0, (20, n)), np.array([0.3, -0.5, 1.0])
+    with jax.enable_x64(True):
+        sim = network(
+            vb.Connectome.from_edges(sources, targets, weights, lags * 0.1, n_nodes=n, speed=1.0),
+            vb.Delays(),
+            model=vb.models.Linear(gamma=0.0),
+            coupling=vb.coupling.Linear(G=1.0),
+            integrator=vb.Euler(dt=0.1),
+            monitors={"x": vb.monitors.Raw("x")},
+        )
+        assert sim.delays.ahead >= 5
+        fwd = vb.ForwardModel(sim, t1=steps * 0.1, summary=jnp.ravel, init=vb.History(sim.model.State(rows)))
+        x = np.asarray(fwd.batch({"coupling.G": G}, jax.random.split(jax.random.key(0), 3))).reshape(3, steps, n)
+    for draw, strength in enumerate(G):
+        past = list(rows)
+        for k in range(len(rows) - 1, len(rows) - 1 + steps):
+            new = past[k].copy()
+            for j, i, w, lag in zip(sources, targets, weights, lags, strict=True):
+                new[i] += 0.1 * strength * w * past[k - lag][j]
+            past.append(new)
+        np.testing.assert_allclose(x[draw], past[len(rows) :], rtol=1e-12, atol=1e-12)
+
+
 MISTAKES = [
     (lambda: vb.Connectome.from_edges([0, 5], [1, 2], [1.0, 1.0], n_nodes=5), "names node 5; there are 5, 0 to 4"),
     (lambda: vb.Connectome.from_edges([0, -1], [1, 2], [1.0, 1.0], n_nodes=5), "names node -1"),

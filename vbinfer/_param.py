@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -177,8 +178,13 @@ def range_text(low: float, high: float) -> str:
     return f"{left}, {right}"
 
 
+def is_traced(*args: Any) -> bool:
+    """Whether JAX is tracing one of these: it has no value to look at."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args))
+
+
 def _is_concrete(value: object) -> bool:
-    return not isinstance(value, Tracer) and hasattr(value, "shape")
+    return not is_traced(value) and hasattr(value, "shape")
 
 
 def _own(module: eqx.Module, prefix: str) -> Iterator[Parameter]:

@@ -1,25 +1,19 @@
 """Conduction delays: what was sent is read when it arrives."""
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer._check import number
-from vbinfer._param import Parametrised
+from vbinfer._param import Parametrised, is_traced
 from vbinfer.network.connectome import Connectome
-from vbinfer.network.dense import Dense
-from vbinfer.network.edges import EdgeList
-from vbinfer.network.ring import padded, times
+from vbinfer.network.ring import padded
 
-Rows = tuple[Array, ...]
 SHORTEST_BLOCK, LONGEST_BLOCK = 4, 24
 """Steps of lag worth reading at once, and those beyond which nothing is gained."""
 
@@ -75,7 +69,7 @@ class Delays(Parametrised):
 
         For steps of `dt` ms.
         """
-        if self.max is None and _is_traced(connectome):
+        if self.max is None and is_traced(connectome):
             raise ValueError("Delays() cannot measure lengths that are being traced; write Delays(max=...) in ms")
         longest = longest_lag(connectome) if self.max is None else self.max
         return Delays(longest, self.interpolate, *_block(connectome, self.interpolate, dt))
@@ -85,7 +79,7 @@ class Delays(Parametrised):
 
         Values that are being traced are not looked at.
         """
-        if _is_traced(connectome):
+        if is_traced(connectome):
             return
         longest = longest_lag(connectome)
         if self.max is not None and longest > self.max * (1.0 + 1e-6):
@@ -114,7 +108,7 @@ def _block(connectome: Connectome, interpolate: bool | str, dt: float) -> tuple[
     The longer the block, the fewer passes over the ring, and the more connections are read step by step: a block is as
     long as all but one connection in 32 allow.
     """
-    if connectome.edges is not None or _is_traced(connectome):
+    if is_traced(connectome):
         return 0, 0
     lags = np.asarray(connectome.tract_lengths, np.float64) / float(connectome.speed) / dt
     lags = lags[lags > 0.0] * (1.0 - 1e-5)  # the program may round the other way
@@ -123,10 +117,6 @@ def _block(connectome: Connectome, interpolate: bool | str, dt: float) -> tuple[
         return 0, 0
     steps = min(int(np.quantile(youngest, 1 / 32, method="lower")) - 1, LONGEST_BLOCK)
     return (steps, int((youngest <= steps).sum())) if steps >= SHORTEST_BLOCK else (0, 0)
-
-
-def _is_traced(connectome: Connectome) -> bool:
-    return any(isinstance(a, Tracer) for a in (connectome.weights, connectome.tract_lengths, connectome.speed))
 
 
 def longest_lag(connectome: Connectome) -> float:
@@ -146,127 +136,9 @@ class History(eqx.Module):
     state: Any
 
 
-class DelayBuffer(NamedTuple):
-    """Delay buffer: what was sent and has yet to arrive."""
+class Lag(NamedTuple):
+    """Lags of all connections."""
 
-    ring: Rows
-    """For each row that the coupling sends, `[slot, N]` or, in a batch, `[N, slot + mirror, B]`: what was sent at a
-    step stands in slot step modulo slots, from the step that is about to be taken."""
-    arriving: Rows
-    """What arrives now of what was sent at earlier steps, sum_j w_ij sent_j(t - lag_ij): rows `[N, ...batch]`."""
-
-
-class Ahead(NamedTuple):
-    """Reads of several steps at once, in a batch.
-
-    Of connections whose lags exceed `steps`, that much of what will arrive is already in the ring.
-    """
-
-    steps: int
-    read: Callable[[Array, Array, int], Array]
-    """(ring, step, n) to what arrives over them at the steps step + 1 to step + n, n at most `steps`: `[n, N, B]`."""
-    near: Callable[[Array, Array], Array]
-    """(ring, step) to what arrives over the others at that step."""
-
-
-class ConnectivityOps(NamedTuple):
-    """From what nodes send to what they receive."""
-
-    instant: Callable[[Array], Array]
-    """What is sent now, `[N, ...]`, to sum_j w_ij sent_j over the connections without delay."""
-    delayed: Callable[[Array, Array], Array] | None
-    """(ring, step) to the sum over the connections with delay at that step; None where nothing is delayed."""
-    strength: Array
-    """sum_j w_ij, `[N]` or, in a batch, `[N, 1]` or `[N, B]`."""
-    ahead: Ahead | None = None
-    """The same as `delayed`, many steps at once; None where one step is read at a time."""
-
-    @property
-    def mirror(self) -> int:
-        """Slots that stand twice in a ring."""
-        return self.ahead.steps if self.ahead else 0
-
-    def arriving(self, ring: Rows, step: Array, far: Rows | None = None) -> Rows:
-        """What arrives at `step`.
-
-        `far` is what of it was read ahead.
-        """
-        if far is None or self.ahead is None:
-            assert self.delayed is not None
-            return tuple(self.delayed(r, step) for r in ring)
-        return tuple(a + self.ahead.near(r, step) for a, r in zip(far, ring, strict=True))
-
-
-def connectivity_ops(connectome: Connectome, delays: Delays | None, dt: float, batched: bool) -> ConnectivityOps:
-    """Prepare a network for steps of `dt` ms.
-
-    `batched` when states are `[N, B]`.
-    """
-    w, layout = connectome.weights, connectome.layout
-    strength = layout.strength(w)
-    if batched and strength.ndim == 1:
-        strength = strength[:, None]
-    if delays is None:
-        return ConnectivityOps(lambda sent: layout.received(w, sent), None, strength)
-    lag = _lag(connectome, delays, dt)
-    # drawn lags differ from draw to draw, and so do the slices that a block would read
-    drawn = lag.steps.ndim > layout.rank
-    ahead = _ahead(connectome, delays, lag) if batched and delays.ahead and not drawn else None
-    mirror = ahead.steps if ahead else 0
-    if drawn:
-        instant = _instant_by_draw(connectome, lag)
-    else:
-        shares = [jnp.where(lag.steps + k == 0, share, 0.0) for k, share in lag.taps]
-        now = times(w, functools.reduce(jnp.add, shares))
-        instant = lambda sent: layout.received(now, sent)  # noqa: E731
-    reads = _reads(connectome, lag)
-    if len(reads) == 1 and lag.steps.ndim > w.ndim:
-        reads = [(w, lag.steps)]  # a weight for each draw would be read from memory at every step
-    delayed = _sum(*(layout.reader(weight, age, mirror) for weight, age in reads))
-    return ConnectivityOps(instant, lambda ring, step: delayed(ring, step) + lag.fault, strength, ahead)
-
-
-def _sum(*fns: Callable[..., Array]) -> Callable[..., Array]:
-    return lambda *args: functools.reduce(jnp.add, (fn(*args) for fn in fns))
-
-
-def _reads(connectome: Connectome, lag: "_Lag") -> list[tuple[Array, Array]]:
-    """Weights and ages of what is read from the ring.
-
-    The ages are at least 1: what is sent now is not in it.
-    """
-    w = connectome.weights
-    return [
-        (times(w, jnp.where(lag.steps + k > 0, share, 0.0)), jnp.maximum(lag.steps + k, 1)) for k, share in lag.taps
-    ]
-
-
-def _ahead(connectome: Connectome, delays: Delays, lag: "_Lag") -> Ahead:
-    """Reads in blocks, and those of shorter lags.
-
-    Which these are is looked up in the program. How many, `delays.near`, is what the connectome had at construction:
-    of another one, bound since, all pairs are read at every step if there are more.
-    """
-    layout, n, k = connectome.layout, delays.ahead, lag.taps[0][0]
-    under_way = (lag.time > 0.0) if delays.interpolate else lag.steps > 0
-    far, near = lag.steps + k > n, under_way & (lag.steps + k <= n)
-    assert isinstance(layout, Dense)
-    blocks, every, few = [], [], []
-    i, j = jnp.nonzero(near, size=delays.near, fill_value=0)
-    listed, short = jnp.arange(delays.near) < near.sum(), EdgeList(jnp.stack([i, j]), connectome.n_nodes)
-    for weight, age in _reads(connectome, lag):
-        blocks.append(layout.block_reader(times(weight, far), age, n))
-        every.append(layout.reader(times(weight, near), age, n))
-        few.append(short.reader(times(weight[i, j], listed), age[i, j], n))
-    fits, fault = near.sum() <= delays.near, lag.fault[None] if lag.fault.ndim else lag.fault
-
-    def read(ring: Array, step: Array, n: int) -> Array:
-        return _sum(*blocks)(ring, step, n) + fault
-
-    return Ahead(n, read, lambda ring, step: jax.lax.cond(fits, _sum(*few), _sum(*every), ring, step))
-
-
-class _Lag(NamedTuple):
     steps: Array
     """Whole steps of lag of every pair, int32: `[N, N]` or `[edge]`, with the batch appended where it is drawn."""
     time: Array
@@ -277,7 +149,8 @@ class _Lag(NamedTuple):
     """0, or NaN where a lag does not fit the ring or a speed is not positive: the draw fails visibly."""
 
 
-def _lag(connectome: Connectome, delays: Delays, dt: float) -> _Lag:
+def lag_of(connectome: Connectome, delays: Delays, dt: float) -> Lag:
+    """The lags of a connectome for steps of `dt` ms."""
     w, lengths, speed, rank = connectome.weights, connectome.tract_lengths, connectome.speed, connectome.layout.rank
     assert delays.max is not None
     if speed.ndim:  # one for each draw, [1, B]
@@ -296,7 +169,7 @@ def _lag(connectome: Connectome, delays: Delays, dt: float) -> _Lag:
     steps = jnp.clip(jnp.nan_to_num(whole), 0.0, math.ceil(delays.max / dt - 1e-6)).astype(jnp.int32)
     part = time / dt - whole if delays.interpolate else jnp.zeros((), w.dtype)
     taps = _cubic(steps, part) if delays.interpolate == "cubic" else [(0, 1.0 - part), (1, part)]
-    return _Lag(steps, time, taps if delays.interpolate else taps[:1], fault[None] if fault.ndim else fault)
+    return Lag(steps, time, taps if delays.interpolate else taps[:1], fault[None] if fault.ndim else fault)
 
 
 def _cubic(steps: Array, part: Array) -> list[tuple[int, Array]]:
@@ -314,25 +187,3 @@ def _cubic(steps: Array, part: Array) -> list[tuple[int, Array]]:
     cubic = (p * (p * (2.0 - p) - 1.0), 2.0 + p**2 * (3.0 * p - 5.0), p * (1.0 + p * (4.0 - 3.0 * p)), p**2 * (p - 1.0))
     parabola = (0.0 * p, (p - 1.0) * (p - 2.0), 2.0 * p * (2.0 - p), p * (p - 1.0))
     return [(k - 1, 0.5 * jnp.where(first, b, a)) for k, (a, b) in enumerate(zip(cubic, parabola, strict=True))]
-
-
-def _instant_by_draw(connectome: Connectome, lag: _Lag) -> Callable[[Array], Array]:
-    """Connections without delay, where lags differ between draws.
-
-    Those of length zero are without delay in every draw, a matrix product; the few others that may be are looked for
-    once, and a sum over `[N, N, B]` is done at each step only if there are any.
-    """
-    w, lengths, layout = connectome.weights, connectome.tract_lengths, connectome.layout
-    shared = lengths.ndim == layout.rank
-    zero = lengths == 0.0 if shared else jnp.zeros((), bool)
-    steps, zero_of_draw = padded(lag.steps, zero)
-    shares = [jnp.where((steps + k == 0) & ~zero_of_draw, share, 0.0) for k, share in lag.taps]
-    some = times(w, functools.reduce(jnp.add, shares))
-    always = times(w, jnp.where(zero, 1.0, 0.0).astype(w.dtype)) if shared else None
-    any_others = ((steps + lag.taps[0][0] <= 0) & ~zero_of_draw).any()
-
-    def instant(sent: Array) -> Array:
-        rest = jax.lax.cond(any_others, lambda s: layout.received(some, s), jnp.zeros_like, sent)
-        return rest if always is None else layout.received(always, sent) + rest
-
-    return instant

@@ -17,7 +17,7 @@ class Carry(NamedTuple):
     noise: Any = None
     """What the noise carries (coloured noise: its own state)."""
     buffers: tuple[Any, ...] = ()
-    """A `network.delays.DelayBuffer` for each projection; None for those without delays."""
+    """A `network.arrival.DelayBuffer` for each projection; None for those without delays."""
 
 
 class Grid(NamedTuple):

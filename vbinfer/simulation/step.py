@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from vbinfer.integrators import AbstractOwnStep, System
 from vbinfer.models.base import AbstractStepper
-from vbinfer.network.delays import ConnectivityOps, DelayBuffer, connectivity_ops
+from vbinfer.network.arrival import ConnectivityOps, DelayBuffer, connectivity_ops
 from vbinfer.network.ring import fill, write
 from vbinfer.noise import START, Generator, KeyWords
 from vbinfer.simulation.simulator import Projection, Simulator, sent_rows

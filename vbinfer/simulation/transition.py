@@ -3,6 +3,7 @@
 All steps of a path at once.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -135,7 +136,7 @@ def _transposed(line: Line) -> Line:
         return line
     across = connectome.weights.T
     # for all steps together a product [T, N] [N, N]; the other order would give it transposed, to be copied
-    return line._replace(ops=ops._replace(instant=lambda sent: sent @ across))
+    return line._replace(ops=dataclasses.replace(ops, instant=lambda sent: sent @ across))
 
 
 def _way(sim: Simulator, line: Line, history: Any, path: Any) -> Callable[[Array], tuple[Array, ...]] | None:

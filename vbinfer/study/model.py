@@ -1,7 +1,7 @@
 """`[simulator]`, `[prior]`, `[summary]` and `[likelihood]` of a study file."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike
 
 from vbinfer import features, integrators, models, monitors, noise, stimuli
 from vbinfer._names import Theta
-from vbinfer._param import did_you_mean
+from vbinfer._param import bind, did_you_mean
 from vbinfer.draws.request import check_simulator
 from vbinfer.features.base import Feature, Preprocess
 from vbinfer.features.summary import Summary
@@ -24,7 +24,7 @@ from vbinfer.priors.prior import Prior
 from vbinfer.simulation.forward import ForwardModel
 from vbinfer.simulation.simulator import Simulator
 
-from .table import StudyError, construct, keys, members, named, number
+from .table import StudyError, construct, keys, members, named, number, value_of
 
 
 def read_simulator(
@@ -46,12 +46,13 @@ def read_simulator(
         "delays": {"Delays": Delays},
         "monitor": members(monitors, monitors.AbstractMonitor),
     }
-    kernels = members(monitors, monitors.AbstractKernel)
+    # objects that an option of another holds: the kernel of a monitor, the models of groups
+    inside = {"monitor": members(monitors, monitors.AbstractKernel), "model": known["model"]}
 
     def build(part: str, table: Any, where: str) -> Any:
         if part == "delays":  # there is one kind, which needs no name
             table = {"name": "Delays", **keys(table, where, optional=("max", "interpolate"))}
-        return construct(table, where, known[part], folder, parts=kernels)
+        return construct(table, where, known[part], folder, parts=inside.get(part))
 
     def each(part: str, given: dict[str, Any], where: str) -> dict[str, Any]:
         return {name: build(part, t, f"{where}.{name}") for name, t in given.items()}
@@ -87,7 +88,39 @@ def first_connectome(sim: Simulator) -> Connectome | None:
     return next((p.connectome for p in sim.projections()), None)
 
 
-def read_forward(sim: Simulator, table: Any, t1: float, transient: float, folder: Path) -> ForwardModel:
+def read_conditions(table: Any, sim: Simulator, folder: Path) -> dict[str, dict[str, Any]] | None:
+    """Paths and their values by condition, `[conditions.rest]`."""
+    if table is None:
+        return None
+    if not isinstance(table, dict) or not table or not all(isinstance(values, dict) for values in table.values()):
+        raise StudyError(
+            f"[conditions] is {table!r}; write a table of paths for each condition, [conditions.stimulated] with "
+            '"stimulus.amplitude" = 2.0, and one without paths, [conditions.rest], for the simulator as it is'
+        )
+    built = {}
+    for name, given in table.items():
+        where = f"[conditions.{name}]"
+        _check_quoted(given, where, lambda value: isinstance(value, dict) and set(value) != {"array"})
+        built[name] = {path: value_of(value, f"{where} {path}", folder, {}) for path, value in given.items()}
+        try:
+            bind(sim, built[name])
+        except (TypeError, ValueError) as error:
+            raise StudyError(f"{where}: {error}") from error
+    return built
+
+
+def _check_quoted(table: Mapping[str, Any], where: str, is_wrong: Callable[[Any], bool]) -> None:
+    """Raise StudyError for a path that TOML took apart."""
+    for name, value in table.items():
+        if is_wrong(value):
+            raise StudyError(
+                f'{where} {name} is a table; put the path in quotes: "{name}.{next(iter(value), "G")}" = ...'
+            )
+
+
+def read_forward(
+    sim: Simulator, table: Any, t1: float, transient: float, folder: Path, conditions: Mapping[str, Any] | None = None
+) -> ForwardModel:
     """The forward model; without `[summary]`, of the series itself."""
     if table is not None and (not isinstance(table, dict) or not set(table) - {"preprocess", "monitor"}):
         raise StudyError('[summary] names no feature; write for example fc = { name = "fc_stat" }')
@@ -105,7 +138,8 @@ def read_forward(sim: Simulator, table: Any, t1: float, transient: float, folder
     chosen = {name: construct(t, f"[summary] {name}", known, folder, values) for name, t in table.items()}
     try:
         summary = Summary(period=sim.monitors[monitor].period or sim.dt, preprocess=pre, **chosen) if chosen else flat
-        forward = ForwardModel(sim, t1=t1, transient=transient, monitor=monitor, summary=summary)
+        how = {"t1": t1, "transient": transient, "monitor": monitor, "conditions": conditions}
+        forward = ForwardModel(sim, summary=summary, **how)
     except ValueError as error:
         raise StudyError(f"[simulator]: {error}") from error
     try:
@@ -146,14 +180,11 @@ def read_prior(table: Any, folder: Path) -> Prior:
         )
     known = families()
     built = {}
+    _check_quoted(table, "[prior]", lambda spec: isinstance(spec, dict) and "name" not in spec)
     for name, spec in table.items():
-        if isinstance(spec, dict) and "name" not in spec:
-            raise StudyError(
-                f'[prior] {name} is a table; put the path in quotes: "{name}.{next(iter(spec), "G")}" = {{ ... }}'
-            )
         shape = spec.pop("shape", None) if isinstance(spec, dict) else None
         one = construct(spec, f"[prior] {name}", known, folder)
-        built[name] = one if shape is None else one.expand(list(np.atleast_1d(shape)))
+        built[name] = one if shape is None else one.expand(np.atleast_1d(shape).tolist())
     try:
         return Prior(built)
     except (TypeError, ValueError) as error:
@@ -204,7 +235,11 @@ def without_sigma(forward: ForwardModel, prior: Prior, sigma: float | str) -> Fo
         return forward
     (monitor,), (summary,) = forward.outputs, forward.parts
     how = {"t1": forward.t1, "transient": forward.transient, "monitor": monitor, "summary": summary}
-    return ForwardModel(forward.sim, **how, to_paths=Without(sigma))
+    conditions = {
+        name: {path: values[k] for path, values in forward.set_by_condition.items()}
+        for k, name in enumerate(forward.conditions)
+    }
+    return ForwardModel(forward.sim, **how, to_paths=Without(sigma), conditions=conditions or None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,4 +281,11 @@ class Measured:
         # each draw has its own sigma
         sigma = jnp.asarray(theta[self.sigma])[:, None] if isinstance(self.sigma, str) else self.sigma
         x = mean + sigma * noise
-        return x, x.reshape(ys.shape) if self.forward.parts[0] is flat else ys
+        if self.forward.parts[0] is not flat:
+            return x, ys
+        if not self.forward.conditions:
+            return x, x.reshape(ys.shape)
+        parts = jnp.split(x, len(self.forward.conditions), axis=1)
+        return x, {
+            name: part.reshape(ys[name].shape) for name, part in zip(self.forward.conditions, parts, strict=True)
+        }

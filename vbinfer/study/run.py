@@ -37,7 +37,7 @@ from vbinfer.simulation.forward import ForwardModel
 from . import folder
 from .folder import ReportInputs
 from .model import flat
-from .study import Study
+from .study import Study, name_of
 
 if TYPE_CHECKING:
     from vbinfer.diagnostics.calibration.result import Calibration
@@ -135,7 +135,7 @@ def _run(study: Study, say: Say | None, *, with_calibration: bool) -> "tuple[Ver
         source = _Sampler(study)
     else:
         draws, source, fit, trained = _fit(study, clock, study.calibration.draws if with_calibration else None)
-    with clock.stage("posterior", f"sampling the posterior given {study.recording.name}"):
+    with clock.stage("posterior", f"sampling the posterior given {name_of(study.recording)}"):
         k_posterior, k_replicates = jax.random.split(keys["posterior"])
         # replicates have a key of their own, or one more segment would change the posterior
         posterior = _sample(study, source, study.x_o, k_posterior)
@@ -152,7 +152,8 @@ def _run(study: Study, say: Say | None, *, with_calibration: bool) -> "tuple[Ver
     inputs = ReportInputs(
         fit=fit,
         predictive=predictive,
-        recording=study.recording,
+        # of several recordings the features are compared, under each condition, and no picture is drawn of one
+        recording=None if isinstance(study.recording, dict) else study.recording,
         theta_true=study.theta_true,
         extras=ReportExtras(
             prior_predictive=prior_predictive,
@@ -333,7 +334,7 @@ def _replicates(study: Study, source: Any, key: PRNGKey) -> dict[str, Posterior]
     for i, other in enumerate(study.replicates):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # features beyond the training draws; the page compares
-            posteriors[other.name] = source.sample(
+            posteriors[name_of(other)] = source.sample(
                 study.features(other), n=PER_OBSERVATION, key=jax.random.fold_in(key, i), **study.chains
             )
     return posteriors
@@ -399,6 +400,7 @@ def step_size_section(study: Study, posterior: Posterior, key: PRNGKey) -> Secti
     for label, dt, salt in (("coarse", coarse, 0), ("again", coarse, 1), ("fine", fine, 2)):
         keys = jax.random.split(jax.random.fold_in(key, salt), DT_DRAWS)
         _, ys = with_step(study, dt).batch_series(theta, keys)
+        ys = jnp.concatenate(jax.tree.leaves(ys))  # under all conditions
         fcs[label] = np.mean([np.asarray(fc_matrix(y)) for y in ys], axis=0)[upper_triangle(ys.shape[2])]
     rows = [["mean FC compared", "correlation", "mean absolute difference"]]
     for label, words in (
@@ -429,7 +431,7 @@ def _notes(study: Study, clock: Clock) -> dict[str, object]:
         "command": "vbinfer " + " ".join(sys.argv[1:]) if Path(sys.argv[0]).name == "vbinfer" else "vb.run_study",
         "study file": study.path.name,
         "seed": study.seed,
-        "recording": study.recording.name,
+        "recording": name_of(study.recording),
         "dt, t1, transient (ms)": f"{study.forward.sim.dt:g}, {study.forward.t1:g}, {study.forward.transient:g}",
         "devices": f"{len(jax.devices())} x {jax.devices()[0].platform}",
         **({} if study.executor == "local" else {"executor": study.executor}),

@@ -25,6 +25,7 @@ from .model import (
     channels,
     check_prior,
     first_connectome,
+    read_conditions,
     read_forward,
     read_prior,
     read_sigma,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from vbinfer.likelihoods.gaussian import Gaussian
 
 REQUIRED = ("data", "simulator", "prior", "inference")
-OPTIONAL = ("summary", "likelihood", "report", "output", "execution", "calibration")
+OPTIONAL = ("summary", "conditions", "likelihood", "report", "output", "execution", "calibration")
 EXECUTORS = ("local", "dask")
 SAMPLERS = Lazily(
     {
@@ -80,6 +81,10 @@ class CalibrationOptions:
     posterior_samples: int = 500
 
 
+Observed = datasets.Recording | dict[str, datasets.Recording]
+"""A recording, or one for each condition."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
     """Everything a run needs; equal files give equal studies.
@@ -87,7 +92,7 @@ class Study:
     Attributes:
         forward: theta to summary.
         prior: over theta.
-        recording: the segment that is explained, of the length the simulation keeps.
+        recording: the segment that is explained, of the length the simulation keeps; by condition where there are any.
         replicates: the other segments of that length.
         method: an estimator (`vb.NPE`, `vb.NLE`, `vb.NRE`, `vb.neural.SbiEstimator`) or a kernel
             (`vb.sampling.NUTS`, ...).
@@ -109,8 +114,8 @@ class Study:
     path: Path
     forward: ForwardModel
     prior: Prior
-    recording: datasets.Recording
-    replicates: tuple[datasets.Recording, ...]
+    recording: Observed
+    replicates: tuple[Observed, ...]
     method: Any
     draws: int
     posterior_samples: int
@@ -179,9 +184,15 @@ class Study:
         """The features of the recording."""
         return self.features(self.recording)
 
-    def features(self, recording: datasets.Recording) -> np.ndarray:
-        """The features of a recording `[F]`."""
-        return np.asarray(self.forward.parts[0](recording.values))
+    def features(self, recording: Observed) -> np.ndarray:
+        """The features of a recording `[F]`, of several in the order of conditions."""
+        given = recording.values() if isinstance(recording, dict) else [recording]
+        return np.concatenate([np.ravel(self.forward.parts[0](one.values)) for one in given])
+
+
+def name_of(recording: Observed) -> str:
+    """Name of a recording, or names of several."""
+    return ", ".join(one.name for one in recording.values()) if isinstance(recording, dict) else recording.name
 
 
 def _parts(tables: dict[str, Any], path: Path, out: str | Path | None) -> dict[str, Any]:
@@ -198,14 +209,15 @@ def _parts(tables: dict[str, Any], path: Path, out: str | Path | None) -> dict[s
     is_sampler = not inference["draws"]
     if "summary" not in tables and not is_sampler:
         raise StudyError("the study file lacks the key 'summary'")
-    forward = read_forward(sim, tables.get("summary"), t1, transient, folder)
+    conditions = read_conditions(tables.get("conditions"), sim, folder)
+    forward = read_forward(sim, tables.get("summary"), t1, transient, folder, conditions)
     prior, sigma = read_prior(tables["prior"], folder), None
     if is_sampler:
         sigma = read_sigma(tables.get("likelihood"), prior)
         forward = without_sigma(forward, prior, sigma)
     else:
         check_prior(forward, prior)
-    segments = _segments(data, forward, folder)
+    segments = _observed(data, forward, folder)
     # predictive simulations take distinct draws of the posterior
     total = inference["posterior_samples"] * inference["chains"].get("num_chains", 1)
     output = keys(tables.get("output", {}), "[output]", optional=("dir",))
@@ -349,14 +361,35 @@ def _connectome(data: dict[str, Any], folder: Path) -> Connectome | dict[str, Co
     return {name: load(source) for name, source in given.items()} if isinstance(given, dict) else load(given)
 
 
-def _segments(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tuple[datasets.Recording, ...]:
-    """The recording in pieces of the simulated length."""
+def _observed(data: dict[str, Any], forward: ForwardModel, folder: Path) -> tuple[Observed, ...]:
+    """What was recorded, in pieces of the simulated length."""
+    given, conditions = data["recording"], forward.conditions
+    if not conditions:
+        if isinstance(given, dict):
+            raise StudyError(
+                f"[data] recording names the conditions {', '.join(given)}, which are not there; add a table for each, "
+                f"[conditions.{next(iter(given), 'rest')}], or give one file"
+            )
+        return _segments(given, data, forward, folder)
+    if not isinstance(given, dict):
+        example = ", ".join(f'"{name}" = "{name}.csv"' for name in conditions)
+        raise StudyError(f"[data] recording is {given!r}, one for all conditions; write recording = {{ {example} }}")
+    keys(given, "[data] recording", required=conditions)
+    pieces = [_segments(given[name], data, forward, folder) for name in conditions]
+    # as many as the shortest recording has
+    return tuple(dict(zip(conditions, piece, strict=True)) for piece in zip(*pieces, strict=False))
+
+
+def _segments(
+    recording: Any, data: dict[str, Any], forward: ForwardModel, folder: Path
+) -> tuple[datasets.Recording, ...]:
+    """A recording in pieces of the simulated length."""
     name = forward.outputs[0]
     period = forward.sim.monitors[name].period or forward.sim.dt
-    source = _source(str(data["recording"]), folder)
+    source = _source(str(recording), folder)
     given = {key: data[key] for key in ("participant",) if key in data}
     if given and source not in datasets.BUNDLED:
-        raise StudyError(f"[data] participant goes with bundled data; {str(data['recording'])!r} is one recording")
+        raise StudyError(f"[data] participant goes with bundled data; {str(recording)!r} is one recording")
     whole = datasets.load_recording(source, period=data.get("period"), **given)
     if abs(whole.period - period) > 1e-6 * period:
         raise StudyError(

@@ -71,17 +71,19 @@ def construct(
         known: name to constructor.
         folder: where relative paths of `{ array = "eta.npy" }` start.
         values: words that stand for an object when given as an option, such as "connectome".
-        parts: constructors of objects that an option may describe in the same way, `kernel = { name = ... }`.
+        parts: constructors of objects that an option may describe in the same way, `kernel = { name = ... }`, or
+            several by name, `groups = { cortex = { name = ... }, ... }`.
     """
     name, given = named(table, where, known)
     options = {}
     for key, value in given.items():
         inner = f"{where} {key}"
-        # `training = { name = "Training", ... }` and `kernel = "GammaKernel"` are parts; other words are words
-        is_part = parts and (value in parts if isinstance(value, str) else _is_named(value))
-        options[key] = (
-            construct(value, inner, parts or {}, folder) if is_part else value_of(value, inner, folder, values or {})
-        )
+        if parts and _is_part(value, parts):
+            options[key] = construct(value, inner, parts, folder, values, parts)
+        elif parts and isinstance(value, Mapping) and any(_is_part(v, parts) for v in value.values()):
+            options[key] = {k: construct(v, f"{inner}.{k}", parts, folder, values, parts) for k, v in value.items()}
+        else:
+            options[key] = value_of(value, inner, folder, values or {})
     _check_options(name, known[name], options, where)
     try:
         return known[name](**options)
@@ -114,8 +116,12 @@ def _hint(error: Exception, options: Mapping[str, Any], values: Mapping[str, Any
     )
 
 
-def _is_named(value: object) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("name"), str)
+def _is_part(value: object, parts: Collection[str]) -> bool:
+    """Whether an option describes an object.
+
+    `training = { name = "Training", ... }` and `kernel = "GammaKernel"` do; other words are words.
+    """
+    return value in parts if isinstance(value, str) else isinstance(value, Mapping) and "name" in value
 
 
 def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any], where: str) -> None:
@@ -126,6 +132,9 @@ def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, An
     for option in options:
         if option not in parameters:
             raise StudyError(f"{where}: {name} has no option {option!r}. {did_you_mean(option, parameters)}")
+    for option, p in parameters.items():
+        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and option not in options:
+            raise StudyError(f"{where}: {name} needs the option {option!r}; write {option} = ... beside its name")
 
 
 def value_of(value: Any, where: str, folder: Path, values: Mapping[str, Any]) -> Any:
