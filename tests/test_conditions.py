@@ -279,7 +279,7 @@ def test_a_study_of_two_conditions_runs(place):
     edits = [
         (
             STUDY[STUDY.index("[summary]") : STUDY.index("[inference]")],
-            '[likelihood]\nname = "Gaussian"\nsigma = 0.002\n',
+            '[likelihood]\nname = "Gaussian"\nsigma = 0.0002\n',
         ),
         (
             '{ name = "NPE" }\ndraws  = 64',
