@@ -231,7 +231,10 @@ GROUPS = '{ cortex = { name = "MontbrioPazoRoxin", eta = [-4.6, -5.2] }, thalamu
             (GROUPS, '{ cortex = { name = "MontbrioPazo" } }'),
             "names 'MontbrioPazo', .*Did you mean 'MontbrioPazoRoxin'",
         ),
-        (('thalamus = "E"', 'thalamus = "e"'), r"\[simulator\] model: group 'thalamus' sends 'e', no variable of its model"),
+        (
+            ('thalamus = "E"', 'thalamus = "e"'),
+            r"\[simulator\] model: group 'thalamus' sends 'e', no variable of its model",
+        ),
         (('where  = ["cortex", "thalamus", "cortex"]\n', ""), "Mixed needs the option 'where'; write where = "),
         (('"cortex", "thalamus", "cortex"', '"cortex", "cortex", "cortex"'), "group 'thalamus' has no node"),
         (
