@@ -13,6 +13,7 @@ from . import neural as neural
 from . import noise as noise
 from . import reporting as reporting
 from . import sampling as sampling
+from . import spiking as spiking
 from . import stimuli as stimuli
 from . import stores as stores
 from . import tasks as tasks

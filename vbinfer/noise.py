@@ -36,6 +36,8 @@ class AbstractNoise(Parametrised):
 
     needs_start_key: ClassVar[bool] = False
     """Whether `init` uses its normals, so that a run from the beginning needs a key even with `noise_path`."""
+    pulses: ClassVar[bool] = False
+    """Whether increments arrive at the end of the step as spikes do, a row of c, instead of driving the state."""
 
     @abc.abstractmethod
     def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
@@ -311,6 +313,66 @@ class Coloured(AbstractNoise):
             return new, {name: (0.5 * dt) * (xi[name] + new[name]) for name in new}
 
         return increments
+
+
+EXACT = 16.0
+"""Mean count of a step up to which Poisson counts are exact."""
+_COUNTS = 56
+"""Counts that are told apart up to that mean: a normal variate, at most 6.66, gives no larger one."""
+
+
+class Poisson(AbstractNoise):
+    """Independent Poisson trains of spikes into every neuron.
+
+    c_i = weight * n_i at the end of every step, n_i Poisson of mean rate dt
+
+    Pulses arrive as spikes of other neurons do: they are lost while the neuron is refractory, and may cause a spike of
+    the step. Neuron, step and key decide the count through the normal variate z of the neuron's first state variable:
+    n = k where P(n < k) <= Phi(z) < P(n <= k), exact up to a mean of 16 per step. Above, n is rounded from the
+    Cornish-Fisher expansion lam + sqrt(lam) z + (z^2 - 1)/6 - z (2 + z^2)/(72 sqrt(lam)), which gives another count in
+    one of 500 steps or less. Counts are constants to derivatives; `weight` is not.
+
+    Args:
+        rate: spikes per ms, one number or one per neuron.
+        weight: what a spike adds to the neuron, as the model says: mV for `vb.spiking.LIF`.
+    """
+
+    pulses: ClassVar[bool] = True
+    rate: Param = param(unit="1/ms", low=0.0, doc="spikes into a neuron per ms")
+    weight: Param = param(1.0, doc="size of a pulse, mV")
+
+    def noisy(self, x: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(x)[:1]
+
+    def process(self, dt: float) -> Process:
+        lam = jax.lax.stop_gradient(self.rate) * dt
+        shown = jnp.minimum(lam, EXACT).astype(jnp.float32)
+        # n > k where z is above the normal quantile of P(n <= k), from the upper tail, which keeps its digits
+        k = jnp.arange(_COUNTS, dtype=jnp.float32).reshape(-1, *(1,) * lam.ndim)
+        above = -jax.scipy.special.ndtri(jax.scipy.special.gammainc(k + 1.0, shown[None]))
+
+        def pulses(carry: None, z: Named, x: Named) -> tuple[None, Named]:
+            ((name, value),) = z.items()
+            value = jax.lax.stop_gradient(value)
+            shape = lambda a: spread(a, value)  # noqa: E731
+
+            def more(state: tuple[Array, Array]) -> tuple[Array, Array]:
+                k, n = state
+                return k + 1, n + (value > shape(above[k])).astype(value.dtype)
+
+            any_left = lambda state: (state[0] < _COUNTS) & (value > shape(above[state[0]])).any()  # noqa: E731
+            n = jax.lax.while_loop(any_left, more, (0, jnp.zeros_like(value)))[1]
+            mean = shape(lam)
+            root = jnp.sqrt(jnp.maximum(mean, 1.0))
+            many = jnp.round(mean + root * value + (value**2 - 1.0) / 6.0 - value * (2.0 + value**2) / (72.0 * root))
+            return None, {name: shape(self.weight) * jnp.where(mean > EXACT, jnp.maximum(many, 0.0), n)}
+
+        return pulses
+
+    def inverse(self, dt: float) -> Inverse:
+        raise ValueError(
+            "Poisson counts do not follow from the states; simulate, or sample the noise with vb.likelihoods.NoisePath"
+        )
 
 
 class Generator:

@@ -16,6 +16,7 @@ from vbinfer.network.connectome import Connectome
 from vbinfer.network.delays import Delays, Lag, lag_of
 from vbinfer.network.dense import Dense
 from vbinfer.network.edges import EdgeList
+from vbinfer.network.events import SpikeReader, delivery
 from vbinfer.network.ring import padded, times
 
 Rows = tuple[Array, ...]
@@ -119,10 +120,12 @@ class ConnectivityOps(eqx.Module):
         return tuple(a + self.ahead.near(r, step) for a, r in zip(far, ring, strict=True))
 
 
-def connectivity_ops(connectome: Connectome, delays: Delays | None, dt: float, batched: bool) -> ConnectivityOps:
+def connectivity_ops(
+    connectome: Connectome, delays: Delays | None, dt: float, batched: bool, spikes: bool = False
+) -> ConnectivityOps:
     """Prepare a network for steps of `dt` ms.
 
-    `batched` when states are `[N, B]`.
+    `batched` when states are `[N, B]`. With `spikes` most of what is sent is 0, and a lag below one step is a fault.
     """
     w, layout = connectome.weights, connectome.layout
     strength = layout.strength(w)
@@ -130,7 +133,9 @@ def connectivity_ops(connectome: Connectome, delays: Delays | None, dt: float, b
         strength = strength[:, None]
     if delays is None:
         return ConnectivityOps(Instant(layout, w), None, strength)
-    lag = lag_of(connectome, delays, dt)
+    lag = lag_of(connectome, delays, dt, dt if spikes else 0.0)
+    if spikes:
+        return ConnectivityOps(jnp.zeros_like, Delayed((_spikes(connectome, delays, lag),), lag.fault), strength)
     # drawn lags differ from draw to draw, and so do the slices that a block would read
     drawn = lag.steps.ndim > layout.rank
     ahead = _ahead(connectome, delays, lag) if batched and delays.ahead and not drawn else None
@@ -140,6 +145,19 @@ def connectivity_ops(connectome: Connectome, delays: Delays | None, dt: float, b
         reads = [(w, lag.steps)]  # a weight for each draw would be read from memory at every step
     delayed = Delayed(tuple(layout.reader(weight, age, mirror) for weight, age in reads), lag.fault)
     return ConnectivityOps(_instant(connectome, lag, drawn), delayed, strength, ahead)
+
+
+def _spikes(connectome: Connectome, delays: Delays, lag: Lag) -> Callable[..., Array]:
+    """Reads of a network of spikes, whose lags are at least one step."""
+    layout = connectome.layout
+    every = functools.partial(_total, tuple(layout.reader(weight, age) for weight, age in _reads(connectome, lag)))
+    if not lag.steps.size or delays.interpolate:
+        return every
+    present, steps = padded(connectome.weights != 0.0, lag.steps)
+    # absent connections may have any lag
+    one = jnp.where(present, steps, 0).max(axis=tuple(range(layout.rank)), keepdims=True)
+    age = jnp.maximum(one, 1).reshape(lag.steps.shape[layout.rank :])
+    return SpikeReader(delivery(layout, connectome.weights), age, (~present | (steps == one)).all(), every)
 
 
 def _reads(connectome: Connectome, lag: Lag) -> list[tuple[Array, Array]]:

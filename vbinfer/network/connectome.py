@@ -368,6 +368,40 @@ class Connectome(Parametrised):
         """
         return cls(**synthetic.two_hemispheres(n, key, asymmetric, decay_length, spread, homotopic, tortuosity))
 
+    @classmethod
+    def random(
+        cls,
+        n: int,
+        *,
+        in_degree: int | None = None,
+        p: float | None = None,
+        weight: Any = 1.0,
+        delay: float = 1.0,
+        key: Array,
+        sources: Any = None,
+    ) -> "Connectome":
+        """A sparse random graph, for networks of neurons.
+
+        No self-connections and no repeats. Lags are `delay`: lengths are in mm at a speed of 1 mm/ms, so that
+        `connectome.speed` scales them.
+
+        Args:
+            n: number of nodes.
+            in_degree: senders of every node, a fixed number.
+            p: or the probability of each connection.
+            weight: a number, or one per sending node.
+            delay: ms.
+            key: JAX key; the same key gives the same graph.
+            sources: the nodes that send, such as `range(0, 800)`; None is all.
+
+        Example:
+            >>> import jax, vbinfer as vb
+            >>> network = vb.Connectome.random(100, in_degree=10, weight=0.5, delay=1.5, key=jax.random.key(0))
+            >>> float(network.strength.min()), float(network.strength.max())
+            (5.0, 5.0)
+        """
+        return cls(**synthetic.random_edges(n, in_degree, p, weight, delay, key, sources))
+
 
 def _numbers_of_nodes(given: Any, what: str) -> np.ndarray:
     """Nodes by number, `[edge]`; whole numbers."""

@@ -125,6 +125,15 @@ def longest_lag(connectome: Connectome) -> float:
     return float(lengths.max(initial=0.0)) / float(connectome.speed)
 
 
+def shortest_lag(connectome: Connectome) -> float | None:
+    """The shortest lag of a connection, ms; None while traced, or without connections."""
+    if any(is_traced(a) for a in (connectome.weights, connectome.tract_lengths, connectome.speed)):
+        return None
+    present = np.asarray(connectome.weights) != 0.0
+    lengths = np.asarray(connectome.tract_lengths)[present]
+    return float(lengths.min()) / float(connectome.speed) if lengths.size else None
+
+
 class History(eqx.Module):
     """What the nodes did before time zero, for `init=`.
 
@@ -149,15 +158,18 @@ class Lag(NamedTuple):
     """0, or NaN where a lag does not fit the ring or a speed is not positive: the draw fails visibly."""
 
 
-def lag_of(connectome: Connectome, delays: Delays, dt: float) -> Lag:
-    """The lags of a connectome for steps of `dt` ms."""
+def lag_of(connectome: Connectome, delays: Delays, dt: float, least: float = 0.0) -> Lag:
+    """The lags of a connectome for steps of `dt` ms.
+
+    Below `least` ms they are a fault.
+    """
     w, lengths, speed, rank = connectome.weights, connectome.tract_lengths, connectome.speed, connectome.layout.rank
     assert delays.max is not None
     if speed.ndim:  # one for each draw, [1, B]
         speed = speed.reshape((1,) * (rank - 1) + speed.shape)
     lengths, speed = padded(lengths, speed)
     time = lengths / speed
-    fits = (time >= 0.0) & (time <= delays.max * (1.0 + 1e-6))  # false for NaN
+    fits = (time >= least * (1.0 - 1e-5)) & (time <= delays.max * (1.0 + 1e-6))  # false for NaN
     present, fits = padded(w != 0.0, fits)
     # only connections that exist: the length of a missing one may be anything
     bad = (present & ~fits) | ~(speed > 0.0)

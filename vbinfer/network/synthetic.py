@@ -48,3 +48,44 @@ def _ellipsoid(half: int) -> np.ndarray:
     ring = np.sqrt(1.0 - height**2)
     right = np.stack([65.0 * height, 85.0 * ring * np.cos(angle), 60.0 * ring * np.sin(angle)], axis=1)
     return np.concatenate([right * [-1.0, 1.0, 1.0], right])
+
+
+def random_edges(
+    n: int, in_degree: int | None, p: float | None, weight: Any, delay: float, key: Array, sources: Any
+) -> dict[str, Any]:
+    """Arguments of `Connectome` for `Connectome.random`."""
+    n = _check.count(n, "n", least=2)
+    if (in_degree is None) == (p is None):
+        raise ValueError(
+            "random takes in_degree or p, one of the two; write Connectome.random(1000, in_degree=100, ...)"
+        )
+    senders = np.arange(n) if sources is None else np.unique(np.asarray(sources))
+    if not len(senders) or senders.dtype.kind not in "iu" or senders[0] < 0 or senders[-1] >= n:
+        raise ValueError(f"sources must be node numbers from 0 to {n - 1}, such as sources=range(0, {n})")
+    delay = _check.number(delay, "delay", 1.5, "ms, 0 or more", least=0.0)
+    most = len(senders) - (n == len(senders) or bool(np.isin(np.arange(n), senders).any()))
+    if in_degree is not None:
+        in_degree = _check.count(in_degree, "in_degree", 100, least=0, most=most)
+    elif not (p == 1 or p == 0):
+        p = _check.fraction(p, "p", 0.1)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(_check.key(key))).astype(np.uint32).tolist())
+    columns = [_drawn(rng, senders, i, in_degree, p) for i in range(n)]
+    targets = np.repeat(np.arange(n, dtype=np.int32), [len(c) for c in columns])
+    chosen = np.concatenate(columns).astype(np.int32)
+    order = np.argsort(chosen, kind="stable")  # by sender, as spikes are delivered
+    edges = np.stack([targets[order], chosen[order]])
+    weights = np.asarray(weight, float)
+    if weights.shape not in ((), (n,)):
+        raise ValueError(f"weight has shape {list(weights.shape)}; expected a number or [{n}], one per sending node")
+    weights = np.broadcast_to(weights, (n,))[edges[1]]
+    # delay mm at 1 mm/ms: the speed of such a network scales its delays
+    return dict(weights=weights, tract_lengths=np.full(len(weights), delay), speed=1.0, edges=edges, size=n)
+
+
+def _drawn(rng: np.random.Generator, senders: np.ndarray, i: int, in_degree: int | None, p: float | None) -> np.ndarray:
+    """Who sends to node i: without repeats, and not i itself."""
+    others = len(senders) - bool(np.isin(i, senders))
+    k = int(rng.binomial(others, p)) if in_degree is None else in_degree
+    chosen = rng.choice(others, k, replace=False, shuffle=False)
+    # numbers among the others to numbers among all: those from i on move up by one
+    return senders[chosen + (chosen >= np.searchsorted(senders, i)) * (others < len(senders))]

@@ -17,7 +17,7 @@ from vbinfer.monitors import AbstractMonitor, Raw
 from vbinfer.monitors.base import steps_in
 from vbinfer.network.connectome import Connectome
 from vbinfer.network.coupling import AbstractCoupling
-from vbinfer.network.delays import Delays
+from vbinfer.network.delays import Delays, shortest_lag
 from vbinfer.noise import AbstractNoise
 from vbinfer.stimuli import AbstractStimulus
 
@@ -118,6 +118,11 @@ class Simulator(Parametrised):
         """Step of the integrator, ms."""
         return self.integrator.dt
 
+    @property
+    def sends_spikes(self) -> bool:
+        """Whether the model sends spikes, which arrive at ends of steps."""
+        return getattr(self.model, "coupling_stage", 0.0) == 1.0
+
     def _elementwise(self) -> dict[str, Parameter]:
         return {path: leaf for path, leaf in paths(self).items() if leaf.axes is None}
 
@@ -184,6 +189,11 @@ class Simulator(Parametrised):
         if self.noise is not None:
             self.noise.noisy(self.state_shapes())
             self.noise.check_nodes(n)
+            if self.noise.pulses and not self.sends_spikes:
+                raise ValueError(
+                    f"{type(self.noise).__name__} noise gives pulses, which {type(self.model).__name__} does not take; "
+                    "use vb.noise.Additive(sigma), or a neuron of vb.spiking"
+                )
             if getattr(self.noise, "correlation", None) is not None:
                 self.check_by_node("a correlation across nodes")
         if self.stimulus is not None:
@@ -193,9 +203,27 @@ class Simulator(Parametrised):
         for projection in self.projections():
             if projection.delays is not None:
                 projection.delays.check(projection.connectome)
+            if self.sends_spikes:
+                self._check_spikes_take_time(projection)
         self._check_integrator()
         self._check_rows(n)
         self.period_steps()
+
+    def _check_spikes_take_time(self, projection: Projection) -> None:
+        """Raise ValueError unless every lag is at least one step."""
+        name, dt = type(self.model).__name__, self.dt
+        if projection.delays is None:
+            where = f"projection {projection.name!r}" if projection.name else "the connectome"
+            raise ValueError(
+                f"{name} sends spikes, which take at least one step of {dt:g} ms, and {where} has no delays; give "
+                "delays=vb.Delays(), with tract_lengths / speed (delay= of Connectome.random) of at least one step"
+            )
+        shortest = shortest_lag(projection.connectome)
+        if shortest is not None and shortest < dt * (1.0 - 1e-5):
+            raise ValueError(
+                f"the shortest delay is {shortest:.4g} ms and the step {dt:g} ms: a spike of {name} takes at least one "
+                f"step; use delays of at least {dt:g} ms, or a smaller dt"
+            )
 
     def _check_shapes(self, n: int) -> None:
         """Raise ValueError unless model and network are one size."""

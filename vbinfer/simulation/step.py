@@ -59,7 +59,8 @@ class Line(NamedTuple):
 
 def connectivity(sim: Simulator, batched: bool) -> tuple[Line, ...]:
     """What every step of each projection shares."""
-    return tuple(Line(p, connectivity_ops(p.connectome, p.delays, sim.dt, batched)) for p in sim.projections())
+    spikes = sim.sends_spikes
+    return tuple(Line(p, connectivity_ops(p.connectome, p.delays, sim.dt, batched, spikes)) for p in sim.projections())
 
 
 def start(sim: Simulator, history: Any, words: KeyWords | None, lines: tuple[Line, ...]) -> Carry:
@@ -126,12 +127,14 @@ def one_step(sim: Simulator, lines: tuple[Line, ...]) -> Step:
     # every intermediate result back. The ring stays outside, or each step would keep a copy of it.
     @jax.checkpoint
     def move(step: Array, x: Any, noise: Any, monitors: Any, arriving: Any, z: Named | None) -> tuple[Any, Any, Any]:
-        dW = None
+        dW, pulses = None, None
         if process is not None and z is not None:
             noise, kicks = process(noise, z, named(sim, x))
+            if sim.noise is not None and sim.noise.pulses:  # arrive as spikes do, a row of the coupling input
+                (pulses,), kicks = kicks.values(), {}
             # variables without noise get a scalar zero, which XLA removes
             dW = type(x)(*(kicks.get(name, jnp.zeros((), a.dtype)) for name, a in named(sim, x).items()))
-        new = sim.integrator.step(equations(sim, step, x, lines, arriving), x, dW)
+        new = sim.integrator.step(equations(sim, step, x, lines, arriving, pulses), x, dW)
         shown = sim.model.at_nodes(new)
         return new, noise, {k: m.observe(monitors[k], read(m, shown)) for k, m in sim.monitors.items()}
 
@@ -148,11 +151,13 @@ def one_step(sim: Simulator, lines: tuple[Line, ...]) -> Step:
     return step
 
 
-def equations(sim: Simulator, step: Array, x: Any, lines: tuple[Line, ...], arriving: Any) -> System:
+def equations(
+    sim: Simulator, step: Array, x: Any, lines: tuple[Line, ...], arriving: Any, pulses: Array | None = None
+) -> System:
     """Coupling, drift and bounds during one step.
 
     States are shaped as x. `arriving` is, for each projection, what arrives through delays at the start and at the end
-    of the step; None for those without delays.
+    of the step; None for those without delays. `pulses` are those of the noise, the last row of c.
     """
     model: Any = sim.model
     like = zero_input(sim, x)
@@ -168,7 +173,7 @@ def equations(sim: Simulator, step: Array, x: Any, lines: tuple[Line, ...], arri
         return tuple((1.0 - stage) * a + stage * b for a, b in zip(first, last, strict=True))
 
     def couple(stage: float, x: Any) -> Array:
-        if not lines:
+        if not lines and pulses is None:
             return jnp.zeros((len(model.cvar), *like.shape), like.dtype)
         received: list[Array] = []
         for (projection, ops), ends in zip(lines, arriving, strict=True):
@@ -176,6 +181,7 @@ def equations(sim: Simulator, step: Array, x: Any, lines: tuple[Line, ...], arri
             if ends is not None:
                 gx = tuple(a + b for a, b in zip(gx, delayed(stage, ends), strict=True))
             received += projection.coupling.post(gx, _coupled(sim, x), ops.strength)
+        received += [] if pulses is None else [pulses]
         return jnp.stack([jnp.broadcast_to(row, like.shape) for row in received])
 
     def drift(stage: float, x: Any, c: Array) -> Any:

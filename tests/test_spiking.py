@@ -1,0 +1,423 @@
+"""Point neurons in the one loop: closed forms, golden spike times, and a network written in NumPy."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import vbinfer as vb
+from vbinfer.network.dense import Dense
+from vbinfer.network.edges import EdgeList
+from vbinfer.network.events import delivery
+
+HERE = Path(__file__).parent
+GOLDEN, GOLDEN2 = (np.load(HERE / "golden" / f"{name}.npz") for name in ("spiking", "spiking2"))
+S = vb.spiking
+
+
+def spike_times(y, dt):
+    """Times of the spikes of each neuron, from z and the time since each."""
+    ends = np.arange(1, len(y["z"]) + 1) * dt
+    z, since = np.asarray(y["z"]) > 0, np.asarray(y["since"])
+    return [(ends - since[:, i])[z[:, i]] for i in range(z.shape[1])]
+
+
+def constant(n, amplitude=1.0, gain=1.0):
+    return vb.stimuli.Pulse(onset=-1.0, duration=1e6, amplitude=amplitude, gain=np.broadcast_to(gain, (n,)))
+
+
+@pytest.mark.parametrize("dt", [0.1, 0.4])
+def test_lif_fires_at_the_times_of_the_closed_form(dt):
+    u, isi, first = (GOLDEN2[f"lif_fi__{name}"] for name in ("u", "isi", "first"))
+    with jax.enable_x64(True):
+        neuron = S.LIF(tau=20.0, v_rest=-70.0, v_th=-50.0, v_reset=-60.0, t_ref=2.0)
+        sim = vb.Simulator(neuron, integrator=vb.Native(dt), nodes=8, stimulus=constant(8, gain=u))
+        times = spike_times(vb.simulate(sim, t1=320.0, key=None).ys["raw"], dt)
+    for i in range(8):
+        assert (len(times[i]) == 0) == np.isinf(isi[i])
+        if len(times[i]):
+            # the chord of an exponential: dt^2 / 8 tau at most
+            np.testing.assert_allclose(times[i][0], first[i], atol=1.1e-3 * (dt / 0.4) ** 2)
+            np.testing.assert_allclose(np.diff(times[i]), isi[i], atol=1e-3 * (dt / 0.4) ** 1.5)
+
+
+def test_qif_is_exact_at_any_step():
+    with jax.enable_x64(True):
+        neuron = S.QIF(tau=10.0, eta=GOLDEN2["qif_fi__eta"], v_peak=50.0, v_reset=-40.0)
+        run = vb.simulate(vb.Simulator(neuron, integrator=vb.Native(0.5)), t1=120.0, key=None)
+        times = spike_times(run.ys["raw"], 0.5)
+    for found, isi in zip(times, GOLDEN2["qif_fi__isi"], strict=True):
+        np.testing.assert_allclose(np.diff(found), isi, rtol=1e-9)
+
+
+def test_a_current_that_decays_drives_the_membrane_exactly():
+    """tau = tau_s is the confluent case; a spike of c mV at i gives c s/tau exp(-s/tau)."""
+    for tau_s in (3.0, 8.0, 8.0 * (1 + 1e-9)):
+        with jax.enable_x64(True):
+            cell = S.CubaLIF(tau=8.0, tau_s=tau_s, v_th=1e3)
+            sim = vb.Simulator(cell, integrator=vb.Native(0.5), nodes=1)
+            y = vb.simulate(sim, t1=20.0, key=None, init={"v": 2.0, "i": 5.0}).ys["raw"]
+        s = np.arange(1, 41) * 0.5
+        if tau_s > 7.9:
+            psp = 5.0 * s / 8.0 * np.exp(-s / 8.0)
+        else:
+            psp = 5.0 * tau_s / (tau_s - 8.0) * (np.exp(-s / tau_s) - np.exp(-s / 8.0))
+        np.testing.assert_allclose(y["v"][:, 0], 2.0 * np.exp(-s / 8.0) + psp, rtol=1e-7)
+        np.testing.assert_allclose(y["i"][:, 0], 5.0 * np.exp(-s / tau_s), rtol=1e-9)
+
+
+CURRENTS = {"izh": ((0.0, 0.0), (20.0, 10.0), (160.0, 4.0)), "adex": ((0.0, 0.0), (20.0, 900.0), (170.0, 300.0))}
+CELLS = {
+    "izh_RS": S.Izhikevich(0.02, 0.2, -65.0, 8.0),
+    "izh_FS": S.Izhikevich(0.1, 0.2, -65.0, 2.0),
+    "adex_default": S.AdEx(tau_w=144.0, b=80.5, V_r=-70.6),
+    "adex_burst": S.AdEx(tau_w=20.0, b=500.0, V_r=-47.4),
+}
+
+
+def golden_error(name, dt):
+    """Largest error of a golden spike time, by the stepper of the loop."""
+    n = round(220.0 / dt)
+    t = (np.arange(n) + 0.5) * dt
+    steps = CURRENTS[name.partition("_")[0]][::-1]
+    current = np.select([t > start for start, _ in steps], [amplitude for _, amplitude in steps])
+    with jax.enable_x64(True):
+        cell = jax.tree.map(lambda a: a.astype(float), CELLS[name])
+        init, step = vb.stepper(vb.Simulator(cell, integrator=vb.Native(dt), nodes=1))
+
+        @jax.jit
+        def run(current):
+            def one(carry, i):
+                carry = step(carry, u=i)
+                return carry, {"z": carry.x.z, "since": carry.x.since}
+
+            begin = init(init={"v": -70.0, "u": -14.0} if "izh" in name else None)
+            return jax.lax.scan(one, begin, current)[1]
+
+        found = spike_times(run(jnp.asarray(current)), dt)[0]
+    golden = GOLDEN[f"{name}_spikes"]
+    assert len(found) == len(golden)
+    return np.abs(found - golden).max()
+
+
+@pytest.mark.parametrize("name", ["izh_RS", "izh_FS"])
+def test_izhikevich_is_of_second_order(name):
+    coarse, fine = golden_error(name, 0.05), golden_error(name, 0.0125)
+    assert fine < 0.005
+    assert np.log(coarse / fine) / np.log(4.0) > 1.9
+
+
+@pytest.mark.parametrize("name", ["adex_default", "adex_burst"])
+def test_adex_spikes_where_event_location_finds_them(name):
+    assert golden_error(name, 0.0125) < 0.01
+
+
+def test_adex_between_spikes_is_the_golden_trajectory():
+    """v and w of every 0.25 ms up to the first spike and across all resets, away from upswings."""
+    n = 880 * 20
+    t = (np.arange(n) + 0.5) * 0.0125
+    current = np.where(t < 20.0, 0.0, np.where(t < 170.0, 900.0, 300.0))
+    with jax.enable_x64(True):
+        init, step = vb.stepper(vb.Simulator(S.AdEx(), integrator=vb.Native(0.0125), nodes=1))
+
+        @jax.jit
+        def run(current):
+            def one(carry, i):
+                carry = step(carry, u=i)
+                return carry, (carry.x.v[0], carry.x.w[0])
+
+            return jax.lax.scan(one, init(), current)[1]
+
+        v, w = (np.asarray(a)[19::20] for a in run(jnp.asarray(current)))
+    golden = GOLDEN["adex_default_y"][:, 1:]
+    smooth = golden[0] < -52.0
+    assert smooth.sum() > 500
+    np.testing.assert_allclose(v[smooth], golden[0][smooth], atol=0.03)
+    np.testing.assert_allclose(w, golden[1], atol=1.0)  # of 80.5 pA per spike
+
+
+# --- networks --------------------------------------------------------------------------------------------------------
+
+N, DT, STEPS = 12, 0.1, 400
+RNG = np.random.default_rng(7)
+
+
+def drawn(lags):
+    """A network with self-connections and repeats: receivers, senders, weights, lags in steps."""
+    targets, senders = RNG.integers(0, N, (2, 70))
+    return targets, senders, RNG.uniform(0.5, 2.5, 70), np.asarray(lags if np.ndim(lags) else [lags] * 70)
+
+
+NETWORKS = {"exc": drawn(RNG.integers(1, 9, 70)), "inh": drawn(15)}
+NORMALS = RNG.standard_normal((STEPS, N))
+G = {"exc": 1.3, "inh": -0.7}
+TAU = np.linspace(8.0, 14.0, N)
+RATE = np.linspace(1.0, 6.0, N)
+
+
+def network_oracle(g_exc):
+    """LIF neurons with integer refractoriness and delays in scalar loops; Poisson counts by scipy's quantiles."""
+    counts = scipy.stats.poisson.ppf(scipy.stats.norm.cdf(NORMALS), RATE * DT)
+    v, wait = np.full(N, 1.5), np.zeros(N, int)
+    z, voltage = np.zeros((STEPS, N)), np.zeros((STEPS, N))
+    for k in range(STEPS):
+        arriving = 0.8 * counts[k]
+        for name, (targets, senders, weights, lags) in NETWORKS.items():
+            for target, sender, weight, lag in zip(targets, senders, weights, lags, strict=True):
+                if k - lag >= 0:
+                    arriving[target] += (g_exc if name == "exc" else G[name]) * weight * z[k - lag, sender]
+        for i in range(N):
+            if wait[i]:
+                wait[i] -= 1  # what arrives is lost
+                continue
+            v[i] = 1.5 + (v[i] - 1.5) * np.exp(-DT / TAU[i]) + arriving[i]
+            if v[i] >= 6.0:
+                z[k, i], v[i], wait[i] = 1.0, 0.5, 7
+        voltage[k] = v
+    return z, voltage
+
+
+def network(layout, interpolate=False):
+    def connectome(targets, senders, weights, lags):
+        if layout == "dense":  # of repeats the last lag stays, which the oracle would not know: only for equal lags
+            dense = np.zeros((N, N))
+            np.add.at(dense, (targets, senders), weights)
+            return vb.Connectome(dense, np.full((N, N), lags[0] * DT), speed=1.0)
+        return vb.Connectome.from_edges(senders, targets, weights, lags * DT, n_nodes=N, speed=1.0)
+
+    return vb.Simulator(
+        S.LIF(tau=TAU, v_rest=1.5, v_th=6.0, v_reset=0.5, t_ref=0.7, interpolate=interpolate),
+        {name: connectome(*edges) if name == "inh" or layout == "sparse"
+         else vb.Connectome.from_edges(edges[1], edges[0], edges[2], edges[3] * DT, n_nodes=N, speed=1.0)
+         for name, edges in NETWORKS.items()},
+        coupling={name: vb.coupling.Linear(G=g) for name, g in G.items()},
+        delays=vb.Delays(),
+        integrator=vb.Native(DT),
+        noise=vb.noise.Poisson(rate=RATE, weight=0.8),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["sparse", "dense"])
+def test_a_network_is_that_of_scalar_loops(layout):
+    """Unequal lags read edge by edge, equal ones delivered spike by spike, and a row of Poisson pulses."""
+    z, v = network_oracle(G["exc"])
+    assert z.sum(0).min() > 0
+    assert z.sum() > 150
+    with jax.enable_x64(True):
+        y = vb.simulate(network(layout), t1=STEPS * DT, key=None, noise_path={"v": NORMALS}).ys["raw"]
+    np.testing.assert_array_equal(y["z"], z)
+    np.testing.assert_allclose(y["v"], v, rtol=1e-9)
+
+
+def test_a_batch_is_its_draws_one_by_one():
+    keys, g = jax.random.split(jax.random.key(3), 5), np.array([0.4, 0.9, 1.3, 1.7, 2.4])
+    fwd = vb.ForwardModel(
+        network("sparse", True), t1=30.0, summary=lambda y: jnp.concatenate([y["z"].sum(0), y["v"][-1]])
+    )
+    theta = {
+        "coupling.exc.G": g,
+        "noise.rate": np.outer(g, RATE),
+        "connectome.inh.speed": 1.0 / np.arange(1.0, 2.0, 0.2),
+    }
+    together = fwd.batch(theta, keys)
+    alone = np.stack([fwd({k: v[i] for k, v in theta.items()}, keys[i]) for i in range(5)])
+    assert alone[:, :N].sum() > 30
+    np.testing.assert_array_equal(together[:, :N], alone[:, :N])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_resumes_with_spikes_under_way():
+    sim = vb.Simulator(
+        S.LIF(tau=TAU, v_th=2.0, t_ref=0.7),
+        vb.Connectome.random(N, in_degree=3, weight=0.5, delay=1.5, key=jax.random.key(0)),
+        coupling=vb.coupling.Linear(),
+        delays=vb.Delays(),
+        integrator=vb.Native(DT),
+        noise=vb.noise.Poisson(rate=RATE, weight=0.8),
+    )
+    key = jax.random.key(4)
+    whole = vb.simulate(sim, t1=20.0, key=key).ys["raw"]
+    half = vb.simulate(sim, t1=10.0, key=key)
+    rest = vb.simulate(sim, t1=10.0, key=key, init=half.final).ys["raw"]
+    assert half.ys["raw"]["z"][-15:].sum() > 3
+    for name in ("v", "z", "since"):
+        np.testing.assert_array_equal(whole[name][100:], rest[name])
+
+
+@pytest.mark.parametrize("layout", ["dense", "list"])
+def test_delivery_of_spikes_is_the_sum_over_all(layout):
+    """Bursts of all nodes, hubs with many connections, drawn weights; derivatives in both modes."""
+    n, rng = 90, np.random.default_rng(1)
+    if layout == "dense":
+        layout, shape = Dense(n), (n, n)
+    else:
+        edges = np.stack([rng.integers(0, n, 700), np.r_[rng.integers(0, n, 500), np.full(200, 4)]])
+        layout, shape = EdgeList(jnp.asarray(edges, jnp.int32), n), (700,)
+    run = jax.jit(lambda w, sent: delivery(layout, w)(sent))
+    shared, drawn = (jnp.asarray(rng.integers(-3, 4, s), float) for s in (shape, (*shape, 3)))
+    for share in (0.0, 0.03, 1.0):
+        sent = jnp.asarray(rng.random((n, 3)) < share, float) * 2.0
+        np.testing.assert_array_equal(run(drawn, sent), layout.received(drawn, sent))
+        np.testing.assert_array_equal(run(shared, sent[:, 0]), layout.received(shared, sent[:, 0]))
+    dw, ds, up = (jnp.asarray(rng.standard_normal(a.shape), a.dtype) for a in (drawn, sent, sent))
+    forward = (up * jax.jvp(run, (drawn, sent), (dw, ds))[1]).sum()
+    back = jax.vjp(run, drawn, sent)[1](up)
+    np.testing.assert_allclose(forward, (back[0] * dw).sum() + (back[1] * ds).sum(), rtol=1e-4)
+
+
+def test_spikes_carry_surrogate_gradients_through_delays():
+    """Of a network in float64, forward mode equals reverse mode, and the drive matters."""
+    with jax.enable_x64(True):
+        sim = vb.Simulator(
+            S.LIF(tau=10.0, v_th=1.0, surrogate=S.surrogates.SuperSpike(5.0)),
+            vb.Connectome.random(6, in_degree=3, weight=0.5, delay=1.0, key=jax.random.key(0)),
+            coupling=vb.coupling.Linear(),
+            delays=vb.Delays(),
+            integrator=vb.Native(0.5),
+            stimulus=constant(6, 1.5, np.linspace(0.7, 1.4, 6)),
+        )
+
+        def cost(g):
+            y = vb.simulate(vb.bind(sim, {"coupling.G": g}), t1=40.0, key=None).ys["raw"]
+            return (y["v"] ** 2).sum() + y["z"].sum()
+
+        forward, reverse = jax.jvp(cost, (1.0,), (1.0,))[1], jax.grad(cost)(1.0)
+    assert abs(float(reverse)) > 1.0
+    np.testing.assert_allclose(np.asarray(forward), np.asarray(reverse), rtol=1e-10)
+
+
+# --- noise -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lam", [0.01, 0.4, 5.0, 40.0])
+def test_counts_are_poisson(lam):
+    """Quantiles of the normals by scipy where exact; chi-squared on a million counts elsewhere too."""
+    z = np.concatenate([np.random.default_rng(0).standard_normal(200_000), [-6.66, 6.66, 5.5]]).astype(np.float32)
+    process = vb.noise.Poisson(rate=lam / 0.1, weight=2.0).process(0.1)
+    n = np.asarray(process(None, {"v": jnp.asarray(z)}, {})[1]["v"]) / 2.0
+    edges = np.unique(scipy.stats.poisson.ppf([1e-9, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98], lam))
+    seen = np.histogram(n, [-1.0, *(edges + 0.5), np.inf])[0]
+    expected = np.diff(scipy.stats.poisson.cdf([-1.0, *(edges + 0.5), np.inf], lam)) * len(n)
+    keep = expected > 5
+    assert scipy.stats.chisquare(seen[keep], expected[keep] * seen[keep].sum() / expected[keep].sum()).pvalue > 1e-3
+    exact = scipy.stats.poisson.ppf(scipy.stats.norm.cdf(z.astype(float)), lam)
+    assert (n != exact).mean() < (1e-4 if lam < 16 else 1e-3)  # float32 at the edges of counts
+
+
+def test_white_noise_gives_a_free_membrane_its_variance():
+    """s sqrt(tau/2), at a step that is not small against tau; and dt-independent."""
+    with jax.enable_x64(True):
+        for dt in (0.5, 4.0):
+            sim = vb.Simulator(
+                S.LIF(tau=10.0, v_th=1e3), integrator=vb.Native(dt), nodes=2_000, noise=vb.noise.Additive({"v": 2.0}),
+                monitors={"v": vb.monitors.Subsample(40.0, "v")},
+            )  # fmt: skip
+            v = np.asarray(vb.simulate(sim, t1=400.0, key=jax.random.key(1)).ys["v"])[2:]
+        se = np.sqrt(20.0) / np.sqrt(2 * v.size)
+        assert abs(v.std() - np.sqrt(20.0)) < 4 * se
+
+
+# --- surrogates and errors -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SuperSpike", "FastSigmoid", "ArcTan", "Sigmoid", "Triangular", "Gaussian"])
+@pytest.mark.parametrize("k", [1, 5, 25])
+def test_surrogates_have_their_formulae_in_both_modes(name, k):
+    with jax.enable_x64(True):
+        x = jnp.asarray(GOLDEN2["surrogate__x"])
+        surrogate = getattr(S.surrogates, name)(float(k))
+        value, forward = jax.jvp(surrogate, (x,), (jnp.ones_like(x),))
+        reverse = jax.vjp(surrogate, x)[1](jnp.ones_like(x))[0]
+    np.testing.assert_array_equal(value, GOLDEN2["surrogate__x"] > 0)
+    np.testing.assert_allclose(forward, GOLDEN2[f"surrogate__{name}__k{k}"], rtol=1e-12, atol=1e-300)
+    np.testing.assert_array_equal(forward, reverse)
+
+
+def test_a_surrogate_of_the_users():
+    mine = S.surrogates.Custom(lambda x: jnp.exp(-(x**2)))
+    np.testing.assert_allclose(jax.grad(mine)(0.5), np.exp(-0.25), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"nan at x = -2; its values must be finite"):
+        S.surrogates.Custom(lambda x: jnp.sqrt(x))
+    with pytest.raises(ValueError, match="it must act on each element"):
+        S.surrogates.Custom(lambda x: x.sum())
+
+
+def test_random_graphs_have_their_degrees():
+    n = 60
+    fixed = vb.Connectome.random(n, in_degree=7, weight=np.arange(n) + 1.0, delay=1.5, key=jax.random.key(2))
+    targets, senders = np.asarray(fixed.edges)
+    np.testing.assert_array_equal(np.bincount(targets, minlength=n), 7)
+    assert len({*zip(targets, senders, strict=True)}) == 7 * n
+    assert not (targets == senders).any()
+    np.testing.assert_array_equal(fixed.weights, senders + 1.0)
+    np.testing.assert_allclose(fixed.tract_lengths / fixed.speed, 1.5)
+    # every other node is as likely as any: chi-squared over senders
+    many = np.concatenate(
+        [np.asarray(vb.Connectome.random(20, in_degree=3, key=jax.random.key(i)).edges) for i in range(60)], 1
+    )
+    assert scipy.stats.chisquare(np.bincount(many[1], minlength=20)).pvalue > 1e-3
+    from_some = vb.Connectome.random(n, p=0.3, sources=range(40), key=jax.random.key(2))
+    targets, senders = np.asarray(from_some.edges)
+    assert senders.max() < 40
+    assert not (targets == senders).any()
+    possible = 40 * 39 + 20 * 40
+    assert abs(len(senders) - 0.3 * possible) < 4 * np.sqrt(possible * 0.21)
+
+
+def lif_with(connectome=None, dt=0.1, **parts):
+    return vb.Simulator(S.LIF(), connectome, integrator=vb.Native(dt), **parts)
+
+
+def test_bad_input_is_answered_with_what_to_write():
+    ring = vb.Connectome.random(5, in_degree=2, delay=0.05, key=jax.random.key(0))
+    linear = {"coupling": vb.coupling.Linear()}
+    with pytest.raises(ValueError, match=r"LIF sends spikes, which take at least one step of 0\.1 ms.*vb\.Delays"):
+        lif_with(ring, **linear)
+    with pytest.raises(ValueError, match=r"the shortest delay is 0\.05 ms and the step 0\.1 ms"):
+        lif_with(ring, **linear, delays=vb.Delays())
+    with pytest.raises(ValueError, match=r"use integrator=Native\(dt=0.1\) instead of Heun"):
+        vb.Simulator(S.LIF(), integrator=vb.Heun(0.1))
+    with pytest.raises(ValueError, match="reset below where it spikes"):
+        S.LIF(v_reset=1.0, v_th=0.5)
+    with pytest.raises(ValueError, match=r"learn names 'tua' of LIF\. Did you mean 'tau'"):
+        S.LIF(learn=("tua",))
+    with pytest.raises(TypeError, match=r'write a tuple, learn=\("tau",\)'):
+        S.LIF(learn="tau")
+    with pytest.raises(ValueError, match=r"Poisson noise gives pulses, which Linear does not take"):
+        vb.Simulator(vb.models.Linear(), integrator=vb.Heun(0.1), noise=vb.noise.Poisson(1.0))
+    for given, message in (
+        ({}, "in_degree or p, one of the two"),
+        ({"in_degree": 5}, "at most 4"),
+        ({"p": 1.5}, "between 0 and 1"),
+        ({"in_degree": 2, "sources": [7]}, "node numbers from 0 to 4"),
+        ({"in_degree": 2, "weight": [1.0]}, "one per sending node"),
+        ({"in_degree": 2, "delay": -1.0}, "delay=-1.0 was given"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vb.Connectome.random(5, **given, key=jax.random.key(0))
+
+
+def test_a_drawn_lag_below_one_step_is_a_failed_draw():
+    network = vb.Connectome.random(5, in_degree=2, delay=0.2, key=jax.random.key(0))
+    fwd = vb.ForwardModel(
+        lif_with(network, coupling=vb.coupling.Linear(), delays=vb.Delays(max=1.0)),
+        t1=1.0,
+        summary=lambda y: y["v"][-1],
+    )
+    x = fwd.batch({"connectome.speed": jnp.array([1.0, 2.0, 2.5])}, jax.random.split(jax.random.key(0), 3))
+    assert np.isfinite(x[:2]).all()
+    assert np.isnan(x[2]).all()
+
+
+def test_the_listing_of_the_page_runs():
+    """250 neurons, inhibition dominated: asynchronous, at some tens of spikes per s."""
+    page = (HERE.parent / "docs/spiking.md").read_text()
+    names: dict = {}
+    exec(
+        compile(page.split("<!-- spiking")[1].split("```python\n")[1].split("```")[0], "docs/spiking.md", "exec"), names
+    )
+    assert names["rate"].shape == (100,)
+    assert 10.0 < names["rate"][20:].mean() < 100.0

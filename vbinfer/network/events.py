@@ -1,0 +1,144 @@
+"""Delivery of spikes: sums over the few nodes that send something."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbinfer.network.dense import Dense
+from vbinfer.network.edges import EdgeList
+from vbinfer.network.ring import sent_at
+
+WORD = 32
+"""Nodes that are counted together when spikes are looked for."""
+PIECE = 64
+"""Connections of a sender that are delivered at once."""
+
+
+class Delivery(eqx.Module):
+    """`layout.received(weights, sent)` in time proportional to the spikes in `sent`.
+
+    `sent` is `[N]` or `[N, B]`. Differentiable in both modes, at the cost of `received`.
+    """
+
+    layout: Dense | EdgeList
+    """Of a sparse network the connections sorted by sender."""
+    weights: Array
+    begins: Array | None
+    """Where the connections of each sender begin, `[N + 1]`; None in a dense network."""
+
+    def __call__(self, sent: Array) -> Array:
+        return _deliver(sent, self.weights, self)
+
+
+def delivery(layout: Dense | EdgeList, weights: Array) -> Delivery:
+    """Prepare a network for spikes."""
+    return Delivery(layout, weights, None) if isinstance(layout, Dense) else _by_sender(layout, weights)
+
+
+class SpikeReader(eqx.Module):
+    """(ring, step) to what arrives of spikes.
+
+    Where all lags are the same, as in most networks of point neurons, one row of the ring arrives, and only what is not
+    0 in it is delivered.
+    """
+
+    deliver: Delivery
+    age: Array
+    """The lag in steps, one or one for each draw."""
+    same: Array
+    """Whether it is that of all connections."""
+    every: Callable[..., Array]
+    """Reads all connections, for when it is not."""
+
+    def __call__(self, ring: Array, step: Array) -> Array:
+        return jax.lax.cond(self.same, self._row, self.every, ring, step)
+
+    def _row(self, ring: Array, step: Array) -> Array:
+        nodes = jnp.arange(self.deliver.layout.n_nodes)
+        if ring.ndim == 2:
+            return self.deliver(sent_at(ring, step, self.age, nodes))
+        age = jnp.broadcast_to(self.age, (len(nodes), *self.age.shape))
+        return self.deliver(sent_at(ring, step, age, nodes if age.ndim == 1 else nodes[:, None]))
+
+
+@jax.custom_jvp
+def _deliver(sent: Array, weights: Array, network: Delivery) -> Array:
+    if network.begins is None:
+        return _each_spike(sent, functools.partial(_add_column, weights))
+    return _each_spike(sent, functools.partial(_add_list, weights, network.layout.edges[0], network.begins))
+
+
+@_deliver.defjvp
+def _deliver_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # the loop over spikes cannot be transposed, the sum that it stands for can
+    sent, weights, network = primals
+    d_sent, d_weights, _ = tangents
+    received = network.layout.received
+    return _deliver(sent, weights, network), received(weights, d_sent) + received(d_weights, sent)
+
+
+def _by_sender(layout: EdgeList, weights: Array) -> Delivery:
+    """Connections sorted by sender.
+
+    begins     0           3       5 ...
+    senders    0   0   0   1   1   2 ...
+    targets    4   7   9   2   8   1 ...
+    """
+    senders = layout.edges[1]
+    sort = lambda: jnp.argsort(senders, stable=True).astype(jnp.int32)  # noqa: E731
+    order = jax.lax.cond((jnp.diff(senders) >= 0).all(), lambda: jnp.arange(len(senders), dtype=jnp.int32), sort)
+    by_sender = layout.chosen((order,))
+    return Delivery(by_sender, weights[order], jnp.searchsorted(senders[order], jnp.arange(layout.n_nodes + 1)))
+
+
+def _each_spike(sent: Array, add: Callable[..., Array]) -> Array:
+    """Add up what every spike brings.
+
+    `add(total, sender, draw, value)` to totals `[B, N]`.
+    """
+    n, width = len(sent), sent.size // len(sent)
+    flat = jnp.pad(sent.reshape(-1), (0, -sent.size % WORD))
+    words = (flat != 0.0).reshape(-1, WORD).astype(jnp.int32)
+    count = words.sum(axis=1)
+    upto = jnp.cumsum(count)
+    many = min(max(32, sent.size // 64), 1024)
+
+    def found(k: Array) -> Array:
+        """Where spike number k is, first by words and then within one."""
+        word = jnp.minimum(jnp.searchsorted(upto, k, side="right"), len(count) - 1)
+        rank = k - (upto[word] - count[word])
+        return word * WORD + jnp.argmax(jnp.cumsum(words[word], axis=1) > rank[:, None], axis=1)
+
+    def some(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        first, total = state
+        where = found(first + jnp.arange(many))
+        values = flat[where]
+        one = lambda k, total: add(total, where[k] // width, where[k] % width, values[k])  # noqa: E731
+        return first + many, jax.lax.fori_loop(0, jnp.minimum(upto[-1] - first, many), one, total)
+
+    zero = (jnp.zeros((), upto.dtype), jnp.zeros((width, n), sent.dtype))
+    total = jax.lax.while_loop(lambda state: state[0] < upto[-1], some, zero)[1]
+    return total[0] if sent.ndim == 1 else total.T
+
+
+def _add_column(weights: Array, total: Array, j: Array, b: Array, value: Array) -> Array:
+    column = weights[:, j] if weights.ndim == 2 else weights[:, j, b]
+    return total.at[b].add(value * column)
+
+
+def _add_list(weights: Array, targets: Array, begins: Array, total: Array, j: Array, b: Array, value: Array) -> Array:
+    first, last, offset = begins[j], begins[j + 1], jnp.arange(PIECE)
+
+    def piece(k: Array, total: Array) -> Array:
+        edge = first + k * PIECE + offset
+        inside = edge < last
+        edge = jnp.minimum(edge, len(targets) - 1)
+        w = weights[edge] if weights.ndim == 1 else weights[edge, b]
+        return total.at[b, jnp.where(inside, targets[edge], total.shape[1])].add(value * w, mode="drop")
+
+    return jax.lax.fori_loop(0, (last - first + PIECE - 1) // PIECE, piece, total)

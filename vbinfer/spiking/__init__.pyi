@@ -1,0 +1,9 @@
+from . import surrogates as surrogates
+from .base import AbstractNeuron as AbstractNeuron
+from .lif import ALIF as ALIF
+from .lif import LI as LI
+from .lif import LIF as LIF
+from .lif import CubaLIF as CubaLIF
+from .nonlinear import QIF as QIF
+from .nonlinear import AdEx as AdEx
+from .nonlinear import Izhikevich as Izhikevich
