@@ -135,7 +135,7 @@ def connectivity_ops(
         return ConnectivityOps(Instant(layout, w), None, strength)
     lag = lag_of(connectome, delays, dt, dt if spikes else 0.0)
     if spikes:
-        return ConnectivityOps(jnp.zeros_like, Delayed((_spikes(connectome, delays, lag),), lag.fault), strength)
+        return ConnectivityOps(jnp.zeros_like, Delayed(_spikes(connectome, delays, lag), lag.fault), strength)
     # drawn lags differ from draw to draw, and so do the slices that a block would read
     drawn = lag.steps.ndim > layout.rank
     ahead = _ahead(connectome, delays, lag) if batched and delays.ahead and not drawn else None
@@ -147,17 +147,17 @@ def connectivity_ops(
     return ConnectivityOps(_instant(connectome, lag, drawn), delayed, strength, ahead)
 
 
-def _spikes(connectome: Connectome, delays: Delays, lag: Lag) -> Callable[..., Array]:
-    """Reads of a network of spikes, whose lags are at least one step."""
+def _spikes(connectome: Connectome, delays: Delays, lag: Lag) -> tuple[Callable[..., Array], ...]:
+    """Readers of a network of spikes, whose lags are at least one step."""
     layout = connectome.layout
-    every = functools.partial(_total, tuple(layout.reader(weight, age) for weight, age in _reads(connectome, lag)))
+    every = tuple(layout.reader(weight, age) for weight, age in _reads(connectome, lag))
     if not lag.steps.size or delays.interpolate:
         return every
     present, steps = padded(connectome.weights != 0.0, lag.steps)
     # absent connections may have any lag
     one = jnp.where(present, steps, 0).max(axis=tuple(range(layout.rank)), keepdims=True)
     age = jnp.maximum(one, 1).reshape(lag.steps.shape[layout.rank :])
-    return SpikeReader(delivery(layout, connectome.weights), age, (~present | (steps == one)).all(), every)
+    return (SpikeReader(delivery(layout, connectome.weights), age, (~present | (steps == one)).all(), *every),)
 
 
 def _reads(connectome: Connectome, lag: Lag) -> list[tuple[Array, Array]]:

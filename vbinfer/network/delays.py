@@ -127,7 +127,7 @@ def longest_lag(connectome: Connectome) -> float:
 
 def shortest_lag(connectome: Connectome) -> float | None:
     """The shortest lag of a connection, ms; None while traced, or without connections."""
-    if any(is_traced(a) for a in (connectome.weights, connectome.tract_lengths, connectome.speed)):
+    if is_traced(connectome):
         return None
     present = np.asarray(connectome.weights) != 0.0
     lengths = np.asarray(connectome.tract_lengths)[present]

@@ -53,10 +53,11 @@ class SpikeReader(eqx.Module):
     same: Array
     """Whether it is that of all connections."""
     every: Callable[..., Array]
-    """Reads all connections, for when it is not."""
+    """Reader of all connections, for when it is not."""
 
     def __call__(self, ring: Array, step: Array) -> Array:
-        return jax.lax.cond(self.same, self._row, self.every, ring, step)
+        row, every = (lambda r, s: self._row(r, s)), (lambda r, s: self.every(r, s))
+        return jax.lax.cond(self.same, row, every, ring, step)
 
     def _row(self, ring: Array, step: Array) -> Array:
         nodes = jnp.arange(self.deliver.layout.n_nodes)
