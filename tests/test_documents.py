@@ -66,6 +66,15 @@ def test_sections_of_the_simulator_page_do_what_they_say():
     assert names["fwd"].names[10] == "stimulate-3.level[0]"
 
 
+def test_the_field_of_its_page_spreads_from_where_it_is_stimulated():
+    names: dict = {}
+    exec(compile(block("docs/fields.md", "field"), "docs/fields.md", "exec"), names)
+    rates, other = names["rates"], vb.simulate(names["bound"], t1=20.0, key=None).ys["regions"]
+    assert rates.shape == (20, 6)
+    assert np.ptp(np.asarray(rates[9])) > 0.01
+    assert np.abs(np.asarray(rates - other)).max() > 1e-3
+
+
 def test_the_study_file_of_the_readme_is_sound(tmp_path):
     (tmp_path / "study.toml").write_text(block("README.md", "study", "toml"))
     rng = np.random.default_rng(0)

@@ -35,6 +35,7 @@ from .execute.host import HostSimulator as HostSimulator
 from .features.summary import Summary as Summary
 from .integrators import Heun as Heun
 from .integrators import Native as Native
+from .integrators import Split as Split
 from .io.npz import load as load
 from .network import coupling as coupling
 from .network.connectome import Connectome as Connectome

@@ -30,6 +30,8 @@ class System(NamedTuple):
     """The nearest admissible state."""
     update: Update | None = None
     """(state, dW) to the next state, of a model that brings its own step."""
+    flow: Callable[[Any], Any] | None = None
+    """State to the state after half a step of the local term of a field, alone."""
 
 
 class AbstractIntegrator(eqx.Module):
@@ -188,6 +190,23 @@ def _local_solver(field: Callable[[Any], Any], x: Any, scale: float) -> Callable
         return jax.tree.unflatten(tree, [k[..., i] for i in range(len(leaves))])
 
     return solve
+
+
+class Split(AbstractIntegrator):
+    """Strang splitting, for a field whose local term is stiff.
+
+    x' = e^(strength K dt/2) Heun(dt) e^(strength K dt/2) x
+
+    Diffusion along the surface is advanced exactly, so that no step is too long for it (Strang 1968,
+    doi:10.1137/0705041); the rest of the drift, long-range coupling and noise by Heun's method. Order 2. The local term
+    has to add to the rate of the variable that it reads, as it does in `Linear`; `Simulator` checks that.
+    """
+
+    order: ClassVar[int] = 2
+
+    def step(self, system: System, x: Any, dW: Any | None) -> Any:
+        assert system.flow is not None
+        return system.flow(_ode.heun(_field(system, x := system.flow(x)), x, self.dt, dW, system.project))
 
 
 class AbstractOwnStep(AbstractIntegrator):

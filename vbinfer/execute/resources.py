@@ -61,8 +61,16 @@ def check_disk(folder: str | Path, needed: Need) -> None:
         )
 
 
-def check_memory(needed: Need) -> None:
+_ON_DISK = (
+    "Keep the draws on disk: vb.stores.simulate_store(..., store='runs/store') or `vbinfer simulate study.toml` holds "
+    "one batch at a time"
+)
+
+
+def check_memory(needed: Need, remedy: str = _ON_DISK) -> None:
     """Refuse what does not fit into available memory.
+
+    `remedy` ends the message.
 
     Blind to: what other processes take meanwhile, and the memory of an accelerator.
 
@@ -72,11 +80,7 @@ def check_memory(needed: Need) -> None:
     # of the machine, of its control groups (containers, batch systems; versions 1 and 2) and of RLIMIT_AS the least
     room, limit = min(_rooms())
     if needed.bytes > room:
-        raise RuntimeError(
-            f"{needed.arithmetic}; {format_bytes(max(room, 0))} of memory available ({limit}). Keep the draws on disk: "
-            f"vb.stores.simulate_store(..., store='runs/store') or `vbinfer simulate study.toml` holds one batch at a "
-            "time"
-        )
+        raise RuntimeError(f"{needed.arithmetic}; {format_bytes(max(room, 0))} of memory available ({limit}). {remedy}")
 
 
 def _rooms() -> Iterator[tuple[int, str]]:

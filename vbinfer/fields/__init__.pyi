@@ -1,5 +1,6 @@
 from .base import AbstractDomain as AbstractDomain
 from .base import AbstractOperator as AbstractOperator
+from .base import Field as Field
 from .kernels import Kernel as Kernel
 from .laplace import LaplaceBeltrami as LaplaceBeltrami
 from .local import Local as Local
@@ -8,4 +9,5 @@ from .profiles import Exponential as Exponential
 from .profiles import Gaussian as Gaussian
 from .profiles import MexicanHat as MexicanHat
 from .profiles import VonMises as VonMises
+from .regions import RegionMap as RegionMap
 from .sphere import Sphere as Sphere

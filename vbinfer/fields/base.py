@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -11,8 +11,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer._check import count, positive
-from vbinfer._param import Parametrised, spread
+from vbinfer._check import count, one_of, positive
+from vbinfer._param import Param, Parametrised, param, spread
 
 
 def as_array(a: Any) -> Array:
@@ -127,6 +127,8 @@ class AbstractOperator(Parametrised):
     """
 
     domain: eqx.AbstractVar[Any]
+    decays: ClassVar[bool] = False
+    """Whether no eigenvalue is above 0, so that an explicit step is unstable where it is long."""
 
     @abc.abstractmethod
     def weights(self) -> Any:
@@ -161,6 +163,110 @@ class AbstractOperator(Parametrised):
         `steps`: see `exponential`; spheres need none.
         """
         return self.flowed(self.flow_weights(t), self.domain.checked(x), steps)
+
+
+class Field(Parametrised):
+    """Points of a surface as the nodes of a simulator, coupled along it.
+
+    With regions r(i), their means m_s and the weights of a connectome between regions, the coupling input is
+
+    c_i = post(sum_s w_r(i),s pre(m_s(t - lag)), m_r(i)) + strength [K S(x)]_i
+
+    the last term in row 0 alone. Regions send means, so that delay buffers are per region; points of no region get no
+    long-range input. `Heun(dt, frozen_coupling=True)` holds the first term over a step, the local term is that of
+    every stage, as in TVB.
+
+    Args:
+        domain: the points.
+        local: the operator K; None for none.
+        strength: of the local term, one number or one per point.
+        rate: the function S, elementwise; None is the identity. A `vb.models.base.Parametrised` module brings
+            parameters, `field.rate.<name>`.
+        sends: what the local term reads of the model's `at_nodes`; None is its first coupling variable.
+        regions: the regions that the connectome couples; without, it couples points.
+        average: regions send `"states"`, pre of the mean, as TVB, or what was `"sent"`, the mean of pre.
+        at: `post` sees the means of `"regions"`, or the states of `"nodes"` (for `Difference`).
+    """
+
+    domain: AbstractDomain
+    local: AbstractOperator | None = None
+    strength: Param = param(1.0, doc="strength of the local coupling")
+    rate: Any = None
+    sends: str | None = eqx.field(static=True, default=None)
+    regions: Any = None
+    average: str = eqx.field(static=True, default="states")
+    at: str = eqx.field(static=True, default="regions")
+    shared: Any = eqx.field(default=None)
+    """What all steps of a run share."""
+    steps: int | None = eqx.field(static=True, default=None)
+    """Polynomials of half a step's flow on a mesh; `Simulator` counts them."""
+
+    def validate(self) -> None:
+        for what, given, kind in (
+            ("domain", self.domain, AbstractDomain),
+            ("local", self.local, AbstractOperator | None),
+        ):
+            if not isinstance(given, kind):
+                example = {"domain": "vb.fields.Sphere(lmax=31)", "local": "vb.fields.LaplaceBeltrami(domain, D=1.0)"}
+                raise TypeError(f"{what} of Field was given as {given!r}; expected {what}={example[what]}")
+        one_of(self.average, "average", ("states", "sent"))
+        one_of(self.at, "at", ("regions", "nodes"))
+        if self.rate is not None and not callable(self.rate):
+            raise TypeError(f"rate of Field was given as {self.rate!r}; expected a function of activity, jnp.tanh")
+        n = self.domain.n_nodes
+        for what, part in (("local", self.local and self.local.domain), ("regions", self.regions)):
+            if part is not None and part.n_nodes != n:
+                raise ValueError(
+                    f"{what} of Field has {part.n_nodes} points and the domain {n}; build both on the same"
+                )
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of points N."""
+        return self.domain.n_nodes
+
+    def prepared(self, half: float | None) -> "Field":
+        """The field with what all steps of a run share.
+
+        `half` is half a step, ms, where the local term flows (`Split`).
+        """
+        if self.local is None:
+            return self
+        shared = self.local.weights() if half is None else self.local.flow_weights(self.strength * half)
+        return eqx.tree_at(lambda f: f.shared, self, shared, is_leaf=lambda leaf: leaf is None)
+
+    def near(self, x: Array) -> Array:
+        """The local term, of what is sent along the surface `[N, ...batch]`."""
+        assert self.local is not None
+        x = x if self.rate is None else self.rate(x)
+        weights = self.local.weights() if self.shared is None else self.shared
+        return spread(self.strength, x) * self.local.applied(weights, x)
+
+    def flow(self, x: Array) -> Array:
+        """exp(strength K half) x, of a prepared field."""
+        assert self.local is not None
+        return self.local.flowed(self.shared, x, self.steps)
+
+    def sent(self, pre: Callable[[Any], Any], x: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Rows `[R, ...batch]` that regions send, of coupling variables at the points."""
+        if self.regions is None:
+            return pre(x)
+        if self.average == "sent":
+            return tuple(self.regions.to_regions(row) for row in pre(x))
+        return pre(tuple(self.regions.to_regions(row) for row in x))
+
+    def received(self, post: Callable[..., Any], gx: Any, x: tuple[Array, ...], strength: Array) -> tuple[Array, ...]:
+        """Rows `[N, ...batch]` of coupling input, of sums over regions `[R, ...batch]`."""
+        if self.regions is None:
+            return tuple(post(gx, x, strength))
+        nodes, shape = self.regions.to_nodes, x[0].shape
+        if self.at == "nodes":
+            rows = post(tuple(nodes(row) for row in gx), x, nodes(strength))
+            inside = nodes(jnp.ones((self.regions.n_regions, *(1,) * (len(shape) - 1)), x[0].dtype))
+            return tuple(row * inside for row in rows)
+        means = tuple(self.regions.to_regions(row) for row in x)
+        rows = post(gx, means, strength)
+        return tuple(nodes(jnp.broadcast_to(row, (self.regions.n_regions, *shape[1:]))) for row in rows)
 
 
 def exponential(apply: Callable[[Array], Array], x: Array, t: Any, norm: Any, steps: int | None) -> Array:

@@ -1,6 +1,6 @@
 """Diffusion along a surface."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array
@@ -22,6 +22,7 @@ class LaplaceBeltrami(AbstractOperator):
     [0.0, -1.0, -1.0, -1.0]
     """
 
+    decays: ClassVar[bool] = True
     domain: AbstractDomain
     D: Param = param(unit="mm2/ms", low=0.0, axes=(), doc="diffusion coefficient")
     stiffest: float = eqx.field(static=True)

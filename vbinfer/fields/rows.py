@@ -26,14 +26,17 @@ class Rows(eqx.Module):
     """`[N, K]`."""
 
     def product(self, values: Array, x: Array) -> Array:
-        """sum_k values_ik x_index_ik, of x `[N, ...batch]`; values `[N, K]`, or `[N, K, B]` of each draw."""
+        """sum_k values_ik x_index_ik, of x `[N, ...batch]`.
+
+        Values are `[N, K]`, or `[N, K, B]` of each draw; of a matrix that is not square there are as many as rows.
+        """
         flat = x.reshape(x.shape[0], -1)
         if self.index is None:
             y = jnp.einsum("ijb,jb->ib", values, flat) if values.ndim == 3 else values @ flat
         else:
             weight = values if values.ndim == 3 else values[..., None]
             y = (weight * flat[self.index]).sum(axis=1)
-        return y.reshape(x.shape)
+        return y.reshape(len(y), *x.shape[1:])
 
     def differences(self, values: Array, x: Array) -> Array:
         """sum_k values_ik (x_index_ik - x_i), exactly 0 of a constant."""
@@ -49,11 +52,11 @@ def padded(matrix: Any) -> tuple[Rows, np.ndarray, np.ndarray]:
     """
     matrix = matrix.tocsr()
     matrix.sort_indices()
-    n, lengths = matrix.shape[0], np.diff(matrix.indptr)
+    (n, width), lengths = matrix.shape, np.diff(matrix.indptr)
     longest = int(lengths.max(initial=1))
-    if longest > DENSE * n:
+    if longest > DENSE * width:
         row = np.repeat(np.arange(n), lengths)
-        values, there = np.zeros((n, n)), np.zeros((n, n), bool)
+        values, there = np.zeros((n, width)), np.zeros((n, width), bool)
         values[row, matrix.indices], there[row, matrix.indices] = matrix.data, True
         return Rows(None), values, there
     there = np.arange(longest)[None] < lengths[:, None]

@@ -25,8 +25,8 @@ from vbinfer.simulation.step import (
     one_step,
     prepared,
     read,
+    sent_shape,
     start,
-    zero_input,
 )
 
 
@@ -130,7 +130,7 @@ def _cuts(
     ahead = tuple(line.ops.ahead for line in lines)
     steps = [one.steps for one in ahead if one is not None]
     # of several projections as many as the shortest lags of each allow
-    read_at_once = min(*steps, READ_VALUES // zero_input(sim, carry.x).size) if steps else 0
+    read_at_once = min(*steps, READ_VALUES // math.prod(sent_shape(sim, carry.x))) if steps else 0
     if sim.noise is None or words is None:
         return Cuts(None, 1, segments, read_at_once, ahead)
     x = named(sim, carry.x)

@@ -1,11 +1,13 @@
 """One run of a simulator, resumable."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from vbinfer._random import key_words
+from vbinfer.execute.resources import Need, check_memory, format_bytes
 from vbinfer.monitors.base import steps_in
 from vbinfer.noise import KeyWords
 from vbinfer.simulation import loop
@@ -51,6 +53,7 @@ def simulate(
     (4, 1)
     """
     n_steps = steps_in(t1, sim.dt, "t1")
+    _check_samples(sim, n_steps)
     words = checked_words(sim, key, init, noise_path is not None)
     path = None if noise_path is None else _path(sim, noise_path, n_steps)
     begin, phase = beginning(sim, init)
@@ -81,6 +84,27 @@ def checked_words(sim: Simulator, key: Array | None, init: Any, has_path: bool =
             "ForwardModel.batch"
         )
     return words
+
+
+MANY_VALUES = 2**26
+"""Samples of so many numbers are compared with the memory at hand."""
+
+
+def _check_samples(sim: Simulator, n_steps: int) -> None:
+    """Raise ValueError where memory does not hold the samples."""
+    if n_steps * sim.n_nodes < MANY_VALUES:
+        return
+    shown, itemsize = sim.node_shapes(), jnp.result_type(float).itemsize
+    for name, period in sim.period_steps().items():
+        monitor, rows = sim.monitors[name], n_steps // period
+        sample = monitor.sample_shape(sim.n_nodes)
+        width = math.prod(sample) if sample else sum(math.prod(shown[v].shape) for v in monitor.reads(tuple(shown)))
+        size = rows * width * itemsize
+        arithmetic = f"monitor {name!r} holds {rows:,} samples x {width:,} values = {format_bytes(size)}"
+        try:
+            check_memory(Need(size, arithmetic), "Give it a period, some nodes (at=), or record means of regions")
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
 
 
 def beginning(sim: Simulator, init: Any) -> tuple[Any, int]:
@@ -123,6 +147,7 @@ def _grid(sim: Simulator) -> Grid:
     slots = tuple(p.delays.slots(sim.dt) if p.delays else 0 for p in sim.projections())
     # what decides the shapes and the meaning of a carry
     parts = [f"{type(sim.model).__name__} of {sim.n_nodes} nodes", f"noise {type(sim.noise).__name__}"]
+    parts += [f"{sim.n_sources} regions"] if sim.n_sources != sim.n_nodes else []
     parts += [f"{v} {list(s.shape)}" for v, s in sim.state_shapes().items() if s.shape != (sim.n_nodes,)]
     parts += [f"{k}: {type(m).__name__}, stride {m.stride(sim.dt)}" for k, m in sorted(sim.monitors.items())]
     return Grid(sim.dt, tuple(sorted(sim.period_steps().items())), slots, tuple(parts))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from vbinfer._check import is_count
 from vbinfer._param import Parameter, Parametrised, did_you_mean, paths
+from vbinfer.fields.base import Field
 from vbinfer.integrators import AbstractIntegrator, AbstractOwnStep, Rosenbrock
 from vbinfer.models.base import AbstractModel, AbstractStepper
 from vbinfer.monitors import AbstractMonitor, Raw
@@ -19,6 +20,7 @@ from vbinfer.network.connectome import Connectome
 from vbinfer.network.coupling import AbstractCoupling
 from vbinfer.network.delays import Delays, shortest_lag
 from vbinfer.noise import AbstractNoise
+from vbinfer.simulation import of_field
 from vbinfer.stimuli import AbstractStimulus
 
 
@@ -49,6 +51,8 @@ class Simulator(Parametrised):
         stimulus: one of `vbinfer.stimuli`: the input u of every node.
         delays: `Delays(max)`; None transmits at once, whatever the tract lengths. One for all projections, or a
             mapping by their names: those it leaves out transmit at once.
+        field: a `vb.fields.Field`: the nodes are points of a surface, coupled along it, and a connectome couples its
+            regions.
         monitors: name to monitor; None is `{"raw": Raw()}`.
         nodes: number of nodes without a connectome; by default the length of the model's `[N]` parameters, else 1.
 
@@ -64,6 +68,7 @@ class Simulator(Parametrised):
     noise: AbstractNoise | None
     stimulus: AbstractStimulus | None
     delays: Delays | Mapping[str, Any] | None
+    field: Field | None
     monitors: dict[str, AbstractMonitor]
     nodes: int | None = eqx.field(static=True)
 
@@ -77,19 +82,22 @@ class Simulator(Parametrised):
         noise: AbstractNoise | None = None,
         stimulus: AbstractStimulus | None = None,
         delays: Delays | Mapping[str, Any] | None = None,
+        field: Field | None = None,
         monitors: Mapping[str, AbstractMonitor] | None = None,
         nodes: int | None = None,
     ):
         parts = {"model": model, "connectome": connectome, "coupling": coupling, "integrator": integrator}
-        _check_parts(parts | {"noise": noise, "stimulus": stimulus, "delays": delays})
+        _check_parts(parts | {"noise": noise, "stimulus": stimulus, "delays": delays, "field": field})
         _check_monitors(monitors)
         if nodes is not None and not (is_count(nodes) and nodes > 0):
             raise ValueError(f"nodes={nodes!r} was given; expected a whole number above 0")
         self.model, self.integrator, self.noise, self.stimulus, self.nodes = model, integrator, noise, stimulus, nodes
         self.connectome, self.coupling, self.delays = _aligned(connectome, coupling, delays, self.dt)
+        self.field = field if field is None else of_field.measured(field, integrator)
         given = {"raw": Raw()} if monitors is None else monitors
         first = next(iter(self.projections()), None)
-        labels = model.labels or (first.connectome.labels if first else None)
+        by_region = field is not None and field.regions is not None
+        labels = model.labels or (first.connectome.labels if first and not by_region else None)
         self.monitors = {name: monitor.placed(labels) for name, monitor in given.items()}
 
     def projections(self) -> tuple[Projection, ...]:
@@ -106,12 +114,25 @@ class Simulator(Parametrised):
         """Number of nodes N."""
         if self.model.n_nodes is not None:
             return self.model.n_nodes
+        if self.field is not None:
+            return self.field.n_nodes
         if self.connectome is not None:
             first = next(iter(self.connectome.values())) if isinstance(self.connectome, Mapping) else self.connectome
             return first.n_nodes
         # without a connectome the parameters say how many nodes there are
         lengths = {n for leaf in self._elementwise().values() if (n := _length(leaf)) > 1}
         return self.nodes or (max(lengths) if lengths else 1)
+
+    @property
+    def n_sources(self) -> int:
+        """Number of nodes that a connectome couples: regions of a field, or N."""
+        regions = None if self.field is None else self.field.regions
+        return self.n_nodes if regions is None else regions.n_regions
+
+    @property
+    def sends(self) -> str:
+        """What of `at_nodes` the local term of a field reads."""
+        return (self.field and self.field.sends) or self.model.cvar[0]
 
     @property
     def dt(self) -> float:
@@ -167,11 +188,11 @@ class Simulator(Parametrised):
             have, lack = ("connectome", "coupling") if self.coupling is None else ("coupling", "connectome")
             raise ValueError(f"a {have} was given without a {lack}; the two go together, or leave both out")
         for name, connectome, _, _ in self.projections():
-            if self.nodes not in (None, connectome.n_nodes):
+            if self.field is None and self.nodes not in (None, connectome.n_nodes):
                 raise ValueError(
                     f"nodes={self.nodes} was given with a connectome of {connectome.n_nodes}; leave nodes out"
                 )
-            if self.model.n_nodes is None and connectome.n_nodes != self.n_nodes:
+            if self.model.n_nodes is None and self.field is None and connectome.n_nodes != self.n_nodes:
                 raise ValueError(
                     f"connectome {name!r} has {connectome.n_nodes} nodes and the first has {self.n_nodes}; all "
                     "projections are between the same nodes"
@@ -186,6 +207,7 @@ class Simulator(Parametrised):
         if self.connectome is not None:
             self._check_cvar(shown, n)
         self.strides()
+        of_field.check(self, shown)
         if self.noise is not None:
             self.noise.noisy(self.state_shapes())
             self.noise.check_nodes(n)
@@ -206,7 +228,7 @@ class Simulator(Parametrised):
             if self.sends_spikes:
                 self._check_spikes_take_time(projection)
         self._check_integrator()
-        self._check_rows(n)
+        self._check_rows(n if self.field is None or self.field.at == "nodes" else self.n_sources)
         self.period_steps()
 
     def _check_spikes_take_time(self, projection: Projection) -> None:
@@ -234,7 +256,9 @@ class Simulator(Parametrised):
             )
         if self.model.n_nodes is None:
             return
-        others = [(f"connectome {p.name}".strip(), p.connectome.n_nodes) for p in self.projections()]
+        others: list[tuple[str, int | None]] = []
+        if self.field is None:
+            others += [(f"connectome {p.name}".strip(), p.connectome.n_nodes) for p in self.projections()]
         for what, other in [*others, ("nodes", self.nodes)]:
             if other not in (None, n):
                 raise ValueError(f"{name} has {n} nodes, {what} says {other}; give both the same number")
@@ -248,6 +272,8 @@ class Simulator(Parametrised):
             size = n
             if owner == "model":
                 size = self.model.leaf_size(rest, n)
+            elif owner == "coupling" and self.field is not None and self.field.at == "regions":
+                size = self.n_sources
             elif owner == "noise":  # noise.sigma.<variable>, or one for all variables that it drives
                 named = path.rpartition(".")[2]
                 size = states[named if named in states else driven[0]].shape[0]
@@ -316,6 +342,7 @@ _KINDS = {
     "noise": (AbstractNoise, "noise=vb.noise.Additive(sigma=0.01)", True),
     "stimulus": (AbstractStimulus, "stimulus=vb.stimuli.Pulse(onset=100.0, duration=10.0, amplitude=1.0)", True),
     "delays": (Delays, "delays=vb.Delays(max=80.0)", True),
+    "field": (Field, "field=vb.fields.Field(domain, local=vb.fields.LaplaceBeltrami(domain, D=1.0))", True),
 }
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbinfer.integrators import AbstractOwnStep, System
+from vbinfer.integrators import AbstractOwnStep, Split, System
 from vbinfer.models.base import AbstractStepper
 from vbinfer.network.arrival import ConnectivityOps, DelayBuffer, connectivity_ops
 from vbinfer.network.ring import fill, write
@@ -37,6 +37,11 @@ def zero_input(sim: Simulator, x: Any) -> Array:
     return jnp.zeros((sim.n_nodes, *batch_of(sim, x)), x[0].dtype)
 
 
+def sent_shape(sim: Simulator, x: Any) -> tuple[int, ...]:
+    """Shape of a row that is sent: `[N, ...batch]`, of a field's regions `[R, ...batch]`."""
+    return (sim.n_sources, *batch_of(sim, x))
+
+
 def batch_of(sim: Simulator, x: Any) -> tuple[int, ...]:
     """The axis of draws of a state, if any."""
     own = len(next(iter(sim.state_shapes().values())).shape)
@@ -44,7 +49,10 @@ def batch_of(sim: Simulator, x: Any) -> tuple[int, ...]:
 
 
 def prepared(sim: Simulator) -> Simulator:
-    """The simulator whose model has prepared itself for its steps."""
+    """The simulator whose model and field are prepared for its steps."""
+    if sim.field is not None:
+        half = 0.5 * sim.dt if isinstance(sim.integrator, Split) else None
+        sim = eqx.tree_at(lambda s: s.field, sim, sim.field.prepared(half))
     if not isinstance(sim.integrator, AbstractOwnStep):
         return sim
     return eqx.tree_at(lambda s: s.model, sim, sim.integrator.prepared(sim.model))
@@ -88,10 +96,10 @@ def _buffer(sim: Simulator, history: Any, line: Line) -> DelayBuffer | None:
     delays, ops = line.projection.delays, line.ops
     if delays is None or ops.delayed is None:
         return None
-    like = zero_input(sim, jax.tree.map(lambda a: a[-1], history))
+    shape = sent_shape(sim, jax.tree.map(lambda a: a[-1], history))
     sent = jax.vmap(lambda x: outgoing(sim, line.projection, x))(history)
     slots = delays.slots(sim.dt)
-    ring = tuple(fill(jnp.broadcast_to(row, (len(row), *like.shape)), slots, ops.mirror) for row in sent)
+    ring = tuple(fill(jnp.broadcast_to(row, (len(row), *shape)), slots, ops.mirror) for row in sent)
     return DelayBuffer(ring, ops.arriving(ring, jnp.zeros((), jnp.int32)))
 
 
@@ -102,7 +110,7 @@ def _pushed(sim: Simulator, line: Line, buffer: DelayBuffer | None, carry: Carry
     """
     if buffer is None:
         return None
-    shape, ops = zero_input(sim, carry.x).shape, line.ops
+    shape, ops = sent_shape(sim, carry.x), line.ops
     # written before it is read: the other way round XLA copies the ring at every step
     sent = (jnp.broadcast_to(row, shape) for row in outgoing(sim, line.projection, carry.x))
     ring = tuple(write(r, carry.step, row, ops.mirror) for r, row in zip(buffer.ring, sent, strict=True))
@@ -116,7 +124,10 @@ def _coupled(sim: Simulator, x: Any) -> tuple[Array, ...]:
 
 def outgoing(sim: Simulator, projection: Projection, x: Any) -> tuple[Array, ...]:
     """The rows that a projection sends and the model reads."""
-    return sent_rows(sim.model, projection.coupling, _coupled(sim, x))
+    x_j = _coupled(sim, x)
+    if sim.field is None:
+        return sent_rows(sim.model, projection.coupling, x_j)
+    return sim.field.sent(lambda rows: sent_rows(sim.model, projection.coupling, rows), x_j)
 
 
 def one_step(sim: Simulator, lines: tuple[Line, ...]) -> Step:
@@ -180,15 +191,31 @@ def equations(
             gx = tuple(ops.instant(row) for row in outgoing(sim, projection, x))
             if ends is not None:
                 gx = tuple(a + b for a, b in zip(gx, delayed(stage, ends), strict=True))
-            received += projection.coupling.post(gx, _coupled(sim, x), ops.strength)
-        received += [] if pulses is None else [pulses]
+            post = projection.coupling.post
+            if sim.field is None:
+                received += post(gx, _coupled(sim, x), ops.strength)
+            else:
+                received += sim.field.received(post, gx, _coupled(sim, x), ops.strength)
+            received += [] if pulses is None else [pulses]
         return jnp.stack([jnp.broadcast_to(row, like.shape) for row in received])
 
+    splits = isinstance(sim.integrator, Split)
+
+    def near(x: Any, c: Array) -> Array:
+        # outside of couple, which some integrators hold over a step
+        if sim.field is None or sim.field.local is None or splits:
+            return c
+        return c.at[0].add(sim.field.near(model.at_nodes(x)[sim.sends]))
+
     def drift(stage: float, x: Any, c: Array) -> Any:
-        return model.dfun(time(stage), x, c, stimulus(stage))
+        return model.dfun(time(stage), x, near(x, c), stimulus(stage))
+
+    def flow(x: Any) -> Any:
+        return model.project(x._replace(**{sim.sends: sim.field.flow(getattr(x, sim.sends))}))
 
     def update(x: Any, dW: Any) -> Any:
-        c, u = couple(model.coupling_stage, x), stimulus(model.input_stage)
+        c, u = near(x, couple(model.coupling_stage, x)), stimulus(model.input_stage)
         return model.step(time(0.0), x, c, u, dW, sim.dt)
 
-    return System(couple, drift, model.project, update if isinstance(model, AbstractStepper) else None)
+    brings = isinstance(model, AbstractStepper)
+    return System(couple, drift, model.project, update if brings else None, flow if splits else None)

@@ -151,13 +151,15 @@ def _way(sim: Simulator, line: Line, history: Any, path: Any) -> Callable[[Array
     rows = len(history[0])
     at = jnp.maximum(jnp.arange(-past, 0) + rows - 1, 0)  # the oldest row stands for all before it
     states = jax.tree.map(lambda h, p: jnp.concatenate([h[at], p]), history, path)
-    shape = states[0].shape[1:]
+    shape = (sim.n_sources,)
     sent = jax.vmap(lambda x: tuple(jnp.broadcast_to(row, shape) for row in outgoing(sim, projection, x)))(states)
     return lambda k: tuple(delayed(row, past + k) for row in sent)
 
 
 def _is_local(sim: Simulator) -> bool:
     """Whether noise stays with its node in a step."""
+    if sim.field is not None and sim.field.local is not None:
+        return False
     return sim.connectome is None or getattr(sim.integrator, "frozen_coupling", False)
 
 
