@@ -402,5 +402,6 @@ def test_a_step_at_the_bound_of_stability_is_taken():
 
 
 def test_a_recording_that_memory_does_not_hold_is_refused():
-    with pytest.raises(ValueError, match=r"monitor 'raw' holds 1,000,000,000,000 samples x 32 values.*at="):
-        vb.simulate(build(local=DIFFUSION), t1=1e10, key=None)
+    sim = vb.Simulator(vb.models.Linear(), integrator=vb.Heun(0.01), field=F.Field(F.Sphere(31)))
+    with pytest.raises(ValueError, match=r"monitor 'raw' holds 2,000,000,000 samples x 2,048 values = 33 TB.*at="):
+        vb.simulate(sim, t1=2e7, key=None)
