@@ -421,3 +421,107 @@ def test_the_listing_of_the_page_runs():
     )
     assert names["rate"].shape == (100,)
     assert 10.0 < names["rate"][20:].mean() < 100.0
+
+
+# --- monitors --------------------------------------------------------------------------------------------------------
+
+
+def firing_oracle(trains, start, stop, width):
+    """Statistics of lists of spike times in (start, stop], by NumPy."""
+    trains = [t[(t > start) & (t <= stop)] for t in trains]
+    out = {"count": [len(t) for t in trains], "rate": [len(t) / (stop - start) * 1e3 for t in trains]}
+    intervals = [np.diff(t) for t in trains]
+    out["cv"] = [i.std(ddof=1) / i.mean() if len(i) > 1 else 0.0 for i in intervals]
+    out["lv"] = [3 * np.mean((np.diff(i) / (i[1:] + i[:-1])) ** 2) if len(i) > 1 else 0.0 for i in intervals]
+    return out, trains
+
+
+def test_rates_are_those_of_the_whole_raster():
+    """Windows, a late start, a silent neuron; bins by the steps in which spikes fell; alone and in a batch."""
+    n = 9
+    u = np.r_[np.zeros(1), np.linspace(0.8, 2.4, n - 1)]
+    monitors = {
+        "r": vb.monitors.Rates(60.0, every=2.5, start=20.0),
+        "raw": vb.monitors.Raw(),
+        "s": vb.monitors.Spikes(max=30),
+    }
+    with jax.enable_x64(True):
+        sim = vb.Simulator(
+            S.LIF(tau=8.0, v_th=1.0, t_ref=1.0), integrator=vb.Native(0.25), nodes=n, monitors=monitors,
+            stimulus=constant(n, gain=u), noise=vb.noise.Additive({"v": np.where(u > 0, 0.15, 0.0)}),
+        )  # fmt: skip
+        run = vb.simulate(sim, t1=120.0, key=jax.random.key(0))
+        fwd = vb.ForwardModel(
+            sim, t1=120.0, summary={"r": lambda y: jnp.concatenate([y.cv[-1], y.fano[-1], y.correlation])}
+        )
+        x = fwd.batch({"stimulus.amplitude": np.array([1.0, 1.3])}, jax.random.split(jax.random.key(0), 2))
+        one = fwd({"stimulus.amplitude": 1.3}, jax.random.split(jax.random.key(0), 2)[1])
+    z, firing, recorded = np.asarray(run.ys["raw"]["z"]), run.ys["r"], run.ys["s"]
+    trains = spike_times(run.ys["raw"], 0.25)
+    assert [len(t) for t in trains] == recorded.count.tolist()
+    assert recorded.count[0] == 0
+    for i, train in enumerate(trains):
+        np.testing.assert_allclose(np.asarray(recorded.times)[i][: len(train)], train, rtol=1e-12)
+        assert np.isnan(np.asarray(recorded.times)[i][len(train) :]).all()
+    ends = np.arange(1, len(z) + 1) * 0.25
+    for w, (start, stop) in enumerate(((20.0, 60.0), (60.0, 120.0))):
+        expected, _ = firing_oracle(trains, start, stop, 2.5)
+        for name, value in expected.items():
+            np.testing.assert_allclose(np.asarray(getattr(firing, name))[w], value, rtol=1e-6, err_msg=name)
+        counts = z[(ends > start) & (ends <= stop)].reshape(-1, 10, n).sum(1)
+        var = counts.var(0, ddof=1)
+        np.testing.assert_allclose(
+            np.asarray(firing.fano)[w][1:], (var / np.maximum(counts.mean(0), 1e-9))[1:], rtol=1e-6
+        )
+        together = counts.mean(1).var(ddof=1)
+        np.testing.assert_allclose(firing.synchrony[w], np.sqrt(together / var.mean()), rtol=1e-6)
+        np.testing.assert_allclose(firing.correlation[w], (n * together / var.mean() - 1) / (n - 1), rtol=1e-6)
+    np.testing.assert_allclose(x[1], one, rtol=1e-6)
+
+
+def test_spikes_without_room_are_a_failed_draw_and_a_transient_is_left_out():
+    """Constant drive: intervals of 10 ms in one neuron, 5 ms in the other."""
+    isi = np.array([10.0, 5.0])
+    u = 1.0 / (1.0 - np.exp(-isi / 20.0))
+    sim = vb.Simulator(
+        S.LIF(tau=20.0, v_th=1.0), integrator=vb.Native(0.1), nodes=2, monitors={"s": vb.monitors.Spikes(max=12)},
+        stimulus=constant(2, gain=u),
+    )  # fmt: skip
+    short = vb.simulate(sim, t1=52.0, key=None)
+    assert short.ys["s"].count.tolist() == [5, 10]
+    assert not short.ys["s"].overflow
+    np.testing.assert_allclose(short.ts["s"], [52.0])
+    more = vb.simulate(sim, t1=20.0, key=None, init=short.final).ys["s"]
+    assert more.count.tolist() == [7, 14]
+    assert more.overflow
+    first = lambda y: jnp.concatenate([y.times[:, 0], y.count.astype(float)])  # noqa: E731
+    fwd = vb.ForwardModel(sim, t1=52.0, summary=first, transient=12.0)
+    x = fwd.batch({"stimulus.amplitude": np.array([1.0, 3.0])}, jax.random.split(jax.random.key(0), 2))
+    np.testing.assert_allclose(x[0], [20.0, 15.0, 4.0, 8.0], atol=0.02)
+    assert np.isnan(x[1]).all()
+    with pytest.raises(ValueError, match="Spikes records spikes, and the model shows x; use it with a neuron"):
+        vb.Simulator(vb.models.Linear(), integrator=vb.Heun(0.1), monitors={"s": vb.monitors.Spikes(max=3)})
+    with pytest.raises(ValueError, match="expected ms, and bins no longer than a window"):
+        vb.monitors.Rates(4.0)
+
+
+def test_white_noise_gives_the_rate_and_cv_of_siegert():
+    """To 1 % and Monte-Carlo error, with the threshold lowered by the shift of a threshold tested once per step."""
+    mu, sigma = (a.ravel() for a in np.meshgrid(GOLDEN2["siegert__mu"], GOLDEN2["siegert__sigma"], indexing="ij"))
+    rate, cv = GOLDEN2["siegert__rate_hz"].ravel(), GOLDEN2["siegert__cv"].ravel()
+    keep, copies, dt = rate > 4.0, 60, 0.1
+    mu, sigma, rate, cv = (np.repeat(a[keep], copies) for a in (mu, sigma, rate, cv))
+    sim = vb.Simulator(
+        S.LIF(tau=20.0, v_th=20.0 - 0.5826 * sigma * np.sqrt(dt / 20.0), v_reset=10.0, t_ref=2.0),
+        integrator=vb.Native(dt), nodes=len(mu), stimulus=constant(len(mu), gain=mu),
+        noise=vb.noise.Additive({"v": sigma / np.sqrt(20.0)}), monitors={"r": vb.monitors.Rates(1_600.0, start=100.0)},
+    )  # fmt: skip
+    y = jax.tree.map(lambda a: np.asarray(a[0]), vb.simulate(sim, t1=1_600.0, key=jax.random.key(8)).ys["r"])
+    found, found_cv = y.rate.reshape(-1, copies).mean(1), y.cv.reshape(-1, copies).mean(1)
+    rate, cv = rate[::copies], cv[::copies]
+    spikes = rate * 1.5 * copies  # the count of a renewal process has variance CV^2 n
+    assert (np.abs(found / rate - 1.0) < 0.01 + 4.0 * cv / np.sqrt(spikes)).all()
+    # that of few intervals is biased: compare where there are many, with the error of a standard deviation
+    many = rate > 20.0
+    assert many.sum() >= 10
+    assert (np.abs(found_cv / cv - 1.0)[many] < 0.03 + 4.0 / np.sqrt(spikes[many])).all()

@@ -22,3 +22,4 @@ from vbinfer.monitors.sensors import (
     seeg_gain as seeg_gain,
 )
 from vbinfer.monitors.online import RunningCovariance as RunningCovariance, RunningFC as RunningFC
+from vbinfer.monitors.spikes import Firing as Firing, Rates as Rates, Spikes as Spikes, SpikeTimes as SpikeTimes

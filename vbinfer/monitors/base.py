@@ -110,6 +110,8 @@ class AbstractMonitor(Parametrised):
     """ms between samples; None is every step."""
     by_node: ClassVar[bool] = True
     """Whether column k of a sample is node k; sensors, groups and matrices are not."""
+    at_end: ClassVar[bool] = False
+    """Whether it gives one sample, of the whole run, instead of one after every period."""
 
     def placed(self, labels: tuple[str, ...] | None) -> "AbstractMonitor":
         """The monitor with nodes by number, given their names."""
@@ -152,6 +154,14 @@ class AbstractMonitor(Parametrised):
     @abc.abstractmethod
     def sample(self, carry: Any, x: dict[str, Array]) -> tuple[Any, Any]:
         """The carry and the sample y, after a period."""
+
+    def after(self, y: Any, transient: float) -> Any:
+        """The sample of a whole run without its first `transient` ms."""
+        return y
+
+    def failed(self, y: Any) -> Array | None:
+        """Whether the samples do not say what happened; None if they always do."""
+        return None
 
 
 class AbstractMean(AbstractMonitor):

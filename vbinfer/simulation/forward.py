@@ -120,6 +120,8 @@ class ForwardModel(eqx.Module):
 
     def _kept(self, name: str) -> tuple[int, int]:
         """First kept sample and number of samples of a monitor."""
+        if self.sim.monitors[name].at_end:
+            return 0, 1
         period = self.sim.period_steps()[name]
         return round(self.transient / self.sim.dt) // period, self.n_steps // period
 
@@ -149,6 +151,8 @@ class ForwardModel(eqx.Module):
     def times(self, name: str | None = None) -> np.ndarray:
         """Times of the kept samples of a monitor, ms."""
         name = name or self.outputs[0]
+        if self.sim.monitors[name].at_end:
+            return np.asarray([self.t1])
         begin, period = jnp.zeros((), jnp.int32), self.sim.period_steps()[name]
         return np.asarray(sample_times(begin, 0, self.n_steps, period, self.sim.dt))[self._kept(name)[0] :]
 
@@ -217,6 +221,8 @@ class ForwardModel(eqx.Module):
 
     def _drop(self, name: str, y: Any, axis: int) -> Any:
         """Samples of a monitor without those of the transient."""
+        if self.sim.monitors[name].at_end:
+            return self.sim.monitors[name].after(y, self.transient)
         first, last = self._kept(name)
         return jax.tree.map(lambda a: jax.lax.slice_in_dim(a, first, last, axis=axis), y)
 
@@ -278,10 +284,14 @@ class ForwardModel(eqx.Module):
         The dynamics use the words of `key`, `observe` a key folded from it.
         """
         ys = in_order(self.sim, ys)
+        lost = [lost for name, y in ys.items() if (lost := self.sim.monitors[name].failed(y)) is not None]
         if self.observe is not None:
             y = self.observe(theta, _alone(ys), jax.random.fold_in(key, 1))
             ys = dict.fromkeys(ys, y) if len(ys) == 1 else y
-        return self._valid(theta, self.summarise(ys)), _alone(ys)
+        x = self.summarise(ys)
+        for some in lost:
+            x = jnp.where(some, jnp.nan, x)
+        return self._valid(theta, x), _alone(ys)
 
     def check(self, prior: Any) -> None:
         """Raise ValueError unless the leaves of a prior fit."""

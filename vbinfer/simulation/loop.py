@@ -114,7 +114,10 @@ def run(
     ticks = _rounds(cuts, steps, lambda carry: (_update(sim, carry, tick), None), tick)
     blocks = _rounds(cuts, ticks, lambda carry: _sample(sim, carry, block), block)
     carry, ys = blocks(carry, Supply(path), phase, n_steps)
-    return carry, {name: _due(ys[name], phase // block, period // block) for name, period in sim.period_steps().items()}
+    ys = {name: _due(ys[name], phase // block, period // block) for name, period in sim.period_steps().items()}
+    shown = sim.model.at_nodes(carry.x)
+    of_run = {k: m.sample(carry.monitors[k], read(m, shown))[1] for k, m in sim.monitors.items() if m.at_end}
+    return carry, ys | of_run
 
 
 def _cuts(

@@ -140,6 +140,7 @@ def _run(
     end, ys = loop.run(sim, begin, phase, n_steps, words, path, checkpoint)
     origin = end.step - n_steps - phase
     ts = {name: sample_times(origin, phase, n_steps, k, sim.dt) for name, k in sim.period_steps().items()}
+    ts |= {name: end.step[None] * sim.dt for name, monitor in sim.monitors.items() if monitor.at_end}
     return Solution(ts, ys, Final(end, (phase + n_steps) % sampling_steps(sim)[2], _grid(sim)))
 
 

@@ -148,10 +148,11 @@ class Simulator(Parametrised):
         return {path: leaf for path, leaf in paths(self).items() if leaf.axes is None}
 
     def period_steps(self) -> dict[str, int]:
-        """Steps per sample of every monitor."""
+        """Steps per sample of every monitor that samples on the way."""
         return {
             name: 1 if m.period is None else steps_in(m.period, self.dt, f"the period of monitor {name!r}")
             for name, m in self.monitors.items()
+            if not m.at_end
         }
 
     def strides(self) -> dict[str, int]:
@@ -420,6 +421,6 @@ def sampling_steps(sim: Simulator) -> tuple[int, int, int]:
 
     Samples fall on multiples of the block, every event on multiples of the tick, and all repeats after a cycle.
     """
-    periods, strides = sim.period_steps().values(), sim.strides().values()
+    periods, strides = tuple(sim.period_steps().values()) or (1,), sim.strides().values()
     block = math.gcd(*periods)
     return block, math.gcd(block, *strides), math.lcm(*periods, *strides)
