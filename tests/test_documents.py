@@ -49,7 +49,7 @@ def test_the_listing_of_the_readme_runs(tmp_path, monkeypatch):
 
 def test_sections_of_the_simulator_page_do_what_they_say():
     names: dict = {}
-    for marker in ("projections", "loop", "conditions"):
+    for marker in ("projections", "loop", "conditions", "measurement"):
         exec(compile(block("docs/simulator.md", marker), f"docs/simulator.md {marker}", "exec"), names)
     fast, slow = names["rates"]
     assert fast.shape == (60, 20)

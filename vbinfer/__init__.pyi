@@ -7,6 +7,7 @@ from . import features as features
 from . import fields as fields
 from . import integrators as integrators
 from . import likelihoods as likelihoods
+from . import measurement as measurement
 from . import models as models
 from . import monitors as monitors
 from . import neural as neural

@@ -260,7 +260,7 @@ def _get(tree: object, path: str) -> object:
 
 
 def _unknown_path(tree: object, path: str, known: Mapping[str, Parameter]) -> ValueError:
-    owner = type(tree).__name__
+    owner = "what is given" if isinstance(tree, Mapping) else type(tree).__name__
     below = [name for name in known if name.startswith(path + ".")]
     if below:
         return ValueError(f"{path!r} is a part of {owner} with several parameters; name one of {', '.join(below)}")

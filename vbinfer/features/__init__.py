@@ -16,6 +16,10 @@ from .temporal import moments as moments
 from .temporal import amplitude as amplitude
 from .temporal import autocorrelation as autocorrelation
 from .spectral import bandpass as bandpass
+from .preprocess import detrend as detrend
+from .preprocess import zscore as zscore
+from .preprocess import regress_global as regress_global
+from .preprocess import parcellate as parcellate
 from .temporal import skewness as skewness
 from .statistical import statistics as statistics
 from .statistical import area as area

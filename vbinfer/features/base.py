@@ -61,6 +61,10 @@ class Preprocess(eqx.Module):
     def __call__(self, y: Array, period: float) -> Array:
         """The new recording."""
 
+    def nodes(self, n: int) -> int:
+        """How many nodes a recording of `n` has afterwards."""
+        return n
+
 
 _ENDS = {"mean": ("",), "spread": ("", "_spread"), "quantiles": tuple(f"_{q}" for q in QUANTILE_NAMES), "nodes": ("",)}
 

@@ -1,6 +1,6 @@
 """Summary: features of a recording as one named vector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import equinox as eqx
@@ -12,6 +12,7 @@ from vbinfer import _check
 
 from .base import Feature, Preprocess
 from .numeric import centred
+from .preprocess import Steps
 
 
 class Custom(Feature):
@@ -69,8 +70,8 @@ class Summary(eqx.Module):
 
     Args:
         period: time between two samples, ms; checked against the monitor's or the recording's by those who know it.
-        preprocess: `vb.features.bandpass(low, high)` or any callable `y[T, N] -> y[T, N]`, applied once, before all
-            features.
+        preprocess: `vb.features.bandpass(low, high)` or any callable `y[T, N] -> y[T, N]`, or a list of them, applied
+            once and in this order, before all features.
         n_nodes: number of nodes; only needed for `names` and `width` when a feature's width follows it, as that of
             `vb.features.fc` does.
         **features: name to feature: a `vb.features.f(...)`, a bare `vb.features.f`, or any callable `y[T, N] -> [F]`.
@@ -93,22 +94,22 @@ class Summary(eqx.Module):
     def __init__(
         self,
         period: float = 720.0,
-        preprocess: Callable[..., Array] | None = None,
+        preprocess: Callable[..., Array] | Sequence[Callable[..., Array]] | None = None,
         n_nodes: int | None = None,
         **features: Any,  # a Feature, its class, or a callable; anything else is answered with a remedy
     ):
         if not features:
             raise ValueError("Summary was given no feature; name at least one, as in Summary(fc=vb.features.fc_stat)")
-        if preprocess is not None and not callable(preprocess):
-            raise TypeError(
-                f"preprocess is {preprocess!r}; give vb.features.bandpass(low, high) or a function of y[T, N]"
-            )
-        if isinstance(preprocess, Feature | type):
-            raise TypeError(
-                f"preprocess is the feature {preprocess!r}; pass it by a name of its own, as in f={preprocess!r}"
-            )
+        steps: tuple[Any, ...] = tuple(preprocess) if isinstance(preprocess, list | tuple) else (preprocess,)
+        for step in () if preprocess is None else steps:
+            if not callable(step):
+                raise TypeError(
+                    f"preprocess is {step!r}; give vb.features.bandpass(low, high) or a function of y[T, N]"
+                )
+            if isinstance(step, Feature | type):
+                raise TypeError(f"preprocess is the feature {step!r}; pass it by a name of its own, as in f={step!r}")
         self.period = _check.positive(period, "period", 720.0, "ms")
-        self.preprocess = preprocess
+        self.preprocess = Steps(steps) if isinstance(preprocess, list | tuple) else preprocess
         self.n_nodes = None if n_nodes is None else _check.count(n_nodes, "n_nodes", 80)
         self.feature_names = tuple(features)
         self.features = tuple(_as_feature(name, given) for name, given in features.items())
@@ -142,7 +143,9 @@ class Summary(eqx.Module):
         return len(self.names)
 
     def names_for(self, n: int | None) -> tuple[str, ...]:
-        """`names` for recordings of `n` nodes."""
+        """`names` for recordings of `n` nodes, before `preprocess`."""
+        if n is not None and isinstance(self.preprocess, Preprocess):
+            n = self.preprocess.nodes(n)
         found: list[str] = []
         for name, feature in zip(self.feature_names, self.features, strict=True):
             try:

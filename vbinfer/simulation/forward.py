@@ -6,7 +6,7 @@ It maps `(theta, key) -> x`, alone or batched.
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -16,9 +16,10 @@ from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import Theta
-from vbinfer._param import bind, did_you_mean, paths, replace, resolve
+from vbinfer._param import Parameter, bind, did_you_mean, paths, replace, resolve
 from vbinfer._random import key_words
 from vbinfer.io.fingerprint import fingerprint
+from vbinfer.measurement import AbstractPart, Chain
 from vbinfer.monitors.base import steps_in
 from vbinfer.network.delays import History
 from vbinfer.simulation.batch import run_batch
@@ -30,7 +31,7 @@ from vbinfer.simulation.solution import Final
 
 Features = Callable[[Any], Array]
 """Array of a monitor `[T, N]` to features `[F]`; a `vb.Summary` is one."""
-INIT = "init."
+INIT, OBSERVE = "init.", "observe."
 
 
 class ForwardModel(eqx.Module):
@@ -48,13 +49,15 @@ class ForwardModel(eqx.Module):
         init: initial state or `History`, as for `simulate`; None starts every draw where its own model does. Of a
             `Solution.final` the state is taken, not what its monitors hold.
         to_paths: theta to a mapping of paths, for parameters that are not leaves (a region group, map weights).
-        observe: `(theta, y, key) -> y`, measurement noise on what the monitor gave.
+        observe: the measurement, between what the monitor gave and the summary: a `vb.measurement.Chain` of the one
+            monitor that is summarised, or any `(theta, y, key) -> y`.
         conditions: name to paths and their values, `{"rest": {}, "stimulated": {"stimulus.amplitude": 2.0}}`: every
             theta is simulated under each of them, a stimulated region, a task, a map of receptors. Features are named
             `<condition>.<feature>` and follow each other; condition k uses `fold_in(key, k)`; all are one program,
             which runs them one after the other. Paths that a condition sets, theta cannot name.
 
-    Theta may name any parameter of the simulator by its path, and initial values as `init.<variable>`.
+    Theta may name any parameter of the simulator by its path, initial values as `init.<variable>` and the parameters
+    of a chain as `observe.<part>.<parameter>`.
     """
 
     sim: Simulator
@@ -65,7 +68,7 @@ class ForwardModel(eqx.Module):
     t1: float = eqx.field(static=True)
     transient: float = eqx.field(static=True)
     to_paths: Callable[[Theta], Mapping[str, Array]] | None = eqx.field(static=True)
-    observe: Callable[[Theta, Any, Array], Any] | None = eqx.field(static=True)
+    observe: Chain | Callable[[Theta, Any, Array], Any] | None
     conditions: tuple[str, ...] = eqx.field(static=True)
     set_by_condition: Theta
     """Values of every path that a condition sets, `[condition, ...]`."""
@@ -80,7 +83,7 @@ class ForwardModel(eqx.Module):
         monitor: str | None = None,
         init: Any = None,
         to_paths: Callable[[Theta], Mapping[str, Array]] | None = None,
-        observe: Callable[[Theta, Any, Array], Any] | None = None,
+        observe: Chain | Callable[[Theta, Any, Array], Any] | None = None,
         conditions: Mapping[str, Any] | None = None,
     ):
         if isinstance(init, Final):
@@ -107,6 +110,7 @@ class ForwardModel(eqx.Module):
             if first >= last:
                 raise ValueError(f"no sample of monitor {name!r} lies between transient {transient:g} and t1 {t1:g} ms")
             _check_series(sim, name, part)
+        _check_observe(sim, self.outputs, observe)
 
     @property
     def summary(self) -> dict[str, Features]:
@@ -117,6 +121,10 @@ class ForwardModel(eqx.Module):
     def n_steps(self) -> int:
         """Steps of a simulation."""
         return round(self.t1 / self.sim.dt)
+
+    def _period(self, name: str) -> float:
+        """Between two samples of a monitor, ms."""
+        return self.sim.monitors[name].period or self.sim.dt
 
     def _kept(self, name: str) -> tuple[int, int]:
         """First kept sample and number of samples of a monitor."""
@@ -183,9 +191,25 @@ class ForwardModel(eqx.Module):
         self._check_shapes({name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in theta.items()})
         return _batch(self, theta, keys)
 
+    def _named(self, theta: Theta) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Values by path: of the simulator, and of a chain."""
+        named, own = dict(theta if self.to_paths is None else self.to_paths(theta)), {}
+        if isinstance(self.observe, Chain):
+            own = {name: named.pop(name) for name in tuple(named) if name.startswith(OBSERVE)}
+        return named, own
+
+    def _chain(self, theta: Theta) -> Chain:
+        """The chain with its parameters from theta, of one draw."""
+        return bind({OBSERVE[:-1]: cast(Chain, self.observe)}, self._named(theta)[1])[OBSERVE[:-1]]
+
+    def _declared(self) -> dict[str, Parameter]:
+        """Every parameter that theta may name, by path."""
+        own = {OBSERVE[:-1]: self.observe} if isinstance(self.observe, Chain) else {}
+        return {**paths(self.sim), **paths(own)}
+
     def _split(self, theta: Theta) -> tuple[dict[str, Array], dict[str, Array]]:
         """Paths of the simulator, and initial values by variable."""
-        named = dict(theta if self.to_paths is None else self.to_paths(theta))
+        named, _ = self._named(theta)
         init = {name.removeprefix(INIT): value for name, value in named.items() if name.startswith(INIT)}
         by_variable(self.sim, init, "init")
         for name in named:
@@ -201,6 +225,8 @@ class ForwardModel(eqx.Module):
 
         def one(theta: Theta) -> Any:
             leaves, init = self._split(theta)
+            if isinstance(self.observe, Chain):
+                self._chain(theta).check_channels(_channels(self.sim, self.outputs[0]))
             return self._history(bind(self.sim, leaves), init).state
 
         jax.eval_shape(one, dict(theta))
@@ -239,7 +265,7 @@ class ForwardModel(eqx.Module):
 
         NaN marks a failed draw.
         """
-        known, leaves = paths(self.sim), self._split(theta)[0]
+        known, leaves = self._declared(), self._split(theta)[0] | self._named(theta)[1]
         # in traced code a failure is a value: NaN is counted as invalid, with its region of the prior
         inside = [jnp.all((v >= known[path].low) & (v <= known[path].high)) for path, v in leaves.items()]
         return jnp.where(jnp.all(jnp.asarray(inside)), x, jnp.nan) if inside else x
@@ -286,8 +312,13 @@ class ForwardModel(eqx.Module):
         ys = in_order(self.sim, ys)
         lost = [lost for name, y in ys.items() if (lost := self.sim.monitors[name].failed(y)) is not None]
         if self.observe is not None:
-            y = self.observe(theta, _alone(ys), jax.random.fold_in(key, 1))
-            ys = dict.fromkeys(ys, y) if len(ys) == 1 else y
+            measured: Any = _alone(ys)
+            k_observe = jax.random.fold_in(_check.key(key), 1)
+            if isinstance(self.observe, Chain):
+                measured = self._chain(theta)(measured, self._period(self.outputs[0]), k_observe)
+            else:
+                measured = self.observe(theta, measured, k_observe)
+            ys = dict.fromkeys(ys, measured) if len(ys) == 1 else measured
         x = self.summarise(ys)
         for some in lost:
             x = jnp.where(some, jnp.nan, x)
@@ -297,7 +328,9 @@ class ForwardModel(eqx.Module):
         """Raise ValueError unless the leaves of a prior fit."""
         if self.to_paths is None:
             try:
-                resolve(self.sim, [name for name in prior.shapes if not name.startswith(INIT)])
+                own = [n for n in prior.shapes if n.startswith(OBSERVE) and isinstance(self.observe, Chain)]
+                resolve(self.sim, [n for n in prior.shapes if n not in own and not n.startswith(INIT)])
+                resolve({OBSERVE[:-1]: self.observe}, own)
             except ValueError as error:
                 raise ValueError(f"{error} (given by the prior)") from None
         self._check_shapes(
@@ -309,11 +342,11 @@ class ForwardModel(eqx.Module):
 
         Empty where `to_paths` stands in between.
         """
-        return {} if self.to_paths else {path: (leaf.low, leaf.high) for path, leaf in paths(self.sim).items()}
+        return {} if self.to_paths else {path: (leaf.low, leaf.high) for path, leaf in self._declared().items()}
 
     def units(self) -> dict[str, str]:
         """Declared unit of every parameter, by path."""
-        return {path: leaf.unit for path, leaf in paths(self.sim).items()}
+        return {path: leaf.unit for path, leaf in self._declared().items()}
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides x; see `vbinfer.io.fingerprint`.
@@ -430,6 +463,32 @@ def _check_series(sim: Simulator, name: str, summary: Any) -> None:
             f"Summary(period={float(expected):g}) is given samples of monitor {name!r} every {period:g} ms; "
             f"write Summary(period={period:g})"
         )
+
+
+def _check_observe(sim: Simulator, outputs: tuple[str, ...], observe: Any) -> None:
+    """Raise unless a measurement fits what is summarised."""
+    if observe is None or (callable(observe) and not isinstance(observe, Chain | AbstractPart)):
+        return
+    if not isinstance(observe, Chain):
+        raise TypeError(
+            f"observe is {observe!r}; write vb.measurement.Chain({{'thermal': vb.measurement.Thermal()}}), or a "
+            "function (theta, y, key) -> y"
+        )
+    if len(outputs) > 1:
+        raise ValueError(f"observe is a Chain, which measures one monitor, and {', '.join(outputs)} are summarised")
+    observe.check_channels(_channels(sim, outputs[0]))
+
+
+def _channels(sim: Simulator, name: str) -> int:
+    """Number of channels that a chain measures."""
+    sample = sim.monitors[name].sample_shape(sim.n_nodes)
+    if sample is None or len(sample) != 1:
+        raise ValueError(
+            f"observe is a Chain, which measures [T, N], and monitor {name!r} records something else; write "
+            f"{type(sim.monitors[name]).__name__}(..., var={next(iter(sim.node_shapes()))!r})"
+        )
+    (width,) = sample
+    return width
 
 
 def _feature_names(summary: Any, series: Callable[[], Any], n_nodes: int) -> list[str]:

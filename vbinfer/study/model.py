@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from vbinfer import features, integrators, models, monitors, noise, stimuli
+from vbinfer import features, integrators, measurement, models, monitors, noise, stimuli
 from vbinfer._names import Theta
 from vbinfer._param import bind, did_you_mean
 from vbinfer.draws.request import check_simulator
@@ -29,13 +29,13 @@ from .table import StudyError, construct, keys, members, named, number, value_of
 
 def read_simulator(
     table: Any, connectome: Connectome | Mapping[str, Connectome] | None, folder: Path
-) -> tuple[Simulator, float, float]:
-    """The simulator, its t1 and its transient."""
+) -> tuple[Simulator, dict[str, Any]]:
+    """The simulator, and t1, transient and measurement."""
     parts = keys(
         table,
         "[simulator]",
         required=("model", "integrator", "t1"),
-        optional=("coupling", "noise", "stimulus", "delays", "monitor", "monitors", "transient", "nodes"),
+        optional=("coupling", "noise", "stimulus", "delays", "monitor", "monitors", "observe", "transient", "nodes"),
     )
     known = {
         "model": members(models, models.AbstractModel),
@@ -73,8 +73,11 @@ def read_simulator(
         )
     except (TypeError, ValueError) as error:
         raise StudyError(f"[simulator]: {error}") from error
-    t1 = number(parts["t1"], "[simulator] t1")
-    return sim, t1, number(parts.get("transient", 0.0), "[simulator] transient")
+    return sim, {
+        "t1": number(parts["t1"], "[simulator] t1"),
+        "transient": number(parts.get("transient", 0.0), "[simulator] transient"),
+        "observe": read_chain(parts["observe"], folder) if "observe" in parts else None,
+    }
 
 
 def by_projection(part: str, given: Any) -> bool:
@@ -118,9 +121,19 @@ def _check_quoted(table: Mapping[str, Any], where: str, is_wrong: Callable[[Any]
             )
 
 
-def read_forward(
-    sim: Simulator, table: Any, t1: float, transient: float, folder: Path, conditions: Mapping[str, Any] | None = None
-) -> ForwardModel:
+def read_chain(table: Any, folder: Path) -> measurement.Chain:
+    """The measurement, `observe` of the simulator's table."""
+    if not isinstance(table, dict) or not table:
+        raise StudyError(f'[simulator] observe is {table!r}; write observe.thermal = {{ name = "Thermal" }}')
+    known = members(measurement, measurement.AbstractPart)
+    parts = {name: construct(one, f"[simulator] observe.{name}", known, folder) for name, one in table.items()}
+    try:
+        return measurement.Chain(parts)
+    except ValueError as error:
+        raise StudyError(f"[simulator] observe: {error}") from error
+
+
+def read_forward(sim: Simulator, table: Any, folder: Path, **how: Any) -> ForwardModel:
     """The forward model; without `[summary]`, of the series itself."""
     if table is not None and (not isinstance(table, dict) or not set(table) - {"preprocess", "monitor"}):
         raise StudyError('[summary] names no feature; write for example fc = { name = "fc_stat" }')
@@ -133,13 +146,13 @@ def read_forward(
     values = {} if network is None else {"connectome": np.asarray(network.dense().weights)}
     pre = table.pop("preprocess", None)
     if pre is not None:
-        pre = construct(pre, "[summary] preprocess", members(features, Preprocess), folder)
+        build = lambda one: construct(one, "[summary] preprocess", members(features, Preprocess), folder)  # noqa: E731
+        pre = [build(one) for one in pre] if isinstance(pre, list) else build(pre)
     known = {name: item for name, item in members(features, Feature).items() if name.islower()}
     chosen = {name: construct(t, f"[summary] {name}", known, folder, values) for name, t in table.items()}
     try:
         summary = Summary(period=sim.monitors[monitor].period or sim.dt, preprocess=pre, **chosen) if chosen else flat
-        how = {"t1": t1, "transient": transient, "monitor": monitor, "conditions": conditions}
-        forward = ForwardModel(sim, summary=summary, **how)
+        forward = ForwardModel(sim, monitor=monitor, summary=summary, **how)
     except ValueError as error:
         raise StudyError(f"[simulator]: {error}") from error
     try:
@@ -239,6 +252,7 @@ def without_sigma(forward: ForwardModel, prior: Prior, sigma: float | str) -> Fo
         name: {path: values[k] for path, values in forward.set_by_condition.items()}
         for k, name in enumerate(forward.conditions)
     }
+    how["observe"] = forward.observe
     return ForwardModel(forward.sim, **how, to_paths=Without(sigma), conditions=conditions or None)
 
 

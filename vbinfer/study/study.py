@@ -204,13 +204,13 @@ def _parts(tables: dict[str, Any], path: Path, out: str | Path | None) -> dict[s
         required=("recording",),
         optional=("connectome", "normalise", "period", "participant", "theta_true"),
     )
-    sim, t1, transient = read_simulator(tables["simulator"], _connectome(data, folder), folder)
+    sim, how = read_simulator(tables["simulator"], _connectome(data, folder), folder)
     inference = _inference(tables, folder)
     is_sampler = not inference["draws"]
     if "summary" not in tables and not is_sampler:
         raise StudyError("the study file lacks the key 'summary'")
     conditions = read_conditions(tables.get("conditions"), sim, folder)
-    forward = read_forward(sim, tables.get("summary"), t1, transient, folder, conditions)
+    forward = read_forward(sim, tables.get("summary"), folder, conditions=conditions, **how)
     prior, sigma = read_prior(tables["prior"], folder), None
     if is_sampler:
         sigma = read_sigma(tables.get("likelihood"), prior)
