@@ -24,7 +24,7 @@ from vbinfer.priors.prior import Prior
 from vbinfer.simulation.forward import ForwardModel
 from vbinfer.simulation.simulator import Simulator
 
-from .table import StudyError, construct, keys, members, named, number, value_of
+from .table import Lazily, StudyError, construct, keys, members, named, number, value_of
 
 
 def read_simulator(
@@ -38,7 +38,7 @@ def read_simulator(
         optional=("coupling", "noise", "stimulus", "delays", "monitor", "monitors", "observe", "transient", "nodes"),
     )
     known = {
-        "model": members(models, models.AbstractModel),
+        "model": Lazily({name: "models" for name in dir(models) if name[0].isupper() and name[:8] != "Abstract"}),
         "coupling": members(coupling, coupling.AbstractCoupling),
         "integrator": members(integrators, integrators.AbstractIntegrator),
         "noise": members(noise, noise.AbstractNoise),
