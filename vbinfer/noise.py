@@ -124,14 +124,26 @@ class Additive(AbstractNoise):
         correlation: `[node, node]`, correlation of the noise across nodes, the same for every state variable: the
             covariance of the increments of nodes i, j is sigma_i sigma_j correlation_ij dt. Symmetric, with unit
             diagonal, positive definite.
+        areas: mm^2, one for each node of a field (`domain.areas`): the noise is white in space too, with increments
+            sigma sqrt(dt / area_i) N(0, 1), so that the variance of an integral over a patch is the same at every
+            resolution; sigma is then in state units mm per sqrt(ms). Nodes without area have sigma as it is.
     """
 
     sigma: Param | dict[str, Param] = param(doc="diffusion coefficient, state units per sqrt(ms)", low=0.0)
     correlation: Param | None = param(None, axes=("node", "node"), doc="correlation across nodes, within [-1, 1]")
+    areas: Param | None = param(None, unit="mm2", low=0.0, doc="area that each node stands for")
 
-    def __init__(self, sigma: Any = None, *, D: Any = None, correlation: Any = None):
+    def __init__(self, sigma: Any = None, *, D: Any = None, correlation: Any = None, areas: Any = None):
         self.sigma = _amplitudes(sigma, D)
-        self.correlation = correlation
+        self.correlation, self.areas = correlation, areas
+
+    def _scale(self, name: str, like: Array, dt: float) -> Array:
+        """Standard deviation of the increments of a variable."""
+        scale = _of(self.sigma, name, like) * dt**0.5
+        if self.areas is None:
+            return scale
+        areas = spread(self.areas, like)
+        return scale / jnp.sqrt(jnp.where(areas > 0.0, areas, 1.0))
 
     def validate(self) -> None:
         if self.correlation is None or isinstance(self.correlation, Tracer):
@@ -158,7 +170,7 @@ class Additive(AbstractNoise):
 
     def check_amplitudes(self) -> None:
         for path, leaf in paths(self).items():
-            concrete = path != "correlation" and not isinstance(leaf.value, Tracer)
+            concrete = path not in ("correlation", "areas") and not isinstance(leaf.value, Tracer)
             if concrete and np.any(np.asarray(leaf.value) == 0.0):
                 raise ValueError(
                     f"noise.{path} is 0 somewhere: a path without noise has no density; give every node an amplitude"
@@ -169,7 +181,7 @@ class Additive(AbstractNoise):
 
         def increments(carry: None, z: Named, x: Named) -> tuple[None, Named]:
             mixed = z if root is None else {name: _mix(root, value) for name, value in z.items()}
-            return None, {name: (_of(self.sigma, name, value) * dt**0.5) * value for name, value in mixed.items()}
+            return None, {name: self._scale(name, value, dt) * value for name, value in mixed.items()}
 
         return increments
 
@@ -179,7 +191,7 @@ class Additive(AbstractNoise):
 
         def normals_of(dW: Named, x: Named) -> tuple[Named, Array]:
             # dW = s * (L z) for each of V variables:  log |dz / dW| = -sum log s - V log det L
-            z, log_det = _divided(dW, {name: _of(self.sigma, name, w) * dt**0.5 for name, w in dW.items()})
+            z, log_det = _divided(dW, {name: self._scale(name, w, dt) for name, w in dW.items()})
             if root is None:
                 return z, log_det
             z = {name: jax.scipy.linalg.solve_triangular(root, value, lower=True) for name, value in z.items()}

@@ -11,3 +11,4 @@ from .profiles import MexicanHat as MexicanHat
 from .profiles import VonMises as VonMises
 from .regions import RegionMap as RegionMap
 from .sphere import Sphere as Sphere
+from .wave import DampedWave as DampedWave

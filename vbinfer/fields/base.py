@@ -115,6 +115,10 @@ class AbstractDomain(eqx.Module):
         """The largest eigenvalue of -Laplacian, 1/mm^2."""
 
     @abc.abstractmethod
+    def basis(self, modes: int | None) -> Any:
+        """Eigenfunctions to expand fields in: a `bases.AbstractBasis`."""
+
+    @abc.abstractmethod
     def pairs(self, profile: Any, cutoff: float | None) -> Any:
         """How a kernel is laid out: a `kernels.AbstractPairs`."""
 

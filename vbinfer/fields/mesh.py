@@ -13,6 +13,7 @@ from jaxtyping import Array
 from vbinfer._check import count
 from vbinfer.fields import surfaces
 from vbinfer.fields.base import AbstractDomain, as_array, exponential
+from vbinfer.fields.bases import Modes
 from vbinfer.fields.pairs import OnMesh
 from vbinfer.fields.profiles import AbstractProfile, VonMises
 from vbinfer.fields.rows import Rows, padded
@@ -21,6 +22,8 @@ MOST_PAIRS = 50_000_000
 """Connections of a kernel, about 1 GB of them."""
 DENSE_MODES = 1000
 """Points up to which all modes are computed at once."""
+MODES = 400
+"""Modes of a larger mesh that are used unless asked for more."""
 CHUNK = 256
 """Points whose distances are measured at once."""
 
@@ -117,6 +120,7 @@ class Mesh(AbstractDomain):
             values, vectors = values[order], vectors[:, order]
         pieces = scipy.sparse.csgraph.connected_components(stiffness, directed=False)
         vectors[:, : min(k, pieces[0])] = _constants(root, *pieces)[:, :k]
+        values = np.maximum(values, 0.0)
         values[: min(k, pieces[0])] = 0.0
         return as_array(vectors / root[:, None]), as_array(values)
 
@@ -151,6 +155,12 @@ class Mesh(AbstractDomain):
             return float(np.linalg.eigvalsh(symmetric.toarray())[-1])
         start = np.random.default_rng(0).standard_normal(len(areas))
         return float(scipy.sparse.linalg.eigsh(symmetric, 1, v0=start, return_eigenvectors=False, tol=1e-6)[0])
+
+    def basis(self, modes: int | None) -> Modes:
+        n = self.n_nodes
+        k = (n if n <= DENSE_MODES else MODES) if modes is None else count(modes, "modes", MODES, most=n)
+        phi, eigenvalue = self.modes(k)
+        return Modes(phi, self.areas, eigenvalue[:, None])
 
     def pairs(self, profile: AbstractProfile, cutoff: float | None) -> OnMesh:
         if isinstance(profile, VonMises):

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from vbinfer._check import count, positive
 from vbinfer.fields.base import AbstractDomain, as_array, columns
+from vbinfer.fields.bases import Harmonics
 from vbinfer.fields.pairs import OnSphere
 
 
@@ -147,10 +148,30 @@ class Sphere(AbstractDomain):
         return columns(lambda flat: self._filtered(folded, flat), x)
 
     def _filtered(self, folded: Array, x: Array) -> Array:
-        c = jnp.einsum("mj,ijb->mib", self.fourier, x.reshape(self.n_lat, self.n_lon, -1))
-        # gains of each draw [degree, B] meet coefficients [order, degree, B]
-        c = folded @ c if folded.ndim == 3 else self.synthesis @ (folded[None] * (self.analysis @ c))
-        return jnp.einsum("mj,mib->ijb", self.fourier, c).reshape(x.shape)
+        if folded.ndim == 2:  # gains of each draw [degree, B] meet coefficients [order, degree, B]
+            return self.synthesised(folded[None] * self.analysed(x))
+        return self._around(folded @ self._along(x))
+
+    def _along(self, x: Array) -> Array:
+        """Fields `[N, B]` to `[order, lat, B]`."""
+        return jnp.einsum("mj,ijb->mib", self.fourier, x.reshape(self.n_lat, self.n_lon, -1))
+
+    def _around(self, c: Array) -> Array:
+        """`[order, lat, B]` to fields `[N, B]`."""
+        return jnp.einsum("mj,mib->ijb", self.fourier, c).reshape(self.n_nodes, -1)
+
+    def analysed(self, x: Array) -> Array:
+        """Coefficients `[order, degree, B]` of fields `[N, B]`, over the radius."""
+        return self.analysis @ self._along(x)
+
+    def synthesised(self, c: Array) -> Array:
+        """Fields `[N, B]` of coefficients."""
+        return self._around(self.synthesis @ c)
+
+    def basis(self, modes: int | None) -> Harmonics:
+        if modes is not None:
+            raise ValueError(f"modes={modes} was given with a Sphere, which uses all its harmonics; set its lmax")
+        return Harmonics(self, -self.laplace_gain()[None, :, None])
 
     @property
     def n_modes(self) -> int:

@@ -1,0 +1,53 @@
+"""Bases of eigenfunctions: coefficients of a field, and back."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array
+
+
+class AbstractBasis(eqx.Module):
+    """Eigenfunctions of -Laplacian, orthonormal under the areas.
+
+    Coefficients have the draws of a batch as last axis.
+    """
+
+    eigenvalue: eqx.AbstractVar[Array]
+    """1/mm^2, shaped to meet coefficients."""
+
+    @abc.abstractmethod
+    def analysed(self, x: Array) -> Array:
+        """Coefficients of fields `[N, B]`."""
+
+    @abc.abstractmethod
+    def synthesised(self, c: Array) -> Array:
+        """Fields `[N, B]` of coefficients."""
+
+
+class Harmonics(AbstractBasis):
+    """All harmonics of a sphere: `[order, degree, B]`."""
+
+    sphere: Any
+    eigenvalue: Array
+
+    def analysed(self, x: Array) -> Array:
+        return self.sphere.analysed(x)
+
+    def synthesised(self, c: Array) -> Array:
+        return self.sphere.synthesised(c)
+
+
+class Modes(AbstractBasis):
+    """The first k modes of a mesh: `[k, B]`."""
+
+    phi: Array
+    """`[N, k]`."""
+    areas: Array
+    eigenvalue: Array
+
+    def analysed(self, x: Array) -> Array:
+        return self.phi.T @ (self.areas[:, None] * x)
+
+    def synthesised(self, c: Array) -> Array:
+        return self.phi @ c
