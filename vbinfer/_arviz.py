@@ -3,9 +3,11 @@
 0.2x (`InferenceData`) and 1.x (`DataTree`) behind the same few functions.
 """
 
+import contextlib
 import importlib
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,7 +61,10 @@ def sample_stats(stats: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def rhat(theta: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rank-normalised split R-hat by leaf, of leaves `[chain, draw, ...]`."""
-    with np.errstate(invalid="ignore", divide="ignore"):  # of a parameter that is constant it is NaN, in silence
+    with (
+        _quiet(),
+        np.errstate(invalid="ignore", divide="ignore"),
+    ):  # of a parameter that is constant it is NaN, in silence
         return _arrays(arviz().rhat(dataset(theta), method="rank"), theta)
 
 
@@ -69,12 +74,26 @@ def ess(theta: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
     The tails are those beyond the 5 % and 95 % quantiles; from ArviZ 1.0 on its default is others.
     """
     options = {"prob": (0.05, 0.95)} if method == "tail" else {}
-    return _arrays(arviz().ess(dataset(theta), method=method, **options), theta)
+    with _quiet():
+        return _arrays(arviz().ess(dataset(theta), method=method, **options), theta)
 
 
 def mcse(theta: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
     """Monte-Carlo standard error by leaf, of leaves `[chain, draw, ...]`."""
-    return _arrays(arviz().mcse(dataset(theta), method=method), theta)
+    with _quiet():
+        return _arrays(arviz().mcse(dataset(theta), method=method), theta)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Of chains that are too short ArviZ gives NaN, and a line on the terminal."""
+    log = logging.getLogger("arviz")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _arrays(result: Any, like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

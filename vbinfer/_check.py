@@ -112,3 +112,15 @@ def one_of(value: Any, what: str, choices: Iterable[Any]) -> Any:
     if isinstance(value, str | int | None) and value in known:
         return value
     raise ValueError(f"{what}={value!r} was given; expected one of {', '.join(map(repr, known))}")
+
+
+def of_kind(value: Any, what: str, kind: type, write: str) -> Any:
+    """The value, when it is of a kind.
+
+    Raises:
+        TypeError: it is not: what was given in which place, and what to write.
+    """
+    if isinstance(value, kind):
+        return value
+    given = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    raise TypeError(f"{what} was given {given}; expected a {kind.__name__}: write {write}")

@@ -19,6 +19,9 @@ from .network.connectome import Connectome
 BUNDLED = {"hcp-aal2": "hcp_aal2"}
 _SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".npy", ".npz", ".zip")
 
+_SECONDS_BELOW = 1.0
+"""ms; a period below may have been written in seconds."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
@@ -52,6 +55,12 @@ class Recording:
         values = np.array(self.values, dtype=np.float32, order="C")
         if values.ndim != 2 or 0 in values.shape:
             raise ValueError(f"{self.name} has shape {list(values.shape)}; expected [T, N], time in rows")
+        if 0 < self.period < _SECONDS_BELOW:
+            warnings.warn(
+                f"{self.name} has period {self.period:g} ms, {1e3 / self.period:,.0f} samples a second; write "
+                f"period={1e3 * self.period:g} if it is {self.period:g} s",
+                stacklevel=3,
+            )
         if not (math.isfinite(self.period) and self.period > 0):
             raise ValueError(f"{self.name} has period {self.period}; give the ms between samples, for example 720.0")
         labels = None if self.labels is None else tuple(str(label) for label in self.labels)
@@ -101,6 +110,7 @@ class Recording:
         Raises:
             ValueError: a segment shorter than one sample or not within the recording.
         """
+        start, length = _check.number(start, "start", 0.0), _check.positive(length, "length", 60e3, "ms")
         first, count = round(start / self.period), math.floor(length / self.period + 1e-6)
         if first < 0 or count < 1 or first + count > len(self.values):
             raise ValueError(

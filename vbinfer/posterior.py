@@ -54,6 +54,8 @@ class Posterior:
         if not theta:
             raise ValueError('theta is empty; expected {"path": array of [chain, draw, ...], ...}')
         lead = next(iter(theta.values())).shape[:2]
+        if 0 in lead:
+            raise ValueError(f"theta holds no draws: its first leaf is {list(lead)}; expected [chain, draw, ...]")
         if self.prior is not None:
             _check_prior(theta, self.prior)
             theta = {name: theta[name] for name in self.prior.shapes}
@@ -121,7 +123,9 @@ class Posterior:
         """
         _check.fraction(hdi_prob, "hdi_prob", 0.94)
         flat = self.ravel().astype(float)
-        mean, sd, interval = flat.mean(0), flat.std(0, ddof=1), hdi(flat, hdi_prob)
+        mean, sd, interval = flat.mean(0), np.full(flat.shape[1], np.nan), hdi(flat, hdi_prob)
+        if len(flat) > 1:  # of one draw there is no spread
+            sd = flat.std(0, ddof=1)
         blank = [None] * len(self.names)
         shrinkage, rhat, ess = blank, blank, blank
         if self.prior is not None:

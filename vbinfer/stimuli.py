@@ -129,6 +129,8 @@ class PulseTrain(AbstractStimulus):
 class Sinusoid(AbstractStimulus):
     """A sine wave that begins at `onset`.
 
+    In float32 times are known to t 2^-24: after 20 minutes to 0.06 ms, 0.03 of the amplitude at 40 Hz.
+
     u_i(t) = gain_i amplitude sin(2 pi frequency (t - onset) / 1000 + phase) for t >= onset, else 0
     """
 

@@ -84,7 +84,7 @@ def ebfmi(posterior: Posterior) -> np.ndarray:
 
     How fast resampling the momentum explores energies: near 1 or above for light tails; below 0.3 the chain moves
     slowly between energy levels, as in funnels and heavy tails, and R-hat may not see it yet. Blind to everything
-    within an energy level. NaN for an energy that never changes.
+    within an energy level. NaN for an energy that never changes; energies that are not finite are left out.
 
     Args:
         posterior: chains of a Hamiltonian sampler, with `sample_stats["energy"]` `[chain, draw]`.
@@ -105,11 +105,15 @@ def ebfmi(posterior: Posterior) -> np.ndarray:
     if "energy" not in stats:
         raise ValueError(
             "this posterior has no sample_stats['energy']; E-BFMI is of Hamiltonian chains: "
-            "sample with kernel=vb.sampling.NUTS() or vb.sampling.HMC()"
+            "sample with kernel=vb.NUTS() or vb.sampling.HMC()"
         )
     energy = np.asarray(stats["energy"], np.float64)
-    around = ((energy - energy.mean(1, keepdims=True)) ** 2).sum(1)
-    return np.divide((np.diff(energy, axis=1) ** 2).sum(1), around, out=np.full(len(energy), np.nan), where=around > 0)
+    return np.array([_ebfmi(chain[np.isfinite(chain)]) for chain in energy])
+
+
+def _ebfmi(energy: np.ndarray) -> float:
+    around = ((energy - energy.mean()) ** 2).sum() if len(energy) else 0.0
+    return float((np.diff(energy) ** 2).sum() / around) if around > 0 else np.nan
 
 
 class Located(NamedTuple):

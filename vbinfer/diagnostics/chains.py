@@ -164,7 +164,9 @@ def _by_chain(posterior: Posterior) -> tuple[dict[str, Any], list[Finding]]:
         said.append(_about_divergences(found["divergences"], found["located"], posterior.num_samples))
     if "energy" in stats:
         found["ebfmi"] = ebfmi(posterior)
-        said.append(_about_energy(found["ebfmi"]))
+        finite = np.isfinite(stats["energy"])
+        said += [] if finite.all() else [_about_infinite(finite)]
+        said += [_about_energy(found["ebfmi"])] if finite.any() else []
     if "num_steps" in stats and depth is not None:
         found["saturated"] = (stats["num_steps"] >= 2**depth - 1).mean(1)
         said.append(_about_depth(found["saturated"], depth))
@@ -241,6 +243,13 @@ def _about_divergences(count: np.ndarray, located: tuple[Located, ...], draws: i
         f"{total} of {every} transitions diverged (chains: {', '.join(map(str, count.tolist()))}), so parts of the "
         f"posterior are not reached{where}; raise target_accept to 0.95, or write the model so that scales and effects "
         "are independent a priori"
+    )
+
+
+def _about_infinite(finite: np.ndarray) -> Finding:
+    return "warn", (
+        f"the energy is not finite at {int((~finite).sum())} of {finite.size} draws: the likelihood is NaN or infinite "
+        "in parts of the prior; mend it there, or narrow the prior"
     )
 
 

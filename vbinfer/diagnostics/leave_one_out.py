@@ -86,7 +86,8 @@ def loo(
 
     Args:
         posterior: draws of a Monte-Carlo posterior, with `x_o`.
-        pointwise_log_likelihood: `(theta, x_o) -> [n_obs]`, log p(y_i | theta), a JAX function.
+        pointwise_log_likelihood: `(theta, x_o) -> [n_obs]`, log p(y_i | theta), a JAX function. Numbers that are NaN
+            in x_o, and 0 here, are missing and left out.
         replicate: `(theta, key) -> y [n_obs]` draws new observations; adds LOO-PIT.
         key: for `replicate`.
 
@@ -118,13 +119,17 @@ def loo(
             f"the pointwise log likelihood is not finite at {bad} of {total} draws; these draws are not of this "
             "likelihood's posterior, or it needs a guard against underflow"
         )
+    y_o, there = np.asarray(posterior.x_o), _observed(np.asarray(posterior.x_o), log_lik)
+    log_lik = log_lik[there]
     # p(theta | y_-i) is the posterior divided by p(y_i | theta): weights 1 / likelihood
     smoothed = [pareto_smoothed(-row) for row in log_lik]
     log_weights, pareto_k = (np.stack([getattr(one, part) for one in smoothed]) for part in ("log_weights", "pareto_k"))
     pit = None
     if replicate is not None:
         y = _at_draws(replicate, theta, jax.random.split(_check.key(key), total))
-        pit = _pit(np.asarray(posterior.x_o), y, log_weights)
+        if y.shape[1] != len(there):
+            raise ValueError(f"replicate returned {list(y.shape[1:])}; the likelihood has [{len(there)}] observations")
+        pit = _pit(y_o.reshape(len(there))[there], y[:, there], log_weights)
     pointwise = np.asarray(logsumexp(log_weights + log_lik, axis=1))
     # mean over draws of the likelihood of each observation, in logs
     in_sample = np.asarray(logsumexp(log_lik, axis=1)) - np.log(total)
@@ -159,10 +164,20 @@ def _pit(y_o: np.ndarray, y: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
 
     Of replicates `[S, n_obs]` and log weights `[n_obs, S]`.
     """
-    n = len(log_weights)
-    if y.shape[1] != n:
-        raise ValueError(f"replicate returned {list(y.shape[1:])}; the likelihood has [{n}] observations")
-    return np.sum(np.exp(log_weights) * (y_o.reshape(n, 1) >= y.T), axis=1)
+    return np.sum(np.exp(log_weights) * (y_o[:, None] >= y.T), axis=1)
+
+
+def _observed(y_o: np.ndarray, log_lik: np.ndarray) -> np.ndarray:
+    """Mask of the observations that were made `[n_obs]`.
+
+    A NaN in x_o to which the likelihood gives 0 at every draw is a missing one: no observation of log density 0.
+    """
+    there = np.ones(len(log_lik), bool)
+    if y_o.size == len(log_lik):
+        there = ~(np.isnan(y_o.ravel().astype(float)) & (log_lik == 0.0).all(axis=1))
+    if not there.any():
+        raise ValueError("every number of x_o is missing (NaN); leave-one-out needs observations")
+    return there
 
 
 def _at_draws(f: Callable[..., Any], theta: dict[str, np.ndarray], keys: Any) -> np.ndarray:

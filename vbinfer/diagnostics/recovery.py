@@ -49,6 +49,8 @@ def shrinkage(prior: Prior, posterior: Posterior, kind: str = "variance") -> ByL
         0.99
     """
     kind = _check.one_of(kind, "kind", ("variance", "sd"))
+    _check.of_kind(prior, "prior", Prior, "vb.diagnostics.shrinkage(prior, posterior)")
+    _check.of_kind(posterior, "posterior", Posterior, "vb.diagnostics.shrinkage(prior, posterior)")
     before, result = prior.variance(), {}
     for name, (_, after) in _moments(posterior, prior.shapes, "the prior").items():
         by_variance = variance_shrinkage(before[name], after)
@@ -77,6 +79,8 @@ def zscore(posterior: Posterior, theta_true: Mapping[str, Any], signed: bool = F
         >>> float(vb.diagnostics.zscore(posterior, {"coupling.G": 4.0}, signed=True)["coupling.G"])
         -2.0
     """
+    _check.of_kind(posterior, "posterior", Posterior, "vb.diagnostics.zscore(posterior, theta_true)")
+    _check.of_kind(theta_true, "theta_true", Mapping, "a dictionary of path to value")
     result = {}
     for name, (mean, variance) in _moments(posterior, theta_true, "theta_true").items():
         true = np.asarray(theta_true[name], float)

@@ -102,6 +102,8 @@ class Draws:
             ValueError: lengths that do not agree.
         """
         x = np.asarray(x)
+        if not x.size and (x.ndim == 0 or not len(x)):
+            raise ValueError(f"x has shape {list(x.shape)}: no draws; expected [n, feature] with a row for each")
         names = flat_names({"x": x.shape[1:]}) if names is None else names
         ok = np.ones(x.shape[:1], bool) if valid is None else np.asarray(valid, bool)
         draws = cls(dict(theta), x, tuple(names), ok, np.zeros(x.shape[:1], np.int32))  # which compares the shapes

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._names import SimulatorLike
 from vbinfer.draws.draws import finite_rows
+from vbinfer.draws.request import check_callable
 from vbinfer.execute.batches import batch_rows, checked, feature_names, joined, recorded
 from vbinfer.execute.executor import Executor, executor_or_local, in_order
 
@@ -75,6 +76,9 @@ def posterior_predictive(
         ValueError: n is not between 1 and the number of posterior draws; the simulator makes no series.
     """
     key = _check.key(key)
+    check_callable(fwd)
+    if not hasattr(posterior, "num_chains"):
+        raise TypeError(f"posterior was given a {type(posterior).__name__}; expected draws, such as a vb.Posterior")
     total = posterior.num_chains * posterior.num_samples
     if not _check.is_count(n) or not 1 <= n <= total:
         raise ValueError(f"n={n!r} was given; this posterior has {total} draws, so write a number from 1 to {total}")

@@ -58,6 +58,7 @@ class DrawRequest:
         """Check a request before anything runs."""
         key, n, width = _check.key(key), _check.count(n, "n"), batch_width_of(simulator)
         batch_size = _batch_size(batch_size, n, width, store)
+        _check.of_kind(prior, "prior", Prior, "vb.Prior({path: distribution})")
         check_simulator(prior, simulator)
         if series and store is None:
             raise ValueError("series=True keeps recordings beside the draws of a store; give store=, a folder")
@@ -137,12 +138,18 @@ def batch_width_of(simulator: Any) -> int:
     return _check.count(getattr(simulator, "batch_width", WIDTH), "batch_width", "16")
 
 
-def check_simulator(prior: Prior, simulator: Any) -> None:
-    """Check a simulator before anything runs."""
+def check_callable(simulator: Any) -> None:
+    """Refuse what makes no summaries."""
     if not callable(simulator):
         raise TypeError(
-            f"the simulator is a {type(simulator).__name__}; expected a function (theta, key) -> x [feature]"
+            f"the simulator is a {type(simulator).__name__}; expected a function (theta, key) -> x [feature], such as "
+            "vb.ForwardModel(sim, t1=..., summary=...)"
         )
+
+
+def check_simulator(prior: Prior, simulator: Any) -> None:
+    """Check a simulator before anything runs."""
+    check_callable(simulator)
     if hasattr(simulator, "check"):
         simulator.check(prior)
     if hasattr(simulator, "ranges"):

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._param import did_you_mean
 
-from .numeric import QUANTILE_NAMES, quantiles, shape_moments
+from .numeric import QUANTILE_NAMES, check_length, quantiles, shape_moments
 
 Given = TypeVar("Given")
 Kept = TypeVar("Kept")
@@ -92,7 +92,7 @@ class NodeFeature(Feature):
         """The numbers `[K, N]` of a recording `[T, N]`."""
 
     def __call__(self, y: Array, period: float) -> Array:
-        values = self.per_node(y, period)
+        values = self.per_node(check_length(y), period)
         if self.pool == "nodes":
             return values.ravel()
         if self.pool == "quantiles":

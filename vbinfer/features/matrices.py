@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike
 from vbinfer import _check
 
 from .base import samples
-from .numeric import centred
+from .numeric import centred, check_length
 
 STRETCH = 1024
 """Rows that are multiplied at once. XLA splits a longer sum over as many threads as there are cores, and the last bits
@@ -56,7 +56,7 @@ def fc_matrix(y: ArrayLike) -> Array:
            [-1.,  1.,  0.],
            [ 0.,  0.,  0.]], dtype=float32)
     """
-    d, ss, constant = centred(jnp.asarray(y, jnp.result_type(float)))
+    d, ss, constant = centred(check_length(jnp.asarray(y, jnp.result_type(float))))
     z = jnp.where(constant, 0.0, d / jnp.sqrt(ss))
     return products(z, z)
 
@@ -74,7 +74,7 @@ def covariance_matrix(y: ArrayLike) -> Array:
     In squared units of the recording.
     """
     y = jnp.asarray(y, jnp.result_type(float))
-    d, _, constant = centred(y)
+    d, _, constant = centred(check_length(y))
     d = jnp.where(constant, 0.0, d)
     return products(d, d) / (y.shape[0] - 1)
 
@@ -87,7 +87,7 @@ def spearman_matrix(y: ArrayLike) -> Array:
     """
     y = jax.lax.stop_gradient(jnp.asarray(y, jnp.result_type(float)))
     ranks = rankdata(y, axis=0).astype(y.dtype)
-    ranks = jnp.where(centred(y)[2], 0.0, ranks)
+    ranks = jnp.where(centred(check_length(y))[2], 0.0, ranks)
     return fc_matrix(jnp.where(jnp.isnan(y).any(axis=0, keepdims=True), jnp.nan, ranks))
 
 

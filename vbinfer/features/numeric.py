@@ -9,6 +9,20 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 QUANTILE_NAMES = ("q05", "q25", "q50", "q75", "q95")
 
 
+def check_length(y: Array) -> Array:
+    """A recording `[T, N]` that has fluctuations.
+
+    Raises:
+        ValueError: fewer than two samples.
+    """
+    if y.shape[0] < 2:
+        raise ValueError(
+            f"the recording has {y.shape[0]} sample{'s' * (y.shape[0] != 1)}; a feature needs at least 2: simulate or "
+            "record for longer than two periods after the transient"
+        )
+    return y
+
+
 def centred(y: Array) -> tuple[Array, Array, Array]:
     """Deviations from the mean over time, and constant nodes.
 
@@ -34,7 +48,7 @@ def time_centre(y: Array) -> tuple[Array, Array, Array]:
     Returns:
         Deviations `[T, N]`, standard deviation `[N]` (1 if constant), constant `[N]`.
     """
-    d, ss, constant = centred(y)
+    d, ss, constant = centred(check_length(y))
     return d, jnp.sqrt(ss / y.shape[0])[0], constant[0]
 
 

@@ -8,10 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vbinfer import _check
-
 from .base import Feature, NodeFeature, chosen, option, pick, positive_or_none, samples
-from .numeric import QUANTILE_NAMES, centred, keep_nan, quantiles, ratio, shape_moments, time_centre
+from .numeric import QUANTILE_NAMES, centred, check_length, keep_nan, quantiles, ratio, shape_moments, time_centre
 
 
 class moments(Feature):
@@ -25,7 +23,7 @@ class moments(Feature):
     """
 
     def __call__(self, y: Array, period: float) -> Array:
-        mean, std, skew, kurtosis = jax.vmap(shape_moments, in_axes=1)(y)
+        mean, std, skew, kurtosis = jax.vmap(shape_moments, in_axes=1)(check_length(y))
         spread = [shape_moments(values)[1] for values in (mean, std)]
         return jnp.stack([mean.mean(), spread[0], std.mean(), spread[1], skew.mean(), kurtosis.mean()])
 
@@ -42,7 +40,7 @@ class amplitude(Feature):
     """
 
     def __call__(self, y: Array, period: float) -> Array:
-        _, ss, constant = centred(y)
+        _, ss, constant = centred(check_length(y))
         sd = jnp.where(constant, 0.0, jnp.sqrt(ss / y.shape[0]))[0]
         silent = jnp.all(constant)
         relative = jnp.where(silent, 0.0, sd / jnp.where(silent, 1.0, sd.mean()))
@@ -160,9 +158,9 @@ class timescales(NodeFeature):
 
 
 def _lags(lags: int | Sequence[float] | np.ndarray) -> int | tuple[float, ...]:
-    if _check.is_count(lags) and lags > 0:
-        return int(lags)
-    given = () if np.ndim(lags) == 0 else tuple(float(lag) for lag in lags)
+    if isinstance(lags, int) and not isinstance(lags, bool) and lags > 0:
+        return lags
+    given = () if isinstance(lags, int) or np.ndim(lags) == 0 else tuple(float(lag) for lag in lags)
     if not given or not all(0.0 < lag < math.inf for lag in given):
         raise ValueError(f"lags is {lags!r}; give how many samples, or durations in ms such as lags=(720.0, 3600.0)")
     return given

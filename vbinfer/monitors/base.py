@@ -5,6 +5,7 @@ Memory does not grow with the number of steps.
 
 import abc
 import math
+import warnings
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -20,6 +21,8 @@ Variables = str | tuple[str, ...] | None
 SECONDS_PER_MS = 1e-3
 
 
+_SECONDS_BELOW = 20.0
+"""ms; no scanner repeats as fast."""
 MOST_STEPS = 2**31 - 1
 """Steps of a run: they are counted in 32 bits."""
 
@@ -53,6 +56,21 @@ def period_ms(value: Any) -> float | None:
         "monitors after it)"
     )
     return None if value is None else milliseconds(value, "period", hint)
+
+
+def repetition_ms(value: Any) -> float | None:
+    """The repetition time of a haemodynamic monitor.
+
+    Warns where it looks like seconds.
+    """
+    period = period_ms(value)
+    if period is not None and period < _SECONDS_BELOW:
+        warnings.warn(
+            f"period={period:g} ms of a BOLD signal: periods are in ms; write period={1e3 * period:g} if it is "
+            f"{period:g} s",
+            stacklevel=5,
+        )
+    return period
 
 
 def step_ms(value: Any) -> float:

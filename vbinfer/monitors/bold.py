@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from vbinfer import _ode
 from vbinfer._param import Param, did_you_mean, param
-from vbinfer.monitors.base import SECONDS_PER_MS, AbstractBlocks, Block, block_steps, period_ms, step_ms
+from vbinfer.monitors.base import SECONDS_PER_MS, AbstractBlocks, Block, block_steps, repetition_ms, step_ms
 
 PRESETS: dict[str, dict[str, float]] = {
     "friston2003_stephan2007": dict(
@@ -76,7 +76,7 @@ class BalloonWindkessel(AbstractBlocks):
     """
 
     var: str = eqx.field(static=True)
-    period: float | None = eqx.field(static=True, converter=period_ms)
+    period: float | None = eqx.field(static=True, converter=repetition_ms)
     preset: str = eqx.field(static=True)
     step: float = eqx.field(static=True, converter=step_ms)
     kappa: Param = param(unit="1/s", low=0.0, doc="decay of the vasodilatory signal")

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array
 
-from vbinfer.monitors.base import SECONDS_PER_MS, AbstractBlocks, Block, block_steps, period_ms, step_ms
+from vbinfer.monitors.base import SECONDS_PER_MS, AbstractBlocks, Block, block_steps, repetition_ms, step_ms
 from vbinfer.monitors.kernels import AbstractKernel, DoubleGammaKernel
 
 
@@ -32,7 +32,7 @@ class HRF(AbstractBlocks):
     """
 
     var: str = eqx.field(static=True)
-    period: float | None = eqx.field(static=True, converter=period_ms)
+    period: float | None = eqx.field(static=True, converter=repetition_ms)
     kernel: AbstractKernel = eqx.field(default_factory=DoubleGammaKernel)
     step: float = eqx.field(static=True, default=10.0, converter=step_ms, kw_only=True)
 

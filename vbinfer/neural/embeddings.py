@@ -265,6 +265,9 @@ class Invariant(AbstractTable):
 
     e(x) = rho(mean_i [h_i, phi(h_i)]): the order of the trials changes nothing.
 
+    Blind to a table that lies the other way round: x is a row of numbers, and `shape=(3, 5)` for five trials of three
+    features trains on mixtures of them. Name features by trial (`names=("trial0.mean", ...)`), and look at the order.
+
     Args:
         shape: (trial, feature) of the table that x holds row by row.
         out: length of the context.

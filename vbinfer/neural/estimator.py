@@ -28,7 +28,7 @@ from vbinfer.neural.densities import density_from_spec
 from vbinfer.neural.densities.base import AbstractConditional, mixture, stack
 from vbinfer.neural.embeddings import AbstractEmbedding, check_embedding, check_saved, describe, embedding_from_spec
 from vbinfer.neural.fit_info import FitInfo, contrastive_gain
-from vbinfer.neural.scaler import FeatureScaler, Standardise
+from vbinfer.neural.scaler import FeatureScaler, Standardise, warn_of_lost
 from vbinfer.neural.training import LossFn, Pairs, Trained, Training, TrainingTask, progress_bar, split_rows, train
 from vbinfer.neural.training_data import training_pairs
 from vbinfer.priors.prior import Prior
@@ -184,6 +184,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         own, (k_init, k_train) = self._sized(len(rows)), jax.random.split(k_fit)
         columns = own.embedding.columns(x.shape[1]) if isinstance(own.embedding, AbstractEmbedding) else None
         scaler = FeatureScaler(draws.names, Standardise.fit(x[rows], columns))
+        warn_of_lost(draws.names, scaler.standardise.lost(x[rows]))
         context = ThetaContext.fit(prior, z[rows]) if own.sees_theta else None
         y, c = own._pairs(scaler, context, z, scaler.standardise(np.asarray(x, jnp.result_type(float))))
         fitting, stopping = (jax.device_put((y[part], c[part])) for part in (rows, held))

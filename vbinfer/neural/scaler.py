@@ -57,6 +57,10 @@ class Standardise(eqx.Module):
         values = (median, spread, mean, scale, varies, h.min(axis=0), h.max(axis=0))
         return cls(*(np.asarray(value, dtype=jnp.result_type(float)) for value in values))
 
+    def lost(self, x: np.ndarray) -> np.ndarray:
+        """Features `[F]` that vary, within the rounding of their level: taken as constant."""
+        return (self.varies == 0.0) & (np.ptp(x, axis=0) > 0.0)
+
     @classmethod
     def _pooled(cls, x: np.ndarray, group: np.ndarray) -> "Standardise":
         parts = [cls.fit(x[:, group == i].reshape(-1, 1)) for i in range(group.max() + 1)]
@@ -137,6 +141,17 @@ class FeatureScaler:
                 stacklevel=user_stacklevel(),
             )
         return x, outside
+
+
+def warn_of_lost(names: Sequence[str], lost: np.ndarray) -> None:
+    """Name the features whose level hides their fluctuations."""
+    if lost.any():
+        culprits = [name for name, flag in zip(names, lost.tolist(), strict=True) if flag]
+        warnings.warn(
+            f"{_listed(culprits)} vary by less than 1e-6 of their level, which float32 cannot tell from rounding; they "
+            "are taken as constant. Subtract the level in the summary, or take a difference or a logarithm",
+            stacklevel=user_stacklevel(),
+        )
 
 
 def check_observation(x: object, names: Sequence[str], ndim: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vbinfer import _check
 from vbinfer.draws.draws import Draws
 from vbinfer.priors.prior import Prior
 
@@ -17,7 +18,11 @@ def training_pairs(draws: Draws, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
         ValueError: fewer valid draws than 20 or than parameters, draws of other parameters than the prior's, or a draw
             outside its support.
     """
+    _check.of_kind(draws, "draws", Draws, ".fit(draws, prior, key=...), the draws of vb.sample_prior_predictive")
+    _check.of_kind(prior, "prior", Prior, "vb.Prior({path: distribution})")
     theta, x = draws.usable()
+    if not x.shape[1]:
+        raise ValueError("the draws have no features: x is [n, 0], and nothing can be learned from it")
     if set(theta) != set(prior.shapes):
         raise ValueError(
             f"the draws have {sorted(theta)}, the prior has {sorted(prior.shapes)}; fit with the prior they came from"

@@ -21,6 +21,7 @@ from vbinfer.priors.spec import from_spec, to_spec
 from vbinfer.priors.transforms import ElementwiseLeaf, LeafMap, WhitenedLeaf, leaf_map
 
 _MOMENT_DRAWS = 100_000
+_CUT = (dist.LeftTruncatedDistribution, dist.RightTruncatedDistribution, dist.TwoSidedTruncatedDistribution)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -284,6 +285,12 @@ def _checked_leaf(name: str, d: Any) -> LeafMap:
             f"the prior of {name!r} is {_describe(d)}, which is discrete; a prior takes continuous parameters only"
         )
     leaf = leaf_map(d)
+    if isinstance(_innermost(d), _CUT) and not _has_width(leaf):
+        raise ValueError(
+            f"the prior of {name!r}, {_describe(d)}, has next to no mass between its ends: {jnp.result_type(float)} "
+            "cannot tell its draws apart. Move loc towards the interval, raise scale, or write "
+            "dist.Uniform(low, high)"
+        )
     if not np.isfinite(_at_centre(leaf)).all():
         raise ValueError(
             f"the prior of {name!r}, {_describe(d)}, has no finite density at its centre; check that its parameters "
@@ -296,6 +303,18 @@ def _checked_leaf(name: str, d: Any) -> LeafMap:
 def _at_centre(leaf: LeafMap) -> Array:
     theta, log_det = leaf.constrain(jnp.zeros(leaf.z_shape))
     return jnp.concatenate([theta.reshape(-1), log_det.reshape(-1), leaf.log_prob(theta).reshape(-1)])
+
+
+def _has_width(leaf: LeafMap) -> bool:
+    """Whether quantiles of a leaf differ."""
+    theta = np.asarray(leaf.constrain(jnp.stack([jnp.full(leaf.z_shape, z) for z in (-1.0, 1.0)]))[0])
+    return bool(np.all(theta[0] < theta[1]))
+
+
+def _innermost(d: Any) -> Any:
+    while isinstance(d, (dist.Independent, dist.ExpandedDistribution)):
+        d = d.base_dist
+    return d
 
 
 def _describe(d: dist.Distribution) -> str:

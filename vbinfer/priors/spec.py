@@ -78,7 +78,10 @@ def _encode(family: str, arg: str, value: Any) -> Any:
         return to_spec(value)
     array = None if value is None else np.asarray(value)
     if array is None or array.dtype.kind not in "fiub":
-        raise TypeError(f"{family} keeps no number under {arg!r}, so it cannot be written to a file")
+        raise TypeError(
+            f"{family} keeps no number under {arg!r}, so it cannot be written to a file; keep the prior in code, or "
+            "write another family: LKJ for LKJCholesky, TruncatedNormal for a transformed Normal"
+        )
     if array.dtype == np.float32:
         array = np.array([float(str(number)) for number in array.flat]).reshape(array.shape)  # 0.3, not 0.30000001
     return array.tolist()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.scipy import special
 from jaxtyping import Array
@@ -20,12 +21,16 @@ _ROOT2 = 2.0**0.5
 
 
 class Tails(NamedTuple):
-    """CDF, survival function and the inverse of each; elementwise."""
+    """CDF, survival function and the inverse of each; elementwise.
+
+    And log-density, where that of numpyro does not do.
+    """
 
     cdf: Callable[[Array], Array]
     sf: Callable[[Array], Array]
     icdf: Callable[[Array], Array]
     isf: Callable[[Array], Array]
+    log_prob: Callable[[Array], Array] | None = None
 
 
 def tails(d: Any) -> Tails | None:
@@ -98,6 +103,7 @@ def _truncated_normal(d: Any) -> Tails | None:
     left_cdf, left_sf = special.ndtr(a), special.ndtr(-a)
     right_cdf, right_sf = special.ndtr(b), special.ndtr(-b)
     upper, lower = a > 0.0, b < 0.0
+    two_sided = isinstance(d, dist.TwoSidedTruncatedDistribution)
     mass = jnp.where(upper, left_sf - right_sf, right_cdf - left_cdf)
 
     def cdf(x: Array) -> Array:
@@ -116,7 +122,11 @@ def _truncated_normal(d: Any) -> Tails | None:
         z = jnp.where(lower, special.ndtri(right_cdf - q * mass), -special.ndtri(right_sf + q * mass))
         return jnp.clip(loc + scale * z, low, high)
 
-    return Tails(cdf, sf, icdf, isf)
+    def log_prob(x: Array) -> Array:
+        # numpyro takes the mass from CDFs, which are 1 on either side of an interval far above the mean
+        return jnp.where(upper, base.log_prob(x) - jnp.log(mass), d.log_prob(x))
+
+    return Tails(cdf, sf, icdf, isf, log_prob if two_sided and np.any(upper) else None)
 
 
 def _gamma(d: Any) -> Tails:

@@ -102,6 +102,9 @@ class TailMap(FamilyMap):
     def __init__(self, d: Any, tail: Tails) -> None:
         self.d, self.tail = d, tail
 
+    def log_prob_inside(self, theta: Array) -> Array:
+        return self.d.log_prob(theta) if self.tail.log_prob is None else self.tail.log_prob(theta)
+
     def constrain(self, z: Array) -> tuple[Array, Array]:
         # F^-1 is often a bisection, whose derivative is none; that of its solution F(theta) = Phi(z) is
         # d theta / d z = phi(z) / p(theta). Phi(-|z|) and the tail that it belongs to keep their digits on both sides
@@ -109,7 +112,7 @@ class TailMap(FamilyMap):
             q = jnp.clip(special.ndtr(-jnp.abs(z)), CLIP, 0.5)
             return jnp.where(z < 0.0, self.tail.icdf(q), self.tail.isf(q))
 
-        log_slope = lambda z, theta: normal_log_prob(z) - self.d.log_prob(theta)  # noqa: E731
+        log_slope = lambda z, theta: normal_log_prob(z) - self.log_prob_inside(theta)  # noqa: E731
         theta = _sloped(forward, log_slope)(z)
         return theta, log_slope(z, theta)
 
@@ -120,7 +123,7 @@ class TailMap(FamilyMap):
             z = special.ndtri(jnp.clip(jnp.minimum(left, right), _SMALLEST, 0.5))
             return jnp.where(left <= right, z, -z)
 
-        return _sloped(backward, lambda theta, z: self.d.log_prob(theta) - normal_log_prob(z))(theta)
+        return _sloped(backward, lambda theta, z: self.log_prob_inside(theta) - normal_log_prob(z))(theta)
 
 
 def _sloped(function: Callable[[Array], Array], log_slope: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
@@ -306,15 +309,14 @@ class WhitenedLeaf(JointLeaf):
         self.d = d
         self.shape = tuple(d.batch_shape + d.event_shape)
         self.bijection = biject_to(d.support)
-        draws = d.sample(jax.random.key(0), (_WHITENING_DRAWS,))
-        free = self.bijection.inv(draws)
+        free = _free_draws(d)
         self.free_shape = tuple(free.shape[1:])
         # moments in float64; draws on the edge of the support, infinite when free, are left out
         flat = np.asarray(free, dtype=np.float64).reshape(_WHITENING_DRAWS, -1)
         flat = flat[np.isfinite(flat).all(axis=1)]
         self.z_shape = (flat.shape[1],)
-        self.mean = jnp.asarray(flat.mean(axis=0), dtype=free.dtype)
-        self.factor = jnp.asarray(np.linalg.cholesky(np.atleast_2d(np.cov(flat.T))), dtype=free.dtype)
+        self.mean = jnp.asarray(flat.mean(axis=0), jnp.result_type(float))
+        self.factor = jnp.asarray(np.linalg.cholesky(np.atleast_2d(np.cov(flat.T))), jnp.result_type(float))
 
     def constrain(self, z: Array) -> tuple[Array, Array]:
         free = (self.mean + z @ self.factor.T).reshape((*z.shape[:-1], *self.free_shape))
@@ -329,6 +331,18 @@ class WhitenedLeaf(JointLeaf):
         flat = free.reshape((*free.shape[: free.ndim - len(self.free_shape)], -1))
         solve = jax.scipy.linalg.solve_triangular
         return solve(self.factor, (flat - self.mean).reshape(-1, flat.shape[-1]).T, lower=True).T.reshape(flat.shape)
+
+
+def _free_draws(d: Any) -> np.ndarray:
+    """Seeded draws on the free side of numpyro's bijection.
+
+    The same under all settings of JAX (precision, kinds of keys): the map is made anew where a prior is loaded, and
+    networks that were trained with it must find it there.
+    """
+    with jax.enable_x64(False), jax.threefry_partitionable(True):
+        single = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), d)
+        draws = single.sample(jax.random.key(0, impl="threefry2x32"), (_WHITENING_DRAWS,))
+        return np.asarray(biject_to(single.support).inv(draws))
 
 
 def leaf_map(d: Any) -> LeafMap:

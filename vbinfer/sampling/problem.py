@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.io.live import renew, settle
 from vbinfer.priors.prior import Prior
@@ -93,6 +94,7 @@ def problem_of(prior: Prior, log_likelihood: LogLikelihood, x_o: Any) -> Problem
         TypeError: a likelihood that is no function.
         ValueError: a likelihood whose value is not one real number.
     """
+    _check.of_kind(prior, "prior", Prior, "vb.Prior({path: distribution})")
     if not callable(log_likelihood):
         raise TypeError(
             f"log_likelihood is a {type(log_likelihood).__name__}; expected a function (theta, x_o) -> one number"

@@ -10,7 +10,7 @@ import numpy as np
 from vbinfer._names import PRNGKey
 from vbinfer.draws.schedule import Progress
 from vbinfer.sampling.problem import AbstractKernel, KernelOutput, Problem, RunOptions
-from vbinfer.sampling.starts import finite, not_finite
+from vbinfer.sampling.starts import finite, not_finite, refuse_gaps
 from vbinfer.sampling.tempering import Scheme, advance, prior_particles, shuffled
 
 MAX_TEMPERATURES = 1_000
@@ -177,6 +177,7 @@ def _check_first(problem: Problem, z: np.ndarray, value: np.ndarray, gradient: n
             "the data must be finite: keep scales away from zero"
         )
     if not finite(z, value, gradient).any():
+        refuse_gaps(problem.x_o)
         raise ValueError(
             f"no particle can move: {not_finite(problem.prior, z, value, gradient)}, all from the prior. "
             "Narrow the prior, or mend the likelihood where it is not finite"

@@ -224,10 +224,29 @@ def screened(
         if found.all():
             return jnp.asarray(starts), refused
         seen.append((z, value, gradient))
+    refuse_gaps(problem.x_o)
     bad = not_finite(problem.prior, *(np.concatenate(part) for part in zip(*seen, strict=True)))
     raise ValueError(
         f"{int((~found).sum())} of {len(found)} starts were not found among {TRIES} {what} each: {bad}. {remedy}"
     )
+
+
+def refuse_gaps(x_o: Any) -> None:
+    """Say where an observation is NaN or infinite, if it is.
+
+    To be asked where the likelihood was found wanting: some likelihoods know what to do with a missing number.
+    """
+    for leaf in jax.tree.leaves(x_o):
+        array = np.asarray(leaf)
+        if array.dtype.kind not in "fc" or np.isfinite(array).all():
+            continue
+        places = np.argwhere(~np.isfinite(array)).tolist()
+        kind = "NaN" if np.isnan(array).any() else "infinite"
+        shown = ", ".join(str(place) for place in places[:5]) + (", ..." if len(places) > 5 else "")
+        raise ValueError(
+            f"x_o is {kind} at {shown} and the log-likelihood is finite nowhere; fill in or leave out what is missing, "
+            "or take a likelihood that skips NaN, such as vb.likelihoods.Gaussian"
+        )
 
 
 def finite(z: Any, value: Any, gradient: Any) -> Any:
