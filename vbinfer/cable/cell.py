@@ -17,7 +17,7 @@ from vbinfer._param import NAMED, AbstractLaw, Param, did_you_mean, param, sprea
 from vbinfer.cable import schemes
 from vbinfer.cable.channels.base import AbstractChannel
 from vbinfer.cable.clamp import Clamp
-from vbinfer.cable.compartments import Compartments
+from vbinfer.cable.geometry import Compartments
 from vbinfer.cable.place import Place
 from vbinfer.cable.receptors.base import AbstractReceptor, Lead
 from vbinfer.cable.rest import resting

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vbinfer.cable.compartments import Compartments
+from vbinfer.cable.geometry import Compartments
 
 UNROLLED = 64
 """Slots of levels up to which the program of a solve is straight-line code."""
