@@ -434,7 +434,7 @@ def test_gates_are_clamped_together_with_the_voltage_elsewhere():
     np.testing.assert_array_equal(y["V"][:, 1], -40.0)
     # a step by hand, dense: dV of the soma with the dendrite held
     parts = cell.parts_now()
-    inf = {k: v[0] for k, (v, _) in vb.cable.HH().rates(jnp.asarray([-65.0])).items()}
+    inf = {k: v[0] for k, (v, _) in vb.cable.HH().rates(jnp.asarray([-65.0]), 0.0).items()}
     G = 1.0 / parts.resistance[0]
     na, k = 0.12 * 0.3**3 * inf["h"], 0.036 * inf["n"] ** 4
     area, C = parts.area[0], parts.capacitance[0]

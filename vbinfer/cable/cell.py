@@ -15,7 +15,7 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._param import NAMED, AbstractLaw, Param, did_you_mean, param, spread
 from vbinfer.cable import schemes
-from vbinfer.cable.channels.base import AbstractChannel
+from vbinfer.cable.channels.base import REST, AbstractChannel, AbstractMechanism, AbstractPool, AbstractReversal
 from vbinfer.cable.clamp import Clamp
 from vbinfer.cable.geometry import Compartments
 from vbinfer.cable.place import Place
@@ -32,6 +32,8 @@ MOHM_PER_LOAD = 1e-2
 """MOhm of 1 Ohm cm over 1/um."""
 STAGGERED_BOUND = 50.0
 """G dt/C beyond which Crank-Nicolson rings."""
+CALCIUM_ROUNDS = 12
+"""Rounds in which calcium and its current come to terms at rest."""
 HELD = 1e12
 """Conductance that holds a clamped voltage, in units of that of its compartment."""
 
@@ -108,7 +110,7 @@ class Cell(AbstractStepper):
     """
 
     comp: Compartments = eqx.field(static=True)
-    channels: dict[str, dict[str, AbstractChannel]] = eqx.field(metadata=NAMED)
+    channels: dict[str, dict[str, AbstractMechanism]] = eqx.field(metadata=NAMED)
     mechanisms: tuple[Mechanism, ...] = eqx.field(static=True)
     """In order: JAX gives mappings back sorted by key."""
     capacitance: Param = param(unit="uF/cm2", low=1e-9, doc="of the membrane")
@@ -201,7 +203,7 @@ class Cell(AbstractStepper):
         Found by Newton's method through steps of implicit Euler that grow; derivatives are those of the solution.
         """
         V = resting(self)
-        return self._state(V, self.steady(V))
+        return self._state(V, self.settled(V))
 
     def at_nodes(self, x: Any) -> dict[str, Array]:
         shown = {"V": self.sites.take(x.V)}
@@ -257,7 +259,8 @@ class Cell(AbstractStepper):
                 V,
                 gates,
                 parts.capacitance,
-                lambda gates, V, h: self._hold(t, V, self._relaxed(gates, V, h))[1],
+                lambda gates, V, h: self._hold(t, V, self.relaxed(gates, V, h))[1],
+                self.pooled,
                 functools.partial(self.membrane, area=parts.area),
                 functools.partial(self._synapses, receptors, c, V),
                 lambda V: tree.axial(V, R),
@@ -280,7 +283,7 @@ class Cell(AbstractStepper):
 
     # ---- the equations
 
-    def _resolved(self, one: Mechanism, like: Array) -> AbstractChannel:
+    def _resolved(self, one: Mechanism, like: Array) -> Any:
         """The channel of a mechanism, its parameters shaped as `like`."""
         distance = self.comp.distance[one.place.index]
 
@@ -290,36 +293,98 @@ class Cell(AbstractStepper):
         channel = self.channels[one.region][one.label]
         return jax.tree.map(value, channel, is_leaf=lambda leaf: isinstance(leaf, AbstractLaw))
 
-    def _each(self, V: Array) -> Iterator[tuple[Mechanism, AbstractChannel, Array]]:
-        """Mechanism, channel and voltage of its compartments."""
-        for one in self.mechanisms:
-            here = one.place.take(V)
-            yield one, self._resolved(one, here), here
+    def _each(self, kind: type, V: Array) -> Iterator[tuple[int, Mechanism, Any, Array]]:
+        """Number, place, resolved self and voltage of the mechanisms of a kind."""
+        for k, one in enumerate(self.mechanisms):
+            if isinstance(self.channels[one.region][one.label], kind):
+                here = one.place.take(V)
+                yield k, one, self._resolved(one, here), here
 
     def steady(self, V: Array) -> tuple[dict[str, Array], ...]:
-        """Gates in their steady state."""
-        return tuple(
-            {gate: jnp.broadcast_to(x, here.shape) for gate, (x, _) in channel.rates(here).items()}
-            for _, channel, here in self._each(V)
-        )
+        """Gates in their steady state, calcium without its current."""
+        empty: list[dict[str, Array]] = [{} for _ in self.mechanisms]
+        for k, one, pool, here in self._each(AbstractPool, V):
+            empty[k] = {one.gates[0]: pool.initial(here)}
+        return self._with_gates(V, empty)
 
-    def _relaxed(self, gates: tuple[Any, ...], V: Array, h: Any) -> tuple[dict[str, Array], ...]:
+    def settled(self, V: Array) -> tuple[dict[str, Array], ...]:
+        """Gates in their steady state, calcium with its current: by iteration, for the two depend on each other."""
+        gates = self.steady(V)
+        if not any(True for _ in self._each(AbstractPool, V)):
+            return gates
+        for _ in range(CALCIUM_ROUNDS):
+            gates = self._with_gates(V, list(self.pooled(gates, gates, V, jnp.inf)))
+        return gates
+
+    def _with_gates(self, V: Array, gates: list[dict[str, Array]]) -> tuple[dict[str, Array], ...]:
+        """Gates of channels in their steady state beside given concentrations."""
+        ca = self._calcium(gates, V)
+        for k, one, channel, here in self._each(AbstractChannel, V):
+            rates = channel.rates(here, one.place.take(ca)).items()
+            gates[k] = {gate: jnp.broadcast_to(x, here.shape) for gate, (x, _) in rates}
+        return tuple(gates)
+
+    def relaxed(self, gates: tuple[Any, ...], V: Array, h: Any) -> tuple[dict[str, Array], ...]:
         """Gates h ms later at this voltage: exact, since each is linear in itself."""
-        out = []
-        for old, (one, channel, here) in zip(gates, self._each(V), strict=True):
-            rates = channel.rates(here)
-            out.append({g: old[g] + (rates[g][0] - old[g]) * -jnp.expm1(-h / rates[g][1]) for g in one.gates})
-        return tuple(out)
+        new, ca = list(gates), self._calcium(gates, V)
+        for k, one, channel, here in self._each(AbstractChannel, V):
+            rates = channel.rates(here, one.place.take(ca))
+            new[k] = {g: x + (rates[g][0] - x) * -jnp.expm1(-h / rates[g][1]) for g, x in gates[k].items()}
+        return tuple(new)
+
+    def pooled(self, gates: tuple[Any, ...], at: tuple[Any, ...], V: Array, h: Any) -> tuple[dict[str, Array], ...]:
+        """Concentrations h ms later, under the current that `at` lets through at this voltage."""
+        new, i = list(gates), None
+        for k, one, pool, _ in self._each(AbstractPool, V):
+            i = self._calcium_current(at, V) if i is None else i
+            ((ion, x),) = gates[k].items()
+            steady, tau = pool.rates(one.place.take(i))
+            new[k] = {ion: x + (steady - x) * -jnp.expm1(-h / tau)}
+        return tuple(new)
+
+    def _calcium(self, gates: Any, V: Array) -> Array:
+        """Calcium inside, mM, `[n, ...batch]`."""
+        ca = jnp.full_like(V, REST)
+        for k, one, _, _ in self._each(AbstractPool, V):
+            ca = ca + one.place.put(gates[k][one.gates[0]] - REST)
+        return ca
+
+    def _currents(self, gates: tuple[Any, ...], V: Array) -> Iterator[tuple[Mechanism, Any, Array, list[Any]]]:
+        """Conductance and reversal potential of every channel, calcium's as its concentration has it."""
+        ca, follows, e = None, np.zeros(self.comp.n, bool), jnp.zeros_like(V)
+        for _, one, reversal, _ in self._each(AbstractReversal, V):
+            ca = self._calcium(gates, V) if ca is None else ca
+            follows[one.place.index] = True
+            e = e + one.place.put(reversal.potential(one.place.take(ca)))
+        for k, one, channel, here in self._each(AbstractChannel, V):
+            pairs = list(channel.currents(here, gates[k]))
+            if type(channel).carries == "ca" and (own := follows[one.place.index]).any():
+                set_here = own.reshape(-1, *(1,) * (here.ndim - 1))
+                pairs = [(g, jnp.where(set_here, one.place.take(e), fixed)) for g, fixed in pairs]
+            yield one, channel, here, pairs
+
+    def _calcium_current(self, gates: tuple[Any, ...], V: Array) -> Array:
+        """mA/cm2 outward, `[n, ...batch]`."""
+        i = jnp.zeros_like(V)
+        for one, channel, here, pairs in self._currents(gates, V):
+            if type(channel).carries == "ca":
+                i = i + one.place.put(jnp.broadcast_to(sum(g * (here - e) for g, e in pairs), here.shape))
+        return i
 
     def membrane(self, V: Array, gates: tuple[Any, ...], area: Array) -> tuple[Array, Array]:
-        """Conductance (uS) and current into the cell (nA) of all channels."""
-        g, i = jnp.zeros_like(V), jnp.zeros_like(V)
-        for x, (one, channel, here) in zip(gates, self._each(V), strict=True):
-            pairs = channel.currents(here, x)
-            shaped = lambda a, here=here, one=one: one.place.put(jnp.broadcast_to(a, here.shape))  # noqa: E731
-            g = g + shaped(sum(part for part, _ in pairs))
-            i = i + shaped(sum(part * (e - here) for part, e in pairs))
-        return area * g, area * i
+        """Conductance (uS) and current into the cell (nA) of all channels.
+
+        The conductance is -dI/dV, which also sees gates that follow the voltage at once, as that of `CaT`.
+        """
+
+        def inwards(V: Array) -> Array:
+            i = jnp.zeros_like(V)
+            for one, _, here, pairs in self._currents(gates, V):
+                i = i + one.place.put(jnp.broadcast_to(sum(g * (e - here) for g, e in pairs), here.shape))
+            return i
+
+        i, slope = jax.jvp(inwards, (V,), (jnp.ones_like(V),))
+        return -area * slope, area * i
 
     def _synapses(self, states: Any, c: Array, V: Array, lead: Lead) -> tuple[Array, Array, list[tuple[Array, ...]]]:
         """Conductance, current and new states of all receptors."""
@@ -443,18 +508,18 @@ def _elsewhere_nan(a: Array, at: np.ndarray) -> Array:
     return jnp.where(inside, a[np.maximum(at, 0)], jnp.nan)
 
 
-def _channels(comp: Compartments, given: Any) -> tuple[dict[str, dict[str, AbstractChannel]], tuple[Mechanism, ...]]:
+def _channels(comp: Compartments, given: Any) -> tuple[dict[str, dict[str, AbstractMechanism]], tuple[Mechanism, ...]]:
     """Channels by region and name, and where they are."""
     if not isinstance(given, Mapping) or not given:
         raise TypeError(f'channels={given!r} was given; expected channels by region, {{"all": vb.cable.Leak()}}')
-    found: dict[str, dict[str, AbstractChannel]] = {}
+    found: dict[str, dict[str, AbstractMechanism]] = {}
     order = []
     for region, several in given.items():
         place, own = Place(comp.of(region), comp.n), found.setdefault(region, {})
         if region in Cell.__dataclass_fields__:
             raise ValueError(f"a region is named {region!r}, as a parameter of the cell; name it otherwise")
         for one in several if isinstance(several, tuple | list) else (several,):
-            if not isinstance(one, AbstractChannel):
+            if not isinstance(one, AbstractMechanism):
                 raise TypeError(f"region {region!r} has {one!r}; expected a channel such as vb.cable.HH()")
             label = one.label()
             if label in own:

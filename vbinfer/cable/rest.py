@@ -44,5 +44,5 @@ def _newton(cell: "Cell", fixed: "Cell", V: Array, ms: Any) -> Array:
 def _current(cell: "Cell", V: Array) -> tuple[Array, Any]:
     """Current into every compartment, nA, and what was assembled."""
     parts = cell.parts_now()
-    _, i = cell.membrane(V, cell.steady(V), parts.area)
+    _, i = cell.membrane(V, cell.settled(V), parts.area)
     return i + tree_of(cell.comp).axial(V, parts.resistance), parts

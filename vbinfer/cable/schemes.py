@@ -21,6 +21,8 @@ class Moment(NamedTuple):
     """nF, `[n, ...batch]`."""
     relaxed: Callable[[tuple[Any, ...], Array, Any], tuple[Any, ...]]
     """(gates, V, h) to the gates h ms later at this voltage, clamped ones held."""
+    pooled: Callable[[tuple[Any, ...], tuple[Any, ...], Array, float], tuple[Any, ...]]
+    """(gates, gates that set the currents, V, h) to the concentrations h ms later."""
     membrane: Callable[[Array, tuple[Any, ...]], tuple[Array, Array]]
     """(V, gates) to the conductance of all channels (uS) and the current they let in (nA)."""
     synapses: Callable[[Lead], tuple[Array, Array, Any]]
@@ -55,18 +57,26 @@ def staggered(m: Moment) -> Moved:
 
         (2 C/dt + g + L) dV = 2 (I(V) + u(t + dt/2)),   with the conductances of t + dt/2
 
-    L is the axial operator. Second order, whatever the gates start from.
+    L is the axial operator. Concentrations live at t: they are carried to t + dt/2 for the currents, and from t to
+    t + dt by the currents at the mean voltage. Second order, whatever the gates start from.
     """
     first = jnp.where(m.t == 0.0, 0.5 * m.dt, m.dt)
     gates = m.relaxed(m.gates, m.V, first)
-    V, synapses, missing = _implicit(m, gates, Lead(m.dt, 0.5 * m.dt, first), 0.5)
-    return Moved(V, gates, synapses, missing)
+    middle = m.pooled(gates, gates, m.V, 0.5 * m.dt)
+    V, synapses, missing = _implicit(m, middle, Lead(m.dt, 0.5 * m.dt, first), 0.5)
+    return Moved(V, m.pooled(gates, middle, 0.5 * (m.V + V), m.dt), synapses, missing)
 
 
 def backward_euler(m: Moment) -> Moved:
     """Voltage with the gates of t, then gates at the new voltage."""
     V, synapses, missing = _implicit(m, m.gates, Lead(m.dt, 0.0, None), 1.0)
-    return Moved(V, m.relaxed(m.gates, V, m.dt), synapses, missing)
+    return Moved(V, _after(m, V), synapses, missing)
+
+
+def _after(m: Moment, V: Array) -> tuple[Any, ...]:
+    """Gates, then concentrations, a step on at this voltage."""
+    gates = m.relaxed(m.gates, V, m.dt)
+    return m.pooled(gates, gates, V, m.dt)
 
 
 def _implicit(m: Moment, gates: tuple[Any, ...], lead: Lead, theta: float) -> tuple[Array, Any, Array]:
@@ -97,4 +107,4 @@ def _explicit(m: Moment, damping: Callable[[Array], Array]) -> Moved:
     (g, i), (g_s, i_s, synapses) = m.membrane(m.V, m.gates), m.synapses(Lead(m.dt, 0.0, None))
     total, C = i + i_s + m.given + m.axial(m.V), m.capacitance / m.dt
     dV = total / C * damping((g + g_s + m.leaving()) / C)
-    return Moved(m.V + dV, m.relaxed(m.gates, m.V, m.dt), synapses, C * dV - total)
+    return Moved(m.V + dV, _after(m, m.V), synapses, C * dV - total)

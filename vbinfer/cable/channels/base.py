@@ -8,11 +8,25 @@ from jaxtyping import Array
 
 from vbinfer._param import Parametrised
 
+REST = 5e-5
+"""Calcium inside where no pool is, mM."""
 Gates = Mapping[str, Array]
 """Values of the gates by name."""
 
 
-class AbstractChannel(Parametrised):
+class AbstractMechanism(Parametrised):
+    """Base of what a membrane has in a region."""
+
+    gates: ClassVar[tuple[str, ...]] = ()
+    """Its state variables, `<region>_<name>_<gate>` in a cell."""
+
+    @classmethod
+    def label(cls) -> str:
+        """Name in paths: that of the class in lower case."""
+        return cls.__name__.lower()
+
+
+class AbstractChannel(AbstractMechanism):
     """A current through the membrane.
 
         i = sum_k g_k(x) (V - E_k);   dx/dt = (x_inf(V) - x) / tau_x(V)   for every gate x
@@ -25,15 +39,18 @@ class AbstractChannel(Parametrised):
     where `name` is that of the class in lower case.
     """
 
-    gates: ClassVar[tuple[str, ...]] = ()
+    carries: ClassVar[str | None] = None
+    """"ca" for a current of calcium ions: pools take it up, and `Nernst` sets its reversal potential."""
 
-    @classmethod
-    def label(cls) -> str:
-        """Name in paths."""
-        return cls.__name__.lower()
+    def rates(self, V: Array, ca: Array) -> Mapping[str, tuple[Array, Array]]:
+        """Steady state and time constant (ms) of every gate.
 
-    def rates(self, V: Array) -> Mapping[str, tuple[Array, Array]]:
-        """Steady state and time constant (ms) of every gate; none unless overridden."""
+        None unless overridden.
+
+        Args:
+            V: mV.
+            ca: concentration of calcium inside, mM: `REST` without a pool.
+        """
         return {}
 
     @abc.abstractmethod
@@ -44,3 +61,26 @@ class AbstractChannel(Parametrised):
             V: mV.
             x: the gates by name, `x["m"]`.
         """
+
+
+class AbstractPool(AbstractMechanism):
+    """Base of concentrations of calcium that its current fills.
+
+    In mM; its one state variable lives at t, as V does.
+    """
+
+    @abc.abstractmethod
+    def initial(self, like: Array) -> Array:
+        """The concentration without current."""
+
+    @abc.abstractmethod
+    def rates(self, i: Array) -> tuple[Array, Array]:
+        """Steady state and time constant under a current of the ion, mA/cm2 outward."""
+
+
+class AbstractReversal(AbstractMechanism):
+    """Base of reversal potentials that follow a concentration."""
+
+    @abc.abstractmethod
+    def potential(self, ca: Array) -> Array:
+        """mV, of a concentration inside in mM."""

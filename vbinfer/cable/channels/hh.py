@@ -27,7 +27,7 @@ class HH(AbstractChannel):
     e_k: Param = param(-77.0, unit="mV", doc="reversal potential of potassium")
     e_l: Param = param(-54.3, unit="mV", doc="reversal potential of the leak")
 
-    def rates(self, V: Array) -> dict[str, tuple[Array, Array]]:
+    def rates(self, V: Array, ca: Array) -> dict[str, tuple[Array, Array]]:
         return {
             "m": opening(ratio(-(V + 40.0) / 10.0), 4.0 * jnp.exp(-(V + 65.0) / 18.0)),
             "h": opening(0.07 * jnp.exp(-(V + 65.0) / 20.0), jax.nn.sigmoid((V + 35.0) / 10.0)),
