@@ -297,7 +297,7 @@ def test_variables_may_belong_to_the_object():
         np.testing.assert_allclose(ys[name][-1], np.full(3, (k + 1) * np.exp(-(k + 1.0))), rtol=1e-5)
 
 
-def test_raw_records_the_nodes_it_is_told():
+def test_monitors_record_the_nodes_they_are_told():
     names = ("V1", "M1", "A1", "S1")
     everything = vb.simulate(cells(), t1=1.0, key=KEY).ys["raw"]
     sim = vb.Simulator(
@@ -308,14 +308,25 @@ def test_raw_records_the_nodes_it_is_told():
         stimulus=cells().stimulus,
         delays=vb.Delays(max=1.2),
         noise=cells().noise,
-        monitors={"a": vb.monitors.Raw("tip", at=("A1", "V1")), "b": vb.monitors.Raw(at=[3])},
+        monitors={
+            "a": vb.monitors.Raw("tip", at=("A1", "V1")),
+            "b": vb.monitors.Raw(at=[3]),
+            "mean": vb.monitors.TimeAverage(5 * DT, at=("S1", "M1")),
+            "fc": vb.monitors.RunningFC("tip", 1.0, at=("S1", "V1", "A1")),
+        },
     )
     ys = vb.simulate(sim, t1=1.0, key=KEY).ys
     np.testing.assert_array_equal(ys["a"], everything["tip"][:, [2, 0]])
     np.testing.assert_array_equal(ys["b"]["soma"], everything["soma"][:, [3]])
+    five = np.asarray(everything["soma"], float)[:, [3, 1]].reshape(-1, 5, 2).mean(axis=1)
+    np.testing.assert_allclose(ys["mean"]["soma"], five, rtol=1e-5)
+    fc = np.corrcoef(np.asarray(everything["tip"], float)[:, [3, 0, 2]].T)
+    np.testing.assert_allclose(ys["fc"][0], fc, atol=1e-4)
+    assert sim.monitors["fc"].sample_shape(4) == (3, 3)
     fwd = vb.ForwardModel(sim, t1=1.0, monitor="a", summary=vb.Summary(period=DT, sd=lambda y: y.std(0)))
     np.testing.assert_allclose(fwd({}, KEY), ys["a"].std(0), rtol=1e-5)
-    assert not sim.monitors["a"].by_node  # a recording of all regions is not matched with it
+    assert not sim.monitors["a"].by_node
+    assert not sim.monitors["mean"].by_node  # a recording of all regions is not matched with it
 
 
 class Wrong(Cells):
@@ -351,6 +362,7 @@ def raw(**options):
         (lambda: network(Cells(), **raw(var="V")), "the monitor reads 'V'"),
         (lambda: network(Cells(), **raw(at=("V1",))), "records at 'V1'; there is no such node"),
         (lambda: network(Cells(), **raw(at=(0, 4))), "records at node 4; there are 4, 0 to 3"),
+        (lambda: vb.monitors.TimeAverage(1.0, at=0.5), "expected nodes by number or name"),
         (lambda: vb.monitors.Raw(at=0.5), "expected nodes by number or name"),
         (lambda: vb.simulate(cells(), t1=1.0, key=KEY, init={"V": np.ones(N)}), r"expected a number or \[4, 3\]"),
         (

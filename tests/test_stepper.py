@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import vbinfer as vb
+from vbinfer.simulation import stepper
 
 N, DT = 5, 0.1
 rng = np.random.default_rng(2)
@@ -32,6 +33,14 @@ SIMULATORS = {
         noise=vb.noise.Coloured({"V": 0.5}, tau=3.0),
         integrator=vb.integrators.Euler(DT),
     ),
+    "sparse, cubic, own dt": lambda: vb.Simulator(
+        vb.models.WilsonCowan(P=[0.3, 0.5, 0.4, 0.6, 0.2]),
+        vb.Connectome(W * (W > 0.3), LENGTHS, 2.0).sparse(),
+        coupling=vb.coupling.HyperbolicTangent(a=0.4),
+        delays=vb.Delays(interpolate="cubic"),
+        integrator=vb.Heun(0.07),
+        noise=vb.noise.Multiplicative(lambda x: {"E": 0.1 * x.E}),
+    ),
     "instantaneous, quiet": lambda: vb.Simulator(
         vb.models.JansenRit(),
         vb.Connectome(W),
@@ -46,7 +55,7 @@ def test_steps_equal_simulate_bit_for_bit(name):
     sim = SIMULATORS[name]()
     key = None if sim.noise is None else KEY
     steps = 120
-    ys = vb.simulate(sim, t1=steps * DT, key=key).ys["raw"]
+    ys = vb.simulate(sim, t1=steps * sim.dt, key=key).ys["raw"]
     init, step = vb.stepper(sim)
     carry, states = init(key), []
     for _ in range(steps):
@@ -54,7 +63,23 @@ def test_steps_equal_simulate_bit_for_bit(name):
         states.append(carry.x)
     for variable, y in ys.items():
         np.testing.assert_array_equal(np.stack([getattr(x, variable) for x in states]), y)
-    assert float(carry.t) == pytest.approx(steps * DT)
+    assert float(carry.t) == pytest.approx(steps * sim.dt)
+
+
+def test_steps_of_other_parameters_are_the_same_program():
+    """Weights, lags and speeds are arguments of it: bound anew, nothing is compiled."""
+    sim, values = SIMULATORS["delays, noise, stimulus"](), []
+    for speed in (3.0, 3.5, 4.0):
+        init, step = vb.stepper(vb.bind(sim, {"connectome.speed": speed}))
+        carry = init(KEY)
+        before = stepper._step.compilations()
+        for _ in range(25):
+            carry = step(carry)
+        values.append(carry.x.V)
+        assert stepper._step.compilations() - before <= (speed == 3.0)
+    whole = vb.simulate(vb.bind(sim, {"connectome.speed": 4.0}), t1=25 * DT, key=KEY).ys["raw"]["V"]
+    np.testing.assert_array_equal(values[2], whole[-1])
+    assert np.abs(values[1] - values[0]).max() > 1e-4
 
 
 def test_from_the_end_of_a_run_and_inside_a_scan():

@@ -4,6 +4,7 @@ Memory does not grow with the number of steps.
 """
 
 import abc
+import dataclasses
 import math
 import warnings
 from typing import Any, ClassVar, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _check
@@ -115,6 +117,18 @@ def chosen(var: Variables, variables: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def nodes_of(at: Any) -> tuple[int | str, ...] | None:
+    """Nodes by number or name, as a tuple."""
+    if at is None or (isinstance(at, tuple) and all(isinstance(node, int | str) for node in at)):
+        return at
+    given = np.atleast_1d(np.asarray(at))
+    if given.dtype.kind == "f" and np.all(given == np.round(given)):
+        given = given.astype(int)  # as a table of numbers is read from a file
+    if given.ndim != 1 or not len(given) or given.dtype.kind not in "iuU":
+        raise TypeError(f"at was given as {at!r}; expected nodes by number or name, at=(0, 3) or at=('V1', 'M1')")
+    return tuple(given.tolist())
+
+
 class AbstractMonitor(Parametrised):
     """What is recorded of a simulation, and how often.
 
@@ -180,6 +194,40 @@ class AbstractMonitor(Parametrised):
     def failed(self, y: Any) -> Array | None:
         """Whether the samples do not say what happened; None if they always do."""
         return None
+
+
+class AbstractPlaced(AbstractMonitor):
+    """Base of monitors that may record some nodes alone."""
+
+    at: eqx.AbstractVar[tuple[int | str, ...] | None]
+    """The nodes that it is shown, in this order; None is all."""
+
+    @property
+    def by_node(self) -> bool:
+        return self.at is None
+
+    def recorded(self, n: int) -> int:
+        """Number of nodes that are recorded, of n."""
+        return n if self.at is None else len(self.at)
+
+    def placed(self, labels: tuple[str, ...] | None) -> AbstractMonitor:
+        names = [node for node in self.at or () if isinstance(node, str)]
+        if not names:
+            return self
+        for name in names:
+            if name not in (labels or ()):
+                raise ValueError(
+                    f"the monitor records at {name!r}; there is no such node. {did_you_mean(name, labels or ())}"
+                )
+        number = {name: k for k, name in enumerate(labels or ())}
+        return dataclasses.replace(
+            self, at=tuple(number[node] if isinstance(node, str) else node for node in self.at or ())
+        )
+
+    def check_nodes(self, n: int) -> None:
+        off = [node for node in self.at or () if not isinstance(node, int) or not 0 <= node < n]
+        if off:
+            raise ValueError(f"the monitor records at node {off[0]}; there are {n}, 0 to {n - 1}")
 
 
 class AbstractMean(AbstractMonitor):

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbinfer.monitors.base import AbstractBlocks, Block, period_ms, steps_in
+from vbinfer.monitors.base import AbstractBlocks, AbstractPlaced, Block, nodes_of, period_ms, steps_in
 
 
 class Moments(NamedTuple):
@@ -34,7 +34,7 @@ def see(m: Moments, x: Array, new: Array) -> Moments:
     return Moments(count, m.mean + d / n, m.comoment + share * (d[:, None] * d[None, :]))
 
 
-class AbstractRunning(AbstractBlocks):
+class AbstractRunning(AbstractBlocks, AbstractPlaced):
     """Moments of a state variable by Welford's update.
 
     n <- n + 1;   d = x_n - m;   m <- m + d / n;   C <- C + (n - 1) / n d d'
@@ -48,6 +48,7 @@ class AbstractRunning(AbstractBlocks):
     period: float | None = eqx.field(static=True, converter=period_ms)
     every: float | None = eqx.field(static=True, default=None, converter=period_ms, kw_only=True)
     start: float = eqx.field(static=True, default=0.0, converter=float, kw_only=True)
+    at: tuple[int | str, ...] | None = eqx.field(static=True, default=None, converter=nodes_of, kw_only=True)
 
     def validate(self) -> None:
         if not 0.0 <= self.start < float("inf"):
@@ -62,7 +63,7 @@ class AbstractRunning(AbstractBlocks):
         return 1 if self.every is None else steps_in(self.every, dt, f"every of {type(self).__name__}")
 
     def sample_shape(self, n: int) -> tuple[int, ...]:
-        return (n, n)
+        return (self.recorded(n), self.recorded(n))
 
     def rest(self, like: Array) -> tuple[Array, Moments]:
         """Number of blocks, and moments of those that count."""
@@ -86,6 +87,7 @@ class RunningCovariance(AbstractRunning):
         every: ms of signal that are averaged to one observation, a multiple of dt; None is every step, which costs
             as much as the coupling does.
         start: ms at the beginning that are left out.
+        at: numbers or names of nodes, `[T, len(at), len(at)]`.
     """
 
     def sample(self, carry: Block, x: dict[str, Array]) -> tuple[Block, Array]:
@@ -107,6 +109,7 @@ class RunningFC(AbstractRunning):
         every: ms of signal that are averaged to one observation, a multiple of dt; None is every step, which costs
             as much as the coupling does.
         start: ms at the beginning that are left out.
+        at: numbers or names of nodes, `[T, len(at), len(at)]`.
     """
 
     def sample(self, carry: Block, x: dict[str, Array]) -> tuple[Block, Array]:

@@ -10,8 +10,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from vbinfer._param import is_traced
 from vbinfer.execute.options import deterministic_xla
 from vbinfer.io.live import renew, settle
 
@@ -20,9 +20,13 @@ WIDE = {"xla_cpu_prefer_vector_width": "512"}
 effect elsewhere."""
 
 
-def is_traced(*args: Any) -> bool:
+def is_inside(*args: Any) -> bool:
     """Whether JAX is tracing, these arguments or in general."""
-    return isinstance(jnp.zeros(()), Tracer) or any(isinstance(a, Tracer) for a in jax.tree.leaves(args))
+    return is_traced(jnp.zeros(()), args)
+
+
+def _options() -> dict[str, Any]:
+    return {**WIDE, **deterministic_xla()}
 
 
 class Compiled:
@@ -34,6 +38,7 @@ class Compiled:
 
     def __init__(self, fn: Callable[..., Any]):
         self._fn, self._inner, self._traces = fn, eqx.filter_jit(fn), 0
+        self._programs: dict[Any, Callable[..., Any]] = {}
 
     @property
     def _outermost(self) -> Any:
@@ -44,9 +49,22 @@ class Compiled:
         made = self.__dict__.get("_made")
         if made is None:
             # for jax.jit; not in the overloads of filter_jit
-            options: Any = {"compiler_options": {**WIDE, **deterministic_xla()}}
+            options: Any = {"compiler_options": _options()}
             made = self.__dict__.setdefault("_made", eqx.filter_jit(self._counted(), **options))
         return made
+
+    def given(self, *first: Any) -> Callable[..., Any]:
+        """The program of the other arguments, for many quick calls outside of any trace.
+
+        These are taken apart once; of the others all leaves are arrays. Code of the user's is not looked at again.
+        """
+        arrays, rest = eqx.partition(first, eqx.is_array)
+        leaves, tree = jax.tree.flatten(rest)
+        if (known := (tuple(leaves), tree)) not in self._programs:
+            fn = self._counted()
+            run = lambda arrays, *args: fn(*eqx.combine(arrays, rest), *args)  # noqa: E731
+            self._programs[known] = jax.jit(run, compiler_options=_options())
+        return functools.partial(self._programs[known], arrays)
 
     def _counted(self) -> Callable[..., Any]:
         # JAX calls the function once for each program, and never again
@@ -61,7 +79,7 @@ class Compiled:
 
     def __call__(self, *args: Any) -> Any:
         renew(args)
-        return self._inner(*args) if is_traced(*args) else self._outermost(*args)
+        return self._inner(*args) if is_inside(*args) else self._outermost(*args)
 
     def compilations(self) -> int:
         """Number of programs compiled so far."""

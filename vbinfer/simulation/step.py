@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from vbinfer.integrators import AbstractOwnStep, Split, System
 from vbinfer.models.base import AbstractStepper
+from vbinfer.monitors.base import AbstractPlaced
 from vbinfer.network.arrival import ConnectivityOps, DelayBuffer, connectivity_ops
 from vbinfer.network.ring import fill, write
 from vbinfer.noise import START, Generator, KeyWords
@@ -28,8 +30,10 @@ def named(sim: Simulator, x: Any) -> Named:
 
 
 def read(monitor: Any, shown: Named) -> Named:
-    """The entries of `at_nodes` that a monitor reads."""
-    return {name: shown[name] for name in monitor.reads(tuple(shown))}
+    """The entries of `at_nodes` that a monitor reads, at its nodes."""
+    entries = {name: shown[name] for name in monitor.reads(tuple(shown))}
+    at = monitor.at if isinstance(monitor, AbstractPlaced) else None
+    return entries if at is None else {name: a[np.asarray(at)] for name, a in entries.items()}
 
 
 def zero_input(sim: Simulator, x: Any) -> Array:

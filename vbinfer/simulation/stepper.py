@@ -1,5 +1,6 @@
 """The loop's own step, for closed loops and control."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,13 +9,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from vbinfer._param import is_traced
 from vbinfer.noise import Generator, KeyWords
-from vbinfer.simulation.compiled import Compiled, is_traced
+from vbinfer.simulation.compiled import Compiled, is_inside
 from vbinfer.simulation.simulate import beginning, checked_words
 from vbinfer.simulation.simulator import Simulator
 from vbinfer.simulation.solution import Carry
-from vbinfer.simulation.step import connectivity, named, one_step, prepared, start
+from vbinfer.simulation.step import Line, connectivity, named, one_step, prepared, start
 from vbinfer.stimuli import AbstractStimulus
+
+Quiet = tuple[Simulator, tuple[Line, ...]]
+"""A simulator without monitors, whose model has prepared itself, and what all its steps share."""
 
 
 class StepperCarry(eqx.Module):
@@ -51,7 +56,8 @@ def stepper(sim: Simulator) -> tuple[Callable[..., StepperCarry], Callable[..., 
 
     `init(key=None, init=None)` gives the carry at time zero, `step(carry, u=None)` the one a step of dt later;
     `carry.x` is the state and `carry.t` the time in ms. k calls of `step` equal `simulate` bit for bit, noise and
-    delays included; inside a `jit` or `scan` of the caller's they equal it to rounding. Nothing is recorded.
+    delays included; inside a `jit` or `scan` of the caller's they equal it to rounding. Nothing is recorded. What all
+    steps share (lags, weights, `prepared` of the model) is computed here, once.
 
     Args of `init`: `key` and `init` as for `simulate`; with noise a key is needed.
     Args of `step`: `u`, a number or `[N]`, is added to the stimulus and held over the step, in all stages.
@@ -65,10 +71,11 @@ def stepper(sim: Simulator) -> tuple[Callable[..., StepperCarry], Callable[..., 
     >>> carry.x.x.round(3).tolist(), float(carry.t)
     ([0.5, 0.5], 50.0)
     """
-    quiet = eqx.tree_at(lambda s: s.monitors, sim, {})
+    quiet = _prepared(eqx.tree_at(lambda s: s.monitors, sim, {}))
+    program = None if is_traced(quiet) else _step.given(quiet)
 
     def init(key: Array | None = None, init: Any = None) -> StepperCarry:
-        words = checked_words(quiet, key, init)
+        words = checked_words(sim, key, init)
         begin, _ = beginning(sim, init)
         if isinstance(begin, Carry):  # the end of a run: its monitors have nothing to do here
             return StepperCarry(begin._replace(monitors={}), words, sim.dt)
@@ -79,24 +86,38 @@ def stepper(sim: Simulator) -> tuple[Callable[..., StepperCarry], Callable[..., 
             u = jnp.asarray(u, jnp.result_type(float))
             if u.shape not in ((), (sim.n_nodes,)):
                 raise ValueError(f"u has shape {list(u.shape)}; expected a number or [{sim.n_nodes}], one per node")
+        if program is None or is_inside(carry, u):
+            return _step(quiet, carry, u, 1)[0]
         # of how many rounds the compiler must not know, or it does away with the loop around a single one
-        return _step(quiet, carry, u, 1 if is_traced(quiet, carry, u) else jnp.asarray(1))[0]
+        return program(carry, u, _one_round())[0]
 
     return init, step
 
 
-@Compiled
-def _start(sim: Simulator, history: Any, words: KeyWords | None) -> Carry:
-    sim = prepared(sim)
-    return start(sim, history, words, connectivity(sim, batched=False))
+@functools.cache
+def _one_round() -> Array:
+    return jnp.asarray(1)
 
 
 @Compiled
-def _step(sim: Simulator, at: StepperCarry, u: Array | None, rounds: int | Array) -> tuple[StepperCarry, Any]:
+def _prepared(sim: Simulator) -> Quiet:
+    """What all steps share: weights, lags, and what a model makes of its parameters."""
     sim = prepared(sim)
+    return sim, connectivity(sim, batched=False)
+
+
+@Compiled
+def _start(quiet: Quiet, history: Any, words: KeyWords | None) -> Carry:
+    sim, lines = quiet
+    return start(sim, history, words, lines)
+
+
+@Compiled
+def _step(quiet: Quiet, at: StepperCarry, u: Array | None, rounds: int | Array) -> tuple[StepperCarry, Any]:
+    sim, lines = quiet
     if u is not None:
         sim = eqx.tree_at(lambda s: s.stimulus, sim, _Held(sim.stimulus, u), is_leaf=lambda leaf: leaf is None)
-    step, x, generator, pairs = one_step(sim, connectivity(sim, batched=False)), named(sim, at.x), None, None
+    step, x, generator, pairs = one_step(sim, lines), named(sim, at.x), None, None
     if sim.noise is not None and at.words is not None:
         generator = Generator(at.words, sim.noise.noisy(x), x)
         pairs = generator.draw(at.carry.step, 1 if isinstance(rounds, int) else 2)
