@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer._param import Param, Parametrised, did_you_mean, param, paths, spread
+from vbinfer._param import Param, Parametrised, did_you_mean, is_traced, param, paths, spread
 from vbinfer._random import normals
 
 Named = dict[str, Array]
@@ -79,7 +78,7 @@ def _amplitudes(sigma: Any, D: Any) -> Any:
         raise ValueError("Additive noise takes sigma or D, one of the two; write Additive(sigma=0.01)")
 
     def root(value: Any) -> Array:
-        if not isinstance(value, Tracer) and np.any(np.asarray(value) < 0):
+        if not is_traced(value) and np.any(np.asarray(value) < 0):
             raise ValueError(f"Additive noise was given D={np.min(value):g}; D = sigma^2 / 2 cannot be negative")
         return jnp.sqrt(2.0 * jnp.asarray(value))
 
@@ -146,7 +145,7 @@ class Additive(AbstractNoise):
         return scale / jnp.sqrt(jnp.where(areas > 0.0, areas, 1.0))
 
     def validate(self) -> None:
-        if self.correlation is None or isinstance(self.correlation, Tracer):
+        if self.correlation is None or is_traced(self.correlation):
             return
         c = np.asarray(self.correlation, float)
         if c.ndim != 2 or c.shape[0] != c.shape[1]:
@@ -170,7 +169,7 @@ class Additive(AbstractNoise):
 
     def check_amplitudes(self) -> None:
         for path, leaf in paths(self).items():
-            concrete = path not in ("correlation", "areas") and not isinstance(leaf.value, Tracer)
+            concrete = path not in ("correlation", "areas") and not is_traced(leaf.value)
             if concrete and np.any(np.asarray(leaf.value) == 0.0):
                 raise ValueError(
                     f"noise.{path} is 0 somewhere: a path without noise has no density; give every node an amplitude"

@@ -9,11 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer._param import Param, Parametrised, param
+from vbinfer._param import Param, Parametrised, is_traced, param
 
 SECONDS_PER_MS = 1e-3
 
@@ -104,7 +103,7 @@ class PulseTrain(AbstractStimulus):
     def validate(self) -> None:
         if self.count is not None:
             _check.count(self.count, "count", 10)
-        if any(isinstance(leaf, Tracer) for leaf in (self.duration, self.rise, self.interval)):
+        if is_traced(self.duration, self.rise, self.interval):
             return
         # in NumPy: inside a trace JAX would make traced arrays of constants
         busy, interval = np.asarray(self.duration) + np.asarray(self.rise), np.asarray(self.interval)
@@ -192,7 +191,7 @@ class Table(AbstractStimulus):
                 f"Table was given times {list(times.shape)} and values {list(values.shape)}; "
                 "expected [time] and [time, node]; values[:, None] is the same for every node"
             )
-        if isinstance(times, Tracer):
+        if is_traced(times):
             return
         back = np.asarray(times)[1:] < np.asarray(times)[:-1]
         if back.any():

@@ -9,11 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer._param import NAMED, AbstractLaw, Param, did_you_mean, param, spread
+from vbinfer._param import NAMED, AbstractLaw, Param, did_you_mean, is_traced, param, spread
 from vbinfer.cable import schemes
 from vbinfer.cable.channels.base import REST, AbstractChannel, AbstractMechanism, AbstractPool, AbstractReversal
 from vbinfer.cable.clamp import Clamp
@@ -488,7 +487,7 @@ class Cell(AbstractStepper):
     def warn_of_step(self, dt: float, name: str, bound: float | None) -> None:
         """Warn where G dt/C of a compartment exceeds what a scheme bears."""
         leaves = (self.capacitance, self.axial_resistivity, self.radius_scale)
-        if bound is None or any(isinstance(leaf, Tracer) for leaf in leaves):
+        if bound is None or is_traced(leaves):
             return
         with jax.ensure_compile_time_eval():  # these numbers are known, whatever else is being traced
             parts = self.parts_now()

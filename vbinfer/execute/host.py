@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from vbinfer import _check
+from vbinfer._param import is_traced
 from vbinfer.io import fingerprint as fingerprints
 
 HostFunction = Callable[[dict[str, Any], np.random.Generator], Any]
@@ -220,7 +220,7 @@ def _as_float64(value: Any) -> np.ndarray:
 
 
 def _refuse_tracers(*leaves: Any) -> None:
-    if any(isinstance(leaf, Tracer) for leaf in leaves):
+    if is_traced(leaves):
         raise TypeError(
             "a HostSimulator is not a JAX program: it cannot be jitted, vmapped or differentiated. "
             "Call simulator.batch(theta, keys) outside of it"

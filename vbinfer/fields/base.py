@@ -8,11 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer._check import count, one_of, positive
-from vbinfer._param import Param, Parametrised, param, spread
+from vbinfer._param import Param, Parametrised, is_traced, param, spread
 
 
 def as_array(a: Any) -> Array:
@@ -284,7 +283,7 @@ def exponential(apply: Callable[[Array], Array], x: Array, t: Any, norm: Any, st
     reach = jnp.max(jnp.abs(as_array(t)) * norm)
     if steps is None:
         m: Any = jnp.maximum(1, jnp.ceil(reach)).astype(jnp.int32)
-        m = m if isinstance(m, Tracer) else int(m)
+        m = m if is_traced(m) else int(m)
     else:
         m = max(1, steps)
     degree = 18 if x.dtype == jnp.float64 else 11

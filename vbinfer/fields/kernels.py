@@ -4,12 +4,11 @@ import math
 from typing import Any
 
 import equinox as eqx
-import jax
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer._check import one_of, positive
+from vbinfer._param import is_traced
 from vbinfer.fields.base import AbstractDomain, AbstractOperator
 from vbinfer.fields.pairs import AbstractPairs, Normalise
 from vbinfer.fields.profiles import AbstractProfile, MexicanHat
@@ -62,7 +61,7 @@ class Kernel(AbstractOperator):
         if normalise == "rows" and isinstance(shape, MexicanHat) and _is_balanced(shape.ratio):
             raise ValueError('a MexicanHat with ratio=1 has no integral to divide by; write normalise="integral"')
         values = self.weights()
-        traced = any(isinstance(a, Tracer) for a in jax.tree.leaves(values))
+        traced = is_traced(values)
         self.size = math.inf if traced else self.layout.norm(values)
 
     def weights(self) -> Any:
@@ -86,4 +85,4 @@ class Kernel(AbstractOperator):
 
 
 def _is_balanced(ratio: Any) -> bool:
-    return not isinstance(ratio, Tracer) and bool(np.isclose(float(ratio), 1.0, atol=1e-6))
+    return not is_traced(ratio) and bool(np.isclose(float(ratio), 1.0, atol=1e-6))

@@ -7,11 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer._names import Named
-from vbinfer._param import did_you_mean
+from vbinfer._param import did_you_mean, is_traced
 
 Predict = Callable[[Named], Any]
 """theta to what is expected of the recording, an array."""
@@ -43,7 +42,7 @@ class AbstractLikelihood(abc.ABC):
 
 def known(value: Any) -> np.ndarray:
     """The numbers of an array; none where it is traced."""
-    return np.zeros(0) if isinstance(value, Tracer) else np.asarray(value)
+    return np.zeros(0) if is_traced(value) else np.asarray(value)
 
 
 def keep_levels(likelihood: AbstractLikelihood, **ranges: tuple[float, float]) -> None:

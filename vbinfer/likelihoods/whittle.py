@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import Named
+from vbinfer._param import is_traced
 from vbinfer.likelihoods.base import AbstractLikelihood, Predict, callable_or_raise, known, predicted
 
 MS_PER_S = 1e3
@@ -204,7 +204,7 @@ class SimulatedSpectrum:
 
     def __call__(self, theta: Named, frequencies: Array) -> Array:
         at, S = periodogram(predicted(self.predict, theta), self.period, self.segments)
-        if not isinstance(frequencies, Tracer) and not isinstance(at, Tracer):
+        if not is_traced(frequencies, at):
             lowest, highest = float(frequencies[0]), float(frequencies[-1])
             if lowest < float(at[0]) * (1.0 - 1e-6) or highest > float(at[-1]) * (1.0 + 1e-6):
                 raise ValueError(

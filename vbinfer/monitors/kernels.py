@@ -10,11 +10,10 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer._check import count
-from vbinfer._param import Param, Parametrised, param
+from vbinfer._param import Param, Parametrised, is_traced, param
 
 TVB_BLOCK = 4e-3
 """s; the blocks of which TVB's Bold monitor keeps the means."""
@@ -193,7 +192,7 @@ class VolterraKernel(AbstractKernel):
     V0: Param = param(0.02, low=0.0, doc="resting venous blood volume fraction")
 
     def validate(self) -> None:
-        if isinstance(self.tau_s, Tracer) or isinstance(self.tau_f, Tracer):
+        if is_traced(self.tau_s, self.tau_f):
             return
         if np.any(np.asarray(self.tau_f) >= 4.0 * np.asarray(self.tau_s) ** 2):
             raise ValueError(

@@ -8,11 +8,10 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer._param import Parametrised, did_you_mean, param
+from vbinfer._param import Parametrised, did_you_mean, is_traced, param
 from vbinfer.network import files, synthetic
 from vbinfer.network.dense import Dense
 from vbinfer.network.edges import EdgeList, listed
@@ -176,7 +175,7 @@ class Connectome(Parametrised):
             )
         if self.speed.ndim:
             raise ValueError(f"speed was given shape {list(self.speed.shape)}; expected one number, in mm/ms")
-        if not isinstance(self.speed, Tracer) and float(self.speed) <= 0.0:
+        if not is_traced(self.speed) and float(self.speed) <= 0.0:
             raise ValueError(f"Connectome.speed is {float(self.speed):g} mm/ms; it must be above 0, for example 3.0")
 
     def normalise(self, how: str = "max", *, log: bool = False, zero_diagonal: bool = True) -> "Connectome":

@@ -10,8 +10,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
+
+from vbinfer._param import is_traced
 
 _LINEAR = 4.0
 _MARGIN = 0.25
@@ -129,7 +130,7 @@ class FeatureScaler:
 
     def rows(self, x: Any) -> Array:
         """One observation `[F]` or rows, checked unless traced."""
-        return jnp.asarray(x if isinstance(x, Tracer) else self.check(x, ndim=max(1, np.ndim(x))))
+        return jnp.asarray(x if is_traced(x) else self.check(x, ndim=max(1, np.ndim(x))))
 
     def observe(self, x_o: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         """Check x_o `[F]`; name, with a warning, features outside training."""

@@ -6,9 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from vbinfer._param import did_you_mean
+from vbinfer._param import did_you_mean, is_traced
 from vbinfer.fields.base import Field
 from vbinfer.integrators import AbstractIntegrator, Euler, Heun, RungeKutta4, Split
 from vbinfer.models.base import AbstractStepper
@@ -25,11 +24,6 @@ def measured(field: Field, integrator: AbstractIntegrator) -> Field:
         return field
     reach = SPARE * 0.5 * integrator.dt * float(jnp.abs(field.strength).max()) * float(field.local.norm())
     return dataclasses.replace(field, steps=max(1, math.ceil(reach)))
-
-
-def is_traced(tree: Any) -> bool:
-    """Whether some number of a tree is being traced."""
-    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def check(sim: Any, shown: dict[str, jax.ShapeDtypeStruct]) -> None:

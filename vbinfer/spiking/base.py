@@ -10,10 +10,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
-from vbinfer._param import did_you_mean, paths
+from vbinfer._param import did_you_mean, is_traced, paths
 from vbinfer.models.base import AbstractStepper, names_of
 from vbinfer.spiking.surrogates import AbstractSurrogate, SuperSpike
 
@@ -117,7 +116,7 @@ class AbstractNeuron(AbstractStepper):
             if name not in own:
                 raise ValueError(f"learn names {name!r} of {type(self).__name__}. {did_you_mean(name, own)}")
         low, high = (getattr(self, name, None) for name in self.bounds)
-        if low is None or high is None or isinstance(low, Tracer) or isinstance(high, Tracer):
+        if low is None or high is None or is_traced(low, high):
             return
         if low.ndim <= 1 and high.ndim <= 1 and np.any(np.asarray(low) >= np.asarray(high)):
             raise ValueError(

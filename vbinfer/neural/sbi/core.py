@@ -16,10 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer._names import PRNGKey, Theta
+from vbinfer._param import is_traced
 from vbinfer.io import npz
 from vbinfer.neural.sbi.inputs import DiscreteZ, Inputs
 from vbinfer.neural.sbi.networks import METHODS, Method, check_saveable
@@ -177,7 +177,7 @@ class AbstractFitted(abc.ABC):
         Raises:
             TypeError: x is traced too.
         """
-        if isinstance(x, Tracer):
+        if is_traced(x):
             raise TypeError(
                 "x is traced by JAX; a network of sbi takes a concrete x: close over it, as sample_mcmc does"
             )

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
+from vbinfer._param import is_traced
 from vbinfer.neural.sbi.core import ROWS, AbstractFitted
 from vbinfer.neural.sbi.inputs import DiscreteZ, Inputs
 from vbinfer.neural.sbi.networks import METHODS, rebuild
@@ -92,7 +92,7 @@ class AbstractScore(AbstractFitted):
         return self.posterior("mcmc", **options).sample(x_o, n=n, key=key)
 
     def _score(self, theta: Mapping[str, Any], x: Any) -> Array:
-        traced = any(isinstance(value, Tracer) for value in theta.values())
+        traced = is_traced(theta)
         return self.traced_score(theta, x) if traced else self.log_density(theta, x)
 
 
