@@ -89,14 +89,14 @@ def stepper(sim: Simulator) -> tuple[Callable[..., StepperCarry], Callable[..., 
         if program is None or is_inside(carry, u):
             return _step(quiet, carry, u, 1)[0]
         # of how many rounds the compiler must not know, or it does away with the loop around a single one
-        return program(carry, u, _one_round())[0]
+        return program(carry, u, _one_round(jnp.result_type(int)))[0]
 
     return init, step
 
 
 @functools.cache
-def _one_round() -> Array:
-    return jnp.asarray(1)
+def _one_round(kind: Any) -> Array:
+    return jnp.asarray(1, kind)
 
 
 @Compiled
