@@ -64,7 +64,7 @@ def test_ebfmi_is_that_of_a_loop():
         centre = sum(numbers) / 200
         above = sum((numbers[i] - numbers[i - 1]) ** 2 for i in range(1, 200))
         assert value == pytest.approx(above / sum((e - centre) ** 2 for e in numbers), rel=1e-9)
-    with pytest.raises(ValueError, match=r"no sample_stats\['energy'\].*kernel=vb\.NUTS\(\)"):
+    with pytest.raises(ValueError, match=r"no sample_stats\['energy'\].*kernel=vb\.sampling\.NUTS\(\)"):
         vb.diagnostics.ebfmi(vb.Posterior({"a": energy}))
 
 

@@ -1,5 +1,7 @@
 """What the documents show runs: the README's listing and study file, CONTRIBUTING's example model, how-to pages."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -25,8 +27,15 @@ def block(document: str, marker: str, language: str = "python", index: int = 0) 
     return re.findall(rf"```{language}\n(.*?)```", after, flags=re.DOTALL)[index]
 
 
-@pytest.mark.filterwarnings("ignore:x_o lies outside")  # the listing asks 64 draws about a recording
-def test_the_listing_of_the_readme_runs(tmp_path, monkeypatch):
+AFTER = """
+G = posterior.theta["coupling.G"]
+folder = jax.config.jax_compilation_cache_dir
+print(json.dumps([jax.local_device_count(), folder, G.shape, float(G.min()), float(G.max())]))
+"""
+
+
+def test_the_listing_of_the_readme_runs(tmp_path):
+    """In a process of its own, as a reader runs it: cores and cache are chosen before the first array."""
     code = block("README.md", "listing")
     fast = (
         code.replace("n=1_000", "n=64")
@@ -36,13 +45,26 @@ def test_the_listing_of_the_readme_runs(tmp_path, monkeypatch):
     assert fast.count("64") == 1
     assert "216e3" in fast
     assert "n=8" in fast
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(compile(fast, "README.md", "exec"), names)
-    G = names["posterior"].theta["coupling.G"]
-    assert G.shape == (1, 4_000)
-    assert G.min() >= 0.0
-    assert G.max() <= 0.5
+    home = Path(os.environ.get("VBINFER_TEST_CACHE") or ROOT / ".programs") / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")} | {
+        "HOME": str(home)
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", "import json\n" + fast + AFTER],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+    )
+    assert run.returncode == 0, run.stderr
+    devices, programs, shape, low, high = json.loads(run.stdout.splitlines()[-1])
+    assert devices == 2
+    assert Path(programs).parent == home / ".cache" / "vbinfer"
+    assert any(Path(programs).glob("*-cache"))
+    assert shape == [1, 4_000]
+    assert low >= 0.0
+    assert high <= 0.5
     assert (tmp_path / "report.html").exists()
     assert (tmp_path / "report.json").exists()
 

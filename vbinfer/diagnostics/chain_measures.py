@@ -105,7 +105,7 @@ def ebfmi(posterior: Posterior) -> np.ndarray:
     if "energy" not in stats:
         raise ValueError(
             "this posterior has no sample_stats['energy']; E-BFMI is of Hamiltonian chains: "
-            "sample with kernel=vb.NUTS() or vb.sampling.HMC()"
+            "sample with kernel=vb.sampling.NUTS() or vb.sampling.HMC()"
         )
     energy = np.asarray(stats["energy"], np.float64)
     return np.array([_ebfmi(chain[np.isfinite(chain)]) for chain in energy])
