@@ -26,6 +26,7 @@ from .channels.na import Na as Na
 from .channels.rates import opening as opening
 from .channels.rates import ratio as ratio
 from .clamp import Clamp as Clamp
+from .events import SpikeTrain as SpikeTrain
 from .geometry import Compartments as Compartments
 from .geometry import cylinder as cylinder
 from .geometry import sections as sections
@@ -33,7 +34,14 @@ from .geometry import single as single
 from .integrators import BackwardEuler as BackwardEuler
 from .integrators import ExponentialEuler as ExponentialEuler
 from .integrators import ForwardEuler as ForwardEuler
-from .receptors.base import ExpSyn as ExpSyn
+from .join import join as join
+from .receptors.alpha import Alpha as Alpha
+from .receptors.base import AbstractReceptor as AbstractReceptor
+from .receptors.conductance import Conductance as Conductance
+from .receptors.dual_exp import DualExp as DualExp
+from .receptors.exp_syn import ExpSyn as ExpSyn
+from .receptors.gap_junction import GapJunction as GapJunction
+from .receptors.graded import Graded as Graded
 from .swc import Morphology as Morphology
 from .swc import compartments as compartments
 from .swc import read_swc as read_swc

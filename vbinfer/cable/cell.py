@@ -16,12 +16,15 @@ from vbinfer._param import NAMED, AbstractLaw, Param, did_you_mean, is_traced, p
 from vbinfer.cable import schemes
 from vbinfer.cable.channels.base import REST, AbstractChannel, AbstractMechanism, AbstractPool, AbstractReversal
 from vbinfer.cable.clamp import Clamp
+from vbinfer.cable.events import SpikeTrain
 from vbinfer.cable.geometry import Compartments
+from vbinfer.cable.join import join
 from vbinfer.cable.place import Place
 from vbinfer.cable.receptors.base import AbstractReceptor, Lead
 from vbinfer.cable.rest import resting
 from vbinfer.cable.tree import tree_of
 from vbinfer.models.base import AbstractStepper, couples, state_class
+from vbinfer.stimuli import AbstractStimulus
 
 NF_PER_UF_CM2 = 1e-5
 """nF of a um2 at 1 uF/cm2."""
@@ -93,6 +96,7 @@ class Cell(AbstractStepper):
         settle: "rest" starts where the cell rests, found by Newton's method in place of simulated time.
         sites: names and compartments of the nodes; "all" makes every compartment one.
         receptors: name to receptor; row k of the coupling input drives receptor k.
+        events: name to `SpikeTrain`, given input of receptors.
         threshold: mV; crossing it upwards is a spike.
         cvar: what is sent: `("spike",)` 1 in the step of a spike, `("V",)` the voltage.
         clamps: see `Clamp`.
@@ -119,7 +123,8 @@ class Cell(AbstractStepper):
     threshold: Param = param(unit="mV", doc="crossed upwards by a spike")
     receptors: dict[str, AbstractReceptor]
     rows_of: tuple[str, ...] = eqx.field(static=True)
-    """Receptors in the order of the rows of the coupling input."""
+    """Receptors in order, those that are driven in that of the rows of the coupling input."""
+    events: dict[str, SpikeTrain]
     clamps: dict[str, Clamp]
     held: tuple[tuple[str, str, int], ...] = eqx.field(static=True)
     """Key, state variable and site of every clamp."""
@@ -143,6 +148,7 @@ class Cell(AbstractStepper):
         settle: Literal["rest"] | None = None,
         sites: Any = "all",
         receptors: Mapping[str, AbstractReceptor] | None = None,
+        events: Mapping[str, SpikeTrain] | None = None,
         threshold: Any = -20.0,
         cvar: tuple[str, ...] = ("spike",),
         clamps: tuple[Clamp, ...] = (),
@@ -156,6 +162,7 @@ class Cell(AbstractStepper):
         self.settle = _check.one_of(settle, "settle", (None, "rest"))
         self.labels, self.sites = _sites(comp, sites)
         self.receptors, self.rows_of = _receptors(receptors or {}), tuple(receptors or {})
+        self.events = self._events(events or {})
         self.clamps, self.held = self._clamps(clamps)
         self.parts = None
 
@@ -167,7 +174,7 @@ class Cell(AbstractStepper):
 
     @property
     def rows(self) -> int:
-        return len(self.rows_of)
+        return sum(self.receptors[name].driven for name in self.rows_of)
 
     @property
     def State(self) -> Any:
@@ -185,7 +192,7 @@ class Cell(AbstractStepper):
             return self.comp.n
         if parts[0] in ("threshold", "receptors"):
             return n
-        if parts[0] == "clamps" or len(parts) > 3:  # a signal; the coefficient of a distance law
+        if parts[0] in ("clamps", "events") or len(parts) > 3:  # a signal; the coefficient of a distance law
             return 1
         return next(len(one.place) for one in self.mechanisms if [one.region, one.label] == parts[:2])
 
@@ -203,6 +210,10 @@ class Cell(AbstractStepper):
         """
         V = resting(self)
         return self._state(V, self.settled(V))
+
+    def repeat(self, n: int) -> "Cell":
+        """n of these cells as one model, see `join`."""
+        return join([self] * _check.count(n, "n", 10))
 
     def at_nodes(self, x: Any) -> dict[str, Array]:
         shown = {"V": self.sites.take(x.V)}
@@ -261,7 +272,7 @@ class Cell(AbstractStepper):
                 lambda gates, V, h: self._hold(t, V, self.relaxed(gates, V, h))[1],
                 self.pooled,
                 functools.partial(self.membrane, area=parts.area),
-                functools.partial(self._synapses, receptors, c, V),
+                functools.partial(self._synapses, receptors, self._arriving(t, dt, c), V),
                 lambda V: tree.axial(V, R),
                 lambda: tree.leaving(V, R),
                 lambda e, b: tree.solve(*self._pinned(e, b, V, t + dt), R),
@@ -385,18 +396,35 @@ class Cell(AbstractStepper):
         i, slope = jax.jvp(inwards, (V,), (jnp.ones_like(V),))
         return -area * slope, area * i
 
-    def _synapses(self, states: Any, c: Array, V: Array, lead: Lead) -> tuple[Array, Array, list[tuple[Array, ...]]]:
+    def _synapses(
+        self, states: Any, c: list[Array], V: Array, lead: Lead
+    ) -> tuple[Array, Array, list[tuple[Array, ...]]]:
         """Conductance, current and new states of all receptors."""
         here, new = self.sites.take(V), []
         g, i = jnp.zeros_like(here), jnp.zeros_like(here)
-        for k, (name, own) in enumerate(zip(self.rows_of, states, strict=True)):
-            receptor = jax.tree.map(lambda leaf: spread(leaf, here), self.receptors[name])
-            g_k, i_k, after = receptor.advance(own, c[k], here, lead)
+        for name, own, row in zip(self.rows_of, states, c, strict=True):
+            receptor = jax.tree.map(
+                lambda leaf: leaf if isinstance(leaf, AbstractStimulus) else spread(leaf, here),
+                self.receptors[name],
+                is_leaf=lambda leaf: isinstance(leaf, AbstractStimulus),
+            )
+            g_k, i_k, after = receptor.advance(own, row, here, lead)
             g, i = g + g_k, i + i_k
             new.append(after)
         if not new:
             return jnp.zeros_like(V), jnp.zeros_like(V), new
         return self.sites.put(g), self.sites.put(i), new
+
+    def _arriving(self, t: Array, dt: float, c: Array) -> list[Array]:
+        """What arrives at every receptor: its row of the coupling input, and given events."""
+        rows, received = iter(c), []
+        for name in self.rows_of:
+            row = next(rows) if self.receptors[name].driven else jnp.zeros_like(c[0])
+            for train in self.events.values():
+                if train.receptor == name:
+                    row = row.at[self.site_number(train.at)].add(train.arriving(t, dt))
+            received.append(row)
+        return received
 
     def _force(self, x: Any, dW: Any) -> Array:
         """The noise increment of V; there is no other."""
@@ -422,6 +450,26 @@ class Cell(AbstractStepper):
         }
         shapes = self.shapes(self.n_nodes)
         return self.State(**{name: given.get(name, jnp.zeros(shape, V.dtype)) for name, shape in shapes.items()})
+
+    def site_number(self, at: str | int) -> int:
+        """Number of a site, by its name or itself."""
+        names = self.labels or ()
+        site = names.index(at) if at in names else at
+        if not _check.is_count(site) or not 0 <= site < self.n_nodes:
+            raise ValueError(f"at={at!r} is no site. {did_you_mean(str(at), names or ['0', str(self.n_nodes - 1)])}")
+        return int(site)
+
+    def _events(self, given: Mapping[str, SpikeTrain]) -> dict[str, SpikeTrain]:
+        driven = [name for name in self.rows_of if self.receptors[name].driven]
+        for name, train in given.items():
+            if not isinstance(train, SpikeTrain):
+                raise TypeError(f"events {name!r} is {train!r}; expected vb.cable.SpikeTrain([5.0, 9.0], receptor=...)")
+            if train.receptor not in driven:
+                raise ValueError(
+                    f"events {name!r} are of the receptor {train.receptor!r}. {did_you_mean(train.receptor, driven)}"
+                )
+            self.site_number(train.at)
+        return dict(given)
 
     # ---- clamps
 
@@ -463,10 +511,7 @@ class Cell(AbstractStepper):
         for one in (given,) if isinstance(given, Clamp) else given:
             if not isinstance(one, Clamp):
                 raise TypeError(f'clamps has {one!r}; write clamps=(vb.cable.Clamp("V", signal, at="soma"),)')
-            names = self.labels or ()
-            site = names.index(one.at) if one.at in names else one.at
-            if not _check.is_count(site) or not 0 <= site < self.n_nodes:
-                raise ValueError(f"a clamp is at {one.at!r}, no site. {did_you_mean(str(one.at), names)}")
+            site = self.site_number(one.at)
             gates = {v: m.place.index for m in self.mechanisms for v in m.variables}
             if one.state != "V" and one.state not in gates:
                 raise ValueError(f"a clamp holds {one.state!r}. {did_you_mean(one.state, ['V', *gates])}")
@@ -476,7 +521,7 @@ class Cell(AbstractStepper):
             if key in found:
                 raise ValueError(f"two clamps hold {one.state!r} at {one.at!r}; give one signal")
             found[key] = one
-            held.append((key, one.state, int(site)))
+            held.append((key, one.state, site))
         return found, tuple(held)
 
     # ---- checks

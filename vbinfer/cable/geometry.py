@@ -204,6 +204,12 @@ def sections(given: Sequence[Mapping[str, Any]]) -> Compartments:
         radii, region = _check_radii(one["radius"], "radius"), str(one.get("region", "dend"))
         found.append(Section((0.0, length), radii, parent, 1.0, region))
         counts.append(_check.count(one.get("n", 1), "n", 5))
+    roots = [k for k, one in enumerate(found) if one.parent is None]
+    if len(roots) != 1:
+        raise ValueError(
+            f"{len(roots)} sections have no parent (numbers {roots}); a cell has one root: give the others a parent, "
+            "or make cells of their own and join them with vb.cable.join"
+        )
     return divide(found, counts)
 
 
@@ -211,14 +217,8 @@ def divide(given: Sequence[Section], counts: Sequence[int]) -> Compartments:
     """Sections cut into compartments of equal length.
 
     Raises:
-        ValueError: no root or several, a parent that does not come first.
+        ValueError: a parent that does not come first.
     """
-    roots = [k for k, one in enumerate(given) if one.parent is None]
-    if len(roots) != 1:
-        raise ValueError(
-            f"{len(roots)} sections have no parent (numbers {roots}); a cell has one root: give the others a parent, "
-            "or make cells of their own and join them with vb.cable.join"
-        )
     first = np.concatenate([[0], np.cumsum(counts)])
     parent, at, rows, section, region = [], [], [], [], []
     for k, (one, n) in enumerate(zip(given, counts, strict=True)):

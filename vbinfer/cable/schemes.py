@@ -63,13 +63,13 @@ def staggered(m: Moment) -> Moved:
     first = jnp.where(m.t == 0.0, 0.5 * m.dt, m.dt)
     gates = m.relaxed(m.gates, m.V, first)
     middle = m.pooled(gates, gates, m.V, 0.5 * m.dt)
-    V, synapses, missing = _implicit(m, middle, Lead(m.dt, 0.5 * m.dt, first), 0.5)
+    V, synapses, missing = _implicit(m, middle, Lead(m.t + 0.5 * m.dt, m.dt, 0.5 * m.dt, first), 0.5)
     return Moved(V, m.pooled(gates, middle, 0.5 * (m.V + V), m.dt), synapses, missing)
 
 
 def backward_euler(m: Moment) -> Moved:
     """Voltage with the gates of t, then gates at the new voltage."""
-    V, synapses, missing = _implicit(m, m.gates, Lead(m.dt, 0.0, None), 1.0)
+    V, synapses, missing = _implicit(m, m.gates, Lead(m.t + 0.5 * m.dt, m.dt, 0.0, None), 1.0)
     return Moved(V, _after(m, V), synapses, missing)
 
 
@@ -104,7 +104,7 @@ def exponential_euler(m: Moment) -> Moved:
 
 
 def _explicit(m: Moment, damping: Callable[[Array], Array]) -> Moved:
-    (g, i), (g_s, i_s, synapses) = m.membrane(m.V, m.gates), m.synapses(Lead(m.dt, 0.0, None))
+    (g, i), (g_s, i_s, synapses) = m.membrane(m.V, m.gates), m.synapses(Lead(m.t + 0.5 * m.dt, m.dt, 0.0, None))
     total, C = i + i_s + m.given + m.axial(m.V), m.capacitance / m.dt
     dV = total / C * damping((g + g_s + m.leaving()) / C)
     return Moved(m.V + dV, _after(m, m.V), synapses, C * dV - total)

@@ -3,15 +3,16 @@
 import abc
 from typing import Any, ClassVar, NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array
 
-from vbinfer._param import Param, Parametrised, param
+from vbinfer._param import Parametrised
 
 
 class Lead(NamedTuple):
     """How far a scheme advances what it takes currents of."""
 
+    t: Array
+    """The middle of the step, where signals are read, ms."""
     dt: float
     """The step, ms."""
     event: float
@@ -23,11 +24,13 @@ class Lead(NamedTuple):
 class AbstractReceptor(Parametrised):
     """Base of receptors, one at every site.
 
-    Row k of the coupling input drives receptor k. Its parameters are `model.receptors.<name>.<parameter>`, a number or
-    one per site, its state variables `<name>_<state>`.
+    Row k of the coupling input drives the k-th receptor that is driven. Its parameters are
+    `model.receptors.<name>.<parameter>`, a number or one per site, its state variables `<name>_<state>`.
     """
 
     states: ClassVar[tuple[str, ...]]
+    driven: ClassVar[bool] = True
+    """Whether a row of the coupling input is its own; one that is not gets zeros."""
 
     @abc.abstractmethod
     def advance(self, s: tuple[Array, ...], c: Array, V: Array, lead: Lead) -> tuple[Array, Array, tuple[Array, ...]]:
@@ -62,23 +65,3 @@ class AbstractEvents(AbstractReceptor):
         s = self.arrived(s, c)
         g = self.conductance(self.later(s, lead.event) if lead.event else s)
         return g, g * (self.e - V), self.later(s, lead.dt)
-
-
-class ExpSyn(AbstractEvents):
-    """Conductance that jumps and decays: g' = -g / tau.
-
-    An event of weight w (uS) adds w to g.
-    """
-
-    states: ClassVar[tuple[str, ...]] = ("g",)
-    tau: Param = param(2.0, unit="ms", low=1e-6, doc="time constant of the decay")
-    e: Param = param(0.0, unit="mV", doc="reversal potential")
-
-    def arrived(self, s: Any, c: Array) -> tuple[Array, ...]:
-        return (s[0] + c,)
-
-    def later(self, s: Any, h: float) -> tuple[Array, ...]:
-        return (s[0] * jnp.exp(-h / self.tau),)
-
-    def conductance(self, s: Any) -> Array:
-        return s[0]
