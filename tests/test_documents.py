@@ -97,6 +97,19 @@ def test_the_field_of_its_page_spreads_from_where_it_is_stimulated():
     assert np.abs(np.asarray(rates - other)).max() > 1e-3
 
 
+def test_the_posterior_of_the_page_on_fields_is_that_of_linear_algebra():
+    names: dict = {}
+    exec(compile(block("docs/fields.md", "posterior"), "docs/fields.md", "exec"), names)
+    fwd, y, start = names["fwd"], names["y"], names["start"]
+    design = np.asarray(jax.jacfwd(lambda z: fwd({"start.z": z}, None))(jnp.zeros(16)), float)
+    precision = np.eye(16) + design.T @ design / 0.01
+    mean = np.linalg.solve(precision, design.T @ np.asarray(y, float) / 0.01)
+    exact, found = np.asarray(start.field(mean)), np.asarray(names["fields"]).mean(axis=0)
+    root = np.stack([np.asarray(start.field(e)) for e in np.eye(16)], axis=1)
+    sd = np.sqrt(np.einsum("ik,kl,il->i", root, np.linalg.inv(precision), root))
+    assert np.abs((found - exact) / sd).max() < 1.0  # 200 draws
+
+
 def test_the_study_file_of_the_readme_is_sound(tmp_path):
     (tmp_path / "study.toml").write_text(block("README.md", "study", "toml"))
     rng = np.random.default_rng(0)

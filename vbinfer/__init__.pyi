@@ -47,6 +47,7 @@ from .neural.npe import NPE as NPE
 from .neural.nre import NRE as NRE
 from .posterior import Posterior as Posterior
 from .priors.prior import Prior as Prior
+from .priors.random_field import RandomField as RandomField
 from .reporting.page import report as report
 from .sampling import sample_mcmc as sample_mcmc
 from .simulation.forward import ForwardModel as ForwardModel
