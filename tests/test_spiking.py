@@ -412,15 +412,22 @@ def test_a_drawn_lag_below_one_step_is_a_failed_draw():
     assert np.isnan(x[2]).all()
 
 
-def test_the_listing_of_the_page_runs():
-    """250 neurons, inhibition dominated: asynchronous, at some tens of spikes per s."""
+def listing(marker):
+    """What a block of the page defines."""
     page = (HERE.parent / "docs/spiking.md").read_text()
-    names: dict = {}
-    exec(
-        compile(page.split("<!-- spiking")[1].split("```python\n")[1].split("```")[0], "docs/spiking.md", "exec"), names
-    )
-    assert names["rate"].shape == (100,)
-    assert 10.0 < names["rate"][20:].mean() < 100.0
+    code, names = page.split(f"<!-- {marker}:")[1].split("```python\n")[1].split("```")[0], {}
+    exec(compile(code, f"docs/spiking.md {marker}", "exec"), names)
+    return names
+
+
+def test_the_listings_of_the_page_run():
+    """250 neurons, inhibition dominated: asynchronous, at some tens of spikes per s; and a network that learns."""
+    rate = listing("spiking")["rate"]
+    assert rate.shape == (100,)
+    assert 10.0 < rate[20:].mean() < 100.0
+    names = listing("layers")
+    assert names["info"].loss[-1] < 0.5 * names["info"].loss[0]
+    assert names["outputs"].shape == (40, 2)
 
 
 # --- monitors --------------------------------------------------------------------------------------------------------

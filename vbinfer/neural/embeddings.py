@@ -379,12 +379,12 @@ def check_saved(embedding: Any) -> None:
 def embed(embedding: Any, key: PRNGKey, width: int) -> tuple[Callable[[Array], Array] | None, int]:
     """The network of an embedding, and its output length.
 
-    A module of the user's is taken as it is.
+    A module of the user's is taken as it is; where it has a method `embed` (as `vb.spiking.Network`), that is called.
     """
     if embedding is None:
         return None, width
     own = isinstance(embedding, AbstractEmbedding)
-    network = eqx.filter_jit(embedding.build)(key, width) if own else embedding
+    network = eqx.filter_jit(embedding.build)(key, width) if own else getattr(embedding, "embed", embedding)
     out = eqx.filter_eval_shape(network, jax.ShapeDtypeStruct((width,), jnp.result_type(float)))
     if getattr(out, "ndim", None) != 1:
         shape = list(out.shape) if hasattr(out, "shape") else type(out).__name__

@@ -200,7 +200,7 @@ def equations(
                 received += post(gx, _coupled(sim, x), ops.strength)
             else:
                 received += sim.field.received(post, gx, _coupled(sim, x), ops.strength)
-            received += [] if pulses is None else [pulses]
+        received += [] if pulses is None else [pulses]
         return jnp.stack([jnp.broadcast_to(row, like.shape) for row in received])
 
     splits = isinstance(sim.integrator, Split)

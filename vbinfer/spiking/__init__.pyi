@@ -1,5 +1,9 @@
 from . import surrogates as surrogates
 from .base import AbstractNeuron as AbstractNeuron
+from .hebbian import HebbianConv as HebbianConv
+from .layers import Layer as Layer
+from .layers import Network as Network
+from .layers import Stateful as Stateful
 from .lif import ALIF as ALIF
 from .lif import LI as LI
 from .lif import LIF as LIF
@@ -7,3 +11,8 @@ from .lif import CubaLIF as CubaLIF
 from .nonlinear import QIF as QIF
 from .nonlinear import AdEx as AdEx
 from .nonlinear import Izhikevich as Izhikevich
+from .online import eprop as eprop
+from .online import rtrl as rtrl
+from .synapses import Conv as Conv
+from .synapses import Linear as Linear
+from .training import fit as fit
