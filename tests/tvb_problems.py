@@ -1,6 +1,8 @@
 """Random problems for The Virtual Brain and vbinfer, and how each runs them (needs tvb-library)."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -105,10 +107,39 @@ MODELS = {
         },
         ("P_e", "P_i"),
     ),
+    "DecoBalancedExcInh": Member([(0.05, 0.9), (0.01, 0.3)], TANH, 0.3, {"lamda": 0.4, "I_ext": 0.03, "M_i": 1.3}),
+    "GastSchmidtKnosche_SF": Member(
+        [(0.0, 0.5), (-2.0, 0.0), (0.0, 0.5), (-0.2, 0.2)], SIGMOIDAL, 0.6, {"J": 15.0, "I": 0.2}
+    ),
+    "GastSchmidtKnosche_SD": Member(
+        [(0.0, 0.5), (-2.0, 0.0), (0.0, 0.5), (-0.2, 0.2)],
+        SIGMOIDAL,
+        0.6,
+        {"alpha": 0.5, "J": 15.0, "eta": -6.0, "I": 0.2},
+    ),
 }
+
+
+def deco(M_i: Any = 1.0, **params: Any) -> vb.AbstractVectorField:
+    """M (a x - b) is (M a) x - (M b)."""
+    scaled = {k: M_i * params[k] for k in ("a_e", "b_e", "a_i", "b_i") if k in params}
+    return vb.models.ReducedWongWangExcInh(**params | scaled)
+
+
+OURS = {
+    "DecoBalancedExcInh": deco,
+    "GastSchmidtKnosche_SF": vb.models.GastSchmidtKnosche,
+    "GastSchmidtKnosche_SD": partial(vb.models.GastSchmidtKnosche, adaptation="synaptic-depression"),
+}
+"""Models of another name here."""
 WHOLE = ("N_tot", "K_ext_e", "K_ext_i")
 """Integers in TVB."""
 RENAMED = {"Linear": {"a": "G", "b": "offset"}, "Difference": {"a": "G"}, "Kuramoto": {"a": "G"}}
+
+
+def made(name: str) -> Callable[..., vb.AbstractVectorField]:
+    """What makes our counterpart of a model of TVB."""
+    return OURS.get(name) or getattr(vb.models, name)
 
 
 def problem(name: str, n: int, delayed: bool, seed: int = 0) -> Problem:
@@ -117,12 +148,13 @@ def problem(name: str, n: int, delayed: bool, seed: int = 0) -> Problem:
     weights = rng.gamma(1.5, 0.4, (n, n)) * (rng.random((n, n)) < 0.7)
     lengths = rng.uniform(0.0, 3.0, (n, n)) if delayed else np.zeros((n, n))
     lengths[rng.random((n, n)) < 0.1] = 0.0
-    member, leaves = MODELS[name], vb.paths(getattr(vb.models, name)())
+    member, leaves = MODELS[name], vb.paths(made(name)())
     params = {}
     for path, leaf in leaves.items():
         if path not in member.fixed and not (name == "MontbrioPazoRoxin" and path == "cv"):
             params[path] = member.params.get(path, np.asarray(leaf.value, float)) * rng.uniform(0.9, 1.1, n)
     params = {k: np.clip(v, leaves[k].low, leaves[k].high) for k, v in params.items()}
+    params |= {k: v * rng.uniform(0.9, 1.1, n) for k, v in member.params.items() if k not in leaves}
     params = {k: np.rint(v) if k in WHOLE else v for k, v in params.items()}
     low, high = np.array(member.state, float).T
     x0 = rng.uniform(low[:, None], high[:, None], (len(low), n))
@@ -183,7 +215,7 @@ def trajectory(sim: Any, steps: int = STEPS) -> np.ndarray:
 
 
 def ours(name: str, given: Problem, coupling: Any, integrator: Any, **parts: Any) -> vb.Simulator:
-    parts = {"model": getattr(vb.models, name)(**given.params)} | parts if "model" not in parts else parts
+    parts = {"model": made(name)(**given.params)} | parts if "model" not in parts else parts
     return vb.Simulator(
         parts.pop("model"),
         vb.Connectome(given.weights, given.lengths, SPEED),

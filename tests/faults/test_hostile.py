@@ -33,7 +33,7 @@ from vbinfer.cli import errors
 from vbinfer.cli.main import _workers
 from vbinfer.io import archive as _archive
 from vbinfer.io import npz
-from vbinfer.monitors.matlab import matrices
+from vbinfer.io.matlab import matrices
 from vbinfer.monitors.sensors import read_projection
 from vbinfer.reporting import ReportExtras, Section, report
 from vbinfer.study.study import Study
@@ -306,6 +306,20 @@ def test_no_byte_of_a_file_of_matlab_brings_the_process_down(packed, tmp_path):
         path.write_bytes(good[:cut])
         with pytest.raises(ValueError, match=r"a\.mat"):
             read_projection(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_byte_of_a_file_of_neurolib_brings_the_process_down(packed, tmp_path):
+    rng = np.random.default_rng(3)
+    for name, key in (("Cmat_avg.mat", "sc"), ("Dmat_avg.mat", "len")):
+        scipy.io.savemat(tmp_path / name, {key: rng.uniform(size=(3, 3)), "about": "average"}, do_compression=packed)
+    good, refused = (tmp_path / "Dmat_avg.mat").read_bytes(), 0
+    for i in range(120, len(good)):
+        (tmp_path / "Dmat_avg.mat").write_bytes(good[:i] + bytes([good[i] ^ 0xFF]) + good[i + 1 :])
+        _, error = attempt(lambda: vb.Connectome.from_neurolib(tmp_path))
+        assert error is None or unclear(error, str(tmp_path)) is None
+        refused += error is not None
+    assert refused > 40
 
 
 def test_a_file_of_matlab_that_unpacks_to_too_much_or_is_of_another_version_is_refused(tmp_path):

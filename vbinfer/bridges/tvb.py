@@ -56,6 +56,9 @@ _MODELS = {
     and name != "AbstractVectorField"
 }
 _MODELS |= dict.fromkeys(("GastSchmidtKnosche_SF", "GastSchmidtKnosche_SD"), models.GastSchmidtKnosche)
+_MODELS["DecoBalancedExcInh"] = models.ReducedWongWangExcInh
+_GAINS = {"DecoBalancedExcInh": ("M_i", ("a_e", "b_e", "a_i", "b_i"))}
+"""A parameter of TVB that multiplies several of vbinfer's: M (a x - b) is (M a) x - (M b)."""
 _FORMS = {
     "GastSchmidtKnosche_SF": {"adaptation": "spike-frequency"},
     "GastSchmidtKnosche_SD": {"adaptation": "synaptic-depression"},
@@ -107,6 +110,7 @@ def from_tvb(simulator: Any) -> Simulator:
       Samples are TVB's; `ts` are the ends of periods, where TVB gives the middle for averages.
     - A variable of interest such as `x2 - x1` is recorded by `EEG` with a gain of ones, a signal for each node.
     - Models of several modes record the sum over the modes, `[T, N]`.
+    - M_i of `DecoBalancedExcInh` multiplies gains and thresholds of `ReducedWongWangExcInh`, its equations otherwise.
     - Initial conditions are not taken over. `[time, variable, node, mode]` of TVB is
       `init=vb.History(sim.model.State(*conditions[..., 0].swapaxes(0, 1)))`, and its last row alone
       `init=sim.model.State(*conditions[-1, ..., 0])`. Models of several modes take all of `conditions`.
@@ -192,7 +196,9 @@ def _model(model: Any) -> AbstractModel:
     kind = _known(model, "model", _MODELS)
     values = _values(kind, model, {})
     default, unused = type(model)(), _UNUSED.get(kind.__name__, ())
-    for name in sorted(set(type(model).declarative_attrs) - set(values) - set(unused)):
+    gain, scaled = _GAINS.get(type(model).__name__, ("", ()))
+    values |= {name: values[name] * getattr(model, gain).squeeze() for name in scaled}
+    for name in sorted(set(type(model).declarative_attrs) - {*values, *unused, gain}):
         value = getattr(model, name)
         if isinstance(value, np.ndarray) and not np.array_equal(value.ravel(), getattr(default, name).ravel()):
             raise ValueError(f"{kind.__name__}.{name} is {value.ravel()} in TVB; vbinfer has no such parameter")

@@ -9,7 +9,7 @@ import numpy as np
 
 from vbinfer import _check
 from vbinfer.io import archive as _archive
-from vbinfer.monitors import matlab
+from vbinfer.io import matlab
 
 LIMIT = 2**30
 """Bytes of one file, unpacked: more is refused (300 sensors by 16,384 vertices in float64 are 4e7)."""

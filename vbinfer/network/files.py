@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from vbinfer.io import archive as _archive
-from vbinfer.io import npz
+from vbinfer.io import matlab, npz
 
 LIMIT = 2**29
 """Bytes of one table, unpacked: a file that claims more is refused (a dense table of 4,000 nodes has about 4e8)."""
@@ -113,12 +113,12 @@ def _alone(path: Path, key: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
 
 
 def _mat(path: Path) -> dict[str, np.ndarray]:
-    from scipy.io import loadmat  # at its first use: few read mat files
-
+    if path.stat().st_size > LIMIT:
+        raise ValueError(f"{path.name} is larger than {LIMIT:,} bytes; give a matrix [node, node]")
     try:
-        return {name: a for name, a in loadmat(path).items() if not name.startswith("__")}
-    except (NotImplementedError, TypeError, ValueError) as error:  # of MATLAB 7.3 it says that it is HDF
-        raise ValueError(f"{path.name} is no mat file up to version 7.2 ({error}); save it with -v7") from error
+        return matlab.matrices(path.read_bytes(), LIMIT)
+    except ValueError as error:
+        raise ValueError(f"{path.name} is no mat file up to version 7.2: {error}. Or save it as .npy") from error
 
 
 def _labelled(text: str, name: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
