@@ -38,7 +38,8 @@ class Custom(AbstractVectorField):
         p = state_class(self.names, "Params")(**self.params)
         dx, names = self.fn(t, x, c, u, p), self.variables()
         if not isinstance(dx, tuple | list) or len(dx) != len(names):
-            given = f"{len(dx)} values" if isinstance(dx, tuple | list) else type(dx).__name__
+            several, kind = isinstance(dx, tuple | list), "one array" if hasattr(dx, "shape") else type(dx).__name__
+            given = f"{len(dx)} values" if several else kind
             raise ValueError(f"{_SIGNATURE} returned {given}; return one derivative for each of {', '.join(names)}")
         for name, value, like in zip(names, dx, x, strict=True):
             if not isinstance(value, Array) or value.shape != like.shape:
