@@ -1,6 +1,7 @@
 from .base import AbstractDomain as AbstractDomain
 from .base import AbstractOperator as AbstractOperator
 from .base import Field as Field
+from .cortex import Cortex as Cortex
 from .kernels import Kernel as Kernel
 from .laplace import LaplaceBeltrami as LaplaceBeltrami
 from .local import Local as Local

@@ -93,6 +93,11 @@ class AbstractDomain(eqx.Module):
     def n_modes(self) -> int:
         """Number of eigenvalues that operators show unless asked for more or fewer."""
 
+    @property
+    @abc.abstractmethod
+    def most_modes(self) -> int:
+        """Number of modes that there are."""
+
     @abc.abstractmethod
     def laplace_weights(self) -> Any:
         """Weights of the Laplacian."""

@@ -84,6 +84,10 @@ class Mesh(AbstractDomain):
     def n_modes(self) -> int:
         return min(100, self.n_nodes)
 
+    @property
+    def most_modes(self) -> int:
+        return self.n_nodes
+
     def _elements(self) -> tuple[Any, np.ndarray]:
         """Stiffness matrix (sparse `[N, N]`) and areas `[N]`."""
         n, corners = len(self.vertices), self.vertices[self.triangles]

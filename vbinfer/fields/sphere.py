@@ -177,6 +177,10 @@ class Sphere(AbstractDomain):
     def n_modes(self) -> int:
         return (self.lmax + 1) ** 2
 
+    @property
+    def most_modes(self) -> int:
+        return self.n_modes
+
     def laplace_weights(self) -> Array:
         return self.folded(self.laplace_gain())
 

@@ -13,6 +13,7 @@ from vbinfer.monitors.kernels import (
     VolterraKernel as VolterraKernel,
 )
 from vbinfer.monitors.average import SpatialAverage as SpatialAverage
+from vbinfer.monitors.of_regions import OfRegions as OfRegions
 from vbinfer.monitors.projection import EEG as EEG, MEG as MEG, SEEG as SEEG
 from vbinfer.monitors.sensors import (
     Sensors as Sensors,
