@@ -1,5 +1,7 @@
 """The definitions of features written once more, in float64 NumPy and SciPy, one sample and one pair at a time."""
 
+import itertools
+
 import numpy as np
 import scipy.signal
 import scipy.stats
@@ -401,3 +403,93 @@ def np_extra_stat(y):
 def np_histogram(y):
     fcd = np_above(np_fcd(y, 25, 4))
     return np.histogram(fcd, bins=7, range=(-1, 1))[0] / len(fcd)
+
+
+def _peaks(x, threshold):
+    """Upward crossings, peaks and the number of samples above threshold, in loops."""
+    up = [k for k in range(1, len(x)) if x[k - 1] < threshold <= x[k]]
+    ends = [*up[1:], len(x)][: len(up)]
+    peaks = [a + int(np.argmax(x[a:b])) for a, b in zip(up, ends, strict=True)]
+    return peaks, [sum(x[a:b] >= threshold) for a, b in zip(up, ends, strict=True)]
+
+
+def np_spikes(x, threshold=4.0, onset=20_000.0, duration=200_000.0, burst=6_500.0):
+    peaks, _ = _peaks(x, threshold)
+    t = [(k + 1) * PERIOD - onset for k in peaks]
+    n, during = len(t), [v for v in t if 0 < v <= duration]
+    isi = np.diff(t)
+    later = isi[1:]
+    pairs = [(b - a) / (b + a) for a, b in itertools.pairwise(later)]
+    return [
+        n,
+        1e3 * len(during) / during[-1] if during else 0.0,
+        t[0] if n else 0.0,
+        t[-1] if n else 0.0,
+        np.mean(later) if n > 2 else 0.0,
+        np.std(later, ddof=1) / np.mean(later) if n > 3 else 0.0,
+        min(later, default=0.0),
+        max(later, default=0.0),
+        isi[0] if n > 1 else 0.0,
+        np.mean(pairs) if n > 3 else 0.0,
+        np.mean(later < burst) if n > 2 else 0.0,
+        *(float(n >= k) for k in (1, 2, 3, 4)),
+    ]
+
+
+def np_action_potential(x, threshold=4.0, onset=20_000.0, duration=200_000.0):
+    begin_of, end_of = round(onset / PERIOD), round((onset + duration) / PERIOD)
+    peaks, above = _peaks(x, threshold)
+    n, slope = len(peaks), np.gradient(x, PERIOD)
+    ends = [*peaks[1:], end_of if n and peaks[-1] < end_of else len(x)][:n]
+    low = [a + int(np.argmin(x[a:b])) for a, b in zip(peaks, ends, strict=True)]
+    since = [min(k, p) for k, p in zip([begin_of - 1, *low[:-1]], peaks, strict=False)]
+    # no slope of this recording reaches 10 mV/ms: every spike begins where its search does, and none ends
+    width, steepest = [], []
+    for k, p in enumerate(peaks):
+        level = (x[p] + x[low[k]]) / 2
+        start, stop = (peaks[k - 1] if k else 0), (peaks[k + 1] if k + 1 < n else len(x))
+        a = [j for j in range(start, p) if x[j] <= level]
+        b = [j for j in range(p, stop) if x[j] <= level]
+        width.append(
+            (b[0] - 1 + (level - x[b[0] - 1]) / (x[b[0]] - x[b[0] - 1]))
+            - (a[-1] + (level - x[a[-1]]) / (x[a[-1] + 1] - x[a[-1]]))
+            if a and b
+            else 0.0
+        )
+        steepest.append(max((slope[j] for j in range(since[k], p)), default=0.0))
+    height = x[peaks]
+
+    def mean(values):
+        return float(np.mean(values)) if len(values) else 0.0
+
+    rise = [(x[p] - x[a]) / ((p - a) * PERIOD) if p > a else 0.0 for p, a in zip(peaks, since, strict=True)]
+    slow = [a + 1 + int(np.argmin(x[a + 1 : b])) for a, b in itertools.pairwise(peaks[1:])]
+    return [
+        mean(height),
+        height[-1] - height[0] if n else 0.0,
+        mean(height - x[since]),
+        mean(above) * PERIOD,
+        mean(width) * PERIOD,
+        mean(rise),
+        0.0,
+        mean(steepest),
+        mean(x[low]),
+        mean(x[slow]),
+        mean([(k - a) / (b - a) for k, a, b in zip(slow, peaks[1:-1], peaks[2:], strict=True)]),
+        float(n >= 1),
+        float(n >= 3),
+    ]
+
+
+def np_subthreshold(x):
+    """Onset at 60 s, end at 260 s, 0.5 nA: samples 30 to 130."""
+    base, end, on = x[27:30].mean(), x[119:129].mean(), x[30:130]
+    low = on.min()
+    sag = (end - low) / (base - low) if end < base and base > low else 0.0
+    left, tau = (on - end) / (base - end) if abs(base - end) > 1e-6 else np.zeros(100), 0.0
+    n = int(np.argmax(left < 0.1)) if (left < 0.1).any() else len(left)
+    if n > 1 and abs(base - end) > 1e-6:
+        slope = np.polyfit(np.arange(n), np.log(left[:n]), 1)[0]
+        tau = -PERIOD / slope if slope < 0 else 0.0
+    mean, std, skew, kurtosis = np_moments(x)
+    return [base, end, sag, (end - base) / 0.5, tau, low, on.max(), mean, std, skew, kurtosis, max(np.diff(x)) / PERIOD]

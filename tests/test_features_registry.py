@@ -25,6 +25,7 @@ from feature_oracles import (
     WHERE,
     np_above,
     np_acf,
+    np_action_potential,
     np_all_moments,
     np_amplitude,
     np_area,
@@ -55,8 +56,10 @@ from feature_oracles import (
     np_quantiles,
     np_spearman,
     np_spectrum,
+    np_spikes,
     np_statistics,
     np_strengths,
+    np_subthreshold,
     np_timescales,
     np_transfer,
     np_wavelet,
@@ -129,6 +132,21 @@ FEATURES = {
     "transfer_entropy": (features.transfer_entropy(), np_transfer, BOTH),
     "onset": (features.onset(5.0, pool="nodes"), per_node(np_onset, "nodes"), NONE),
     "bursts": (features.bursts(), per_node(np_bursts), BOTH),
+    "spikes": (
+        features.spikes(4.0, onset=20_000.0, duration=200_000.0, burst=6_500.0),
+        per_node(np_spikes),
+        NONE,
+    ),
+    "action_potential": (
+        features.action_potential(4.0, onset=20_000.0, duration=200_000.0),
+        per_node(np_action_potential),
+        NONE,
+    ),
+    "subthreshold": (
+        features.subthreshold(onset=60_000.0, duration=200_000.0, current=0.5),
+        per_node(np_subthreshold),
+        NONE,
+    ),
     "avalanches": (features.avalanches(2.0), np_avalanches, BOTH),
 }
 

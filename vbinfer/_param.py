@@ -3,6 +3,7 @@
 `param` on a field, `paths` to list them, `bind` to replace them by name.
 """
 
+import abc
 import dataclasses
 import difflib
 import inspect
@@ -145,6 +146,10 @@ class AbstractLaw(Parametrised):
 
     Its owner evaluates it; the coefficients are paths below that of the parameter.
     """
+
+    @abc.abstractmethod
+    def value(self, at: Any, like: Array) -> Array:
+        """The parameter at some places, shaped as `like`."""
 
 
 def check(module: "Parametrised") -> None:

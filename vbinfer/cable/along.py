@@ -31,8 +31,8 @@ class Along(AbstractLaw):
         static=True, default="linear", converter=lambda form: _check.one_of(form, "form", ("linear", "exponential"))
     )
 
-    def value(self, distance: np.ndarray, like: Array) -> Array:
+    def value(self, at: np.ndarray, like: Array) -> Array:
         """The parameter at these distances, shaped as `like`."""
-        d = spread(jnp.asarray(distance, like.dtype), like)
+        d = spread(jnp.asarray(at, like.dtype), like)
         base, slope = spread(self.base, like), spread(self.slope, like)
         return base + slope * d if self.form == "linear" else base * jnp.exp(slope * d)

@@ -116,11 +116,6 @@ class Cell(AbstractStepper):
     channels: dict[str, dict[str, AbstractMechanism]] = eqx.field(metadata=NAMED)
     mechanisms: tuple[Mechanism, ...] = eqx.field(static=True)
     """In order: JAX gives mappings back sorted by key."""
-    capacitance: Param = param(unit="uF/cm2", low=1e-9, doc="of the membrane")
-    axial_resistivity: Param = param(unit="Ohm cm", low=1e-9, doc="of the cytoplasm")
-    radius_scale: Param = param(low=1e-9, doc="factor of all radii")
-    v_init: Param = param(unit="mV", doc="potential at time zero")
-    threshold: Param = param(unit="mV", doc="crossed upwards by a spike")
     receptors: dict[str, AbstractReceptor]
     rows_of: tuple[str, ...] = eqx.field(static=True)
     """Receptors in order, those that are driven in that of the rows of the coupling input."""
@@ -131,9 +126,14 @@ class Cell(AbstractStepper):
     settle: Literal["rest"] | None = eqx.field(static=True)
     labels: tuple[str, ...] | None = eqx.field(static=True)
     sites: Place = eqx.field(static=True)
-    cvar: tuple[str, ...] = couples("spike")
     parts: Assembled | None
     """None before a run."""
+    capacitance: Param = param(unit="uF/cm2", low=1e-9, doc="of the membrane")
+    axial_resistivity: Param = param(unit="Ohm cm", low=1e-9, doc="of the cytoplasm")
+    radius_scale: Param = param(low=1e-9, doc="factor of all radii")
+    v_init: Param = param(unit="mV", doc="potential at time zero")
+    threshold: Param = param(unit="mV", doc="crossed upwards by a spike")
+    cvar: tuple[str, ...] = couples("spike")
     input_stage = 0.5
 
     def __init__(
@@ -454,8 +454,8 @@ class Cell(AbstractStepper):
     def site_number(self, at: str | int) -> int:
         """Number of a site, by its name or itself."""
         names = self.labels or ()
-        site = names.index(at) if at in names else at
-        if not _check.is_count(site) or not 0 <= site < self.n_nodes:
+        site = names.index(str(at)) if at in names else at
+        if isinstance(site, str) or not _check.is_count(site) or not 0 <= site < self.n_nodes:
             raise ValueError(f"at={at!r} is no site. {did_you_mean(str(at), names or ['0', str(self.n_nodes - 1)])}")
         return int(site)
 

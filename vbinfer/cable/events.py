@@ -22,10 +22,10 @@ class SpikeTrain(Parametrised):
         at: name or number of the site.
     """
 
-    times: Param = param(unit="ms", axes=("event",), doc="when events arrive")
-    weights: Param = param(axes=("event",), unit="uS", doc="weight of each event")
     receptor: str = eqx.field(static=True)
     at: str | int = eqx.field(static=True)
+    times: Param = param(unit="ms", axes=("event",), doc="when events arrive")
+    weights: Param = param(axes=("event",), unit="uS", doc="weight of each event")
 
     def __init__(self, times: Any, weights: Any = 1e-3, *, receptor: str, at: str | int = 0):
         dtype = jnp.result_type(float)

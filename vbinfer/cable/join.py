@@ -91,9 +91,15 @@ def joined_compartments(parts: Sequence[Compartments]) -> Compartments:
         for one, k in zip(parts, begin[:-1], strict=True)
         for s in one.sections
     ]
-    arrays = [column(name) for name in ("at", "length", "radius", "area", "loads")]
+    arrays = {name: column(name) for name in ("at", "length", "radius", "area", "loads")}
     region = tuple(name for one in parts for name in one.region)
-    return Compartments(np.concatenate(parent), *arrays, np.concatenate(section), region, tuple(sections))
+    return Compartments(
+        parent=np.concatenate(parent),
+        section=np.concatenate(section),
+        region=region,
+        sections=tuple(sections),
+        **arrays,
+    )
 
 
 def _sites(cells: Sequence["Cell"]) -> Any:

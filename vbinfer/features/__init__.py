@@ -39,6 +39,9 @@ from .information import transfer_entropy as transfer_entropy
 from .events import onset as onset
 from .events import bursts as bursts
 from .events import avalanches as avalanches
+from .voltage import spikes as spikes
+from .voltage import action_potential as action_potential
+from .voltage import subthreshold as subthreshold
 from .host import catch22 as catch22
 from .matrices import fc_matrix as fc_matrix
 from .matrices import spearman_matrix as spearman_matrix
