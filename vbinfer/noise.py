@@ -372,7 +372,7 @@ class Poisson(AbstractNoise):
                 return k + 1, n + (value > shape(above[k])).astype(value.dtype)
 
             any_left = lambda state: (state[0] < _COUNTS) & (value > shape(above[state[0]])).any()  # noqa: E731
-            n = jax.lax.while_loop(any_left, more, (0, jnp.zeros_like(value)))[1]
+            n = jax.lax.while_loop(any_left, more, (jnp.zeros((), jnp.int32), jnp.zeros_like(value)))[1]
             mean = shape(lam)
             root = jnp.sqrt(jnp.maximum(mean, 1.0))
             many = jnp.round(mean + root * value + (value**2 - 1.0) / 6.0 - value * (2.0 + value**2) / (72.0 * root))

@@ -183,8 +183,9 @@ class Rates(AbstractSpikeMonitor):
     def init(self, x: dict[str, Array]) -> _Window:
         none, zero = jnp.zeros((), jnp.int32), jnp.zeros_like(x["z"])
         one = zero[0]
-        of_bins = (none, zero, zero, zero, one, one)
-        return _Window(none, none, zero > 0.0, *(zero,) * 7, *of_bins, jnp.zeros((), zero.dtype))
+        start = dict.fromkeys(_Window._fields, zero) | dict.fromkeys(("total", "step", "bins"), none)
+        start |= {"z": zero > 0.0, "all_mean": one, "all_square": one, "ms": jnp.zeros((), zero.dtype)}
+        return _Window(**start)
 
     def update(self, carry: _Window, dt: float) -> _Window:
         total, step = carry.total + 1, carry.step + 1

@@ -25,8 +25,8 @@ class Delivery(eqx.Module):
     `sent` is `[N]` or `[N, B]`. Differentiable in both modes, at the cost of `received`.
     """
 
-    layout: Dense | EdgeList
-    """Of a sparse network the connections sorted by sender."""
+    layout: Any
+    """`Dense` or `EdgeList`; of a sparse network the connections sorted by sender."""
     weights: Array
     begins: Array | None
     """Where the connections of each sender begin, `[N + 1]`; None in a dense network."""

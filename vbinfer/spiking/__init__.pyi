@@ -1,5 +1,6 @@
 from . import surrogates as surrogates
 from .base import AbstractNeuron as AbstractNeuron
+from .firing import FiringSummary as FiringSummary
 from .hebbian import HebbianConv as HebbianConv
 from .layers import Layer as Layer
 from .layers import Network as Network
@@ -15,4 +16,5 @@ from .online import eprop as eprop
 from .online import rtrl as rtrl
 from .synapses import Conv as Conv
 from .synapses import Linear as Linear
+from .theory import siegert as siegert
 from .training import fit as fit

@@ -222,6 +222,7 @@ def trainable(net: Any) -> Any:
         if not isinstance(node, AbstractNeuron):
             return eqx.is_inexact_array(node)
         none = jax.tree.map(lambda _: False, node)
-        return replace(none, dict.fromkeys(node.learn, True))
+        marks: Any = dict.fromkeys(node.learn, True)
+        return replace(none, marks)
 
     return jax.tree.map(of, net, is_leaf=lambda node: isinstance(node, AbstractNeuron))

@@ -1,6 +1,7 @@
 """Synapses of layers: linear maps of what arrives, for whole sequences at once."""
 
 import abc
+import functools
 import math
 from typing import Any
 
@@ -85,7 +86,7 @@ class Conv(AbstractSynapse):
         *,
         key: Any,
     ):
-        size = (kernel_size, kernel_size) if _check.is_count(kernel_size) else tuple(kernel_size)
+        size = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
         rows, columns = (_check.count(k, "kernel_size", 3) for k in size)
         n, m = (_check.count(k, name) for k, name in ((in_channels, "in_channels"), (out_channels, "out_channels")))
         self.delays = None if delays is None else tuple(_check.count(d, "delays", 1, least=0) for d in delays)
@@ -105,11 +106,10 @@ class Conv(AbstractSynapse):
         if self.delays is None:
             c = correlate(xs, self.weight)
         else:
-            known = jnp.concatenate([self.past(xs) if past is None else past, xs])
             reach, n = max(self.delays), len(xs)
-            c = sum(
-                correlate(known[reach - d : reach - d + n], w) for d, w in zip(self.delays, self.weight, strict=True)
-            )
+            known = jnp.concatenate([jnp.zeros((reach, *xs.shape[1:]), xs.dtype) if past is None else past, xs])
+            shifted = [known[reach - d : reach - d + n] for d in self.delays]
+            c = functools.reduce(jnp.add, (correlate(x, w) for x, w in zip(shifted, self.weight, strict=True)))
             past = known[len(known) - reach :]
         return (c if self.bias is None else c + self.bias[:, None, None]), past
 

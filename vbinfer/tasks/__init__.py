@@ -3,6 +3,7 @@
 from vbinfer.tasks.base import Task as Task
 from vbinfer.tasks.gaussians import linear_gaussian as linear_gaussian
 from vbinfer.tasks.process import ou as ou
+from vbinfer.tasks.neuron import lif as lif
 from vbinfer.tasks.sbibm import two_moons as two_moons
 from vbinfer.tasks.gaussians import gaussian_linear as gaussian_linear
 from vbinfer.tasks.gaussians import gaussian_linear_uniform as gaussian_linear_uniform
