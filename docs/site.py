@@ -7,15 +7,19 @@ are the system's, the search index is built in, notebooks are shown as they were
 """
 
 import base64
+import dataclasses
 import importlib
 import inspect
 import json
+import math
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+
+from vbinfer._param import range_text
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "build" / "pages"
@@ -68,31 +72,73 @@ def _is_ours(module: ModuleType, found: object) -> bool:
     return home.startswith(module.__name__) and (inspect.isclass(found) or inspect.isfunction(found))
 
 
+def parameters(found: object) -> list[str]:
+    """A table of the parameters that a class declares: default, unit, range and what each is."""
+    rows = []
+    for field in dataclasses.fields(found) if inspect.isclass(found) and dataclasses.is_dataclass(found) else ():
+        for meta in (one for one in field.metadata.values() if isinstance(one, dict) and "unit" in one):
+            default = "" if field.default is dataclasses.MISSING else f"`{field.default}`"
+            within = (
+                "" if (meta["low"], meta["high"]) == (-math.inf, math.inf) else range_text(meta["low"], meta["high"])
+            )
+            rows.append(f"| `{field.name}` | {default} | {meta['unit']} | {within} | {meta['doc']} |")
+    return ["| parameter | default | unit | range | |", "|---|---|---|---|---|", *rows, ""] if rows else []
+
+
+def spaces() -> dict[str, tuple[ModuleType, list[str]]]:
+    """The module and the public names of the root, `vb`, and of every namespace, `vb.models` and so on."""
+    vb = importlib.import_module("vbinfer")
+    modules = {f"vb.{name}": getattr(vb, name) for name in dir(vb) if inspect.ismodule(getattr(vb, name))}
+    root = [name for name in dir(vb) if f"vb.{name}" not in modules]
+    return {"vb": (vb, root)} | {title: (module, public(module)) for title, module in modules.items()}
+
+
+def headline(found: object) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(found) or "").split("\n")[0]
+
+
 def reference() -> None:
     """A page for the root and one for each namespace: the docstring of every public name."""
-    vb = importlib.import_module("vbinfer")
     folder = PAGES / "api"
     folder.mkdir()
-    spaces = {name: getattr(vb, name) for name in dir(vb) if inspect.ismodule(getattr(vb, name))}
     table = ["# Reference", "", "`import vbinfer as vb`; every name loads on first use.", "", "| | |", "|---|---|"]
-    everywhere = {"vb": (vb, [name for name in dir(vb) if name not in spaces])}
-    everywhere |= {f"vb.{name}": (module, public(module)) for name, module in spaces.items()}
+    everywhere = spaces()
     for title, (module, names) in everywhere.items():
-        page = f"{title}.md"
-        first = (inspect.getdoc(module) or "").split("\n")[0]
-        table.append(f"| [{title}]({page}) | {first} |")
+        table.append(f"| [{title}]({title}.md) | {headline(module)} |")
         lines, also = [f"# {title}", "", *([inspect.getdoc(module) or "", ""] if title != "vb" else [])], []
         for name in names:
             found = getattr(module, name)
             if inspect.ismodule(found):
-                also.append(f"`{title}.{name}`: {(inspect.getdoc(found) or '').splitlines()[0]}")
-            elif title != "vb" and name in everywhere["vb"][1]:
+                also.append(f"`{title}.{name}`: {headline(found)}")
+            elif title != "vb" and name in everywhere["vb"][1] and getattr(everywhere["vb"][0], name) is found:
                 also.append(f"[`vb.{name}`](vb.md#{found.__module__}.{found.__qualname__})")
             else:
-                lines += [f"::: {found.__module__}.{found.__qualname__}", ""]
+                lines += [f"::: {found.__module__}.{found.__qualname__}", "", *parameters(found)]
         lines += ["", "Also here:", "", *(f"- {line}" for line in also)] if also else []
-        (folder / page).write_text("\n".join(lines))
+        (folder / f"{title}.md").write_text("\n".join(lines))
     (folder / "index.md").write_text("\n".join([*table, ""]))
+
+
+def llms() -> str:
+    """What a language model is told: the pages with what each is about, and every public name with its headline."""
+    config = (ROOT / "mkdocs.yml").read_text()
+    pages = [page for page in re.findall(r"(?:- |: )(\S+\.md)$", config, re.M) if (ROOT / page).is_file()]
+    lines = [
+        "# vbinfer",
+        "",
+        "> Simulation-based inference for virtual-brain models, in JAX: `import vbinfer as vb`.",
+        "",
+    ]
+    lines += [
+        "## Pages",
+        "",
+        *(f"- [{(ROOT / page).read_text().split(chr(10))[0].strip('# ')}]({page})" for page in pages),
+    ]
+    for title, (module, names) in spaces().items():
+        lines += ["", f"## {title}", "", headline(module), ""]
+        lines += [f"- `{title}.{name}`: {headline(getattr(module, name))}" for name in names]
+    return "\n".join([*lines, ""])
 
 
 def check_local(site: Path) -> None:
@@ -105,16 +151,22 @@ def check_local(site: Path) -> None:
         raise SystemExit(f"pages load from elsewhere: {sorted(''.join(one) for one in found)}")
 
 
-def main() -> None:
-    stage()
-    command = [sys.executable, "-m", "mkdocs", "build", "-q", "-f", str(ROOT / "mkdocs.yml")]
+def build(config: Path) -> None:
+    """Let MkDocs build; raise SystemExit where a link or an anchor of a page leads nowhere."""
+    command = [sys.executable, "-m", "mkdocs", "build", "-f", str(config)]
     said = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     # of the reference, brackets in a formula look like references, too: only the pages' own links count
     broken = [line for line in said.stderr.splitlines() if "Doc file" in line]
     if said.returncode or broken:
         raise SystemExit("\n".join(broken) or said.stderr)
+
+
+def main() -> None:
+    stage()
+    build(ROOT / "mkdocs.yml")
     check_local(ROOT / "build" / "site")
-    print(f"{ROOT / 'build' / 'site' / 'index.html'}")
+    (ROOT / "build" / "site" / "llms.txt").write_text(llms())
+    print(f"{ROOT / 'build' / 'site' / 'index.html'}\nwith search: python -m http.server -d build/site")
 
 
 if __name__ == "__main__":
