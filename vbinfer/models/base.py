@@ -163,10 +163,9 @@ class AbstractStepper(AbstractModel):
     input_stage: ClassVar[float] = 0.0
     """When in the step the stimulus is read, as a fraction of it."""
     coupling_stage: ClassVar[float] = 0.0
-    """When in the step delayed signals are read: 0 is what has arrived at its start, 1 at its end.
-
-    With 1 a model sends spikes: 0 at most steps, and nothing arrives within the step that sends it.
-    """
+    """When in the step delayed signals are read: 0 is what has arrived at its start, 1 at its end."""
+    sends_spikes: ClassVar[bool] = False
+    """Whether it sends 0 at most steps, and nothing may arrive within the step that sends it."""
 
     def prepared(self, dt: float) -> "AbstractStepper":
         """The model with what depends on parameters and dt alone.

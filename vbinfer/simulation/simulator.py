@@ -141,8 +141,8 @@ class Simulator(Parametrised):
 
     @property
     def sends_spikes(self) -> bool:
-        """Whether the model sends spikes, which arrive at ends of steps."""
-        return getattr(self.model, "coupling_stage", 0.0) == 1.0
+        """Whether the model sends spikes, which take at least one step."""
+        return getattr(self.model, "sends_spikes", False)
 
     def _elementwise(self) -> dict[str, Parameter]:
         return {path: leaf for path, leaf in paths(self).items() if leaf.axes is None}

@@ -51,6 +51,7 @@ class AbstractNeuron(AbstractStepper):
     """
 
     coupling_stage: ClassVar[float] = 1.0
+    sends_spikes: ClassVar[bool] = True
     bounds: ClassVar[tuple[str, str]] = ("v_reset", "v_th")
     """The parameters that v is reset to and spikes at."""
     cvar: tuple[str, ...] = eqx.field(static=True, default=("z",), converter=names_of, kw_only=True)
