@@ -71,8 +71,12 @@ def test_the_listing_of_the_readme_runs(tmp_path):
 
 def test_sections_of_the_simulator_page_do_what_they_say():
     names: dict = {}
-    for marker in ("projections", "loop", "conditions", "measurement"):
-        exec(compile(block("docs/simulator.md", marker), f"docs/simulator.md {marker}", "exec"), names)
+
+    def run(*markers):
+        for marker in markers:
+            exec(compile(block("docs/simulator.md", marker), f"docs/simulator.md {marker}", "exec"), names)
+
+    run("projections", "loop", "conditions")
     fast, slow = names["rates"]
     assert fast.shape == (60, 20)
     assert float(abs(fast - slow).max()) > 1e-3
@@ -86,6 +90,8 @@ def test_sections_of_the_simulator_page_do_what_they_say():
     # of all regions the stimulated one gains most
     assert (spread.argmax(axis=1) == 3).mean() > 0.9
     assert names["fwd"].names[10] == "stimulate-3.level[0]"
+    run("measurement")
+    assert names["draws"].x.shape == (64, len(names["fwd"].names))
 
 
 def test_the_field_of_its_page_spreads_from_where_it_is_stimulated():
