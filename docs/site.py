@@ -12,10 +12,12 @@ import importlib
 import inspect
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -45,7 +47,15 @@ def stage() -> None:
 
 def gallery() -> None:
     """A page of the notebooks' pictures, each with the heading it stands under and a link there."""
-    lines = ["# Gallery", "", "Every picture is an output of the notebook below it.", ""]
+    lines = [
+        "# Gallery",
+        "",
+        "![The first page of a report](docs/images/report.png)",
+        "",
+        "[The report](docs/report.md)",
+        "",
+    ]
+    lines += ["Every other picture is an output of the notebook below it.", ""]
     (PAGES / "pictures").mkdir()
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         found, heading = 0, path.stem
@@ -154,7 +164,9 @@ def check_local(site: Path) -> None:
 def build(config: Path) -> None:
     """Let MkDocs build; raise SystemExit where a link or an anchor of a page leads nowhere."""
     command = [sys.executable, "-m", "mkdocs", "build", "-f", str(config)]
-    said = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    environment = os.environ | {"VBINFER_VERSION": f"vbinfer {version}"}
+    said = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
     # of the reference, brackets in a formula look like references, too: only the pages' own links count
     broken = [line for line in said.stderr.splitlines() if "Doc file" in line]
     if said.returncode or broken:

@@ -1,6 +1,7 @@
 """The site: equations of docstrings as MathML, tables of parameters, llms.txt, and what makes a build fail."""
 
 import importlib.util
+import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -114,3 +115,45 @@ def test_a_link_or_an_anchor_that_leads_nowhere_fails_the_build(tmp_path, link, 
     else:
         with pytest.raises(SystemExit, match=re.escape(message)):
             site.build(config)
+
+
+# Written to the title, where --dump-dom shows it: pages side by side in frames as wide as a phone.
+PROBE = """<!doctype html><title>waiting</title><body><script>
+const pages = %s, found = {};
+pages.forEach(page => {
+  const f = document.createElement("iframe");
+  f.style = "width:390px;height:2000px"; f.src = page;
+  f.onload = function () {
+    const d = this.contentDocument, images = [...d.images];
+    const tall = [...d.querySelectorAll("math")].filter(m => m.getBoundingClientRect().height < 8);
+    found[page] = {width: d.documentElement.scrollWidth, text: d.body.innerText.length, flat: tall.length,
+      broken: images.filter(i => !i.complete || i.naturalWidth === 0).length, images: images.length,
+      math: d.querySelectorAll("math").length};
+    if (Object.keys(found).length === pages.length) document.title = JSON.stringify(found);
+  };
+  document.body.append(f);
+});
+</script>"""
+PAGES = ["index.html", "gallery.html", "api/vb.models.html", "docs/for-users-of/vbi.html", "docs/install.html"]
+PAGES += ["notebooks/04_choose_a_method.html", "docs/architecture.html", "api/vb.html"]
+
+
+@pytest.mark.browser
+def test_the_site_holds_on_a_phone():
+    """Built by `make docs`, opened as files: nothing is wider than the screen, no picture or equation is missing."""
+    from test_report_browser import CHROMIUM, chromium
+
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    site.main()
+    folder = ROOT / "build"
+    (folder / "site" / "probe.html").write_text(PROBE % json.dumps(PAGES))
+    seen = chromium("--virtual-time-budget=20000", "--dump-dom", f"file://{folder}/site/probe.html", folder=folder)
+    found = json.loads(re.search(r"<title>(.*?)</title>", seen.stdout, re.S)[1].replace("&amp;", "&"))
+    assert sorted(found) == sorted(PAGES)
+    for page, seen in found.items():
+        assert seen["width"] <= 390, page
+        assert seen["text"] > 400, page
+        assert seen["broken"] == seen["flat"] == 0, page
+    assert found["api/vb.models.html"]["math"] > 60
+    assert found["gallery.html"]["images"] > 12
