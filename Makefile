@@ -77,7 +77,7 @@ PEERS := .venv-peers/bin/python
 test-parity: $(READY)
 	@cd benchmarks && ../$(BIN)/python -c "import _peers; _peers.environment()"
 	@$(PEERS) -m pip --disable-pip-version-check -qq install pytest beartype equinox jaxtyping lazy-loader
-	PYTHONPATH=. $(PEERS) -m pytest -q -m parity tests/test_parity_tvb.py tests/test_parity_bridge.py tests/test_host.py $(ARGS)
+	PYTHONPATH=. $(PEERS) -m pytest -q -m parity tests/test_parity_tvb.py tests/test_parity_bridge.py tests/test_parity_jaxley.py tests/test_host.py $(ARGS)
 
 test-x64: $(READY)
 	VBINFER_X64=1 $(BIN)/python -m pytest -q $(PARALLEL) $(X64_TESTS) $(ARGS)

@@ -70,6 +70,7 @@ HOMES = {  # library: the modules that may import it, at any depth of nesting
     "optimistix": ("integrators", "approximate.optimise"),
     "matplotlib": ("reporting.figures",),
     "tvb": ("bridges.",),
+    "jaxley": ("bridges.",),
 }
 
 
