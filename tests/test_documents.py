@@ -116,6 +116,17 @@ def test_the_posterior_of_the_page_on_fields_is_that_of_linear_algebra():
     assert np.abs((found - exact) / sd).max() < 1.0  # 200 draws
 
 
+def test_the_surface_of_its_page_is_simulated_with_points_and_regions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(block("docs/how-to/my-surface-from-tvb.md", "surface"), "my-surface-from-tvb.md", "exec"), names)
+    V = np.asarray(names["V"])
+    assert V.shape == (40, 10)
+    assert names["sim"].n_nodes == 644
+    assert np.isfinite(V).all()
+    assert V.std(axis=0).min() > 1e-3
+
+
 def test_the_study_file_of_the_readme_is_sound(tmp_path):
     (tmp_path / "study.toml").write_text(block("README.md", "study", "toml"))
     rng = np.random.default_rng(0)

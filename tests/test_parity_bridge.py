@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 import vbinfer as vb
 
@@ -17,7 +18,17 @@ pytest.importorskip("tvb", reason="tvb-library is not installed: make test-parit
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from tvb.datatypes import connectivity, equations, patterns, projections, region_mapping, sensors
+    from tvb.datatypes import (
+        connectivity,
+        cortex,
+        equations,
+        local_connectivity,
+        patterns,
+        projections,
+        region_mapping,
+        sensors,
+        surfaces,
+    )
     from tvb.simulator import coupling as tvb_coupling
     from tvb.simulator import integrators, monitors, simulator
     from tvb.simulator import models as tvb_models
@@ -501,3 +512,53 @@ def test_the_template_of_the_page_is_what_the_page_says_it_is(tmp_path, monkeypa
     for path, leaf in vb.paths(written).items():
         if path not in ("connectome.speed", "connectome.tract_lengths"):  # nothing is delayed
             np.testing.assert_allclose(vb.paths(carried_over)[path].value, leaf.value, rtol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    "name", ["Generic2dOscillator", "Linear", "ReducedWongWang", "ReducedWongWangExcInh", "SupHopf"]
+)
+def test_surfaces(name):
+    """42 vertices in four regions and two regions that are not on the surface, delays, a strength per vertex."""
+    given, rng = problem(name, 6, True), np.random.default_rng(12)
+    ball = vb.fields.Mesh.icosphere(1, 40.0)
+    regions, matrix = np.arange(42) % 4, rng.normal(0.0, 0.05, (42, 42))
+    sheet = surfaces.CorticalSurface(
+        vertices=np.asarray(ball.vertices), triangles=np.asarray(ball.triangles).astype(int)
+    )
+    sheet.number_of_vertices = 42
+    nodes = np.concatenate([regions, [4, 5]])
+    given = given._replace(params={k: v[nodes] for k, v in given.params.items()})
+    rows = int(np.rint(given.lengths / 2.5 / DT).max()) + 1
+    history = given.x0[:, nodes] * (1.0 + 0.1 * rng.normal(size=(rows, len(given.x0), 44)))
+    reference, _ = couplings(name, "Linear")
+    mapping = region_mapping.RegionMapping(array_data=regions, surface=sheet)
+    local = local_connectivity.LocalConnectivity(matrix=scipy.sparse.csc_matrix(matrix), surface=sheet, cutoff=40.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = connectivity.Connectivity(
+            weights=given.weights,
+            tract_lengths=given.lengths,
+            region_labels=np.array([f"n{i}" for i in range(6)]),
+            centres=np.arange(18.0).reshape(6, 3),
+            speed=np.array([2.5]),
+            cortical=np.ones(6, bool),
+            orientations=np.eye(3)[np.arange(6) % 3],
+        )
+        network.configure()
+        mapping.connectivity = network
+        configured = theirs(
+            name,
+            given,
+            reference,
+            integrators.HeunDeterministic(dt=DT),
+            past=history,
+            surface=cortex.Cortex(
+                region_mapping_data=mapping, local_connectivity=local, coupling_strength=rng.uniform(0.2, 1.0, 42)
+            ),
+            connectivity=network,
+        )
+    y = carried(configured)
+    expected = trajectory(configured)
+    assert np.isfinite(expected).all()
+    assert expected.shape[2] == 44
+    assert deviation(y, expected) < 1e-9

@@ -192,7 +192,7 @@ def theirs(name: str, given: Problem, coupling: Any, integrator: Any, **parts: A
     )
     sim = simulator.Simulator(
         model=model,
-        connectivity=network,
+        connectivity=parts.pop("connectivity", network),
         conduction_speed=SPEED,
         coupling=coupling,
         integrator=integrator,

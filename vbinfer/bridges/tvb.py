@@ -12,9 +12,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
 from vbinfer import models
 from vbinfer._param import Param, Parametrised, did_you_mean, param
+from vbinfer.fields import Cortex, Field, Local, Mesh, RegionMap
 from vbinfer.integrators import AbstractIntegrator, Euler, Heun, RungeKutta4
 from vbinfer.models.base import AbstractModel, AbstractVectorField
 from vbinfer.monitors import (
@@ -42,7 +44,6 @@ _NEEDED = {
     "integrator": "integrators.HeunStochastic(dt=0.1)",
 }
 _REFUSED = {
-    "surface": "a field is simulated with other equations; set simulator.surface = None for a network of regions",
     "stimulus": "TVB adds it to the rates of model.stvar and holds it over a step, vb.stimuli enters beside the "
     "coupling at every stage; set simulator.stimulus = None, and give vb.Simulator the parts of what comes back and "
     "stimulus=vb.stimuli.Pulse(...)",
@@ -85,6 +86,14 @@ _COUPLINGS: dict[str, tuple[type, dict[str, str]]] = {
 }
 """The class here, and TVB's names for parameters that it calls otherwise."""
 
+_LOCAL = {
+    "Generic2dOscillator": "V",
+    "Linear": "x",
+    "ReducedWongWang": "S",
+    "ReducedWongWangExcInh": "S_e",
+    "SupHopf": "x",
+}
+"""What TVB's local connectivity reads, of models to which it adds beside the long-range coupling."""
 _LINEAR = (coupling.Linear, coupling.Difference)
 _INTEGRATORS: dict[str, Callable[[float], AbstractIntegrator]] = {
     "EulerDeterministic": Euler,
@@ -109,6 +118,8 @@ def from_tvb(simulator: Any) -> Simulator:
       kind `"bold_2"`. Where a monitor records one variable and TVB's several, each has its own: `"bold_r"`, `"bold_V"`.
       Samples are TVB's; `ts` are the ends of periods, where TVB gives the middle for averages.
     - A variable of interest such as `x2 - x1` is recorded by `EEG` with a gain of ones, a signal for each node.
+    - A surface becomes a `vb.fields.Field`: vertices and, as points, the regions that are not on it; the local
+      connectivity times `coupling_strength`; plain means of regions. Its nodes are in TVB's order.
     - Models of several modes record the sum over the modes, `[T, N]`.
     - M_i of `DecoBalancedExcInh` multiplies gains and thresholds of `ReducedWongWangExcInh`, its equations otherwise.
     - Initial conditions are not taken over. `[time, variable, node, mode]` of TVB is
@@ -119,7 +130,8 @@ def from_tvb(simulator: Any) -> Simulator:
         simulator: a `tvb.simulator.simulator.Simulator`.
 
     Raises:
-        ValueError: no model, connectivity or integrator; a surface or a stimulus; a part, an option of a part, bounds
+        ValueError: no model, connectivity or integrator; a stimulus; a surface whose local connectivity is not made
+            yet or enters its model otherwise; a part, an option of a part, bounds
             or a variable of interest that vbinfer does not have.
 
     Example:
@@ -137,10 +149,13 @@ def from_tvb(simulator: Any) -> Simulator:
     simulator = copy.copy(simulator)
     simulator.connectivity = network = copy.copy(simulator.connectivity)
     network.configure()
-    model = _model(simulator.model)
+    field = _field(simulator, network)
+    regions = None if field is None else np.asarray(field.regions.regions)
+    model = _model(simulator.model, regions)
     _check_bounds(simulator.integrator, simulator.model)
     weights, lengths = np.asarray(network.weights), np.asarray(network.tract_lengths)
-    n, speed = len(weights), float(np.ravel(network.speed)[0])
+    n = len(weights) if regions is None else len(regions)
+    speed = float(np.ravel(network.speed)[0])
     return Simulator(
         model,
         # an infinite speed is a network without delays
@@ -153,9 +168,47 @@ def from_tvb(simulator: Any) -> Simulator:
         ),
         coupling=_coupling(simulator),
         integrator=_known(simulator.integrator, "integrator", _INTEGRATORS)(float(simulator.integrator.dt)),
-        noise=_noise(getattr(simulator.integrator, "noise", None), model.variables(), n),
+        noise=_noise(getattr(simulator.integrator, "noise", None), model.variables(), n, regions),
         delays=Delays() if (lengths / speed)[weights != 0.0].any() else None,
         monitors=_monitors(simulator, n),
+        field=field,
+    )
+
+
+def _field(simulator: Any, network: Any) -> Field | None:
+    """The surface of a simulator, with its regions and local connectivity."""
+    surface = getattr(simulator, "surface", None)
+    if surface is None:
+        return None
+    kind, local = type(simulator.model).__name__, getattr(surface, "local_connectivity", None)
+    if local is None or local.matrix is None or local.matrix.shape[0] == 0:
+        raise ValueError(
+            "the surface has no local connectivity yet, TVB makes it of distances; simulator.configure() first"
+        )
+    if kind not in _LOCAL:
+        raise ValueError(
+            f"the local connectivity of a surface enters {kind} of TVB otherwise than beside the long-range coupling; "
+            f"it is carried over for {', '.join(_LOCAL)}"
+        )
+    mapping = surface.region_mapping_data
+    mesh, on_surface = mapping.surface, np.asarray(mapping.array_data)
+    # regions without vertices are nodes of their own, after the vertices
+    others = np.setdiff1d(np.arange(len(network.weights)), on_surface)
+    cortex = Mesh(np.asarray(mesh.vertices), np.asarray(mesh.triangles))
+    n = len(on_surface) + len(others)
+    matrix = scipy.sparse.csr_matrix(local.matrix)
+    matrix.resize((n, n))
+    regions, strength = np.concatenate([on_surface, others]), np.ravel(surface.coupling_strength)
+    if len(strength) > 1:  # of the receiver; points have no local connectivity
+        strength = np.pad(strength, (0, n - len(strength)))
+    if kind == "Generic2dOscillator":  # gamma scales the long-range coupling alone in TVB, and row 0 of c here
+        strength = strength / _at_nodes(np.ravel(simulator.model.gamma), regions)
+    return Field(
+        Cortex([cortex], points=np.asarray(network.centres)[others]) if len(others) else cortex,
+        Local(matrix),
+        strength[0] if len(strength) == 1 else strength,
+        sends=_LOCAL[kind],
+        regions=RegionMap(regions),
     )
 
 
@@ -192,9 +245,15 @@ def _values(kind: type, part: Any, renamed: Mapping[str, str]) -> dict[str, Any]
     return found
 
 
-def _model(model: Any) -> AbstractModel:
+def _at_nodes(values: Any, regions: np.ndarray | None) -> Any:
+    """Values of regions `[..., R]` as those of the nodes of a surface."""
+    wide = regions is not None and np.ndim(values) and np.shape(values)[-1] == regions.max() + 1
+    return np.asarray(values)[..., regions] if wide else values
+
+
+def _model(model: Any, regions: np.ndarray | None) -> AbstractModel:
     kind = _known(model, "model", _MODELS)
-    values = _values(kind, model, {})
+    values = {name: _at_nodes(value, regions) for name, value in _values(kind, model, {}).items()}
     default, unused = type(model)(), _UNUSED.get(kind.__name__, ())
     gain, scaled = _GAINS.get(type(model).__name__, ("", ()))
     values |= {name: values[name] * getattr(model, gain).squeeze() for name in scaled}
@@ -232,7 +291,7 @@ def _additive(noise: Any, D: dict[str, Any]) -> Additive:
     return Additive(D=noise.nsig.item() if noise.nsig.size == 1 else D)
 
 
-def _noise(noise: Any, variables: tuple[str, ...], n: int) -> AbstractNoise | None:
+def _noise(noise: Any, variables: tuple[str, ...], n: int, regions: np.ndarray | None) -> AbstractNoise | None:
     """The noise process; None where nothing is random."""
     if noise is None:
         return None
@@ -247,7 +306,7 @@ def _noise(noise: Any, variables: tuple[str, ...], n: int) -> AbstractNoise | No
         nsig = nsig[..., 0]
     elif nsig.shape == (len(variables),):
         nsig = nsig[:, None]
-    rows = dict(zip(variables, np.broadcast_to(nsig, (len(variables), n)), strict=True))
+    rows = dict(zip(variables, np.broadcast_to(_at_nodes(nsig, regions), (len(variables), n)), strict=True))
     driven = {name: row if np.ptp(row) else row[0] for name, row in rows.items() if row.any()}
     return make(noise, driven) if driven else None
 

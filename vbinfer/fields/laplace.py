@@ -27,16 +27,19 @@ class LaplaceBeltrami(AbstractOperator):
     D: Param = param(unit="mm2/ms", low=0.0, axes=(), doc="diffusion coefficient")
     stiffest: float = eqx.field(static=True)
     """Largest eigenvalue of -Laplacian, 1/mm^2."""
+    laplace: Any
+    """Weights of the Laplacian, which no parameter changes."""
 
     def __init__(self, domain: AbstractDomain, D: Any):
         self.domain, self.D, self.stiffest = domain, D, domain.stiffest()
+        self.laplace = domain.laplace_weights()
 
     def validate(self) -> None:
         if self.D.ndim:
             raise ValueError(f"LaplaceBeltrami was given D of shape {list(self.D.shape)}; expected one number, mm2/ms")
 
     def weights(self) -> Any:
-        return self.domain.laplace_weights()
+        return self.laplace
 
     def applied(self, weights: Any, x: Array) -> Array:
         return self.D * self.domain.laplacian(weights, x)
