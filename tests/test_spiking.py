@@ -12,6 +12,7 @@ import vbinfer as vb
 from vbinfer.network.dense import Dense
 from vbinfer.network.edges import EdgeList
 from vbinfer.network.events import delivery
+from vbinfer.network.procedural import RandomGraph
 
 HERE = Path(__file__).parent
 GOLDEN, GOLDEN2 = (np.load(HERE / "golden" / f"{name}.npz") for name in ("spiking", "spiking2"))
@@ -367,6 +368,76 @@ def test_random_graphs_have_their_degrees():
     assert abs(len(senders) - 0.3 * possible) < 4 * np.sqrt(possible * 0.21)
 
 
+def test_drawn_graphs_are_random_graphs():
+    """Degrees, pairs, no self-connections, no repeats; another graph for another key and projection."""
+    n, p, senders = 60, 0.2, (10, 50)
+    graph = RandomGraph(n, p, senders)
+
+    matrix = jax.jit(jax.vmap(lambda k, j: graph.receivers((k, jnp.uint32(3)), 0, j), (None, 0)))
+    tables = np.stack([matrix(jnp.uint32(k), jnp.arange(n)) for k in range(150)])
+    hit = np.zeros((len(tables), n, n + 1), int)
+    np.add.at(hit, (np.arange(len(tables))[:, None, None], np.arange(n)[None, :, None], tables), 1)
+    hit = hit[..., :n]  # [graph, sender, receiver]
+    assert hit.max() == 1
+    assert hit[:, np.arange(n), np.arange(n)].sum() == 0
+    pairs = hit.sum(0)[~np.eye(n, dtype=bool)]  # of each pair, over graphs
+    assert scipy.stats.chisquare(pairs, np.full(len(pairs), pairs.mean())).pvalue > 1e-3
+    assert abs(pairs.mean() / len(tables) - p) < 4 * np.sqrt(p * (1 - p) / len(tables) / len(pairs))
+    degrees = hit.sum(2).ravel()
+    assert abs(degrees.var() / ((n - 1) * p * (1 - p)) - 1.0) < 4 * np.sqrt(2 / len(degrees))
+    assert (tables[0] != tables[1]).any()
+    assert (graph.receivers((jnp.uint32(0), jnp.uint32(3)), 1, jnp.int32(4)) != tables[0][4]).any()
+    everyone = RandomGraph(5, 1.0, (0, 5)).receivers((jnp.uint32(0), jnp.uint32(3)), 0, jnp.int32(2))
+    assert sorted(set(everyone.tolist()) - {5}) == [0, 1, 3, 4]
+
+
+def graph_network(connectome):
+    return vb.Simulator(
+        S.LIF(tau=10.0, v_th=3.0, t_ref=1.0, interpolate=False), connectome, coupling=vb.coupling.Linear(G=0.5),
+        delays=vb.Delays(max=1.5), integrator=vb.Native(0.25), noise=vb.noise.Poisson(rate=1.2, weight=0.4),
+    )  # fmt: skip
+
+
+def drawn_and_listed(key):
+    """A network whose graph is drawn, and the same graph as a list."""
+    n = 40
+    drawn = graph_network(vb.Connectome.random(n, p=0.15, weight=0.8, delay=1.5, key=None, sources=range(30)))
+    words = tuple(jax.random.key_data(key))
+    lists = jax.vmap(lambda j: RandomGraph(n, 0.15, (0, 30)).receivers(words, 0, j))(jnp.arange(30))
+    senders, targets = np.nonzero(np.asarray(lists) < n)[0], np.asarray(lists)[np.asarray(lists) < n]
+    listed = graph_network(
+        vb.Connectome.from_edges(
+            senders, targets, np.full(len(targets), 0.8), np.full(len(targets), 1.5), n_nodes=n, speed=1.0
+        )
+    )
+    return drawn, listed
+
+
+def test_a_drawn_graph_is_the_listed_one():
+    key = jax.random.key(5)
+    one, same = (vb.simulate(sim, t1=100.0, key=key).ys["raw"]["z"] for sim in drawn_and_listed(key))
+    assert one.sum() > 100
+    np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.slow
+def test_draws_have_graphs_of_their_own():
+    keys = jax.random.split(jax.random.key(5), 48)
+    drawn, listed = drawn_and_listed(keys[0])
+    one = vb.simulate(drawn, t1=100.0, key=keys[0]).ys["raw"]
+    spikes = lambda y: y["z"].sum(axis=0)  # noqa: E731
+    own, shared = (vb.ForwardModel(sim, t1=100.0, summary=spikes) for sim in (drawn, listed))
+    theta = {"coupling.G": np.full(48, 0.5)}
+    x, of_one = np.asarray(own.batch(theta, keys)), np.asarray(shared.batch(theta, keys))
+    np.testing.assert_array_equal(x[0], one["z"].sum(0))
+    # who receives much differs: counts of a neuron vary more between draws than those of one graph do
+    assert x.var(axis=0).mean() > 1.3 * of_one.var(axis=0).mean()
+    slope = jax.grad(
+        lambda w: vb.simulate(vb.bind(drawn, {"connectome.weights": w}), t1=20.0, key=keys[0]).ys["raw"]["v"].sum()
+    )
+    assert float(slope(jnp.array([0.8]))[0]) > 1.0
+
+
 def lif_with(connectome=None, dt=0.1, **parts):
     return vb.Simulator(S.LIF(), connectome, integrator=vb.Native(dt), **parts)
 
@@ -395,9 +466,19 @@ def test_bad_input_is_answered_with_what_to_write():
         ({"in_degree": 2, "sources": [7]}, "node numbers from 0 to 4"),
         ({"in_degree": 2, "weight": [1.0]}, "one per sending node"),
         ({"in_degree": 2, "delay": -1.0}, "delay=-1.0 was given"),
+        ({"in_degree": 2, "key": None}, "every simulation draws its own graph, by p"),
+        ({"p": 0.5, "sources": [0, 2], "key": None}, "must follow each other"),
     ):
         with pytest.raises(ValueError, match=message):
-            vb.Connectome.random(5, **given, key=jax.random.key(0))
+            vb.Connectome.random(5, **{"key": jax.random.key(0)} | given)
+    drawn = vb.Connectome.random(5, p=0.5, delay=0.5, key=None)
+    with pytest.raises(ValueError, match="has no connections to list"):
+        drawn.dense()
+    with pytest.raises(ValueError, match="a graph that every simulation draws needs a neuron"):
+        lif_with(drawn, **linear, delays=vb.Delays())
+    noisy = lif_with(drawn, **linear, delays=vb.Delays(), noise=vb.noise.Poisson(1.0))
+    with pytest.raises(ValueError, match="the graph of a simulation is drawn from its key"):
+        vb.stepper(noisy)
 
 
 def test_a_drawn_lag_below_one_step_is_a_failed_draw():

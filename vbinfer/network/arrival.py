@@ -17,6 +17,7 @@ from vbinfer.network.delays import Delays, Lag, lag_of
 from vbinfer.network.dense import Dense
 from vbinfer.network.edges import EdgeList
 from vbinfer.network.events import SpikeReader, delivery
+from vbinfer.network.procedural import GraphReader, RandomGraph
 from vbinfer.network.ring import padded, times
 
 Rows = tuple[Array, ...]
@@ -121,11 +122,17 @@ class ConnectivityOps(eqx.Module):
 
 
 def connectivity_ops(
-    connectome: Connectome, delays: Delays | None, dt: float, batched: bool, spikes: bool = False
+    connectome: Connectome,
+    delays: Delays | None,
+    dt: float,
+    batched: bool,
+    spikes: bool = False,
+    drawn: tuple[Any, int] = (None, 0),
 ) -> ConnectivityOps:
     """Prepare a network for steps of `dt` ms.
 
-    `batched` when states are `[N, B]`. With `spikes` most of what is sent is 0, and a lag below one step is a fault.
+    `batched` when states are `[N, B]`. With `spikes` most of what is sent is 0, and a lag below one step is a fault;
+    `drawn` is what a graph of each draw is drawn from, words of the key and the number of the projection.
     """
     w, layout = connectome.weights, connectome.layout
     strength = layout.strength(w)
@@ -135,7 +142,7 @@ def connectivity_ops(
         return ConnectivityOps(Instant(layout, w), None, strength)
     lag = lag_of(connectome, delays, dt, dt if spikes else 0.0)
     if spikes:
-        return ConnectivityOps(jnp.zeros_like, Delayed(_spikes(connectome, delays, lag), lag.fault), strength)
+        return ConnectivityOps(jnp.zeros_like, Delayed(_spikes(connectome, delays, lag, drawn), lag.fault), strength)
     # drawn lags differ from draw to draw, and so do the slices that a block would read
     drawn = lag.steps.ndim > layout.rank
     ahead = _ahead(connectome, delays, lag) if batched and delays.ahead and not drawn else None
@@ -147,9 +154,19 @@ def connectivity_ops(
     return ConnectivityOps(_instant(connectome, lag, drawn), delayed, strength, ahead)
 
 
-def _spikes(connectome: Connectome, delays: Delays, lag: Lag) -> tuple[Callable[..., Array], ...]:
+def _spikes(
+    connectome: Connectome, delays: Delays, lag: Lag, drawn: tuple[Any, int]
+) -> tuple[Callable[..., Array], ...]:
     """Readers of a network of spikes, whose lags are at least one step."""
     layout = connectome.layout
+    if isinstance(layout, RandomGraph):
+        words, projection = drawn
+        if words is None:
+            raise ValueError(
+                "the graph of a simulation is drawn from its key: use vb.simulate(..., key=jax.random.key(0)); for "
+                "vb.stepper give Connectome.random a key, which draws one graph"
+            )
+        return (GraphReader(layout, connectome.weights, jnp.maximum(lag.steps[0], 1), words, projection),)
     every = tuple(layout.reader(weight, age) for weight, age in _reads(connectome, lag))
     if not lag.steps.size or delays.interpolate:
         return every

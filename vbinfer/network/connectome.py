@@ -15,6 +15,7 @@ from vbinfer._param import Parametrised, did_you_mean, is_traced, param
 from vbinfer.network import files, synthetic
 from vbinfer.network.dense import Dense
 from vbinfer.network.edges import EdgeList, listed
+from vbinfer.network.procedural import RandomGraph
 
 _NORMALISATIONS = ("max", "strength", "row", "spectral")
 
@@ -67,6 +68,8 @@ class Connectome(Parametrised):
     """`[2, edge]`, receiver and sender of every connection; None in a dense network."""
     size: int | None = eqx.field(static=True, default=None)
     """Number of nodes of a sparse network; None in a dense one."""
+    graph: RandomGraph | None = eqx.field(static=True, default=None)
+    """How each simulation draws its connections; None where they are given."""
 
     def __init__(
         self,
@@ -78,16 +81,17 @@ class Connectome(Parametrised):
         *,
         edges: Any = None,
         size: int | None = None,
+        graph: RandomGraph | None = None,
     ):
         if tract_lengths is None:
             tract_lengths = np.broadcast_to(0.0, np.shape(weights))
         if hasattr(weights, "todense"):
             edges, size, weights, tract_lengths = listed(weights, tract_lengths)
-        if (edges is None) != (size is None):
+        if graph is None and (edges is None) != (size is None):
             raise ValueError("edges and size go together; write Connectome.from_edges(..., n_nodes=...)")
         self.weights, self.tract_lengths, self.speed = weights, tract_lengths, speed
         self.labels, self.centres, self.size = labels, centres, size  # type: ignore[assignment]  (converted)
-        self.edges = None if edges is None else jnp.asarray(edges, jnp.int32)
+        self.edges, self.graph = None if edges is None else jnp.asarray(edges, jnp.int32), graph
 
     @property
     def n_nodes(self) -> int:
@@ -95,8 +99,10 @@ class Connectome(Parametrised):
         return self.weights.shape[0] if self.size is None else self.size
 
     @property
-    def layout(self) -> Dense | EdgeList:
-        """How weights and lengths are laid out."""
+    def layout(self) -> Any:
+        """How weights and lengths are laid out: `Dense`, `EdgeList` or `RandomGraph`."""
+        if self.graph is not None:
+            return self.graph
         return Dense(self.n_nodes) if self.edges is None else EdgeList(self.edges, self.n_nodes)
 
     @property
@@ -104,8 +110,16 @@ class Connectome(Parametrised):
         """Total weight into each node, `[N]`."""
         return self.layout.strength(self.weights)
 
+    def _check_listed(self) -> None:
+        if self.graph is not None:
+            raise ValueError(
+                "every simulation draws this graph anew, so it has no connections to list; write "
+                "Connectome.random(..., key=key) for one graph"
+            )
+
     def sparse(self) -> "Connectome":
         """The same network as a list of its non-zero connections."""
+        self._check_listed()
         if self.edges is not None:
             return self
         weights, lengths = np.asarray(self.weights), np.asarray(self.tract_lengths)
@@ -119,6 +133,7 @@ class Connectome(Parametrised):
 
         Of parallel connections the weights are added up, and the length is that of the last.
         """
+        self._check_listed()
         if self.edges is None:
             return self
         targets, sources = np.asarray(self.edges)
@@ -198,6 +213,7 @@ class Connectome(Parametrised):
             >>> vb.Connectome([[0.0, 4.0], [2.0, 0.0]], [[0.0, 9.0], [9.0, 0.0]]).normalise().weights.tolist()
             [[0.0, 1.0], [0.5, 0.0]]
         """
+        self._check_listed()
         if how not in _NORMALISATIONS:
             raise ValueError(f"there is no normalisation {how!r}. {did_you_mean(how, _NORMALISATIONS)}")
         n, weights = self.n_nodes, np.array(self.weights, dtype=np.float64)
@@ -378,7 +394,7 @@ class Connectome(Parametrised):
         p: float | None = None,
         weight: Any = 1.0,
         delay: float = 1.0,
-        key: Array,
+        key: Array | None,
         sources: Any = None,
     ) -> "Connectome":
         """A sparse random graph, for networks of neurons.
@@ -392,7 +408,9 @@ class Connectome(Parametrised):
             p: or the probability of each connection.
             weight: a number, or one per sending node.
             delay: ms.
-            key: JAX key; the same key gives the same graph.
+            key: JAX key; the same key gives the same graph. With None every simulation has a graph of its own, drawn
+                from its key without being listed: p, one weight, neurons of `vb.spiking`, and noise. The graph is a
+                nuisance: draws that share one make posteriors overconfident.
             sources: the nodes that send, such as `range(0, 800)`; None is all.
 
         Example:
@@ -401,6 +419,8 @@ class Connectome(Parametrised):
             >>> float(network.strength.min()), float(network.strength.max())
             (5.0, 5.0)
         """
+        if key is None:
+            return cls(**synthetic.drawn_graph(n, in_degree, p, weight, delay, sources))
         return cls(**synthetic.random_edges(n, in_degree, p, weight, delay, key, sources))
 
 

@@ -56,22 +56,24 @@ class SpikeReader(eqx.Module):
     """Reader of all connections, for when it is not."""
 
     def __call__(self, ring: Array, step: Array) -> Array:
-        row, every = (lambda r, s: self._row(r, s)), (lambda r, s: self.every(r, s))
+        row, every = (lambda r, s: self.deliver(row_at(r, s, self.age))), (lambda r, s: self.every(r, s))
         return jax.lax.cond(self.same, row, every, ring, step)
 
-    def _row(self, ring: Array, step: Array) -> Array:
-        nodes = jnp.arange(self.deliver.layout.n_nodes)
-        if ring.ndim == 2:
-            return self.deliver(sent_at(ring, step, self.age, nodes))
-        age = jnp.broadcast_to(self.age, (len(nodes), *self.age.shape))
-        return self.deliver(sent_at(ring, step, age, nodes if age.ndim == 1 else nodes[:, None]))
+
+def row_at(ring: Array, step: Array, age: Array) -> Array:
+    """What all nodes sent `age` steps before `step`, one age or one for each draw."""
+    nodes = jnp.arange(ring.shape[1] if ring.ndim == 2 else ring.shape[0])
+    if ring.ndim == 2:
+        return sent_at(ring, step, age, nodes)
+    age = jnp.broadcast_to(age, (len(nodes), *age.shape))
+    return sent_at(ring, step, age, nodes if age.ndim == 1 else nodes[:, None])
 
 
 @jax.custom_jvp
 def _deliver(sent: Array, weights: Array, network: Delivery) -> Array:
     if network.begins is None:
-        return _each_spike(sent, functools.partial(_add_column, weights))
-    return _each_spike(sent, functools.partial(_add_list, weights, network.layout.edges[0], network.begins))
+        return each_spike(sent, functools.partial(_add_column, weights))
+    return each_spike(sent, functools.partial(_add_list, weights, network.layout.edges[0], network.begins))
 
 
 @_deliver.defjvp
@@ -97,7 +99,7 @@ def _by_sender(layout: EdgeList, weights: Array) -> Delivery:
     return Delivery(by_sender, weights[order], jnp.searchsorted(senders[order], jnp.arange(layout.n_nodes + 1)))
 
 
-def _each_spike(sent: Array, add: Callable[..., Array]) -> Array:
+def each_spike(sent: Array, add: Callable[..., Array]) -> Array:
     """Add up what every spike brings.
 
     `add(total, sender, draw, value)` to totals `[B, N]`.

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _check
+from vbinfer.network.procedural import RandomGraph
 
 
 def two_hemispheres(
@@ -59,9 +60,7 @@ def random_edges(
         raise ValueError(
             "random takes in_degree or p, one of the two; write Connectome.random(1000, in_degree=100, ...)"
         )
-    senders = np.arange(n) if sources is None else np.unique(np.asarray(sources))
-    if not len(senders) or senders.dtype.kind not in "iu" or senders[0] < 0 or senders[-1] >= n:
-        raise ValueError(f"sources must be node numbers from 0 to {n - 1}, such as sources=range(0, {n})")
+    senders = _senders(n, sources)
     delay = _check.number(delay, "delay", 1.5, "ms, 0 or more", least=0.0)
     most = len(senders) - (n == len(senders) or bool(np.isin(np.arange(n), senders).any()))
     if in_degree is not None:
@@ -89,3 +88,30 @@ def _drawn(rng: np.random.Generator, senders: np.ndarray, i: int, in_degree: int
     chosen = rng.choice(others, k, replace=False, shuffle=False)
     # numbers among the others to numbers among all: those from i on move up by one
     return senders[chosen + (chosen >= np.searchsorted(senders, i)) * (others < len(senders))]
+
+
+def _senders(n: int, sources: Any) -> np.ndarray:
+    """Numbers of the nodes that send, ascending."""
+    senders = np.arange(n) if sources is None else np.unique(np.asarray(sources))
+    if not len(senders) or senders.dtype.kind not in "iu" or senders[0] < 0 or senders[-1] >= n:
+        raise ValueError(f"sources must be node numbers from 0 to {n - 1}, such as sources=range(0, {n})")
+    return senders
+
+
+def drawn_graph(
+    n: int, in_degree: int | None, p: float | None, weight: Any, delay: float, sources: Any
+) -> dict[str, Any]:
+    """Arguments of `Connectome` for `Connectome.random` without a key."""
+    n = _check.count(n, "n", least=2)
+    if in_degree is not None or p is None:
+        raise ValueError(
+            "without a key every simulation draws its own graph, by p; write Connectome.random(1000, p=0.1, key=None), "
+            "or give a key"
+        )
+    senders = _senders(n, sources)
+    if len(senders) != senders[-1] - senders[0] + 1:
+        raise ValueError("sources of a graph that is drawn must follow each other, such as sources=range(0, 800)")
+    graph = RandomGraph(n, 1.0 if p == 1 else _check.fraction(p, "p", 0.1), (int(senders[0]), int(senders[-1]) + 1))
+    weight = _check.number(weight, "weight", 1.0)
+    delay = _check.number(delay, "delay", 1.5, "ms, 0 or more", least=0.0)
+    return dict(weights=[weight], tract_lengths=[delay], speed=1.0, size=n, graph=graph)

@@ -107,7 +107,7 @@ def run(
     block, tick, _ = sampling_steps(sim)
     goes_on = isinstance(begin, Carry)
     now = begin.x if goes_on else jax.tree.map(lambda a: a[-1], begin)
-    lines = connectivity(sim, batched=bool(batch_of(sim, now)))
+    lines = connectivity(sim, bool(batch_of(sim, now)), words)
     carry = begin if goes_on else start(sim, begin, words, lines)
     cuts = _cuts(sim, carry, lines, n_steps, words if path is None else None, checkpoint)
     steps = _single(cuts, one_step(sim, lines))

@@ -228,6 +228,11 @@ class Simulator(Parametrised):
                 projection.delays.check(projection.connectome)
             if self.sends_spikes:
                 self._check_spikes_take_time(projection)
+            if projection.connectome.graph is not None and (self.noise is None or not self.sends_spikes):
+                raise ValueError(
+                    "a graph that every simulation draws needs a neuron of vb.spiking, and noise, of whose key it is "
+                    "drawn; or give Connectome.random a key"
+                )
         self._check_integrator()
         self._check_rows(n if self.field is None or self.field.at == "nodes" else self.n_sources)
         self.period_steps()

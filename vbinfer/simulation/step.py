@@ -69,10 +69,16 @@ class Line(NamedTuple):
     ops: ConnectivityOps
 
 
-def connectivity(sim: Simulator, batched: bool) -> tuple[Line, ...]:
-    """What every step of each projection shares."""
-    spikes = sim.sends_spikes
-    return tuple(Line(p, connectivity_ops(p.connectome, p.delays, sim.dt, batched, spikes)) for p in sim.projections())
+def connectivity(sim: Simulator, batched: bool, words: KeyWords | None = None) -> tuple[Line, ...]:
+    """What every step of each projection shares.
+
+    `words` are those of the key, from which graphs are drawn.
+    """
+
+    def ops(k: int, p: Projection) -> ConnectivityOps:
+        return connectivity_ops(p.connectome, p.delays, sim.dt, batched, sim.sends_spikes, (words, k))
+
+    return tuple(Line(p, ops(k, p)) for k, p in enumerate(sim.projections()))
 
 
 def start(sim: Simulator, history: Any, words: KeyWords | None, lines: tuple[Line, ...]) -> Carry:

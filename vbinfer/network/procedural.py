@@ -1,0 +1,83 @@
+"""Random graphs that every simulation draws for itself, in no memory.
+
+Who receives from node j is a pure function of (draw key, projection, j): gaps between receivers are geometric variates of
+the counter-based generator, made anew whenever j spikes.
+
+    node       0  1  2  3  4  5  6  7 ...
+    receives   .  .  x  .  x  .  .  x          gaps 2, 1, 2: geometric, of chance p
+"""
+
+import math
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vbinfer._random import threefry_2x32_13
+from vbinfer.network.events import each_spike, row_at
+
+FIRST = 0xFFFFFFFE
+"""Counter of the graph of the first projection, the one below that of the next; noise counts steps from 0."""
+
+
+class RandomGraph(eqx.Module):
+    """Layout of a network whose connections are not listed.
+
+    Every node of `senders` connects to every other with probability p. Arrays have one entry, for all connections.
+    """
+
+    n_nodes: int = eqx.field(static=True)
+    p: float = eqx.field(static=True)
+    senders: tuple[int, int] = eqx.field(static=True)
+    """The first, and the one after the last."""
+    rank: ClassVar[int] = 1
+
+    def check(self, weights: Array) -> None:
+        """Raise ValueError unless there is one weight."""
+        if weights.shape != (1,):
+            raise ValueError(f"weights is {list(weights.shape)}; a graph that is drawn has one weight, [1]")
+
+    def strength(self, weights: Array) -> Array:
+        """Expected weight into each node, `[N, ...batch]`."""
+        of_node = jnp.arange(self.n_nodes)
+        first, last = self.senders
+        others = last - first - ((of_node >= first) & (of_node < last))
+        return self.p * others.reshape(-1, *(1,) * (weights.ndim - 1)) * weights
+
+    def receivers(self, words: tuple[Array, Array], projection: int, j: Array) -> Array:
+        """Nodes that receive from j, in order, filled up with N."""
+        others = self.n_nodes - 1
+        most = min(others, math.ceil(others * self.p + 8.0 * math.sqrt(others * self.p * (1.0 - self.p)) + 8.0))
+        counter = j.astype(jnp.uint32) * jnp.uint32(most) + jnp.arange(most, dtype=jnp.uint32)
+        bits = threefry_2x32_13(*words, jnp.uint32(FIRST - projection), counter)[0]
+        uniform = ((bits >> 8).astype(jnp.float32) + 0.5) * 2.0**-24
+        gap = jnp.floor(jnp.log(uniform) / math.log1p(-self.p)) if self.p < 1.0 else jnp.zeros(most, jnp.float32)
+        # clipped, so that sums of gaps stay whole numbers of int32
+        at = jnp.cumsum(jnp.minimum(gap, float(self.n_nodes)).astype(jnp.int32) + 1) - 1
+        return jnp.where(at < others, at + (at >= j), self.n_nodes)
+
+
+class GraphReader(eqx.Module):
+    """(ring, step) to what arrives of spikes, over a graph of each draw.
+
+    Differentiable in the weight; spikes are constants.
+    """
+
+    layout: RandomGraph
+    weight: Array
+    age: Array
+    words: tuple[Array, Array]
+    projection: int = eqx.field(static=True)
+
+    def __call__(self, ring: Array, step: Array) -> Array:
+        row, (first, last) = jax.lax.stop_gradient(row_at(ring, step, self.age)), self.layout.senders
+        node = jnp.arange(self.layout.n_nodes).reshape(-1, *(1,) * (row.ndim - 1))
+        counts = each_spike(jnp.where((node >= first) & (node < last), row, 0.0), self._add)
+        return self.weight * counts if self.weight.ndim == counts.ndim else self.weight[0] * counts
+
+    def _add(self, total: Array, j: Array, b: Array, value: Array) -> Array:
+        # one key, or one for each draw, [1, B]
+        words: Any = self.words if not self.words[0].ndim else tuple(word[0, b] for word in self.words)
+        return total.at[b, self.layout.receivers(words, self.projection, j)].add(value, mode="drop")
