@@ -127,12 +127,12 @@ def connectivity_ops(
     dt: float,
     batched: bool,
     spikes: bool = False,
-    drawn: tuple[Any, int] = (None, 0),
+    origin: tuple[Any, int] = (None, 0),
 ) -> ConnectivityOps:
     """Prepare a network for steps of `dt` ms.
 
     `batched` when states are `[N, B]`. With `spikes` most of what is sent is 0, and a lag below one step is a fault;
-    `drawn` is what a graph of each draw is drawn from, words of the key and the number of the projection.
+    `origin` is what a graph of each draw is drawn from, words of the key and the number of the projection.
     """
     w, layout = connectome.weights, connectome.layout
     strength = layout.strength(w)
@@ -142,7 +142,7 @@ def connectivity_ops(
         return ConnectivityOps(Instant(layout, w), None, strength)
     lag = lag_of(connectome, delays, dt, dt if spikes else 0.0)
     if spikes:
-        return ConnectivityOps(jnp.zeros_like, Delayed(_spikes(connectome, delays, lag, drawn), lag.fault), strength)
+        return ConnectivityOps(jnp.zeros_like, Delayed(_spikes(connectome, delays, lag, origin), lag.fault), strength)
     # drawn lags differ from draw to draw, and so do the slices that a block would read
     drawn = lag.steps.ndim > layout.rank
     ahead = _ahead(connectome, delays, lag) if batched and delays.ahead and not drawn else None
@@ -155,12 +155,12 @@ def connectivity_ops(
 
 
 def _spikes(
-    connectome: Connectome, delays: Delays, lag: Lag, drawn: tuple[Any, int]
+    connectome: Connectome, delays: Delays, lag: Lag, origin: tuple[Any, int]
 ) -> tuple[Callable[..., Array], ...]:
     """Readers of a network of spikes, whose lags are at least one step."""
     layout = connectome.layout
     if isinstance(layout, RandomGraph):
-        words, projection = drawn
+        words, projection = origin
         if words is None:
             raise ValueError(
                 "the graph of a simulation is drawn from its key: use vb.simulate(..., key=jax.random.key(0)); for "

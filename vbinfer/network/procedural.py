@@ -1,7 +1,7 @@
 """Random graphs that every simulation draws for itself, in no memory.
 
-Who receives from node j is a pure function of (draw key, projection, j): gaps between receivers are geometric variates of
-the counter-based generator, made anew whenever j spikes.
+Who receives from node j is a pure function of (draw key, projection, j): gaps between receivers are geometric variates
+of the counter-based generator, made anew whenever j spikes.
 
     node       0  1  2  3  4  5  6  7 ...
     receives   .  .  x  .  x  .  .  x          gaps 2, 1, 2: geometric, of chance p

@@ -24,7 +24,7 @@ from vbinfer.tasks.base import Task
 _DT, _T1, _TAU, _CELLS = 0.1, 3_100.0, 20.0, 20
 _LOW, _HIGH = np.array([14.0, 4.0]), np.array([24.0, 8.0])
 _ERROR = np.array([0.08, 0.08])
-_CELL = dict(tau=_TAU, v_th=20.0, v_reset=10.0, t_ref=2.0)
+_CELL: dict[str, Any] = dict(tau=_TAU, v_th=20.0, v_reset=10.0, t_ref=2.0)
 
 
 def lif() -> Task:
