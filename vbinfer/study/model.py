@@ -40,7 +40,10 @@ def read_simulator(
     known = {
         "model": Lazily({name: "models" for name in dir(models) if name[0].isupper() and name[:8] != "Abstract"}),
         "coupling": members(coupling, coupling.AbstractCoupling),
-        "integrator": members(integrators, integrators.AbstractIntegrator),
+        "integrator": Lazily(
+            dict.fromkeys(members(integrators, integrators.AbstractIntegrator), "integrators")
+            | dict.fromkeys(("BackwardEuler", "ForwardEuler", "ExponentialEuler"), "cable")
+        ),
         "noise": members(noise, noise.AbstractNoise),
         "stimulus": members(stimuli, stimuli.AbstractStimulus),
         "delays": {"Delays": Delays},
@@ -50,6 +53,10 @@ def read_simulator(
     inside = {"monitor": members(monitors, monitors.AbstractKernel), "model": known["model"]}
 
     def build(part: str, table: Any, where: str) -> Any:
+        if part == "model" and isinstance(table, dict) and table.get("name") == "Cell":
+            from .cell import read_cell
+
+            return read_cell(table, where, folder)
         if part == "delays":  # there is one kind, which needs no name
             table = {"name": "Delays", **keys(table, where, optional=("max", "interpolate"))}
         return construct(table, where, known[part], folder, parts=inside.get(part))
