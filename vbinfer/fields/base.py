@@ -80,11 +80,11 @@ class AbstractDomain(eqx.Module):
 
         `centre` is a point's number, or x, y, z in mm, whose nearest point is taken.
         """
-        radius, at = positive(radius, "radius", 10.0, "mm"), np.asarray(centre)
-        if at.ndim:
-            at = np.argmin(((np.asarray(self.positions) - at) ** 2).sum(axis=1))
-        near = self.distances_from(count(at[()], "centre", 0, least=0, most=self.n_nodes - 1)) <= radius
-        return as_array(near)
+        radius = positive(radius, "radius", 10.0, "mm")
+        if np.ndim(centre):
+            centre = np.argmin(((np.asarray(self.positions) - np.asarray(centre)) ** 2).sum(axis=1))
+        node = count(centre, "centre", 0, least=0, most=self.n_nodes - 1)
+        return as_array(self.distances_from(node) <= radius)
 
     # ---- what operators ask of a domain; weights are what all applications share
 

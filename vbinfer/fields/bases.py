@@ -28,8 +28,8 @@ class AbstractBasis(eqx.Module):
 class Harmonics(AbstractBasis):
     """All harmonics of a sphere: `[order, degree, B]`."""
 
-    sphere: Any
     eigenvalue: Array
+    sphere: Any
 
     def analysed(self, x: Array) -> Array:
         return self.sphere.analysed(x)
@@ -41,10 +41,10 @@ class Harmonics(AbstractBasis):
 class Modes(AbstractBasis):
     """The first k modes of a mesh: `[k, B]`."""
 
+    eigenvalue: Array
     phi: Array
     """`[N, k]`."""
     areas: Array
-    eigenvalue: Array
 
     def analysed(self, x: Array) -> Array:
         return self.phi.T @ (self.areas[:, None] * x)

@@ -115,7 +115,7 @@ class Cortex(AbstractDomain):
 
     def basis(self, modes: int | None) -> Modes:
         phi, eigenvalue = self.modes(min(MODES, self.most_modes) if modes is None else modes)
-        return Modes(phi, self.areas, eigenvalue[:, None])
+        return Modes(eigenvalue[:, None], phi, self.areas)
 
     def pairs(self, profile: AbstractProfile, cutoff: float | None) -> "OnSurfaces":
         return OnSurfaces(self, tuple(d.pairs(profile, cutoff) for d in self.domains))

@@ -24,11 +24,11 @@ class LaplaceBeltrami(AbstractOperator):
 
     decays: ClassVar[bool] = True
     domain: AbstractDomain
-    D: Param = param(unit="mm2/ms", low=0.0, axes=(), doc="diffusion coefficient")
     stiffest: float = eqx.field(static=True)
     """Largest eigenvalue of -Laplacian, 1/mm^2."""
     laplace: Any
     """Weights of the Laplacian, which no parameter changes."""
+    D: Param = param(unit="mm2/ms", low=0.0, axes=(), doc="diffusion coefficient")
 
     def __init__(self, domain: AbstractDomain, D: Any):
         self.domain, self.D, self.stiffest = domain, D, domain.stiffest()

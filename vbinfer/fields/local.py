@@ -48,7 +48,7 @@ class Local(AbstractOperator):
 
     def __init__(self, matrix: Any, areas: Any = None):
         full = matrix if scipy.sparse.issparse(matrix) else scipy.sparse.csr_matrix(np.atleast_2d(np.asarray(matrix)))
-        shape = full.shape
+        shape: tuple[int, int] = full.shape  # type: ignore  (of an abstract class it may be None)
         if shape[0] != shape[1]:
             raise ValueError(f"Local was given a matrix {list(shape)}; expected [N, N], with [i, j] from j to i")
         if not np.isfinite(full.data).all():

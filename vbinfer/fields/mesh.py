@@ -158,13 +158,14 @@ class Mesh(AbstractDomain):
         if len(areas) <= 64:
             return float(np.linalg.eigvalsh(symmetric.toarray())[-1])
         start = np.random.default_rng(0).standard_normal(len(areas))
-        return float(scipy.sparse.linalg.eigsh(symmetric, 1, v0=start, return_eigenvectors=False, tol=1e-6)[0])
+        eigsh: Any = scipy.sparse.linalg.eigsh  # whose stubs want a whole number for tol
+        return float(eigsh(symmetric, 1, v0=start, return_eigenvectors=False, tol=1e-6)[0])
 
     def basis(self, modes: int | None) -> Modes:
         n = self.n_nodes
         k = (n if n <= DENSE_MODES else MODES) if modes is None else count(modes, "modes", MODES, most=n)
         phi, eigenvalue = self.modes(k)
-        return Modes(phi, self.areas, eigenvalue[:, None])
+        return Modes(eigenvalue[:, None], phi, self.areas)
 
     def pairs(self, profile: AbstractProfile, cutoff: float | None) -> OnMesh:
         if isinstance(profile, VonMises):

@@ -67,15 +67,15 @@ def padded(matrix: Any) -> tuple[Rows, np.ndarray, np.ndarray]:
 
 def leading(rows: Rows, values: Array, k: int) -> np.ndarray:
     """The k largest eigenvalues of padded rows, descending by size; real parts."""
-    values = np.asarray(values, float)
-    n = len(values)
+    entries = np.asarray(values, float)
+    n = len(entries)
     if rows.index is None:
-        matrix = scipy.sparse.csr_matrix(values)
+        matrix = scipy.sparse.csr_matrix(entries)
     else:
         index = np.asarray(rows.index)
-        matrix = scipy.sparse.csr_matrix((values.ravel(), index.ravel(), np.arange(n + 1) * index.shape[1]), (n, n))
+        matrix = scipy.sparse.csr_matrix((entries.ravel(), index.ravel(), np.arange(n + 1) * index.shape[1]), (n, n))
     if k >= n - 1 or n <= 1000:
-        found = np.linalg.eigvals(matrix.toarray())
+        found: Any = np.linalg.eigvals(matrix.toarray())
     else:
         start = np.random.default_rng(0).standard_normal(n)
         found = scipy.sparse.linalg.eigs(matrix, k, v0=start, return_eigenvectors=False)

@@ -171,7 +171,7 @@ class Sphere(AbstractDomain):
     def basis(self, modes: int | None) -> Harmonics:
         if modes is not None:
             raise ValueError(f"modes={modes} was given with a Sphere, which uses all its harmonics; set its lmax")
-        return Harmonics(self, -self.laplace_gain()[None, :, None])
+        return Harmonics(-self.laplace_gain()[None, :, None], self)
 
     @property
     def n_modes(self) -> int:

@@ -1,5 +1,6 @@
 """Monitors of regions, over the points of a field."""
 
+import dataclasses
 from typing import Any, ClassVar
 
 from jaxtyping import Array
@@ -44,7 +45,7 @@ class OfRegions(AbstractMonitor):
         return self.monitor.period
 
     def placed(self, labels: tuple[str, ...] | None) -> "OfRegions":
-        return OfRegions(self.monitor.placed(self.regions.labels), self.regions)
+        return dataclasses.replace(self, monitor=self.monitor.placed(self.regions.labels))
 
     def reads(self, variables: tuple[str, ...]) -> tuple[str, ...]:
         return self.monitor.reads(variables)

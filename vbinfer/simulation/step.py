@@ -221,6 +221,7 @@ def equations(
         return model.dfun(time(stage), x, near(x, c), stimulus(stage))
 
     def flow(x: Any) -> Any:
+        assert sim.field is not None  # `Split` was refused without
         return model.project(x._replace(**{sim.sends: sim.field.flow(getattr(x, sim.sends))}))
 
     def update(x: Any, dW: Any) -> Any:
