@@ -493,3 +493,11 @@ def test_a_step_too_long_for_its_scheme_is_a_warning_with_the_number():
         warnings.simplefilter("error")
         vb.Simulator(cell, integrator=vb.cable.BackwardEuler(dt=5.0))
         vb.Simulator(cell, integrator=vb.Native(dt=0.0005))
+
+
+def test_a_stimulus_in_picoamperes_is_a_warning_with_the_number():
+    with pytest.warns(UserWarning, match="reaches 2000 nA, above 1000"):
+        vb.Simulator(cell_of(), integrator=vb.Native(dt=0.1), stimulus=vb.stimuli.Pulse(1.0, 5.0, 500.0, gain=[4.0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vb.Simulator(cell_of(), integrator=vb.Native(dt=0.1), stimulus=vb.stimuli.Pulse(1.0, 5.0, 0.5))

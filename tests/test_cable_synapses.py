@@ -237,6 +237,53 @@ def test_cells_joined_without_synapses_are_the_cells_alone():
     np.testing.assert_allclose(run(many), np.tile(run(one), 3), rtol=1e-11)
 
 
+def test_a_batch_of_everything_that_can_be_drawn_is_one_by_one():
+    """Receptors, trains, given conductances, clamps, distance laws, starts: as many draws as sites and compartments."""
+    comp = C.cylinder(300.0, 1.0, 3)
+    hold = C.Clamp("V", vb.stimuli.Pulse(0.0, 100.0, -60.0), at=2)
+    cell = C.Cell(
+        comp,
+        {"all": (C.Leak(g=C.Along(1e-4, slope=1e-7)), C.CaT(), C.CaPump(), C.Nernst())},
+        receptors={
+            "ampa": C.ExpSyn(tau=2.0),
+            "gaba": C.DualExp(e=[-80.0, -75.0, -70.0]),
+            "given": C.Conductance(vb.stimuli.Pulse(0.2, 0.5, 1e-3, gain=[1.0, 0.0, 0.0])),
+        },
+        events={"in": C.SpikeTrain([0.3, 0.61], [0.002, 0.001], receptor="ampa", at=0)},
+        clamps=(hold,),
+    )
+    sim = vb.Simulator(
+        cell,
+        {k: network(0.001 * np.arange(9.0).reshape(3, 3)) for k in ("exc", "inh")},
+        coupling={k: vb.coupling.Linear(G=1.0) for k in ("exc", "inh")},
+        integrator=vb.Native(dt=0.05),
+        monitors={"x": vb.monitors.Raw(var=("V", "ampa_g", "i_clamp"))},
+    )
+    fwd = vb.ForwardModel(sim, t1=1.0, summary=lambda x: jnp.concatenate([a.ravel() for a in x.values()]))
+    u = jnp.asarray([0.8, 1.0, 1.3])
+    theta = {
+        "model.receptors.ampa.tau": 2.0 * u,
+        "model.receptors.gaba.e": jnp.asarray([[-80.0, -70.0, -60.0]]) * u[:, None],
+        "model.receptors.given.signal.amplitude": 1e-3 * u,
+        "model.events.in.times": jnp.asarray([[0.3, 0.61]]) * u[:, None],
+        "model.clamps.2_V.signal.amplitude": -60.0 * u,
+        "model.all.leak.g.slope": 1e-7 * u,
+        "model.all.cat.g": 4e-5 * u,
+        "model.v_init": jnp.asarray([[-65.0, -60.0, -70.0]]) * u[:, None],
+        "model.threshold": jnp.asarray([-55.0, -60.0, -70.0]),
+        "coupling.exc.G": u,
+    }
+    keys = jax.random.split(jax.random.key(0), 3)
+    batch = fwd.batch(theta, keys)
+    assert np.isfinite(batch).all()
+    for k in range(3):
+        alone = fwd(jax.tree.map(lambda a, k=k: a[k], theta), keys[k])
+        np.testing.assert_allclose(batch[k], alone, rtol=1e-9, atol=1e-12)
+    # a number drawn alone, the rest shared
+    few = fwd.batch({"model.receptors.ampa.tau": 2.0 * u}, keys)
+    np.testing.assert_allclose(few[1], fwd({"model.receptors.ampa.tau": jnp.asarray(2.0)}, keys[1]), rtol=1e-9)
+
+
 MISTAKES = {
     "unequal receptors": (lambda: C.join([leaky(), leaky(receptors={"a": C.ExpSyn()})]), "cell 1 has receptors"),
     "lacking channel": (

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer._param import NAMED, AbstractLaw, Param, did_you_mean, is_traced, param, spread
+from vbinfer._param import NAMED, AbstractLaw, Param, did_you_mean, is_traced, param, paths, spread
 from vbinfer.cable import schemes
 from vbinfer.cable.channels.base import REST, AbstractChannel, AbstractMechanism, AbstractPool, AbstractReversal
 from vbinfer.cable.clamp import Clamp
@@ -34,6 +34,8 @@ MOHM_PER_LOAD = 1e-2
 """MOhm of 1 Ohm cm over 1/um."""
 STAGGERED_BOUND = 50.0
 """G dt/C beyond which Crank-Nicolson rings."""
+MOST_CURRENT = 1000.0
+"""nA beyond which a stimulus is likely to be meant in pA."""
 CALCIUM_ROUNDS = 12
 """Rounds in which calcium and its current come to terms at rest."""
 HELD = 1e12
@@ -525,6 +527,21 @@ class Cell(AbstractStepper):
         return found, tuple(held)
 
     # ---- checks
+
+    def check_stimulus(self, stimulus: Any) -> None:
+        largest = {
+            path.rpartition(".")[2]: float(np.abs(np.asarray(leaf.value)).max())
+            for path, leaf in paths(stimulus).items()
+            if leaf.value.size and not is_traced(leaf.value)
+        }
+        heights = [largest[name] for name in ("amplitude", "values", "low", "high") if name in largest]
+        height = max(heights, default=0.0) * largest.get("gain", 1.0)
+        if height > MOST_CURRENT:
+            warnings.warn(
+                f"the stimulus reaches {height:g} nA, above {MOST_CURRENT:g}; stimuli of cells are in nA, and 0.1 to 1 "
+                "make a neuron spike",
+                stacklevel=4,
+            )
 
     def check_step(self, dt: float) -> None:
         self.warn_of_step(dt, "Native", STAGGERED_BOUND)

@@ -109,6 +109,9 @@ class AbstractModel(Parametrised):
         """
         return x
 
+    def check_stimulus(self, stimulus: Any) -> None:
+        """Warn of a stimulus in other units than the model's."""
+
     def validate(self) -> None:
         for name in names_of(self.cvar):
             if type(self).at_nodes is AbstractModel.at_nodes:  # others are asked by the simulator, which knows N

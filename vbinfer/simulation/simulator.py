@@ -221,6 +221,7 @@ class Simulator(Parametrised):
                 self.check_by_node("a correlation across nodes")
         if self.stimulus is not None:
             self.stimulus.check_nodes(n)
+            self.model.check_stimulus(self.stimulus)
         if self.delays is not None and self.connectome is None:
             raise ValueError("delays were given without a connectome; leave delays out, or give a connectome")
         for projection in self.projections():

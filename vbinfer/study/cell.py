@@ -52,17 +52,14 @@ def _compartments(given: Mapping[str, Any], where: str, folder: Path) -> cable.C
     shapes = [name for name in _SHAPES if name in given]
     if len(shapes) != 1:
         raise StudyError(f'{where} has {shapes or "no shape"}; give one of swc, sections, single, swc = "cell.swc"')
-    rules = {name: given[name] for name in _RULES if name in given}
+    rules: dict[str, Any] = {name: given[name] for name in _RULES if name in given}
     if "swc" in given:
         path = folder / str(given["swc"])
         if not path.is_file():
             raise StudyError(f"{where}: there is no file {str(path)!r}; paths start at the folder of the study file")
-        electric = (
-            {k: float(given[k]) for k in ("capacitance", "axial_resistivity") if k in given}
-            if "d_lambda" in rules
-            else {}
-        )
-        return cable.compartments(cable.read_swc(path), **rules, **electric)
+        if "d_lambda" in rules:
+            rules |= {name: given[name] for name in ("capacitance", "axial_resistivity") if name in given}
+        return cable.compartments(cable.read_swc(path), **rules)
     if rules:
         raise StudyError(f"{where}: {next(iter(rules))} cuts a morphology; leave it out beside {shapes[0]}")
     if "single" in given:

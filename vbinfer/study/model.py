@@ -26,6 +26,9 @@ from vbinfer.simulation.simulator import Simulator
 
 from .table import Lazily, StudyError, construct, keys, members, named, number, value_of
 
+OF_CELLS = ("BackwardEuler", "ForwardEuler", "ExponentialEuler")
+"""Integrators of `vbinfer.cable`."""
+
 
 def read_simulator(
     table: Any, connectome: Connectome | Mapping[str, Connectome] | None, folder: Path
@@ -40,10 +43,7 @@ def read_simulator(
     known = {
         "model": Lazily({name: "models" for name in dir(models) if name[0].isupper() and name[:8] != "Abstract"}),
         "coupling": members(coupling, coupling.AbstractCoupling),
-        "integrator": Lazily(
-            dict.fromkeys(members(integrators, integrators.AbstractIntegrator), "integrators")
-            | dict.fromkeys(("BackwardEuler", "ForwardEuler", "ExponentialEuler"), "cable")
-        ),
+        "integrator": Lazily(dict.fromkeys(_schemes(), "integrators") | dict.fromkeys(OF_CELLS, "cable")),
         "noise": members(noise, noise.AbstractNoise),
         "stimulus": members(stimuli, stimuli.AbstractStimulus),
         "delays": {"Delays": Delays},
@@ -85,6 +85,17 @@ def read_simulator(
         "transient": number(parts.get("transient", 0.0), "[simulator] transient"),
         "observe": read_chain(parts["observe"], folder) if "observe" in parts else None,
     }
+
+
+def _schemes() -> tuple[str, ...]:
+    """Names of the integrators of all models."""
+    return tuple(members(integrators, integrators.AbstractIntegrator))
+
+
+def _cell(table: Any, where: str, folder: Path) -> Any:
+    from .cell import read_cell
+
+    return read_cell(table, where, folder)
 
 
 def by_projection(part: str, given: Any) -> bool:

@@ -61,7 +61,7 @@ def hodgkin_huxley() -> Task:
         integrator=Native(dt=0.05),
         noise=Additive(sigma={"V": 0.1}),
         stimulus=Pulse(_ON, _LASTS, 0.5),
-        monitors={"v": Subsample(_PERIOD, var="V")},
+        monitors={"v": Subsample(period=_PERIOD, var="V")},
     )
     forward = ForwardModel(sim, t1=_END, summary=_hh_features, to_paths=_hh_paths)
     prior = Prior({"theta": dist.Uniform(jnp.asarray(_LOW), jnp.asarray(_HIGH)).to_event(1)})
@@ -92,7 +92,7 @@ def passive_cell() -> Task:
         cell,
         integrator=Native(dt=0.25),
         stimulus=Pulse(-1.0, 1e3, _CURRENT),
-        monitors={"v": Subsample(2.0, var="V")},
+        monitors={"v": Subsample(period=2.0, var="V")},
     )
 
     def paths(theta: Theta) -> dict[str, Array]:
