@@ -684,3 +684,27 @@ def test_brunel_networks_fire_as_in_nest(point, g, eta):
     found = np.asarray(found)
     for column, name in ((0, "rate"), (1, "cv"), (4, "chi")):
         assert scipy.stats.ks_2samp(found[:, column], GOLDEN2[f"brunel__{point}__{name}"]).pvalue > 1e-3
+
+
+def test_qif_neurons_have_their_mean_field():
+    """Uncoupled, Lorentzian excitability and start: rate of 20,000 neurons against Montbrio, Pazo and Roxin's equations."""
+    n, tau, width, mean, rng = 20_000, 10.0, 0.8, -0.5, np.random.default_rng(0)
+    lorentz = np.tan(np.pi * ((np.arange(n) + 0.5) / n - 0.5))
+    r0, v0 = 0.02, -1.0
+    cells = S.QIF(tau=tau, eta=mean + width * lorentz, v_reset=-2e3, v_peak=2e3)
+    rate = {"rate": vb.monitors.TimeAverage(1.0, "z")}
+    pulse = {"onset": 15.0, "duration": 20.0, "amplitude": 4.0}
+    start = {"v": np.clip(v0 + np.pi * tau * r0 * rng.permutation(lorentz), -1.9e3, 1.9e3)}
+    drive = vb.stimuli.Pulse(**pulse, gain=np.ones(n))
+    sim = vb.Simulator(cells, integrator=vb.Native(0.1), nodes=n, stimulus=drive, monitors=rate)
+    found = np.asarray(vb.simulate(sim, t1=60.0, key=None, init=start).ys["rate"]).mean(1) / 0.1
+    field = vb.Simulator(
+        vb.models.MontbrioPazoRoxin(tau=tau, Delta=width, J=0.0, eta=mean, I=0.0),
+        integrator=vb.Heun(0.01),
+        stimulus=vb.stimuli.Pulse(**pulse, gain=np.ones(1)),
+        monitors={"r": vb.monitors.TimeAverage(1.0, "r")},
+        nodes=1,
+    )
+    expected = np.asarray(vb.simulate(field, t1=60.0, key=None, init={"r": r0, "V": v0}).ys["r"])[:, 0]
+    assert expected.max() > 3 * expected.min()
+    assert np.abs(found - expected).max() < 0.05 * expected.max()
