@@ -687,7 +687,7 @@ def test_brunel_networks_fire_as_in_nest(point, g, eta):
 
 
 def test_qif_neurons_have_their_mean_field():
-    """Uncoupled, Lorentzian excitability and start: rate of 20,000 neurons against Montbrio, Pazo and Roxin's equations."""
+    """Uncoupled, Lorentzian excitability and start: rate of 20,000 neurons against their mean field."""
     n, tau, width, mean, rng = 20_000, 10.0, 0.8, -0.5, np.random.default_rng(0)
     lorentz = np.tan(np.pi * ((np.arange(n) + 0.5) / n - 0.5))
     r0, v0 = 0.02, -1.0
