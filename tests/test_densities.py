@@ -1,21 +1,26 @@
 """Conditional densities are densities: they integrate to one, their draws are theirs, a flow starts as the prior."""
 
+import functools
 import re
 from pathlib import Path
 
 import equinox as eqx
+import flowjax.bijections as fb
 import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
 import pytest
 import scipy.stats as st
+from jax.flatten_util import ravel_pytree
 
+from vbinfer.execute.options import quickly
 from vbinfer.neural.densities import DENSITIES, density_from_spec
 from vbinfer.neural.densities.base import draw as conditional_draw
 from vbinfer.neural.densities.base import mixture, stack
 from vbinfer.neural.densities.flows import MAF, NSF
 from vbinfer.neural.densities.mixture import MDN
+from vbinfer.neural.densities.spline import Spline
 
 OPTIONS = {
     "mdn": MDN(components=3, width=8, depth=1),
@@ -207,3 +212,43 @@ def test_a_staged_inverse_is_that_of_flowjax_with_its_log_determinant(dim, width
     np.testing.assert_allclose(y, usual, atol=2e-6)
     assert float(log_det) == pytest.approx(float(np.sum(usual_log_det)), abs=5e-6)
     assert float(log_det) == pytest.approx(float(np.linalg.slogdet(np.asarray(jacobian, float))[1]), abs=2e-4)
+
+
+def test_the_spline_by_masks_is_flowjax_spline_by_indices():
+    """Values, slopes and gradients, inside, outside and at the edges of the interval."""
+    theirs = fb.RationalQuadraticSpline(knots=5, interval=2.5)
+    pairs = [eqx.partition(one, eqx.is_inexact_array) for one in (theirs, Spline(5, 2.5))]
+    flat = [ravel_pytree(trained) for trained, _ in pairs]
+    np.testing.assert_allclose(flat[0][0], flat[1][0], atol=1e-7)  # parameters in the same order, the same at first
+    raw = flat[0][0] + jax.random.normal(jax.random.key(3), flat[0][0].shape)
+    x = jnp.asarray([-4.0, -2.5, -2.4999, -1.3, 0.0, 0.7, 2.2, 2.5, 3.0])
+
+    def both(raw, which):
+        (_, fixed), (_, back) = pairs[which], flat[which]
+        spline = paramax.unwrap(eqx.combine(back(raw), fixed))
+        forward, slope = jax.vmap(spline.transform_and_log_det)(x)
+        inverse, other = jax.vmap(spline.inverse_and_log_det)(x)
+        return jnp.stack([forward, slope, inverse, other])
+
+    weight = jnp.arange(1.0, 1.0 + 4 * len(x)).reshape(4, -1)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def run(raw, which):
+        out, back = jax.vjp(lambda raw: both(raw, which), raw)
+        return out, back(weight)[0]
+
+    (found, slopes), (masked, masked_slopes) = run(raw, 0), run(raw, 1)
+    np.testing.assert_allclose(masked, found, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(masked_slopes, slopes, rtol=1e-4, atol=1e-2)
+    assert float(jnp.abs(found[0] - x).max()) > 0.1
+    assert float(jnp.abs(slopes).min()) > 0.1
+
+
+def test_a_quickly_compiled_function_is_itself_alone_and_inside_another():
+    called = quickly(lambda x, power: jnp.tanh(x) ** power)
+    x = jnp.linspace(-1.0, 1.0, 7)
+    expected = np.tanh(np.asarray(x, float)) ** 3
+    np.testing.assert_allclose(called(x, 3), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda x: 2.0 * called(x, 3))(x), 2.0 * expected, rtol=1e-5)
+    slope = jax.vmap(jax.grad(lambda x: called(x, 3)))(x)
+    np.testing.assert_allclose(slope, 3 * np.tanh(x) ** 2 / np.cosh(x) ** 2, rtol=1e-4)

@@ -22,6 +22,7 @@ from vbinfer import _check
 from vbinfer._names import PRNGKey
 from vbinfer.draws.draws import Draws
 from vbinfer.execute.batches import key_ints
+from vbinfer.execute.options import quickly
 from vbinfer.io import npz
 from vbinfer.neural.checkpoint import Checkpoint, from_arrays, to_arrays
 from vbinfer.neural.densities import density_from_spec
@@ -274,7 +275,7 @@ def likelihood_loss(network: AbstractConditional, batch: Pairs, _: PRNGKey) -> A
     return -jnp.mean(jax.vmap(network.log_prob)(*batch))
 
 
-@eqx.filter_jit
+@quickly
 def _scores(network: Any, context: Any, z: Any, y: Any) -> Array:
     return jax.vmap(network.log_prob)(y, context(z))
 

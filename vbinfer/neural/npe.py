@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
 from vbinfer.draws.draws import Draws
+from vbinfer.execute.options import quickly
 from vbinfer.neural.densities import NSF, Regional
 from vbinfer.neural.densities.base import AbstractConditional, AbstractDensity, Embedded, draw, pairwise
 from vbinfer.neural.embeddings import embed
@@ -152,7 +152,7 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
 AmortizedPosterior.options = NPE
 
 
-@eqx.filter_jit
+@quickly
 def _log_prob(prior: Prior, network: AbstractConditional, standardise: Standardise, theta: Theta, x: Array) -> Array:
     z = prior.to_z(theta)
     # log q(theta | x) = log q(z | h) - log |d theta / d z|
@@ -161,7 +161,7 @@ def _log_prob(prior: Prior, network: AbstractConditional, standardise: Standardi
     return jnp.where(inside, value, -jnp.inf)
 
 
-@eqx.filter_jit
+@quickly
 def _sample(
     prior: Prior, network: AbstractConditional, standardise: Standardise, x: Array, key: PRNGKey, n: int
 ) -> tuple[Theta, Array]:
@@ -170,7 +170,7 @@ def _sample(
     return theta, log_q - log_det
 
 
-@eqx.filter_jit
+@quickly
 def _sample_batch(
     prior: Prior, network: AbstractConditional, standardise: Standardise, x: Array, keys: Array, n: int
 ) -> Theta:

@@ -18,10 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
+from vbinfer.execute.options import quickly
 from vbinfer.io.fingerprint import traced
 from vbinfer.neural.checkpoint import Checkpoint
 from vbinfer.neural.fit_info import has_converged
@@ -207,9 +209,18 @@ def _optimizer(options: Training, n: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(options.clip_norm), decay)
 
 
+def _flat(options: Training, params: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Parameters as the optimiser sees them, and the way back.
+
+    One vector for the default, whose every operation would else be compiled for each leaf; the tree for one of the
+    user's, which may tell leaves apart.
+    """
+    return ravel_pytree(params) if options.optimizer is None else (params, lambda tree: tree)
+
+
 @eqx.filter_jit
 def _moments(params: Any, options: Training, n: int) -> Any:
-    return jax.vmap(_optimizer(options, n).init)(params)
+    return jax.vmap(lambda one: _optimizer(options, n).init(_flat(options, one)[0]))(params)
 
 
 def _start(keys: Array, task: TrainingTask) -> _State:
@@ -220,7 +231,7 @@ def _start(keys: Array, task: TrainingTask) -> _State:
     return _epoch(state, np.asarray(-1), np.ones(size, bool), keys, task)[0]
 
 
-@eqx.filter_jit
+@quickly
 def _epoch(
     state: _State, number: np.ndarray, running: np.ndarray, keys: Array, task: TrainingTask
 ) -> tuple[_State, tuple[Array, Array]]:
@@ -230,8 +241,10 @@ def _epoch(
     rows = n // steps  # equal batches: the last n - steps * rows of an epoch's order wait for another epoch
 
     def one(state: _State, fixed: Any, running: Any, key: PRNGKey) -> tuple[_State, tuple[Array, Array]]:
-        def loss(params: Any, batch: Pairs, key: PRNGKey) -> Array:
-            return task.loss(eqx.combine(params, fixed, static), batch, key)
+        flat, tree_of = _flat(task.options, state.params)
+
+        def loss(flat: Any, batch: Pairs, key: PRNGKey) -> Array:
+            return task.loss(eqx.combine(tree_of(flat), fixed, static), batch, key)
 
         # keys by epoch number, not carried along: a resumed run draws what an uninterrupted one does
         k_order, k_loss = jax.random.split(jax.random.fold_in(key, number))
@@ -239,14 +252,14 @@ def _epoch(
         k_steps = jax.random.split(k_loss, steps)
 
         def step(i: Array, carry: Any) -> Any:
-            params, moments, total = carry
-            value, grads = jax.value_and_grad(loss)(params, (y[order[i]], c[order[i]]), k_steps[i])
-            updates, moments = optimizer.update(grads, moments, params)
-            return optax.apply_updates(params, updates), moments, total + value
+            flat, moments, total = carry
+            value, grads = jax.value_and_grad(loss)(flat, (y[order[i]], c[order[i]]), k_steps[i])
+            updates, moments = optimizer.update(grads, moments, flat)
+            return optax.apply_updates(flat, updates), moments, total + value
 
-        carry = (state.params, state.moments, jnp.zeros(()))
-        params, moments, total = jax.lax.fori_loop(0, jnp.where(number < 0, 0, steps), step, carry)
-        val = loss(params, task.held, key)
+        carry = (flat, state.moments, jnp.zeros(()))
+        flat, moments, total = jax.lax.fori_loop(0, jnp.where(number < 0, 0, steps), step, carry)
+        val, params = loss(flat, task.held, key), tree_of(flat)
         # a member that has stopped is computed along with the others, and never chosen again; NaN is no better
         better = running & (val < state.lowest)
         pick = lambda new, old: jnp.where(better, new, old)  # noqa: E731

@@ -15,8 +15,10 @@ from flowjax.utils import get_ravelled_pytree_constructor
 from jaxtyping import Array
 
 from vbinfer._names import PRNGKey
+from vbinfer.execute.options import quickly
 from vbinfer.neural.densities.autoregressive import Autoregressive
 from vbinfer.neural.densities.base import AbstractConditional, AbstractDensity, stack
+from vbinfer.neural.densities.spline import Spline
 from vbinfer.priors.transforms import normal_log_prob
 
 _MIN_SCALE = 1e-3
@@ -28,12 +30,21 @@ class Flow(AbstractConditional):
     noise = f(y; c), so that q(y | c) = N(f(y; c); 0, I) |det df/dy|.
     """
 
-    bijection: AbstractBijection
+    bijection: fb.Scan
     dim: int = eqx.field(static=True)
 
     def log_prob(self, y: Array, c: Array) -> Array:
         """log q(y | c) of one pair."""
-        noise, log_det = paramax.unwrap(self.bijection).transform_and_log_det(y, c)
+        layers, fixed = eqx.partition(paramax.unwrap(self.bijection).bijection, eqx.is_array)
+
+        # Layer by layer; of each its input alone is kept for the gradient, and its insides are computed anew: fewer
+        # arrays to write, and a third fewer kernels to compile.
+        @jax.checkpoint
+        def through(carry: tuple[Array, Array], layer: Any) -> tuple[tuple[Array, Array], None]:
+            value, slope = eqx.combine(layer, fixed).transform_and_log_det(carry[0], c)
+            return (value, carry[1] + slope), None
+
+        (noise, log_det), _ = jax.lax.scan(through, (y, jnp.zeros((), y.dtype)), layers)
         return jnp.sum(normal_log_prob(noise)) + log_det
 
     def sample(self, c: Array, key: PRNGKey, n: int) -> Array:
@@ -77,7 +88,7 @@ class AbstractFlow(AbstractDensity):
         return Flow(fb.Scan(stack(layers)), dim)
 
 
-@eqx.filter_jit
+@quickly
 def _layer(
     options: Any, k_order: PRNGKey, key: PRNGKey, reverse: np.ndarray, dim: int, cond_dim: int
 ) -> AbstractBijection:
@@ -223,7 +234,7 @@ class NSF(AbstractFlow):
     autoregressive: bool = False
 
     def bend(self) -> AbstractBijection:
-        return fb.Chain([_affine(), fb.RationalQuadraticSpline(knots=self.knots, interval=self.interval)])
+        return fb.Chain([_affine(), Spline(self.knots, self.interval)])
 
 
 def _affine() -> AbstractBijection:
