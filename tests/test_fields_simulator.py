@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vbinfer as vb
+from vbinfer._param import replace
 from vbinfer.simulation.transition import innovations
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "fields.npz")
@@ -192,6 +193,46 @@ def test_a_batch_of_a_field_is_its_single_runs(integrator):
         one = vb.bind(sim, {k: v[b] for k, v in theta.items()})
         out = vb.simulate(one, t1=2.0, key=keys[b])
         np.testing.assert_allclose(many[b], out.ys["x"][-1], rtol=1e-9, atol=1e-12)
+
+
+def test_widths_of_kernels_are_drawn_one_for_each_run():
+    """Along edges, with noise, and lags of some steps, which are read in blocks."""
+    ball, B = F.Mesh.icosphere(1, 10.0), 5
+    keys = jax.random.split(jax.random.key(9), B)
+    sim = vb.Simulator(
+        vb.models.Linear(gamma=-1.5),
+        vb.Connectome(network(4).weights, np.random.default_rng(3).uniform(2.0, 5.0, (4, 4)), 3.0),
+        coupling=vb.coupling.Linear(G=0.1),
+        delays=vb.Delays(),
+        integrator=vb.Heun(0.1),
+        noise=vb.noise.Additive(0.3),
+        field=F.Field(ball, F.Kernel(ball, F.Gaussian(4.0), cutoff=15.0), 0.2, regions=F.RegionMap(np.arange(42) % 4)),
+        monitors={"x": vb.monitors.Raw("x")},
+    )
+    fwd = vb.ForwardModel(sim, t1=1.5, summary=lambda y: y[-1])
+    many = fwd.batch({"field.local.shape.width": np.linspace(3.0, 5.0, B)}, keys)
+    one = fwd({"field.local.shape.width": 4.5}, keys[3])
+    np.testing.assert_allclose(many[3], one, rtol=1e-9, atol=1e-12)
+
+
+def test_operators_take_a_width_for_each_column():
+    sphere, ball, B = F.Sphere(3, radius=10.0), F.Mesh.icosphere(1, 10.0), 3
+    widths = jnp.array([[3.0, 4.0, 5.0]])  # as a batch has them, [1, B]
+    for domain, profile, how, flows in (
+        (sphere, F.Gaussian(4.0), "rows", True),
+        (sphere, F.Exponential(4.0), "integral", False),
+        (ball, F.Gaussian(4.0), "integral", False),
+        (ball, F.Exponential(4.0), "tvb", False),
+        (ball, F.Gaussian(4.0), "rows", False),
+    ):
+        x = np.random.default_rng(4).normal(1.0, 1.0, (domain.n_nodes, B))
+        kernel = F.Kernel(domain, profile, how, cutoff=15.0)
+        act = (lambda op, x: op.flow(x, 0.3, steps=2)) if flows else (lambda op, x: op(x))
+        with jax.numpy_rank_promotion("raise"):
+            found = act(replace(kernel, {"shape.width": widths}), x)
+        for b in (0, 2):
+            alone = vb.bind(kernel, {"shape.width": widths[0, b]})
+            np.testing.assert_allclose(found[:, b], act(alone, x[:, b]), rtol=1e-10)
 
 
 def test_steppers_and_resumed_runs_of_a_field_are_its_run():

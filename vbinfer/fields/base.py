@@ -26,7 +26,7 @@ def columns(fn: Callable[[Array], Array], x: Array) -> Array:
 
 
 class AbstractDomain(eqx.Module):
-    """Points of a surface, with the area that each stands for.
+    """Base of domains: points of a surface with areas.
 
     Fields are `[N, ...batch]`, N = `n_nodes`.
     """
@@ -76,9 +76,10 @@ class AbstractDomain(eqx.Module):
         """Distance along the surface from a point, mm, `[N]`."""
 
     def patch(self, centre: Any, radius: float) -> Array:
-        """1 within `radius` mm of a place, along the surface, else 0, `[N]`: the gain of a stimulus.
+        """Indicator of a disc on the surface, `[N]`: a stimulus' gain.
 
-        `centre` is a point's number, or x, y, z in mm, whose nearest point is taken.
+        1 within `radius` mm, measured along the surface. `centre` is a point's number, or x, y, z in mm, whose nearest
+        point is taken.
         """
         radius = positive(radius, "radius", 10.0, "mm")
         if np.ndim(centre):
@@ -91,7 +92,7 @@ class AbstractDomain(eqx.Module):
     @property
     @abc.abstractmethod
     def n_modes(self) -> int:
-        """Number of eigenvalues that operators show unless asked for more or fewer."""
+        """Number of eigenvalues that operators show by default."""
 
     @property
     @abc.abstractmethod
@@ -108,7 +109,7 @@ class AbstractDomain(eqx.Module):
 
     @abc.abstractmethod
     def heat_weights(self, s: Array) -> Any:
-        """Weights of exp(s Laplacian), s in mm^2, a number or `[1, B]`."""
+        """Weights of exp(s Laplacian); s in mm^2, also `[1, B]`."""
 
     @abc.abstractmethod
     def heat(self, weights: Any, x: Array, stiffest: float, steps: int | None) -> Array:
@@ -166,15 +167,15 @@ class AbstractOperator(Parametrised):
         return self.applied(self.weights(), self.domain.checked(x))
 
     def flow(self, x: Any, t: Any, steps: int | None = None) -> Array:
-        """exp(t operator) x, exact to rounding; t in ms, of either sign.
+        """Exact flow exp(t operator) x over t ms.
 
-        `steps`: see `exponential`; spheres need none.
+        t may be negative. `steps`: see `exponential`; spheres need none.
         """
         return self.flowed(self.flow_weights(t), self.domain.checked(x), steps)
 
 
 class Field(Parametrised):
-    """Points of a surface as the nodes of a simulator, coupled along it.
+    """A field: points of a surface as coupled nodes.
 
     With regions r(i), their means m_s and the weights of a connectome between regions, the coupling input is
 
@@ -244,7 +245,7 @@ class Field(Parametrised):
         return eqx.tree_at(lambda f: f.shared, self, shared, is_leaf=lambda leaf: leaf is None)
 
     def near(self, x: Array) -> Array:
-        """The local term, of what is sent along the surface `[N, ...batch]`."""
+        """The local term `[N, ...batch]` of what points send."""
         assert self.local is not None
         x = x if self.rate is None else self.rate(x)
         weights = self.local.weights() if self.shared is None else self.shared
@@ -256,7 +257,7 @@ class Field(Parametrised):
         return self.local.flowed(self.shared, x, self.steps)
 
     def sent(self, pre: Callable[[Any], Any], x: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Rows `[R, ...batch]` that regions send, of coupling variables at the points."""
+        """Rows `[R, ...batch]` that regions send."""
         if self.regions is None:
             return pre(x)
         if self.average == "sent":
@@ -264,7 +265,7 @@ class Field(Parametrised):
         return pre(tuple(self.regions.to_regions(row) for row in x))
 
     def received(self, post: Callable[..., Any], gx: Any, x: tuple[Array, ...], strength: Array) -> tuple[Array, ...]:
-        """Rows `[N, ...batch]` of coupling input, of sums over regions `[R, ...batch]`."""
+        """Coupling input of points `[N, ...batch]` from sums over regions."""
         if self.regions is None:
             return tuple(post(gx, x, strength))
         nodes, shape = self.regions.to_nodes, x[0].shape
@@ -278,10 +279,10 @@ class Field(Parametrised):
 
 
 def exponential(apply: Callable[[Array], Array], x: Array, t: Any, norm: Any, steps: int | None) -> Array:
-    """exp(t K) x by Taylor polynomials of t / m steps, |t K / m| <= 1.
+    """Action of a matrix exponential, exp(t K) x.
 
-    A polynomial of degree 18 (11 in float32) is the exponential to rounding on the unit disc, so that the result is
-    exact whatever the step (Al-Mohy & Higham 2011, doi:10.1137/100788860). m = ceil(|t| norm) where numbers are
+    Taylor polynomials of steps t / m with |t K / m| <= 1: one of degree 18 (11 in float32) is the exponential to
+    rounding on the unit disc, so that the result is exact whatever t (Al-Mohy & Higham 2011, doi:10.1137/100788860). m = ceil(|t| norm) where numbers are
     known. Where they are traced it is `steps`, if given, and NaN comes out where that is too few; without it the loop
     is of unknown length and has no reverse-mode derivative.
     """

@@ -93,7 +93,7 @@ class Cortex(AbstractDomain):
         return away
 
     def _each(self, fns: Sequence[Callable[[Array], Array]], x: Array, at_points: Callable[[Array], Array]) -> Array:
-        """A function of every surface's part of x, and one of the points'."""
+        """A function for each surface's part, one for points."""
         return jnp.concatenate([fn(x[at]) for fn, at in zip([*fns, at_points], self.parts(), strict=True)])
 
     def laplace_weights(self) -> Any:

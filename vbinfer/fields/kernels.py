@@ -15,7 +15,7 @@ from vbinfer.fields.profiles import AbstractProfile, MexicanHat
 
 
 class Kernel(AbstractOperator):
-    """The integral over the surface of a profile of distance times the field.
+    """Convolution of a field with a profile of distance.
 
     (K x)_i = sum_j k(d_ij) area_j x_j / norm
 
@@ -77,7 +77,10 @@ class Kernel(AbstractOperator):
         return self.layout.flowed(weights, x, self.size, steps)
 
     def eigenvalues(self, k: int | None = None) -> Array:
-        """On a sphere those of its modes, degree by degree; on a mesh the k largest, 100 unless said."""
+        """Eigenvalues, on a sphere degree by degree.
+
+        On a mesh the k largest, 100 unless said.
+        """
         return self.layout.eigenvalues(self.weights(), k or self.domain.n_modes)
 
     def norm(self) -> float:

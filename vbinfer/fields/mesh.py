@@ -68,12 +68,18 @@ class Mesh(AbstractDomain):
 
     @classmethod
     def icosphere(cls, order: int, radius: float = 100.0) -> "Mesh":
-        """A sphere of 10 4^order + 2 vertices; every order quarters the triangles of the icosahedron."""
+        """A sphere of 10 4^order + 2 vertices.
+
+        Every order quarters the triangles of the icosahedron.
+        """
         return cls(*surfaces.icosphere(order, radius))
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Mesh":
-        """Read a surface: GIFTI (`.gii`), FreeSurfer (`lh.pial`, ...) or a zip of TVB."""
+        """Read a surface of GIFTI, FreeSurfer or TVB.
+
+        `*.surf.gii`, `lh.pial`, or a zip of vertices.txt and triangles.txt.
+        """
         return cls(*surfaces.read(Path(path)))
 
     @property
@@ -106,7 +112,7 @@ class Mesh(AbstractDomain):
         return scipy.sparse.coo_matrix(entries, (n, n)).tocsr(), areas
 
     def modes(self, k: int) -> tuple[Array, Array]:
-        """Eigenfunctions `[N, k]` and eigenvalues `[k]` of -Laplacian, as `eigsh` finds them."""
+        """Eigenfunctions `[N, k]` and eigenvalues `[k]` of -Laplacian."""
         k = count(k, "k", 100, most=self.n_nodes)
         stiffness, areas = self._elements()
         n, root = len(areas), np.sqrt(areas)
@@ -189,7 +195,10 @@ class Mesh(AbstractDomain):
 
 
 def _constants(root: np.ndarray, pieces: int, label: np.ndarray) -> np.ndarray:
-    """Modes of eigenvalue 0, the first constant over all pieces, times the root of areas."""
+    """Modes of eigenvalue 0, times the root of areas.
+
+    The first is constant over all pieces.
+    """
     flat = np.stack([np.ones(len(label)), *(1.0 * (label == p) for p in range(pieces - 1))], axis=1)
     q, r = np.linalg.qr(flat * root[:, None])
     return q * np.sign(np.diag(r))
@@ -225,7 +234,7 @@ def _checked(vertices: Any, triangles: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_edges(n: int, t: np.ndarray) -> None:
-    """Raise ValueError unless every edge is run through once each way."""
+    """Raise ValueError unless edges run once each way."""
     tail, head = t.ravel().astype(np.int64), np.roll(t, -1, axis=1).ravel().astype(np.int64)
     either, many = np.unique(np.minimum(tail, head) * n + np.maximum(tail, head), return_counts=True)
     if many.max() > 2:

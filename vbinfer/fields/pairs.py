@@ -1,4 +1,4 @@
-"""Layouts of kernels: by degree on a sphere, by pairs on a mesh."""
+"""Layouts of kernels: by degree, or by pairs."""
 
 import abc
 import math
@@ -119,13 +119,18 @@ class OnMesh(AbstractPairs):
         self.area, self.areas = as_array(np.where(there, sender, 0.0)), as_array(areas)
 
     def weights(self, profile: AbstractProfile, normalise: Normalise) -> Array:
-        # widths of each draw are [1, B]: [N, K, B]
-        distance, area = (a[..., None] if is_drawn(profile) else a for a in (self.distance, self.area))
+        drawn = is_drawn(profile)
+        # widths of each draw are [1, B]: they meet pairs [N K, 1], and rows [N, K, B] come of it
+        k = profile(self.distance.reshape(-1, 1) if drawn else self.distance, None)
+        if normalise == "integral":
+            k = k / profile.integral(None)
+        area, distance = self.area, self.distance
+        if drawn:
+            k, area, distance = k.reshape(*distance.shape, -1), area[..., None], distance[..., None]
         if normalise == "tvb":
-            k = jnp.where((area > 0.0) & (distance > 0.0), profile(distance, None), 0.0)
+            k = jnp.where((area > 0.0) & (distance > 0.0), k, 0.0)
             return _by_rows(k) * k.sum(axis=1, keepdims=True).mean(axis=0, keepdims=True)
-        k = profile(distance, None) * area
-        return _by_rows(k) if normalise == "rows" else k / profile.integral(None)
+        return _by_rows(k * area) if normalise == "rows" else k * area
 
     def applied(self, weights: Array, x: Array) -> Array:
         return self.rows.product(weights, x)
@@ -144,6 +149,6 @@ class OnMesh(AbstractPairs):
 
 
 def _by_rows(k: Array) -> Array:
-    """Rows divided by their sums; rows that read nothing stay 0."""
+    """Rows divided by their sums, empty ones 0."""
     total = k.sum(axis=1, keepdims=True)
     return k / jnp.where(total == 0.0, 1.0, total)

@@ -20,7 +20,7 @@ def _bell(d: Array, width: Array) -> Array:
 
 
 class AbstractProfile(Parametrised):
-    """k(d), d in mm along the surface; d and parameters broadcast."""
+    """Base of profiles, strength by distance in mm."""
 
     @abc.abstractmethod
     def __call__(self, d: Array, radius: float | None) -> Array:
@@ -35,7 +35,7 @@ class AbstractProfile(Parametrised):
 
     @abc.abstractmethod
     def reach(self) -> Any:
-        """Distance beyond which the profile is below `TAIL` of its peak, mm."""
+        """Distance at which it falls below `TAIL`, mm."""
 
     def validate(self) -> None:
         for name in self.__dataclass_fields__:
@@ -45,7 +45,10 @@ class AbstractProfile(Parametrised):
 
 
 class Gaussian(AbstractProfile):
-    """exp(-d^2 / 2 width^2); its integral over the plane is 2 pi width^2."""
+    """Gaussian profile exp(-d^2 / 2 width^2).
+
+    Its integral over the plane is 2 pi width^2.
+    """
 
     width: Param = param(unit="mm", low=1e-9, axes=(), doc="standard deviation")
 
@@ -60,7 +63,10 @@ class Gaussian(AbstractProfile):
 
 
 class Exponential(AbstractProfile):
-    """exp(-d / width); its integral over the plane is 2 pi width^2."""
+    """Exponential profile exp(-d / width).
+
+    Its integral over the plane is 2 pi width^2.
+    """
 
     width: Param = param(unit="mm", low=1e-9, axes=(), doc="distance at which it has fallen to 1/e")
 
@@ -99,7 +105,9 @@ class MexicanHat(AbstractProfile):
 
 
 class VonMises(AbstractProfile):
-    """exp(kappa (cos(d / R) - 1)) on a sphere of radius R.
+    """Von Mises-Fisher profile on a sphere of radius R.
+
+    k(d) = exp(kappa (cos(d / R) - 1))
 
     Its integral over the sphere is 2 pi R^2 (1 - exp(-2 kappa)) / kappa.
     """

@@ -84,7 +84,7 @@ class RegionMap(eqx.Module):
         return self.rows.product(self.share, x)
 
     def to_nodes(self, y: Any) -> Array:
-        """For every point the value of its region, `[N, ...batch]`; 0 for none."""
+        """Values of each point's region `[N, ...batch]`, 0 for none."""
         y = jnp.asarray(y)
         if y.shape[:1] != (self.n_regions,):
             raise ValueError(

@@ -46,7 +46,7 @@ class Rows(eqx.Module):
 
 
 def padded(matrix: Any) -> tuple[Rows, np.ndarray, np.ndarray]:
-    """Rows of a sparse matrix, their stored values, and which are stored.
+    """Padded rows of a sparse matrix, values, mask.
 
     Values and mask are `[N, K]`; stored zeros count, others are not read.
     """
@@ -66,7 +66,7 @@ def padded(matrix: Any) -> tuple[Rows, np.ndarray, np.ndarray]:
 
 
 def leading(rows: Rows, values: Array, k: int) -> np.ndarray:
-    """The k largest eigenvalues of padded rows, descending by size; real parts."""
+    """Real parts of the k largest eigenvalues, descending."""
     entries = np.asarray(values, float)
     n = len(entries)
     if rows.index is None:

@@ -83,7 +83,7 @@ class Sphere(AbstractDomain):
         return (np.arange(2 * self.lmax + 1) + 1) // 2
 
     def _waves(self) -> np.ndarray:
-        """Fourier functions, normalised over the circle: `[2 lmax + 1, n_lon]`."""
+        """Normalised Fourier functions, `[2 lmax + 1, n_lon]`."""
         angle = 2.0 * math.pi * np.outer(self._orders(), np.arange(self.n_lon)) / self.n_lon
         sine = (np.arange(2 * self.lmax + 1) % 2 == 0)[:, None]
         waves = np.where(sine, np.sin(angle), np.cos(angle)) / math.sqrt(math.pi)
@@ -96,7 +96,7 @@ class Sphere(AbstractDomain):
         return x.reshape(self.n_lat, self.n_lon, *x.shape[1:])
 
     def degrees(self) -> np.ndarray:
-        """Degree l of every mode: 0, 1, 1, 1, 2, ..., `[(lmax + 1)^2]`."""
+        """Degree of every mode: 0, 1, 1, 1, 2, ..."""
         return np.repeat(np.arange(self.lmax + 1), 2 * np.arange(self.lmax + 1) + 1)
 
     def modes(self, k: int) -> tuple[Array, Array]:
@@ -127,7 +127,7 @@ class Sphere(AbstractDomain):
         return as_array(-n * (n + 1.0) / self.radius**2)
 
     def folded(self, gain: Array) -> Array:
-        """Matrices `[order, lat, lat]` of gains `[lmax + 1]` by degree.
+        """Filter matrices `[order, lat, lat]` of gains by degree.
 
         Those of each draw, `[lmax + 1, B]`, stay as they are.
         """
@@ -136,7 +136,10 @@ class Sphere(AbstractDomain):
         return jnp.einsum("mil,l,mlj->mij", self.synthesis, gain, self.analysis)
 
     def grown(self, gain: Array, t: Any) -> Array:
-        """`folded` of exp(t gain) - 1; either may differ by draw, t as `[1, B]`."""
+        """Filter matrices of exp(t gain) - 1.
+
+        Either may differ by draw, t as `[1, B]`.
+        """
         t = as_array(t)
         return self.folded(jnp.expm1(t * (gain[:, None] if t.ndim and gain.ndim < 2 else gain)))
 
@@ -161,7 +164,7 @@ class Sphere(AbstractDomain):
         return jnp.einsum("mj,mib->ijb", self.fourier, c).reshape(self.n_nodes, -1)
 
     def analysed(self, x: Array) -> Array:
-        """Coefficients `[order, degree, B]` of fields `[N, B]`, over the radius."""
+        """Coefficients `[order, degree, B]` of fields `[N, B]`."""
         return self.analysis @ self._along(x)
 
     def synthesised(self, c: Array) -> Array:

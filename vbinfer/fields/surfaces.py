@@ -1,4 +1,4 @@
-"""Surfaces made and read: vertices `[N, 3]` mm, triangles `[F, 3]`."""
+"""Surfaces made and read, vertices and triangles."""
 
 import base64
 import gzip
@@ -16,7 +16,7 @@ Surface = tuple[np.ndarray, np.ndarray]
 
 
 def icosphere(order: int, radius: float) -> Surface:
-    """A sphere from an icosahedron whose edges are halved `order` times."""
+    """An icosahedron, its edges halved `order` times."""
     order, radius = count(order, "order", 3, least=0, most=8), positive(radius, "radius", 100.0, "mm")
     g = (1.0 + 5.0**0.5) / 2.0
     # the corners of three golden rectangles
@@ -37,7 +37,7 @@ def icosphere(order: int, radius: float) -> Surface:
 
 
 def read(path: Path) -> Surface:
-    """Read GIFTI, FreeSurfer or TVB, told by what the file holds.
+    """Read GIFTI, FreeSurfer or TVB, told by content.
 
     Raises:
         FileNotFoundError, ValueError: no such file; none of the three.
@@ -55,7 +55,10 @@ def read(path: Path) -> Surface:
 
 
 def _freesurfer(data: bytes) -> Surface:
-    """The binary triangle format: a comment, two counts, float32 and int32, big-endian."""
+    """Read FreeSurfer's binary triangles.
+
+    A comment, two counts, float32 and int32, big-endian.
+    """
     at = data.index(b"\n\n") + 2
     n, f = np.frombuffer(data, ">i4", 2, at)
     vertices = np.frombuffer(data, ">f4", 3 * n, at + 8).reshape(n, 3)
@@ -79,7 +82,7 @@ _TYPES = {"NIFTI_TYPE_FLOAT32": "f4", "NIFTI_TYPE_INT32": "i4", "NIFTI_TYPE_FLOA
 
 
 def _gifti(data: bytes, path: Path) -> Surface:
-    """The first arrays of points and triangles of a GIFTI file."""
+    """Read the first points and triangles of GIFTI."""
     found = {}
     for array in ElementTree.fromstring(data).iter("DataArray"):
         found.setdefault(array.get("Intent"), array)

@@ -16,7 +16,10 @@ WAVE = ("phi", "dphi")
 
 
 class _Propagator(NamedTuple):
-    """One step of a mode: entries of the 2 by 2 matrix, and its rest under a source of 1."""
+    """One step of a mode: a 2 by 2 matrix.
+
+    And where the mode rests under a source of 1.
+    """
 
     a11: Array
     a12: Array
@@ -111,7 +114,7 @@ class DampedWave(AbstractStepper):
         return self.State(*(() if self.local is None else self.local.init(n)), jnp.zeros(n), jnp.zeros(n))
 
     def _own(self, x: Any) -> Any:
-        """The model's part of a state, or of a noise increment."""
+        """The model's part of a state or increment."""
         return None if self.local is None else self.local.State(*x[:-2])
 
     def at_nodes(self, x: Any) -> dict[str, Array]:

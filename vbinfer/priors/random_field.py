@@ -72,7 +72,10 @@ class RandomField:
         return float(1.0 / np.abs(np.asarray(self.phi)[:, 0]).max() ** 2)
 
     def variances(self, length: Any = None, sd: Any = None) -> Array:
-        """S_k, the variance of every coefficient, `[K]`; their sum is sd^2 times the area."""
+        """Variances S_k of the coefficients, `[K]`.
+
+        Their sum is sd^2 times the area.
+        """
         length, sd = (own if given is None else given for own, given in ((self.length, length), (self.sd, sd)))
         eigenvalues = jnp.asarray(self.eigenvalues)
         # the largest is 1: powers of areas and lengths would leave the range of float32
@@ -90,11 +93,11 @@ class RandomField:
         return (self.mean if mean is None else mean) + root @ (weight * jnp.asarray(z))
 
     def to_paths(self, z: str, path: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-        """A function for `ForwardModel(to_paths=)`: the field at `path` in place of its coefficients.
+        """Function for `to_paths=` that puts the field at `path`.
 
-        Where theta has them, `<name>.length`, `<name>.sd` and `<name>.mean` take the place of the numbers given, `z`
-        being `<name>.z`: hyperparameters with priors of their own. Other names of theta pass through, so that several
-        fields are one function of the next.
+        It takes the place of its coefficients. Where theta has them, `<name>.length`, `<name>.sd` and `<name>.mean`
+        take the place of the numbers given, `z` being `<name>.z`: hyperparameters with priors of their own. Other names
+        of theta pass through, so that several fields are one function of the next.
         """
         name = z.rpartition(".")[0]
         hyper = {f"{name}.{part}": part for part in ("length", "sd", "mean")} if name else {}

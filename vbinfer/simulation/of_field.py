@@ -19,7 +19,7 @@ SPARE = 2.0
 
 
 def measured(field: Field, integrator: AbstractIntegrator) -> Field:
-    """The field with the length of its flow counted, for `Split`."""
+    """The field with its flow's length counted, for `Split`."""
     if field.local is None or not isinstance(integrator, Split) or is_traced(field):
         return field
     reach = SPARE * 0.5 * integrator.dt * float(jnp.abs(field.strength).max()) * float(field.local.norm())
@@ -59,7 +59,10 @@ def check(sim: Any, shown: dict[str, jax.ShapeDtypeStruct]) -> None:
 
 
 def _gains(sim: Any) -> dict[str, tuple[float, float]]:
-    """Smallest and largest derivative of every variable's rate by row 0 of c, at the start."""
+    """Gains of c_0, by variable: smallest and largest derivative.
+
+    Of the rates by row 0 of the coupling input, at the start.
+    """
     model, n = sim.model, sim.n_nodes
     c = jnp.zeros((max(len(model.cvar), model.rows or 0), n))
     rate = lambda c: model.dfun(jnp.zeros(()), model.init(n), c, jnp.zeros(n))  # noqa: E731

@@ -125,7 +125,7 @@ class Simulator(Parametrised):
 
     @property
     def n_sources(self) -> int:
-        """Number of nodes that a connectome couples: regions of a field, or N."""
+        """Number of nodes or regions that a connectome couples."""
         regions = None if self.field is None else self.field.regions
         return self.n_nodes if regions is None else regions.n_regions
 

@@ -42,7 +42,7 @@ def zero_input(sim: Simulator, x: Any) -> Array:
 
 
 def sent_shape(sim: Simulator, x: Any) -> tuple[int, ...]:
-    """Shape of a row that is sent: `[N, ...batch]`, of a field's regions `[R, ...batch]`."""
+    """Shape of what is sent, `[N, ...batch]` or `[R, ...batch]`."""
     return (sim.n_sources, *batch_of(sim, x))
 
 
@@ -53,7 +53,7 @@ def batch_of(sim: Simulator, x: Any) -> tuple[int, ...]:
 
 
 def prepared(sim: Simulator) -> Simulator:
-    """The simulator whose model and field are prepared for its steps."""
+    """The simulator, model and field ready for steps."""
     if sim.field is not None:
         half = 0.5 * sim.dt if isinstance(sim.integrator, Split) else None
         sim = eqx.tree_at(lambda s: s.field, sim, sim.field.prepared(half))
