@@ -282,9 +282,9 @@ def exponential(apply: Callable[[Array], Array], x: Array, t: Any, norm: Any, st
     """Action of a matrix exponential, exp(t K) x.
 
     Taylor polynomials of steps t / m with |t K / m| <= 1: one of degree 18 (11 in float32) is the exponential to
-    rounding on the unit disc, so that the result is exact whatever t (Al-Mohy & Higham 2011, doi:10.1137/100788860). m = ceil(|t| norm) where numbers are
-    known. Where they are traced it is `steps`, if given, and NaN comes out where that is too few; without it the loop
-    is of unknown length and has no reverse-mode derivative.
+    rounding on the unit disc, so that the result is exact whatever t (Al-Mohy & Higham 2011, doi:10.1137/100788860).
+    m = ceil(|t| norm) where numbers are known. Where they are traced it is `steps`, if given, and NaN comes out where
+    that is too few; without it the loop is of unknown length and has no reverse-mode derivative.
     """
     reach = jnp.max(jnp.abs(as_array(t)) * norm)
     if steps is None:
