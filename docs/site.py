@@ -25,7 +25,7 @@ from vbinfer._param import range_text
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "build" / "pages"
-COPIED = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "docs", "notebooks")
+COPIED = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "docs", "notebooks")
 COPIED += tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "data").rglob("*.md")))
 PICTURES = 3
 """Of each notebook, in the gallery."""
