@@ -86,6 +86,19 @@ def test_llms_has_every_public_name_with_its_headline_and_every_page():
     assert {"README.md", "docs/install.md", "docs/for-users-of/sbi.md"} <= set(pages)
 
 
+def test_the_llms_file_of_the_repository_names_nothing_that_is_gone():
+    """`make docs` writes it anew, into build/site; what is listed and what it says is tested above."""
+    text = (ROOT / "llms.txt").read_text()
+    named = re.findall(r"^- `vb\.([\w.]+)`: ", text, re.M)
+    assert len(named) > 200
+    for name in named:
+        found = vb
+        for part in name.split("."):
+            found = getattr(found, part)
+    for page in re.findall(r"^- \[.+\]\((\S+)\)$", text, re.M):
+        assert (ROOT / page).is_file(), page
+
+
 def test_pages_that_load_from_elsewhere_are_refused(tmp_path):
     (tmp_path / "good.html").write_text('<a href="https://example.org">elsewhere</a><script src="own.js"></script>')
     site.check_local(tmp_path)
