@@ -1,4 +1,4 @@
-"""What nodes receive of what was sent, at once and delayed.
+"""What nodes receive, at once and delayed.
 
 Everything here is an `equinox.Module`, made once for a network and handed to all its steps.
 """
@@ -57,7 +57,10 @@ class Instant(eqx.Module):
 
 
 class Delayed(eqx.Module):
-    """Sums over connections with delay: (ring, step, ...) to what arrives."""
+    """Connections with delay.
+
+    From (ring, step, ...) to the sums that arrive.
+    """
 
     readers: tuple[Callable[..., Array], ...]
     """One for each neighbour in time that is interpolated."""

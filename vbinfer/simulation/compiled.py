@@ -54,9 +54,10 @@ class Compiled:
         return made
 
     def given(self, *first: Any) -> Callable[..., Any]:
-        """The program of the other arguments, for many quick calls outside of any trace.
+        """The program of the remaining arguments, for many quick calls.
 
-        These are taken apart once; of the others all leaves are arrays. Code of the user's is not looked at again.
+        Outside of any trace. The first ones are taken apart once; of the others all leaves are arrays. Code of the
+        user's is not looked at again.
         """
         arrays, rest = eqx.partition(first, eqx.is_array)
         leaves, tree = jax.tree.flatten(rest)

@@ -30,7 +30,7 @@ def named(sim: Simulator, x: Any) -> Named:
 
 
 def read(monitor: Any, shown: Named) -> Named:
-    """The entries of `at_nodes` that a monitor reads, at its nodes."""
+    """What a monitor reads of `at_nodes`, at its nodes."""
     entries = {name: shown[name] for name in monitor.reads(tuple(shown))}
     at = monitor.at if isinstance(monitor, AbstractPlaced) else None
     return entries if at is None else {name: a[np.asarray(at)] for name, a in entries.items()}

@@ -101,7 +101,10 @@ def _one_round(kind: Any) -> Array:
 
 @Compiled
 def _prepared(sim: Simulator) -> Quiet:
-    """What all steps share: weights, lags, and what a model makes of its parameters."""
+    """What all steps share.
+
+    Weights, lags, and what a model makes of its parameters.
+    """
     sim = prepared(sim)
     return sim, connectivity(sim, batched=False)
 

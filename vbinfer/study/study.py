@@ -185,7 +185,7 @@ class Study:
         return self.features(self.recording)
 
     def features(self, recording: Observed) -> np.ndarray:
-        """The features of a recording `[F]`, of several in the order of conditions."""
+        """Features `[F]`, of several recordings in the order of conditions."""
         given = recording.values() if isinstance(recording, dict) else [recording]
         return np.concatenate([np.ravel(self.forward.parts[0](one.values)) for one in given])
 
