@@ -11,7 +11,7 @@ from jaxtyping import Array
 from vbinfer._param import is_traced
 from vbinfer.network.ring import sent_at, times
 
-TOGETHER = 4
+TOGETHER = 8
 """Connections that are added in one pass over the sums of a block."""
 
 
@@ -68,7 +68,7 @@ class EdgeList(eqx.Module):
         Those at the steps step + 1 to step + n, in a batch whose draws share the ages, all above n. The connections
         into a node are laid out in lines of `TOGETHER`, the last one filled up with weight 0:
 
-            receiver   0 0 0 0 0 1 1 2 2 2 2        line   0: 0 0 0 0   1: 0 - - -   2: 1 1 - -   3: 2 2 2 2
+            receiver   0 0 0 0 0 1 1 2 2 2 2        line   0: 0 0 0 0   1: 0 - - -   2: 1 1 - -   3: 2 2 2 2   (of 4)
         """
         (target, source), n_edges = self.edges, self.edges.shape[1]
         n_lines = (n_edges + (TOGETHER - 1) * min(self.n_nodes, n_edges)) // TOGETHER  # never more
@@ -121,13 +121,13 @@ class EdgeBlocks(eqx.Module):
 
         def from_line(k: Array, total: Array) -> Array:
             i = self.receiver[k]
-            arriving = total[i]
+            arriving = jax.lax.dynamic_index_in_dim(total, i, keepdims=False)
             for j in range(TOGETHER):
                 sent = jax.lax.dynamic_slice(
                     ring, (self.source[k, j], begin[k, j], jnp.int32(0)), (1, n, ring.shape[2])
                 )
                 arriving = arriving + jnp.atleast_2d(self.weight[k, j]) * sent[0]
-            return total.at[i].set(arriving)
+            return jax.lax.dynamic_update_index_in_dim(total, arriving, i, 0)
 
         zero = jnp.zeros((self.n_nodes, n, ring.shape[2]), ring.dtype)
         return jnp.moveaxis(jax.lax.fori_loop(0, len(self.receiver), from_line, zero), 1, 0)
