@@ -42,7 +42,7 @@ class Instant(eqx.Module):
     layout: Dense | EdgeList
     weight: Array | None
     some: Array | None = None
-    """Weights of connections without delay in some draws only: drawn weights, where lags differ between draws."""
+    """Weights of connections that may be without delay: looked at where there are any."""
     any_of_them: Array | None = None
 
     def __call__(self, sent: Array) -> Array:
@@ -220,7 +220,11 @@ def _instant(connectome: Connectome, lag: Lag, drawn: bool) -> Instant:
     w, lengths, layout = connectome.weights, connectome.tract_lengths, connectome.layout
     if not drawn:
         shares = [jnp.where(lag.steps + k == 0, share, 0.0) for k, share in lag.taps]
-        return Instant(layout, times(w, functools.reduce(jnp.add, shares)))
+        now = times(w, functools.reduce(jnp.add, shares))
+        if isinstance(layout, Dense):
+            return Instant(layout, now)
+        # a sum over a list of connections is dear, and most networks with delays have none to add up
+        return Instant(layout, None, now, (lag.steps + lag.taps[0][0] <= 0).any())
     shared = lengths.ndim == layout.rank
     zero = lengths == 0.0 if shared else jnp.zeros((), bool)
     steps, zero_of_draw = padded(lag.steps, zero)
