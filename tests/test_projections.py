@@ -52,7 +52,16 @@ def build(sparse=(), names=("exc", "inh"), delays=None, **options):
     return vb.Simulator(Pair(), networks(sparse, names), **given | options)
 
 
-def by_hand(G=0.6, inh=-0.4, speed=5.0, steps=STEPS, delayed=("exc", "inh"), swapped=False, lengths=LENGTHS):
+def by_hand(
+    G=0.6,
+    inh=-0.4,
+    speed=5.0,
+    steps=STEPS,
+    delayed=("exc", "inh"),
+    swapped=False,
+    lengths=LENGTHS,
+    sent_by_inh=lambda v: v,
+):
     """Heun, the loop over receivers and senders written out."""
     speeds = SPEED | {"inh": speed}
     lags = {
@@ -67,7 +76,7 @@ def by_hand(G=0.6, inh=-0.4, speed=5.0, steps=STEPS, delayed=("exc", "inh"), swa
         for j in range(N):
             lag = lags[name][i, j]
             value = now[j] if lag == 0 else sent[max(k - lag, 0)][j]
-            total += W[name][i, j] * (value - (now[i] if name == "exc" else 0.0))
+            total += W[name][i, j] * (value - now[i] if name == "exc" else sent_by_inh(value))
         return total * (G if name == "exc" else inh)
 
     def drift(k, a, b):
@@ -96,6 +105,21 @@ def run(sim, steps=STEPS, **options):
 @pytest.mark.parametrize("sparse", [(), ("inh",)])
 def test_two_delayed_projections_equal_a_loop(sparse):
     np.testing.assert_allclose(run(build(sparse)), by_hand(), atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [("exc", "inh"), ("inh", "exc")])
+def test_projections_that_send_the_same_keep_it_once(names):
+    """Linear and Difference send the variables themselves, into one ring for the longer lag; tanh sends its own."""
+    own = {"inh": vb.coupling.HyperbolicTangent(a=0.3, midpoint=0.2), "exc": vb.coupling.Difference(G=0.6)}
+    for coupling, rings, G, sends in (
+        (None, 1, -0.4, lambda v: v),
+        ({"coupling": own}, 2, 1.0, lambda v: 0.3 * (1.0 + np.tanh(v - 0.2))),
+    ):
+        sim = build(names=names, **coupling or {})
+        final = vb.simulate(sim, t1=1.0, key=None).final
+        assert sum(buffer.ring is not None for buffer in final.carry.buffers) == rings
+        expected = by_hand(inh=G, sent_by_inh=sends, swapped=names[0] == "inh")
+        np.testing.assert_allclose(run(sim), expected, atol=1e-5)
 
 
 def test_the_connectomes_say_which_row_is_which():

@@ -26,9 +26,10 @@ Rows = tuple[Array, ...]
 class DelayBuffer(NamedTuple):
     """Delay buffer: what was sent and has yet to arrive."""
 
-    ring: Rows
+    ring: Rows | None
     """For each row that the coupling sends, `[slot, N]` or, in a batch, `[N, slot + mirror, B]`: what was sent at a
-    step stands in slot step modulo slots, from the step that is about to be taken."""
+    step stands in slot step modulo slots, from the step that is about to be taken. None where another projection, which
+    sends the same, keeps it."""
     arriving: Rows
     """What arrives now of what was sent at earlier steps, sum_j w_ij sent_j(t - lag_ij): rows `[N, ...batch]`."""
 
@@ -108,11 +109,6 @@ class ConnectivityOps(eqx.Module):
     ahead: Ahead | None = None
     """The same as `delayed`, many steps at once; None where one step is read at a time."""
 
-    @property
-    def mirror(self) -> int:
-        """Slots that stand twice in a ring."""
-        return self.ahead.steps if self.ahead else 0
-
     def arriving(self, ring: Rows, step: Array, far: Rows | None = None) -> Rows:
         """What arrives at `step`.
 
@@ -131,11 +127,13 @@ def connectivity_ops(
     batched: bool,
     spikes: bool = False,
     origin: tuple[Any, int] = (None, 0),
+    mirror: int = 0,
 ) -> ConnectivityOps:
     """Prepare a network for steps of `dt` ms.
 
-    `batched` when states are `[N, B]`. With `spikes` most of what is sent is 0, and a lag below one step is a fault;
-    `origin` is what a graph of each draw is drawn from, words of the key and the number of the projection.
+    `batched` when states are `[N, B]`; `mirror` slots of the ring that it reads stand twice. With `spikes` most of what
+    is sent is 0, and a lag below one step is a fault; `origin` is what a graph of each draw is drawn from, words of the
+    key and the number of the projection.
     """
     w, layout = connectome.weights, connectome.layout
     strength = layout.strength(w)
@@ -148,8 +146,7 @@ def connectivity_ops(
         return ConnectivityOps(jnp.zeros_like, Delayed(_spikes(connectome, delays, lag, origin), lag.fault), strength)
     # drawn lags differ from draw to draw, and so do the slices that a block would read
     drawn = lag.steps.ndim > layout.rank
-    ahead = _ahead(connectome, delays, lag) if batched and delays.ahead and not drawn else None
-    mirror = ahead.steps if ahead else 0
+    ahead = _ahead(connectome, delays, lag, mirror) if batched and delays.ahead and not drawn else None
     reads = _reads(connectome, lag)
     if len(reads) == 1 and lag.steps.ndim > w.ndim:
         reads = [(w, lag.steps)]  # a weight for each draw would be read from memory at every step
@@ -191,7 +188,7 @@ def _reads(connectome: Connectome, lag: Lag) -> list[tuple[Array, Array]]:
     ]
 
 
-def _ahead(connectome: Connectome, delays: Delays, lag: Lag) -> Ahead:
+def _ahead(connectome: Connectome, delays: Delays, lag: Lag, mirror: int) -> Ahead:
     """Reads in blocks, and those of shorter lags.
 
     Which these are is looked up in the program. How many, `delays.near`, is what the connectome had at construction:
@@ -204,9 +201,9 @@ def _ahead(connectome: Connectome, delays: Delays, lag: Lag) -> Ahead:
     at = jnp.nonzero(near, size=delays.near, fill_value=0)
     looked_up, listed = jnp.arange(delays.near) < near.sum(), layout.chosen(at)
     for weight, age in _reads(connectome, lag):
-        blocks.append(layout.block_reader(times(weight, far), age, n))
-        every.append(layout.reader(times(weight, near), age, n))
-        few.append(listed.reader(times(weight[at], looked_up), age[at], n))
+        blocks.append(layout.block_reader(times(weight, far), age, mirror))
+        every.append(layout.reader(times(weight, near), age, mirror))
+        few.append(listed.reader(times(weight[at], looked_up), age[at], mirror))
     fault = lag.fault[None] if lag.fault.ndim else lag.fault
     return Ahead(n, Delayed(tuple(blocks), fault), tuple(few), tuple(every), near.sum() <= delays.near)
 

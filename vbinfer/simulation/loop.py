@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vbinfer.network.arrival import Ahead
 from vbinfer.noise import Generator, KeyWords
 from vbinfer.simulation.simulator import Simulator, sampling_steps
 from vbinfer.simulation.solution import Carry
@@ -66,8 +65,8 @@ class Cuts(NamedTuple):
     """Steps of the nested segments of which only the start is kept for the backward pass, shortest first."""
     block: int
     """Steps whose arriving signals are read at once; 0 where each step reads its own."""
-    ahead: tuple[Ahead | None, ...]
-    """How they are read, for each projection."""
+    lines: tuple[Line, ...]
+    """The projections, which say how they are read."""
 
     def draw(self, carry: Carry, supply: Supply, n: int) -> Supply:
         """The supply with normals: complex pairs, one row per step."""
@@ -77,8 +76,9 @@ class Cuts(NamedTuple):
     def read(self, carry: Carry, supply: Supply, n: int) -> Supply:
         """The supply with what arrives over long lags."""
         far = tuple(
-            None if ahead is None else tuple(ahead.read(ring, carry.step, n) for ring in buffer.ring)
-            for ahead, buffer in zip(self.ahead, carry.buffers, strict=True)
+            ahead and tuple(ahead.read(ring, carry.step, n) for ring in carry.buffers[line.ring].ring)
+            for line in self.lines
+            for ahead in [line.ops.ahead]
         )
         return supply._replace(far=far)
 
@@ -130,18 +130,17 @@ def _cuts(
         # (60, 100, 10) cuts segments of 10 in segments of 1000: the outermost length is a count, not a segment
         lengths = [math.prod(checkpoint[i:]) for i in range(min(1, len(checkpoint) - 1), len(checkpoint))]
         segments = tuple(sorted({n for n in lengths if n > 1}))
-    ahead = tuple(line.ops.ahead for line in lines)
-    steps = [one.steps for one in ahead if one is not None]
+    steps = [line.ops.ahead.steps for line in lines if line.ops.ahead is not None]
     # of several projections as many as the shortest lags of each allow
     read_at_once = min(*steps, READ_VALUES // math.prod(sent_shape(sim, carry.x))) if steps else 0
     if sim.noise is None or words is None:
-        return Cuts(None, 1, segments, read_at_once, ahead)
+        return Cuts(None, 1, segments, read_at_once, lines)
     x = named(sim, carry.x)
     names = sim.noise.noisy(x)
     grain = min(512, max(2, NOISE_VALUES // max(1, sum(x[name].size for name in names))))
     if segments:  # drawn within a segment, so that its backward pass draws again instead of keeping the normals
         grain = min(grain, segments[0])
-    return Cuts(Generator(words, names, x), grain, segments, read_at_once, ahead)
+    return Cuts(Generator(words, names, x), grain, segments, read_at_once, lines)
 
 
 def _part(supply: Supply, start: int, stop: int) -> Supply:

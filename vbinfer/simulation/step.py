@@ -12,13 +12,16 @@ from jaxtyping import Array
 from vbinfer.integrators import AbstractOwnStep, Split, System
 from vbinfer.models.base import AbstractStepper
 from vbinfer.monitors.base import AbstractPlaced
-from vbinfer.network.arrival import ConnectivityOps, DelayBuffer, connectivity_ops
+from vbinfer.network.arrival import ConnectivityOps, DelayBuffer, Rows, connectivity_ops
+from vbinfer.network.coupling import AbstractCoupling
 from vbinfer.network.ring import fill, write
 from vbinfer.noise import START, Generator, KeyWords
 from vbinfer.simulation.simulator import Projection, Simulator, sent_rows
 from vbinfer.simulation.solution import Carry
 
 Named = dict[str, Array]
+Buffers = tuple[DelayBuffer | None, ...]
+"""One for each projection; None for those without delays."""
 Step = Callable[[Carry, Named | None, Any], Carry]
 """(carry, standard normals of this step by state variable, what arrives at its end of what was read ahead, or None) to
 the next carry."""
@@ -67,6 +70,12 @@ class Line(NamedTuple):
 
     projection: Projection
     ops: ConnectivityOps
+    ring: int
+    """The projection that keeps what this one sends: the first delayed one that sends the same."""
+    slots: int
+    """Slots of that ring, for the longest lag of all that read it."""
+    mirror: int
+    """Of these, how many stand twice."""
 
 
 def connectivity(sim: Simulator, batched: bool, words: KeyWords | None = None) -> tuple[Line, ...]:
@@ -74,11 +83,19 @@ def connectivity(sim: Simulator, batched: bool, words: KeyWords | None = None) -
 
     `words` are those of the key, from which graphs are drawn.
     """
+    projections, spikes = sim.projections(), sim.sends_spikes
+    # couplings that send the variables themselves send the same
+    plain = [p.delays is not None and type(p.coupling).pre is AbstractCoupling.pre for p in projections]
+    rings = [plain.index(True) if same else k for k, same in enumerate(plain)]
 
-    def ops(k: int, p: Projection) -> ConnectivityOps:
-        return connectivity_ops(p.connectome, p.delays, sim.dt, batched, sim.sends_spikes, (words, k))
+    def line(k: int, p: Projection) -> Line:
+        readers = [d for d, ring in zip((p.delays for p in projections), rings, strict=True) if d and ring == rings[k]]
+        slots = max((d.slots(sim.dt) for d in readers), default=0)
+        mirror = max((d.ahead for d in readers), default=0) if batched and not spikes else 0
+        ops = connectivity_ops(p.connectome, p.delays, sim.dt, batched, spikes, (words, k), mirror)
+        return Line(p, ops, rings[k], slots, mirror)
 
-    return tuple(Line(p, ops(k, p)) for k, p in enumerate(sim.projections()))
+    return tuple(line(k, p) for k, p in enumerate(projections))
 
 
 def start(sim: Simulator, history: Any, words: KeyWords | None, lines: tuple[Line, ...]) -> Carry:
@@ -98,33 +115,45 @@ def start(sim: Simulator, history: Any, words: KeyWords | None, lines: tuple[Lin
             generator = Generator(words, names, by_name)
             z = generator.unpack(generator.draw(jnp.asarray(START, jnp.uint32), 1)[0])
         noise = sim.noise.init(z)
-    return Carry(jnp.zeros((), jnp.int32), x, monitors, noise, tuple(_buffer(sim, history, line) for line in lines))
+    return Carry(jnp.zeros((), jnp.int32), x, monitors, noise, _buffers(sim, history, lines))
 
 
-def _buffer(sim: Simulator, history: Any, line: Line) -> DelayBuffer | None:
-    """The delay buffer of a projection at time zero."""
-    delays, ops = line.projection.delays, line.ops
-    if delays is None or ops.delayed is None:
-        return None
+def _buffers(sim: Simulator, history: Any, lines: tuple[Line, ...]) -> Buffers:
+    """The delay buffers at time zero."""
     shape = sent_shape(sim, jax.tree.map(lambda a: a[-1], history))
-    sent = jax.vmap(lambda x: outgoing(sim, line.projection, x))(history)
-    slots = delays.slots(sim.dt)
-    ring = tuple(fill(jnp.broadcast_to(row, (len(row), *shape)), slots, ops.mirror) for row in sent)
-    return DelayBuffer(ring, ops.arriving(ring, jnp.zeros((), jnp.int32)))
+
+    def filled(line: Line) -> Rows:
+        sent = jax.vmap(lambda x: outgoing(sim, line.projection, x))(history)
+        return tuple(fill(jnp.broadcast_to(row, (len(row), *shape)), line.slots, line.mirror) for row in sent)
+
+    rings = {k: filled(line) for k, line in enumerate(lines) if line.ring == k and line.ops.delayed is not None}
+    return _read(lines, rings, jnp.zeros((), jnp.int32), (None,) * len(lines))
 
 
-def _pushed(sim: Simulator, line: Line, buffer: DelayBuffer | None, carry: Carry, far: Any) -> DelayBuffer | None:
-    """The delay buffer one step on.
+def _pushed(sim: Simulator, lines: tuple[Line, ...], carry: Carry, far: tuple[Any, ...]) -> Buffers:
+    """The delay buffers one step on.
 
     `far` is what of the arriving rows was read ahead.
     """
-    if buffer is None:
-        return None
-    shape, ops = sent_shape(sim, carry.x), line.ops
-    # written before it is read: the other way round XLA copies the ring at every step
-    sent = (jnp.broadcast_to(row, shape) for row in outgoing(sim, line.projection, carry.x))
-    ring = tuple(write(r, carry.step, row, ops.mirror) for r, row in zip(buffer.ring, sent, strict=True))
-    return DelayBuffer(ring, ops.arriving(ring, carry.step + 1, far))
+    shape = sent_shape(sim, carry.x)
+
+    def pushed(line: Line, ring: Rows) -> Rows:
+        # written before it is read: the other way round XLA copies the ring at every step
+        sent = (jnp.broadcast_to(row, shape) for row in outgoing(sim, line.projection, carry.x))
+        return tuple(write(r, carry.step, row, line.mirror) for r, row in zip(ring, sent, strict=True))
+
+    kept = {k: buffer.ring for k, buffer in enumerate(carry.buffers) if buffer is not None and buffer.ring is not None}
+    return _read(lines, {k: pushed(lines[k], ring) for k, ring in kept.items()}, carry.step + 1, far)
+
+
+def _read(lines: tuple[Line, ...], rings: dict[int, Rows], step: Array, far: tuple[Any, ...]) -> Buffers:
+    """Buffers with what arrives at `step` out of these rings."""
+    return tuple(
+        None
+        if line.ops.delayed is None
+        else DelayBuffer(rings.get(k), line.ops.arriving(rings[line.ring], step, ahead))
+        for k, (line, ahead) in enumerate(zip(lines, far, strict=True))
+    )
 
 
 def _coupled(sim: Simulator, x: Any) -> tuple[Array, ...]:
@@ -160,8 +189,7 @@ def one_step(sim: Simulator, lines: tuple[Line, ...]) -> Step:
         return new, noise, {k: m.observe(monitors[k], read(m, shown)) for k, m in sim.monitors.items()}
 
     def step(carry: Carry, z: Named | None, far: tuple[Any, ...] | None = None) -> Carry:
-        shares = zip(lines, carry.buffers, far or (None,) * len(lines), strict=True)
-        buffers = tuple(_pushed(sim, line, buffer, carry, ahead) for line, buffer, ahead in shares)
+        buffers = _pushed(sim, lines, carry, far or (None,) * len(lines))
         arriving = tuple(
             None if old is None or new is None else (old.arriving, new.arriving)
             for old, new in zip(carry.buffers, buffers, strict=True)
@@ -197,7 +225,7 @@ def equations(
         if not lines and pulses is None:
             return jnp.zeros((len(model.cvar), *like.shape), like.dtype)
         received: list[Array] = []
-        for (projection, ops), ends in zip(lines, arriving, strict=True):
+        for (projection, ops, *_), ends in zip(lines, arriving, strict=True):
             gx = tuple(ops.instant(row) for row in outgoing(sim, projection, x))
             if ends is not None:
                 gx = tuple(a + b for a, b in zip(gx, delayed(stage, ends), strict=True))
