@@ -155,24 +155,46 @@ def test_each_projection_is_drawn_by_its_own_paths():
     assert other.fingerprint() != fwd.fingerprint()
 
 
-@pytest.mark.parametrize("sparse", [(), ("inh",), ("exc", "inh")])
-def test_projections_whose_lags_are_read_in_blocks(sparse):
-    """Lags of 8 steps and more: a batch reads both projections ahead, as far as the shorter of the two allows."""
-    far = {name: lengths + SPEED[name] * 0.8 for name, lengths in LENGTHS.items()}
-    made = {name: vb.Connectome(W[name], far[name], SPEED[name]) for name in W}
-    sim = vb.Simulator(
+LONG = {name: lengths + SPEED[name] * 0.8 for name, lengths in LENGTHS.items()}
+
+
+def with_long_lags(sparse, names=("exc", "inh")):
+    made = {name: vb.Connectome(W[name], LONG[name], SPEED[name]) for name in names}
+    return vb.Simulator(
         Pair(),
         {name: c.sparse() if name in sparse else c for name, c in made.items()},
         coupling={"exc": vb.coupling.Difference(G=0.6), "inh": vb.coupling.Linear(G=-0.4)},
-        delays=vb.Delays(),
+        delays=vb.Delays(max=3.0),
         integrator=vb.Heun(DT),
     )
+
+
+@pytest.mark.parametrize("sparse", [(), ("inh",), ("exc", "inh")])
+def test_projections_whose_lags_are_read_in_blocks(sparse):
+    """Lags of 8 steps and more: a batch reads both projections ahead, as far as the shorter of the two allows."""
+    sim = with_long_lags(sparse)
     assert min(d.ahead for d in sim.delays.values()) >= 4
     fwd = vb.ForwardModel(sim, t1=STEPS * DT, summary=lambda y: jnp.concatenate([y["a"][-1], y["b"][-1]]))
     G = np.array([0.1, 0.6, -0.2, 0.9])
     x = fwd.batch({"coupling.exc.G": G}, jax.random.split(jax.random.key(0), N))
     for draw, strength in enumerate(G):
-        np.testing.assert_allclose(x[draw], by_hand(strength, lengths=far)[-1].ravel(), atol=1e-5)
+        np.testing.assert_allclose(x[draw], by_hand(strength, lengths=LONG)[-1].ravel(), atol=1e-5)
+
+
+@pytest.mark.parametrize("drawn", ["exc", "inh"])
+def test_a_drawn_speed_reads_the_ring_of_a_projection_that_is_read_in_blocks(drawn):
+    """The mirrored slots are there for the other one; each in turn keeps the ring."""
+    speeds = np.array([1.0, 1.1, 1.3, 2.0]) * SPEED[drawn]
+    fwd = vb.ForwardModel(
+        with_long_lags(("inh",), (drawn, "inh" if drawn == "exc" else "exc")),
+        t1=STEPS * DT,
+        summary=lambda y: jnp.concatenate([y["a"][-1], y["b"][-1]]),
+    )
+    x = fwd.batch({f"connectome.{drawn}.speed": speeds}, jax.random.split(jax.random.key(0), N))
+    for draw, speed in enumerate(speeds):
+        lengths = LONG | {drawn: LONG[drawn] * SPEED[drawn] / speed}
+        expected = by_hand(lengths=lengths, swapped=drawn == "inh")[-1].ravel()
+        np.testing.assert_allclose(x[draw], expected, atol=1e-5)
 
 
 def test_the_density_of_a_path_through_two_projections():
