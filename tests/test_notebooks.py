@@ -18,6 +18,7 @@ FAST = {
     "06_calibration_study.ipynb": "n_draws = 1_024\nn_test = 128\nn_nuts = 50\nseed = 0",
     "07_large_runs.ipynb": "n_draws = 20_000\nn_network = 128\nseed = 0",
     "08_networks.ipynb": "n_draws = 256\nseed = 0",
+    "09_a_neuron.ipynb": "n_draws = 1_024\nn_test = 50\nnum_samples = 200\nseed = 0",
     "10_spiking_network.ipynb": "n_draws = 384\nn_test = 64\nseed = 0",
     "11_a_field.ipynb": "num_warmup = 200\nnum_samples = 200\nnum_chains = 2\nseed = 0",
 }

@@ -31,8 +31,8 @@ def join(cells: Sequence["Cell"]) -> "Cell":
     >>> import vbinfer as vb
     >>> cell = vb.cable.Cell(vb.cable.single(), {"soma": vb.cable.HH()}, sites={"soma": 0})
     >>> pair = vb.cable.join([cell, vb.bind(cell, {"soma.hh.g_k": 0.05})])
-    >>> pair.labels, vb.paths(pair)["soma.hh.g_k"].value.round(3).tolist()
-    (('0.soma', '1.soma'), [0.035999998450279236, 0.05000000074505806])
+    >>> pair.labels, [round(g, 3) for g in vb.paths(pair)["soma.hh.g_k"].value.tolist()]
+    (('0.soma', '1.soma'), [0.036, 0.05])
     """
     cells = list(cells)
     if not cells:
