@@ -1,9 +1,10 @@
 """Cells of vb.cable on one core: throughput, gradients, the tree solve, and Jaxley beside it where it is installed.
 
-1,024 single compartments of the squid axon with conductances and currents of their own; a branched cell of 600
-compartments, the same channel everywhere, 64 draws and one; its gradient with a checkpoint; a solve of 10,000
-compartments of an unbranched cable against 1,000. dt = 0.025 ms, float32, second order. Jaxley 0.14 runs the single
-compartments by `jax.vmap` and its own Crank-Nicolson. Cases run in turn; the first call, which compiles, is apart.
+1,024 single compartments of the squid axon with conductances and currents of their own, 100 ms; for 20 ms a branched
+cell of 601 compartments, the same channel everywhere, 64 draws, 16 and one; its gradient with a checkpoint; a solve of
+10,000 compartments of an unbranched cable against 1,000. dt = 0.025 ms, float32, second order. Jaxley 0.14 runs the
+single compartments by `jax.vmap` and its own Crank-Nicolson, gates in their steady state. Cases run in turn; the first
+call, which compiles, is apart.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,7 @@ from typing import Any
 
 from _timing import cpu_seconds, finish, header, host, interleaved, median, options, pin, spread, table
 
-DT, MS = 0.025, 20.0
-STEPS = round(MS / DT)
+DT, MS, LONG = 0.025, 20.0, 100.0
 SINGLE, BATCH = 1_024, 64
 
 
@@ -40,14 +40,14 @@ def forward(comp: Any, ms: float = MS) -> Any:
     return vb.ForwardModel(sim, t1=ms, summary=lambda v: v[:, 0])
 
 
-def batch(comp: Any, n: int) -> tuple[Callable[[], Any], int]:
+def batch(comp: Any, n: int, ms: float = MS) -> tuple[Callable[[], Any], int]:
     """n draws, and compartments times steps."""
     import jax
     import jax.numpy as jnp
 
-    model, keys = forward(comp), jax.random.split(jax.random.key(0), n)
+    model, keys = forward(comp, ms), jax.random.split(jax.random.key(0), n)
     theta = {"model.all.hh.g_na": jnp.linspace(0.1, 0.14, n), "stimulus.amplitude": jnp.linspace(0.05, 0.2, n)}
-    return lambda: model.batch(theta, keys).block_until_ready(), n * comp.n * STEPS
+    return lambda: model.batch(theta, keys).block_until_ready(), n * comp.n * round(ms / DT)
 
 
 def gradient(comp: Any) -> tuple[Callable[[], Any], int]:
@@ -65,7 +65,7 @@ def gradient(comp: Any) -> tuple[Callable[[], Any], int]:
 
     at = jnp.linspace(0.9, 1.1, 16)[:, None] * jnp.asarray([0.12, 0.036, 1.0])
     program = jax.jit(jax.vmap(jax.grad(loss)))
-    return lambda: program(at).block_until_ready(), 16 * comp.n * STEPS
+    return lambda: program(at).block_until_ready(), 16 * comp.n * round(MS / DT)
 
 
 def solve(n: int) -> tuple[Callable[[], Any], int]:
@@ -101,16 +101,17 @@ def jaxley() -> tuple[Callable[[], Any], int] | None:
     one.record(verbose=False)
     one.make_trainable("HH_gNa", verbose=False)
     one.to_jax()
-    pulse = (jnp.arange(STEPS) >= round(1.0 / DT)).astype(float)
+    steps = round(LONG / DT)
+    pulse = (jnp.arange(steps) >= round(1.0 / DT)).astype(float)
 
     def run(g: Any, amplitude: Any) -> Any:
         stimulus = one.data_stimulate(amplitude * pulse, None)
-        options = {"delta_t": DT, "t_max": MS, "solver": "crank_nicolson"}
+        options = {"delta_t": DT, "t_max": LONG, "solver": "crank_nicolson"}
         return jx.integrate(one, params=[{"HH_gNa": g[None]}], data_stimuli=stimulus, **options)[0, :: round(1.0 / DT)]
 
     program = jax.jit(jax.vmap(run))
     at = jnp.linspace(0.1, 0.14, SINGLE), jnp.linspace(0.05, 0.2, SINGLE)
-    return lambda: program(*at).block_until_ready(), SINGLE * STEPS
+    return lambda: program(*at).block_until_ready(), SINGLE * steps
 
 
 def main() -> None:
@@ -121,7 +122,7 @@ def main() -> None:
     header("cells of vb.cable, one core", where)
     cell, one = vb.cable.sections(sections(150)), vb.cable.single(20.0, 10.0)
     cases = {
-        f"{SINGLE} compartments": batch(one, SINGLE),
+        f"{SINGLE} compartments": batch(one, SINGLE, LONG),
         f"{SINGLE} compartments, jaxley": jaxley(),
         f"{cell.n} compartments, {BATCH} draws": batch(cell, BATCH),
         f"{cell.n} compartments, 16 draws": batch(cell, 16),
