@@ -2,8 +2,8 @@
 
 Diffusion: 32 x 64 Gauss-Legendre points, 64 fields at once, float32, inside jit, against vbjax 0.0.19 (`make_shtdiff`,
 mapped), ducc0 0.42 (analysis, filter, synthesis, one thread) and the square matrix product of this machine. Surface:
-Generic2dOscillator, six neighbours each, Euler 0.1 ms, means of regions every 10 ms, against TVB 2.10. Of the peers those
-that are installed beside vbinfer in the Python that runs this; all in one process, in turn, CPU seconds.
+Generic2dOscillator, six neighbours each, Euler 0.1 ms, means of regions every 10 ms, against TVB 2.10. Of the peers
+those that are installed beside vbinfer in the Python that runs this; all in one process, in turn, CPU seconds.
 """
 
 from collections.abc import Callable
