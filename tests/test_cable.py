@@ -90,7 +90,10 @@ def branched(golden):
     return lambda integrator, **more: vb.Simulator(cell, integrator=integrator, stimulus=stimulus, **more)
 
 
-@pytest.mark.parametrize(("scheme", "integrator"), [("staggered", vb.Native), ("be", vb.cable.BackwardEuler)])
+@pytest.mark.parametrize(
+    ("scheme", "integrator"),
+    [("staggered", vb.Native), pytest.param("be", vb.cable.BackwardEuler, marks=pytest.mark.slow)],
+)
 def test_branched_cell_is_that_of_neuron(golden, branched, scheme, integrator):
     sim = branched(integrator(dt=0.025), monitors={"v": vb.monitors.Subsample(0.25, var="V")})
     y = np.asarray(vb.simulate(sim, t1=40.0, key=None).ys["v"])
@@ -129,6 +132,7 @@ def test_pieces_of_a_run_are_the_run():
         assert np.array_equal(y, np.concatenate([first.ys["raw"][name], second.ys["raw"][name]]))
 
 
+@pytest.mark.slow  # the fast one is in test_cable_synapses.py, of three compartments
 def test_a_batch_is_one_by_one(branched):
     sim = branched(vb.Native(dt=0.05), monitors={"v": vb.monitors.Raw(var="V", at=(0, 20))})
     fwd = vb.ForwardModel(sim, t1=0.6, summary=jnp.ravel)
@@ -191,7 +195,16 @@ def random_tree(kind: str, n: int, rng):
     )
 
 
-@pytest.mark.parametrize(("kind", "n"), [("chain", 40), ("star", 25), ("comb", 30), ("random", 60), ("random", 3)])
+@pytest.mark.parametrize(
+    ("kind", "n"),
+    [
+        pytest.param("chain", 40, marks=pytest.mark.slow),
+        ("star", 25),
+        pytest.param("comb", 30, marks=pytest.mark.slow),
+        ("random", 60),
+        ("random", 3),
+    ],
+)
 def test_tree_solve_is_the_dense_solve(kind, n):
     """Three draws at once; then derivatives, d(A^-1 b) = -A^-1 dA A^-1 b, backward and forward."""
     rng = np.random.default_rng(n)

@@ -31,6 +31,7 @@ def test_the_exact_posterior_of_the_passive_cell_is_prior_times_likelihood():
     assert np.abs(truth - mean).max() < 5.0
 
 
+@pytest.mark.slow
 def test_hodgkin_huxley_spikes_under_its_prior_and_has_no_likelihood():
     task = vb.tasks.hodgkin_huxley()
     theta = task.prior.sample(key=jax.random.key(0), n=16)
@@ -95,15 +96,16 @@ def test_a_study_file_has_the_cell_that_python_has(folder):
     for integrator, own in (("Native", vb.Native(dt=0.05)), ("BackwardEuler", vb.cable.BackwardEuler(dt=0.05))):
         found = study(folder, integrator).forward.sim
         assert found.integrator == own
-        expected = vb.Simulator(
-            cell,
-            integrator=own,
-            stimulus=vb.stimuli.Pulse(1.0, 3.0, 0.5, gain=[1.0, 0.0]),
-            monitors={"monitor": vb.monitors.Subsample(1.0, var="V")},
-        )
-        np.testing.assert_array_equal(
-            vb.simulate(found, t1=5.0, key=None).ys["monitor"], vb.simulate(expected, t1=5.0, key=None).ys["monitor"]
-        )
+    expected = vb.Simulator(
+        cell,
+        integrator=vb.Native(dt=0.05),
+        stimulus=vb.stimuli.Pulse(1.0, 3.0, 0.5, gain=[1.0, 0.0]),
+        monitors={"monitor": vb.monitors.Subsample(1.0, var="V")},
+    )
+    found = study(folder).forward.sim
+    np.testing.assert_array_equal(
+        vb.simulate(found, t1=5.0, key=None).ys["monitor"], vb.simulate(expected, t1=5.0, key=None).ys["monitor"]
+    )
 
 
 def test_mistakes_in_the_table_of_a_cell_name_it(folder):
