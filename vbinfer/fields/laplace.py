@@ -18,8 +18,8 @@ class LaplaceBeltrami(AbstractOperator):
 
     >>> import vbinfer as vb
     >>> op = vb.fields.LaplaceBeltrami(vb.fields.Sphere(lmax=3, radius=1.0), D=0.5)
-    >>> op.eigenvalues()[:4].tolist()
-    [0.0, -1.0, -1.0, -1.0]
+    >>> op.eigenvalues()[1:5].tolist()  # degree 1, thrice, and 2
+    [-1.0, -1.0, -1.0, -3.0]
     """
 
     decays: ClassVar[bool] = True

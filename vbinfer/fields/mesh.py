@@ -47,9 +47,10 @@ class Mesh(AbstractDomain):
         ValueError: the first fault found, by name: numbers that are not finite, triangles without area or turned round,
             vertices in no triangle or at the same place, edges with more than two triangles.
 
-    >>> ball = Mesh.icosphere(3, radius=50.0)
-    >>> ball.n_nodes, ball.modes(4)[1].round(5).tolist()     # l(l+1)/R^2 = 0, 0.0008, ...
-    (642, [0.0, 0.0008, 0.0008, 0.0008])
+    >>> import vbinfer as vb
+    >>> ball = vb.fields.Mesh.icosphere(3, radius=50.0)
+    >>> ball.n_nodes, (ball.modes(4)[1] * 50.0**2).round(1).tolist()  # l(l+1)
+    (642, [0.0, 2.0, 2.0, 2.0])
     """
 
     vertices: np.ndarray
