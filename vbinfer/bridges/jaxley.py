@@ -86,7 +86,7 @@ class JaxleyForward:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the features, or of the recordings without a summary."""
+        """Names of the features, without a summary of the recordings."""
         if hasattr(self.summary, "names_for"):
             return tuple(self.summary.names_for(len(self._read)))  # type: ignore[union-attr]
         if self.summary is None:
@@ -123,7 +123,7 @@ class JaxleyForward:
             raise ValueError(f"theta lacks the trainable parameter(s) {', '.join(lacking)}")
 
     def _run(self, theta: Theta) -> Array:
-        from jaxley.integrate import build_init_and_step_fn
+        from jaxley.integrate import build_init_and_step_fn  # pyright: ignore[reportMissingImports]  (of the user)
 
         module = copy.deepcopy(self._module)  # its functions keep what they were traced with in it
         device = "cpu" if jax.default_backend() == "cpu" else "gpu"

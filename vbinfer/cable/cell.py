@@ -200,7 +200,7 @@ class Cell(AbstractStepper):
         return next(len(one.place) for one in self.mechanisms if [one.region, one.label] == parts[:2])
 
     def init(self, n: int) -> Any:
-        """Gates in the steady state of `v_init`, or all at rest."""
+        """Gates in the steady state of `v_init`, or at rest."""
         if self.settle == "rest":
             return self.rest()
         V = jnp.broadcast_to(self.v_init, (self.comp.n,)).astype(jnp.result_type(float))
@@ -307,7 +307,10 @@ class Cell(AbstractStepper):
         return jax.tree.map(value, channel, is_leaf=lambda leaf: isinstance(leaf, AbstractLaw))
 
     def _each(self, kind: type, V: Array) -> Iterator[tuple[int, Mechanism, Any, Array]]:
-        """Number, place, resolved self and voltage of the mechanisms of a kind."""
+        """Mechanisms of a kind.
+
+        Number, place, resolved self and voltage of each.
+        """
         for k, one in enumerate(self.mechanisms):
             if isinstance(self.channels[one.region][one.label], kind):
                 here = one.place.take(V)
@@ -321,7 +324,10 @@ class Cell(AbstractStepper):
         return self._with_gates(V, empty)
 
     def settled(self, V: Array) -> tuple[dict[str, Array], ...]:
-        """Gates in their steady state, calcium with its current: by iteration, for the two depend on each other."""
+        """Gates in their steady state, calcium with its current.
+
+        By iteration, for the two depend on each other.
+        """
         gates = self.steady(V)
         if not any(True for _ in self._each(AbstractPool, V)):
             return gates
@@ -338,7 +344,10 @@ class Cell(AbstractStepper):
         return tuple(gates)
 
     def relaxed(self, gates: tuple[Any, ...], V: Array, h: Any) -> tuple[dict[str, Array], ...]:
-        """Gates h ms later at this voltage: exact, since each is linear in itself."""
+        """Gates h ms later at this voltage.
+
+        Exact, since each is linear in itself.
+        """
         new, ca = list(gates), self._calcium(gates, V)
         for k, one, channel, here in self._each(AbstractChannel, V):
             rates = channel.rates(here, one.place.take(ca))
@@ -346,7 +355,10 @@ class Cell(AbstractStepper):
         return tuple(new)
 
     def pooled(self, gates: tuple[Any, ...], at: tuple[Any, ...], V: Array, h: Any) -> tuple[dict[str, Array], ...]:
-        """Concentrations h ms later, under the current that `at` lets through at this voltage."""
+        """Concentrations h ms later.
+
+        The current is what `at` lets through at this voltage.
+        """
         new, i = list(gates), None
         for k, one, pool, _ in self._each(AbstractPool, V):
             i = self._calcium_current(at, V) if i is None else i
@@ -363,7 +375,10 @@ class Cell(AbstractStepper):
         return ca
 
     def _currents(self, gates: tuple[Any, ...], V: Array) -> Iterator[tuple[Mechanism, Any, Array, list[Any]]]:
-        """Conductance and reversal potential of every channel, calcium's as its concentration has it."""
+        """Conductance and reversal potential of every channel.
+
+        Of calcium the reversal potential is that of its concentration.
+        """
         ca, follows, e = None, np.zeros(self.comp.n, bool), jnp.zeros_like(V)
         for _, one, reversal, _ in self._each(AbstractReversal, V):
             ca = self._calcium(gates, V) if ca is None else ca
@@ -419,7 +434,10 @@ class Cell(AbstractStepper):
         return self.sites.put(g), self.sites.put(i), new
 
     def _arriving(self, t: Array, dt: float, c: Array) -> list[Array]:
-        """What arrives at every receptor: its row of the coupling input, and given events."""
+        """What arrives at every receptor.
+
+        That is its row of the coupling input, and given events.
+        """
         rows, received = iter(c), []
         for name in self.rows_of:
             row = next(rows) if self.receptors[name].driven else jnp.zeros_like(c[0])

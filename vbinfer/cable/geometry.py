@@ -1,4 +1,7 @@
-"""Compartments of a neuron: sizes, regions and who hangs on whom."""
+"""Compartments of a neuron.
+
+Sizes, regions and who hangs on whom.
+"""
 
 import dataclasses
 import functools
@@ -35,7 +38,9 @@ class Section:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Compartments:
-    """Compartments of one neuron or several, in the order of their sections.
+    """Compartments of one neuron or several.
+
+    They come in the order of their sections.
 
     A compartment is a cable of constant potential: current flows from centre to centre through the two halves that lie
     between, and through the junction where several sections meet, which has no capacitance.
@@ -120,7 +125,10 @@ class Compartments:
         return found
 
     def coarser(self) -> "Compartments":
-        """One compartment per section, the same regions: a cheap version of the cell with the same parameters."""
+        """One compartment per section, the same regions.
+
+        A cheap version of the cell, with the same parameters.
+        """
         return divide(self.sections, [1] * len(self.sections))
 
     @functools.cached_property

@@ -33,7 +33,10 @@ class Place:
         return a[self.index]
 
     def put(self, a: Array) -> Array:
-        """An array over all, zero elsewhere; what falls on one row is added up."""
+        """An array over all, zero elsewhere.
+
+        What falls on one row is added up.
+        """
         if self.first >= 0:
             rest = self.n - self.first - len(self)
             return jnp.pad(a, [(self.first, rest), *[(0, 0)] * (a.ndim - 1)])

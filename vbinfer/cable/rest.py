@@ -18,7 +18,10 @@ LONGEST = 20.0
 
 
 def resting(cell: "Cell") -> Array:
-    """Voltage at which no current flows, gates in their steady state, `[n]`."""
+    """Voltage at which no current flows.
+
+    Gates in their steady state, `[n]`.
+    """
     start = jnp.broadcast_to(cell.v_init, (cell.comp.n,)).astype(jnp.result_type(float))
     fixed = jax.lax.stop_gradient(cell)
 
@@ -31,7 +34,10 @@ def resting(cell: "Cell") -> Array:
 
 
 def _newton(cell: "Cell", fixed: "Cell", V: Array, ms: Any) -> Array:
-    """A step of implicit Euler: the residual of one cell, the slope of another."""
+    """A step of implicit Euler.
+
+    The residual of one cell, the slope of another.
+    """
     residual, _ = _current(cell, V)
     into = lambda V: _current(fixed, V)[0] - tree_of(cell.comp).axial(V, parts.resistance)  # noqa: E731
     _, parts = _current(fixed, V)

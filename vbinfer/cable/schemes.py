@@ -10,7 +10,7 @@ from vbinfer.cable.receptors.base import Lead
 
 
 class Moment(NamedTuple):
-    """A cell at the start of a step, as a scheme sees it."""
+    """What a scheme sees of a cell."""
 
     t: Array
     dt: float
@@ -68,7 +68,10 @@ def staggered(m: Moment) -> Moved:
 
 
 def backward_euler(m: Moment) -> Moved:
-    """Voltage with the gates of t, then gates at the new voltage."""
+    """Voltage with the gates of t.
+
+    Then gates at the new voltage.
+    """
     V, synapses, missing = _implicit(m, m.gates, Lead(m.t + 0.5 * m.dt, m.dt, 0.0, None), 1.0)
     return Moved(V, _after(m, V), synapses, missing)
 
@@ -91,7 +94,10 @@ def _implicit(m: Moment, gates: tuple[Any, ...], lead: Lead, theta: float) -> tu
 
 
 def forward_euler(m: Moment) -> Moved:
-    """Everything from the start of the step: C dV = dt I."""
+    """Everything from the start of the step.
+
+    C dV = dt I.
+    """
     return _explicit(m, lambda rate: jnp.ones_like(rate))
 
 

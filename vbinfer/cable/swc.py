@@ -18,7 +18,10 @@ D_LAMBDA_HZ = 100.0
 
 
 class Morphology(NamedTuple):
-    """A tree of sections, root first; parents come before their children."""
+    """A tree of sections, root first.
+
+    Parents come before their children.
+    """
 
     sections: tuple[Section, ...]
 
@@ -195,7 +198,7 @@ def _run(points: _Points, first: int) -> list[int]:
 
 
 def _root_run(points: _Points) -> tuple[list[int], bool]:
-    """The points of the first section, and whether it is a soma of three points."""
+    """Points of the first section; whether it has three."""
     root, kind = points.root, points.kind[points.root]
     alike = lambda p: [c for c in points.children[p] if points.kind[c] == kind]  # noqa: E731
     if kind != SOMA:

@@ -32,7 +32,9 @@ class Halves(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Order of elimination, leaves of the tree last; all `[level, slot]`.
+    """Order of elimination, leaves of the tree last.
+
+    All `[level, slot]`.
 
     The last slot of every level is empty. A node of more than two branches gathers them by wires, nodes without
     resistance, so that each slot has at most two on the next level.
@@ -94,7 +96,7 @@ class Tree:
 
     @functools.cached_property
     def levels(self) -> Levels:
-        """Order of elimination, from the centre of the longest path of every cell."""
+        """Order of elimination, from the centre of every cell."""
         return _levels(self.nodes, self.pairs)
 
     def potentials(self, V: Array, R: Array) -> Array:
@@ -179,7 +181,7 @@ class Tree:
 
 
 def _walk(start: int, near: list[list[tuple[int, int]]]) -> tuple[list[int], dict[int, tuple[int, int]]]:
-    """Nodes from near to far, and for each the node and edge it is reached by."""
+    """Nodes from near to far, and how each is reached."""
     reached, order, queue = {start: (-1, -1)}, [], deque([start])
     while queue:
         a = queue.popleft()
@@ -238,7 +240,10 @@ def _levels(nodes: int, pairs: np.ndarray) -> Levels:
 
 
 def _binary(nodes: int, order: list[int], reached: dict[int, tuple[int, int]]) -> dict[int, list[int]]:
-    """Branches of every node, at most two: further ones are gathered by wires, the shortest first."""
+    """Branches of every node, at most two.
+
+    Further ones are gathered by wires, the shortest first.
+    """
     children: dict[int, list[int]] = {}
     height: dict[int, int] = {}
     wire = nodes

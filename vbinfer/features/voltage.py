@@ -1,4 +1,4 @@
-"""Spikes of a voltage recording, their shape, and what lies below threshold.
+"""Spikes, their shape, and what lies below threshold.
 
 Definitions are those of eFEL 5.7 where it has the number, with interp_step the sampling period.
 """
@@ -26,7 +26,10 @@ MARGIN = 0.1
 
 
 class Spikes(NamedTuple):
-    """Spikes of one recording; `[S]` with room for all, those from `n` on are none."""
+    """Spikes of one recording.
+
+    `[S]` with room for all, those from `n` on are none.
+    """
 
     n: Array
     peak: Array
@@ -54,13 +57,19 @@ def _found(x: Array, threshold: float) -> Spikes:
 
 
 def _first(where: Array, part: Array, parts: int) -> Array:
-    """First sample of each part where it holds, T for none."""
+    """First sample of each part where it holds.
+
+    Where there is none, T.
+    """
     n = len(where)
     return jnp.minimum(jax.ops.segment_min(jnp.where(where, jnp.arange(n), n), part, parts), n)
 
 
 def _last(where: Array, part: Array, parts: int) -> Array:
-    """Last sample of each part where it holds, -1 for none."""
+    """Last sample of each part where it holds.
+
+    Where there is none, -1.
+    """
     return jnp.maximum(jax.ops.segment_max(jnp.where(where, jnp.arange(len(where)), -1), part, parts), -1)
 
 
@@ -70,7 +79,10 @@ def _mean(values: Array, which: Array) -> Array:
 
 
 class _Stimulus(NamedTuple):
-    """Samples of a stimulus: the first one after its onset, and the first one after its end."""
+    """Samples of a stimulus.
+
+    The first one after its onset, and the first one after its end.
+    """
 
     begin: int
     end: int
@@ -168,7 +180,7 @@ _SHAPE = (
 
 
 class action_potential(NodeFeature):
-    """What spikes look like, averaged over the spikes of a recording.
+    """What spikes look like, averaged over those of a recording.
 
     Spikes are those of `spikes`; all numbers are 0 without one, and the flags `has_1` and `has_3` say so. Voltages and
     slopes have gradients, times of samples have none.
@@ -231,7 +243,7 @@ class action_potential(NodeFeature):
         return pick({name: jnp.asarray(a, x.dtype) for name, a in whole.items()}, self.labels())
 
     def _minima(self, x: Array, found: Spikes, period: float, when: _Stimulus) -> tuple[Array, Array]:
-        """Samples of the minimum after every peak, and of that from 5 ms on."""
+        """Samples of the minima after peaks, and from 5 ms on."""
         rooms, sample = len(found.peak) + 1, jnp.arange(len(x))
         last = found.peak[jnp.maximum(found.n - 1, 0)]
         allowed = (found.after < found.n) | (sample < when.end) | (last >= when.end)
@@ -267,7 +279,10 @@ def _steepest(slope: Array, found: Spikes, begin: Array) -> Array:
 
 
 def _width(x: Array, found: Spikes, level: Array) -> Array:
-    """Width of every spike at a level, in samples, on the lines between them; 0 where it is not crossed."""
+    """Width of every spike at a level, in samples.
+
+    It is taken on the lines between samples; 0 where the level is not crossed.
+    """
     length, rooms = len(x), len(found.peak) + 1
     rising = jnp.concatenate([level, jnp.full(1, -jnp.inf)])[found.after]
     falling = jnp.concatenate([jnp.full(1, -jnp.inf), level])[found.after]

@@ -1,4 +1,7 @@
-"""A neuron with a shape in a study file, `model = { name = "Cell", ... }`."""
+"""A neuron with a shape in a study file.
+
+`model = { name = "Cell", ... }`.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Neurons of `vb.cable`: spikes without a likelihood, a passive cell with its exact posterior."""
+"""Neurons of `vb.cable`.
+
+Spikes without a likelihood, a passive cell with its exact posterior.
+"""
 
 from typing import Any
 
@@ -34,7 +37,10 @@ def _hh_paths(theta: Theta) -> dict[str, Array]:
 
 
 def _hh_features(v: Array) -> Array:
-    """Spikes, mean and spread at rest, four moments during the stimulus."""
+    """Spikes, mean and spread at rest.
+
+    Four moments during the stimulus.
+    """
     count = spikes(onset=_ON, duration=_LASTS, only=("spike_count",))(v, _PERIOD)
     on, off = round(_ON / _PERIOD), round((_ON + _LASTS) / _PERIOD)
     rest, driven = v[on // 2 : on, 0], v[on:off, 0]
@@ -124,7 +130,10 @@ def _curve(log_c: np.ndarray, log_g: np.ndarray) -> np.ndarray:
 
 
 def _marginal(x: np.ndarray, log_c: np.ndarray, log_g: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Log density of (log C, log g) without e; mean and standard deviation of e given them."""
+    """Log density of (log C, log g) without e.
+
+    Mean and standard deviation of e given them.
+    """
     residual = x - _curve(log_c, log_g)
     precision = len(_TIMES) / _SD**2 + 1.0 / _SPREAD[2] ** 2
     pull = residual.sum(axis=-1) / _SD**2 + _CENTRE[2] / _SPREAD[2] ** 2

@@ -12,7 +12,9 @@ from vbinfer.cable.channels.rates import opening, ratio
 
 
 class CaL(AbstractChannel):
-    """High-threshold calcium current, L type: i = g q^2 r (V - e).
+    """High-threshold calcium current, L type.
+
+    i = g q^2 r (V - e).
 
     Pospischil et al. 2008, doi:10.1007/s00422-008-0263-8
     """

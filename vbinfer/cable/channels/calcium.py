@@ -1,4 +1,4 @@
-"""Calcium inside: a shell with a pump, and the reversal potential."""
+"""Calcium inside: shell, pump, reversal potential."""
 
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ MM_PER_CURRENT = 1e4
 
 
 class CaPump(AbstractPool):
-    """Calcium in a shell below the membrane, pumped out (Destexhe et al. 1994).
+    """Pumped calcium below the membrane (Destexhe et al. 1994).
 
         ca' = -1e4 gamma i_ca / (2 F depth) - (ca - ca_min) / tau
 
@@ -39,7 +39,10 @@ class CaPump(AbstractPool):
 
 
 class Nernst(AbstractReversal):
-    """Reversal potential of calcium: e = 1000 R T / (2 F) log(out / ca), mV."""
+    """Reversal potential of calcium.
+
+    e = 1000 R T / (2 F) log(out / ca), mV.
+    """
 
     out: Param = param(2.0, unit="mM", low=1e-9, doc="calcium outside")
     temperature: Param = param(279.45, unit="K", low=1.0, doc="absolute temperature")

@@ -11,7 +11,9 @@ from vbinfer.cable.channels.base import AbstractChannel
 
 
 class CaT(AbstractChannel):
-    """Low-threshold calcium current, T type: i = g s_inf(V)^2 u (V - e).
+    """Low-threshold calcium current, T type.
+
+    i = g s_inf(V)^2 u (V - e).
 
     Pospischil et al. 2008, doi:10.1007/s00422-008-0263-8, with the time constant as it is in simulators, the constant
     30.8 inside:

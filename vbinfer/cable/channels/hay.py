@@ -34,7 +34,10 @@ def _sodium_h(v: Array) -> tuple[Array, Array]:
 
 
 class NaTa(AbstractChannel):
-    """Transient sodium current of the axon: i = g m^3 h (V - e)."""
+    """Transient sodium current of the axon.
+
+    i = g m^3 h (V - e).
+    """
 
     gates: ClassVar[tuple[str, ...]] = ("m", "h")
     g: Param = param(1e-5, unit="S/cm2", low=0.0, doc="conductance")
@@ -48,7 +51,10 @@ class NaTa(AbstractChannel):
 
 
 class NaTs2(AbstractChannel):
-    """Transient sodium current of soma and dendrites: i = g m^3 h (V - e)."""
+    """Transient sodium current of soma and dendrites.
+
+    i = g m^3 h (V - e).
+    """
 
     gates: ClassVar[tuple[str, ...]] = ("m", "h")
     g: Param = param(1e-5, unit="S/cm2", low=0.0, doc="conductance")
@@ -62,7 +68,10 @@ class NaTs2(AbstractChannel):
 
 
 class NaP(AbstractChannel):
-    """Persistent sodium current: i = g m^3 h (V - e)."""
+    """Persistent sodium current.
+
+    i = g m^3 h (V - e).
+    """
 
     gates: ClassVar[tuple[str, ...]] = ("m", "h")
     g: Param = param(1e-5, unit="S/cm2", low=0.0, doc="conductance")
@@ -78,7 +87,10 @@ class NaP(AbstractChannel):
 
 
 class KP(AbstractChannel):
-    """Slowly inactivating potassium current: i = g m^2 h (V - e)."""
+    """Slowly inactivating potassium current.
+
+    i = g m^2 h (V - e).
+    """
 
     gates: ClassVar[tuple[str, ...]] = ("m", "h")
     g: Param = param(1e-5, unit="S/cm2", low=0.0, doc="conductance")
@@ -97,7 +109,10 @@ class KP(AbstractChannel):
 
 
 class KT(AbstractChannel):
-    """Fast inactivating potassium current: i = g m^4 h (V - e)."""
+    """Fast inactivating potassium current.
+
+    i = g m^4 h (V - e).
+    """
 
     gates: ClassVar[tuple[str, ...]] = ("m", "h")
     g: Param = param(1e-5, unit="S/cm2", low=0.0, doc="conductance")
@@ -114,7 +129,10 @@ class KT(AbstractChannel):
 
 
 class SKv3(AbstractChannel):
-    """Fast potassium current Kv3.1: i = g m (V - e)."""
+    """Fast potassium current Kv3.1.
+
+    i = g m (V - e).
+    """
 
     gates: ClassVar[tuple[str, ...]] = ("m",)
     g: Param = param(1e-5, unit="S/cm2", low=0.0, doc="conductance")
@@ -128,7 +146,10 @@ class SKv3(AbstractChannel):
 
 
 class SK(AbstractChannel):
-    """Potassium current that calcium opens: i = g z (V - e), z_inf = 1 / (1 + (0.00043 / ca)^4.8)."""
+    """Potassium current that calcium opens.
+
+    i = g z (V - e), z_inf = 1 / (1 + (0.00043 / ca)^4.8).
+    """
 
     gates: ClassVar[tuple[str, ...]] = ("z",)
     g: Param = param(1e-5, unit="S/cm2", low=0.0, doc="conductance")
@@ -158,7 +179,10 @@ class Im(AbstractChannel):
 
 
 class Ih(AbstractChannel):
-    """Cation current that hyperpolarisation opens: i = g m (V - e)."""
+    """Cation current that hyperpolarisation opens.
+
+    i = g m (V - e).
+    """
 
     gates: ClassVar[tuple[str, ...]] = ("m",)
     g: Param = param(1e-5, unit="S/cm2", low=0.0, doc="conductance")
@@ -172,7 +196,10 @@ class Ih(AbstractChannel):
 
 
 class CaHVA(AbstractChannel):
-    """High-threshold calcium current: i = g m^2 h (V - e)."""
+    """High-threshold calcium current.
+
+    i = g m^2 h (V - e).
+    """
 
     gates: ClassVar[tuple[str, ...]] = ("m", "h")
     carries: ClassVar[str] = "ca"
@@ -189,7 +216,10 @@ class CaHVA(AbstractChannel):
 
 
 class CaLVA(AbstractChannel):
-    """Low-threshold calcium current: i = g m^2 h (V - e)."""
+    """Low-threshold calcium current.
+
+    i = g m^2 h (V - e).
+    """
 
     gates: ClassVar[tuple[str, ...]] = ("m", "h")
     carries: ClassVar[str] = "ca"

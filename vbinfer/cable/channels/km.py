@@ -11,7 +11,9 @@ from vbinfer.cable.channels.base import AbstractChannel
 
 
 class Km(AbstractChannel):
-    """Slow potassium current of adaptation: i = g p (V - e).
+    """Slow potassium current of adaptation.
+
+    i = g p (V - e).
 
     Pospischil et al. 2008, doi:10.1007/s00422-008-0263-8
     """

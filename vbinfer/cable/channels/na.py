@@ -12,7 +12,9 @@ from vbinfer.cable.channels.rates import opening, ratio
 
 
 class Na(AbstractChannel):
-    """Fast sodium current: i = g m^3 h (V - e).
+    """Fast sodium current.
+
+    i = g m^3 h (V - e).
 
     Pospischil et al. 2008, doi:10.1007/s00422-008-0263-8; vt shifts all rates.
     """

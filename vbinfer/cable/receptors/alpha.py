@@ -10,7 +10,9 @@ from vbinfer.cable.receptors.base import AbstractEvents
 
 
 class Alpha(AbstractEvents):
-    """Conductance of equal rise and decay: g = w (t / tau) exp(1 - t / tau).
+    """Conductance of equal rise and decay.
+
+    g = w (t / tau) exp(1 - t / tau).
 
     An event of weight w (uS) peaks at w, after tau.
     """

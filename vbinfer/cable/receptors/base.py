@@ -34,7 +34,9 @@ class AbstractReceptor(Parametrised):
 
     @abc.abstractmethod
     def advance(self, s: tuple[Array, ...], c: Array, V: Array, lead: Lead) -> tuple[Array, Array, tuple[Array, ...]]:
-        """Conductance (uS), current into the cell (nA), and the states a step on.
+        """Advance by a step.
+
+        Returns conductance (uS), current into the cell (nA), and the states a step on.
 
         Args:
             s: its states, `[N, ...batch]` each.
@@ -45,7 +47,10 @@ class AbstractReceptor(Parametrised):
 
 
 class AbstractEvents(AbstractReceptor):
-    """Base of receptors whose conductance follows events: i = g (V - e)."""
+    """Base of receptors whose conductance follows events.
+
+    i = g (V - e).
+    """
 
     e: Any
 

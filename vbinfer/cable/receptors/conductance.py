@@ -11,7 +11,9 @@ from vbinfer.stimuli import AbstractStimulus
 
 
 class Conductance(AbstractReceptor):
-    """A conductance that a signal gives: i = g(t) (V - e).
+    """A conductance that a signal gives.
+
+    i = g(t) (V - e).
 
     As a dynamic clamp does. The signal is one of `vb.stimuli`, in uS, with a gain per site; it is read at the middle of
     the step. No row of the coupling input belongs to it.

@@ -12,7 +12,9 @@ from vbinfer.cable.receptors.base import AbstractEvents
 
 
 class DualExp(AbstractEvents):
-    """Conductance that rises and decays: g = w f (exp(-t / tau_decay) - exp(-t / tau_rise)).
+    """Conductance that rises and decays.
+
+    g = w f (exp(-t / tau_decay) - exp(-t / tau_rise)).
 
     f makes the peak of an event its weight w (uS). `tau_rise` is below `tau_decay`; inside a trace the conductance is
     NaN where it is not, a failed draw.

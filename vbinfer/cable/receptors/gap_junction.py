@@ -9,7 +9,9 @@ from vbinfer.cable.receptors.base import AbstractReceptor, Lead
 
 
 class GapJunction(AbstractReceptor):
-    """Current through gap junctions: i = sum_j w_ij (V_j - V_i), nA with weights in uS.
+    """Current through gap junctions.
+
+    i = sum_j w_ij (V_j - V_i), nA with weights in uS.
 
     For `cvar=("V",)` and `coupling=vb.coupling.Difference(G=1.0)`, whose row it adds as a current. Under `Native` the
     current of t + dt/2 is extrapolated from the last two steps, 3/2 i(t) - 1/2 i(t - dt): second order. It is explicit,
