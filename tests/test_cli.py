@@ -220,6 +220,7 @@ def test_the_replicates_are_the_other_segments_of_the_recording(folder):
     np.testing.assert_allclose(study.replicates[0].values, table[200:400], rtol=1e-6)
 
 
+SAMPLED = '"Subsample", var = "x", period = 1.0'
 MISTAKES = [
     ("integrator = {{ name", "integratr = {{ name", "Did you mean 'integrator'"),
     ("[summary]", "[sumary]", "Did you mean 'summary'"),
@@ -262,8 +263,8 @@ MISTAKES = [
     ('"Subsample", var = "x"', '"HRF", var = "x", kernel = {{ name = "GamaKernel" }}', "Did you mean 'GammaKernel'"),
     ('"Subsample", var = "x"', '"HRF", var = "x", kernel = {{ name = "GammaKernel", tua = 1 }}', "no option 'tua'"),
     ('"Subsample", var = "x"', '"HRF", var = "x", kernel = "GammaKernel"', 'write kernel = {{ name = "GammaKernel" }}'),
-    ('"Subsample", var = "x"', '"HRF", var = "x", kernel = {{ name = "TvbVolterraKernel" }}', "not of 1 ms"),
-    ('"Subsample", var = "x"', '"BalloonWindkessel", var = "x", step = -1.0', "must be positive"),
+    (SAMPLED, '"HRF", var = "x", kernel = {{ name = "TvbVolterraKernel" }}, period = 500.0', "not of 10 ms"),
+    (SAMPLED, '"BalloonWindkessel", var = "x", step = -1.0, period = 500.0', "must be positive"),
     (
         '"Subsample", var = "x"',
         '"SpatialAverage", var = "x", groups = [0, 0, 1, 1, 1]',

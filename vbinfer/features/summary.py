@@ -109,7 +109,8 @@ class Summary(eqx.Module):
             if isinstance(step, Feature | type):
                 raise TypeError(f"preprocess is the feature {step!r}; pass it by a name of its own, as in f={step!r}")
         self.period = _check.positive(period, "period", 720.0, "ms")
-        self.preprocess = Steps(steps) if isinstance(preprocess, list | tuple) else preprocess
+        several = isinstance(preprocess, list | tuple)
+        self.preprocess = Steps(steps) if several else None if preprocess is None else steps[0]
         self.n_nodes = None if n_nodes is None else _check.count(n_nodes, "n_nodes", 80)
         self.feature_names = tuple(features)
         self.features = tuple(_as_feature(name, given) for name, given in features.items())

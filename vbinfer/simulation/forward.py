@@ -476,7 +476,7 @@ def _check_observe(sim: Simulator, outputs: tuple[str, ...], observe: Any) -> No
         )
     if len(outputs) > 1:
         raise ValueError(f"observe is a Chain, which measures one monitor, and {', '.join(outputs)} are summarised")
-    observe.check_channels(_channels(sim, outputs[0]))
+    observe.check_channels(_channels(sim, next(iter(outputs))))
 
 
 def _channels(sim: Simulator, name: str) -> int:
