@@ -152,6 +152,7 @@ def calls():
         "Prior.sample": {"self": prior, **ask},
         "Draws.failures": {"self": draws, "prior": prior},
         "Simulator": {"model": vb.models.Linear(), "integrator": vb.Heun(dt=0.5)},
+        "RandomField": {"phi": np.ones((4, 1)), "eigenvalues": np.zeros(1), "length": 30.0},
         "Summary": {"fc": vb.features.fc_stat},
         "calibrate": {**source},
         "load_recording": {"name": "hcp-aal2"},

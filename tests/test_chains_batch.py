@@ -220,7 +220,7 @@ def by_if(theta, x):
         (
             lambda: vb.sampling.ChainSampler(PRIOR, linear, kernel=vb.sampling.NUTS),
             TypeError,
-            r"write kernel=vb\.NUTS\(\)",
+            r"write kernel=vb\.sampling\.NUTS\(\)",
         ),
         (
             lambda: vb.sampling.ChainSampler(PRIOR, linear, kernel=vb.sampling.TemperedSMC()),

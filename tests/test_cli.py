@@ -327,9 +327,11 @@ def test_channels_of_a_recording_are_those_of_the_monitor_not_the_nodes(folder, 
 
 
 def test_a_kernel_is_named_as_a_part_is(folder):
-    monitor = '"HRF", step = 2.0, kernel = { name = "GammaKernel", shape = 2, tau = 0.7 }'
-    (folder / "kernel.toml").write_text(STUDY.format(out="x").replace('"Subsample"', monitor))
-    kernel = Study.from_toml(folder / "kernel.toml").forward.sim.monitors["monitor"].kernel
+    monitor = '"HRF", step = 2.0, period = 20.0, kernel = { name = "GammaKernel", shape = 2, tau = 0.7 }'
+    (folder / "kernel.toml").write_text(
+        STUDY.format(out="x").replace('"Subsample"', monitor).replace(", period = 1.0", "")
+    )
+    kernel = Study.from_toml(folder / "kernel.toml", data={"period": 20.0}).forward.sim.monitors["monitor"].kernel
     t = jnp.linspace(0.0, 5.0, 7)
     np.testing.assert_allclose(kernel(t), t / 0.7**2 * np.exp(-t / 0.7), rtol=1e-5)
 

@@ -271,7 +271,7 @@ def test_a_million_items_are_taken_as_they_are_needed_and_nothing_of_them_stays(
     results.close()
     assert worst <= 2 * 2
     scheduler = scheduler_of(two)
-    wait_for(lambda: not scheduler.tasks, 20.0)
+    wait_for(lambda: not scheduler.tasks, 120.0)
     assert [name for name in scheduler.worker_plugins if "vbinfer" in name] == []
     assert list(two.map(lambda item, device: -item, range(3))) == [0, -1, -2]  # and it goes on
 
@@ -379,7 +379,7 @@ def test_an_address_will_do_and_the_client_is_closed_afterwards(threads):
     address = threads.scheduler.address
     before = len(threads.cluster.scheduler.clients)
     assert list(Dask(address).map(lambda item, device: item + 0.5, [1, 2])) == [1.5, 2.5]
-    wait_for(lambda: len(threads.cluster.scheduler.clients) == before, 10.0)
+    wait_for(lambda: len(threads.cluster.scheduler.clients) == before, 120.0)
 
 
 def test_without_distributed_the_remedy_is_said(monkeypatch):
@@ -546,11 +546,11 @@ def test_no_worker_outlives_its_parent_and_the_run_goes_on_from_the_store(tmp_pa
     workers = [int(path.name) for path in (tmp_path / "pids").iterdir()]
     assert len(workers) == 2
     process.send_signal(how)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode != 0
     if how == signal.SIGINT:
         assert err.rstrip().endswith("KeyboardInterrupt")
-    wait_for(lambda: not any(alive(pid) for pid in workers), 5.0)
+    wait_for(lambda: not any(alive(pid) for pid in workers), 60.0)
     before = contents(tmp_path / "s")
     assert 2 < len(before) < 9  # the manifest and some of eight shards
     again = script(tmp_path, 0.01, 64 * 8)

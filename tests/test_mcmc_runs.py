@@ -196,7 +196,7 @@ OTHER = Prior({"a": dist.Normal(0.0, 1.0), "c": dist.Normal(0.0, 1.0)})
         ),
         (lambda done: run(init=3.0), TypeError, "init is a float; expected theta as a dictionary"),
         (lambda done: run(chain_method="threads"), ValueError, "expected one of 'auto', 'vectorized', 'parallel'"),
-        (lambda done: check_kernel(NUTS), TypeError, r"write kernel=vb\.NUTS\(\)"),
+        (lambda done: check_kernel(NUTS), TypeError, r"write kernel=vb\.sampling\.NUTS\(\)"),
     ],
 )
 def test_mistakes(stored, call, error, message):

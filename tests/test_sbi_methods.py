@@ -627,5 +627,5 @@ def test_an_observation_unlike_the_draws_is_named_once(method):
 def test_what_to_install_is_said(monkeypatch):
     prior = lg.make_prior()
     monkeypatch.setitem(sys.modules, "sbi", None)
-    with pytest.raises(ImportError, match=r"pip install 'sbi>=0\.25' 'torch>=2\.4'"):
+    with pytest.raises(ImportError, match=r"pip install 'sbi>=0\.26' 'torch>=2\.4'"):
         SbiEstimator("NPE").fit(lg.make_draws(prior, 100), prior, key=KEY)

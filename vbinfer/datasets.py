@@ -19,8 +19,8 @@ from .network.connectome import Connectome
 BUNDLED = {"hcp-aal2": "hcp_aal2"}
 _SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".npy", ".npz", ".zip")
 
-_SECONDS_BELOW = 1.0
-"""ms; a period below may have been written in seconds."""
+_SECONDS_BELOW = 20.0
+"""ms; a period below that is no whole number of Hz (720 ms written as 0.72) may have been written in seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Recording:
         values = np.array(self.values, dtype=np.float32, order="C")
         if values.ndim != 2 or 0 in values.shape:
             raise ValueError(f"{self.name} has shape {list(values.shape)}; expected [T, N], time in rows")
-        if 0 < self.period < _SECONDS_BELOW:
+        if 0 < self.period < _SECONDS_BELOW and abs(1e3 / self.period - round(1e3 / self.period)) > 1e-6:
             warnings.warn(
                 f"{self.name} has period {self.period:g} ms, {1e3 / self.period:,.0f} samples a second; write "
                 f"period={1e3 * self.period:g} if it is {self.period:g} s",

@@ -174,10 +174,10 @@ class Connectome(Parametrised):
         if self.weights is None or self.tract_lengths is None:
             name = "weights" if self.weights is None else "tract_lengths"
             raise ValueError(f"{name} is None; give [node, node] numbers, np.zeros_like(weights) for no delays")
-        if not self.n_nodes:
-            raise ValueError("a Connectome without nodes was given; expected weights [node, node] of at least one")
         weights, lengths = self.weights.shape, self.tract_lengths.shape
         self.layout.check(self.weights)
+        if not self.n_nodes:
+            raise ValueError("a Connectome without nodes was given; expected weights [node, node] of at least one")
         if weights != lengths:
             raise ValueError(
                 f"weights is {list(weights)} but tract_lengths is {list(lengths)}; both must be [node, node]."
