@@ -86,7 +86,7 @@ def mcse(theta: Mapping[str, np.ndarray], method: str) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Of chains that are too short ArviZ gives NaN, and a line on the terminal."""
+    """Silence ArviZ where chains are too short."""
     log = logging.getLogger("arviz")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -184,7 +184,7 @@ def range_text(low: float, high: float) -> str:
 
 
 def is_traced(*args: Any) -> bool:
-    """Whether JAX is tracing one of these: it has no value to look at."""
+    """Whether JAX is tracing one of these values."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args))
 
 

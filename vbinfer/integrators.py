@@ -210,15 +210,15 @@ class Split(AbstractIntegrator):
 
 
 class AbstractOwnStep(AbstractIntegrator):
-    """Base of integrators by which a model takes its own step."""
+    """Base of integrators whose model takes its own step."""
 
     @abc.abstractmethod
     def prepared(self, model: Any) -> Any:
-        """The model ready for steps of dt, called once per run."""
+        """The model ready for steps of dt."""
 
     @abc.abstractmethod
     def check(self, model: Any) -> None:
-        """Raise or warn where such steps do not suit the model."""
+        """Raise or warn where steps do not suit the model."""
 
     def step(self, system: System, x: Any, dW: Any | None) -> Any:
         assert system.update is not None

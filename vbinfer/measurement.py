@@ -160,7 +160,7 @@ class Gain(AbstractPart):
 
 
 class Reference(AbstractPart):
-    """Reference of an EEG: one channel, or the average of all.
+    """Reference of an EEG, a channel or the average.
 
     y_i(t) <- y_i(t) - (r(t) + amplitude sd e(t)),   r = y_channel, or the mean over channels;   e ~ N(0, 1) white
 

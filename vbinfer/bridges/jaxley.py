@@ -104,7 +104,7 @@ class JaxleyForward:
         return self._compiled(dict(theta))
 
     def check(self, prior: Any) -> None:
-        """Raise ValueError unless the leaves of a prior are the trainable parameters."""
+        """Raise ValueError unless a prior's leaves are trainable parameters."""
         self._check({name: tuple(shape) for name, shape in prior.shapes.items()})
 
     def fingerprint(self) -> str:

@@ -176,7 +176,7 @@ def from_tvb(simulator: Any) -> Simulator:
 
 
 def _field(simulator: Any, network: Any) -> Field | None:
-    """The surface of a simulator, with its regions and local connectivity."""
+    """The simulator's surface, with regions and local connectivity."""
     surface = getattr(simulator, "surface", None)
     if surface is None:
         return None
@@ -246,7 +246,7 @@ def _values(kind: type, part: Any, renamed: Mapping[str, str]) -> dict[str, Any]
 
 
 def _at_nodes(values: Any, regions: np.ndarray | None) -> Any:
-    """Values of regions `[..., R]` as those of the nodes of a surface."""
+    """Values of regions `[..., R]` at the nodes of a surface."""
     wide = regions is not None and np.ndim(values) and np.shape(values)[-1] == regions.max() + 1
     return np.asarray(values)[..., regions] if wide else values
 

@@ -12,7 +12,9 @@ from vbinfer._param import AbstractLaw, Param, param, spread
 
 
 class Along(AbstractLaw):
-    """A parameter that depends on the path length d from the root's centre, um.
+    """Parameter as a function of the distance to the soma.
+
+    d is the path length from the root's centre, um.
 
         linear: base + slope d;   exponential: base exp(slope d)
 

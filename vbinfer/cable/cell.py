@@ -400,7 +400,7 @@ class Cell(AbstractStepper):
         return i
 
     def membrane(self, V: Array, gates: tuple[Any, ...], area: Array) -> tuple[Array, Array]:
-        """Conductance (uS) and current into the cell (nA) of all channels.
+        """Conductance (uS) and inward current (nA) of all channels.
 
         The conductance is -dI/dV, which also sees gates that follow the voltage at once, as that of `CaT`.
         """
@@ -566,7 +566,7 @@ class Cell(AbstractStepper):
         self.warn_of_step(dt, "Native", STAGGERED_BOUND)
 
     def warn_of_step(self, dt: float, name: str, bound: float | None) -> None:
-        """Warn where G dt/C of a compartment exceeds what a scheme bears."""
+        """Warn where G dt/C exceeds what a scheme bears."""
         leaves = (self.capacitance, self.axial_resistivity, self.radius_scale)
         if bound is None or is_traced(leaves):
             return

@@ -10,7 +10,7 @@ from vbinfer._param import Param, Parametrised, param
 
 
 class SpikeTrain(Parametrised):
-    """Events that arrive at given times at one receptor of one site.
+    """Events at given times at one receptor of one site.
 
     An event between two steps is shared by them, weight and mean time kept, so that the order stays 2 and derivatives
     with respect to `times` exist.
@@ -39,7 +39,10 @@ class SpikeTrain(Parametrised):
         self.receptor, self.at = receptor, at
 
     def arriving(self, t: Array, dt: float) -> Array:
-        """Weight that arrives at the start of the step at t, a number or `[draw]`."""
+        """Weight that arrives at the start of a step.
+
+        The step starts at t; a number, or `[draw]`.
+        """
         share = jnp.maximum(0.0, 1.0 - jnp.abs(self.times - t) / dt)
         weights = self.weights if self.weights.ndim >= share.ndim else self.weights[:, None]
         return jnp.sum(weights * (share if share.ndim >= weights.ndim else share[:, None]), axis=0)

@@ -117,7 +117,7 @@ class Compartments:
 
     @functools.cached_property
     def distance(self) -> np.ndarray:
-        """Path length from the centre of the root to each centre, um, `[n]`."""
+        """Path length from the root to each compartment, `[n]` um."""
         found = np.zeros(self.n)
         for i, p in enumerate(self.parent):
             if p >= 0:  # a parent always comes first
@@ -253,7 +253,7 @@ def _hangs_on(one: Section, first: np.ndarray, counts: Sequence[int]) -> int:
 
 
 def _measure(one: Section, begin: float, end: float) -> tuple[float, float, float, float]:
-    """Length, area and the two loads of a part of a section."""
+    """Length, area and both loads of part of a section."""
     a, b = begin * one.length, end * one.length
     centre = 0.5 * (a + b)
     area_1, load_1 = _frusta(one, a, centre)
@@ -262,7 +262,10 @@ def _measure(one: Section, begin: float, end: float) -> tuple[float, float, floa
 
 
 def _frusta(one: Section, a: float, b: float) -> tuple[float, float]:
-    """Lateral area and integral of dx / (pi r^2) between two positions."""
+    """Lateral area and axial load between two positions.
+
+    The load is the integral of dx / (pi r^2).
+    """
     arc, radii = np.array(one.arc), np.array(one.radii)
     inner = arc[(arc > a) & (arc < b)]
     x = np.concatenate([[a], inner, [b]])

@@ -194,7 +194,7 @@ def _walk(start: int, near: list[list[tuple[int, int]]]) -> tuple[list[int], dic
 
 
 def _centre(start: int, near: list[list[tuple[int, int]]]) -> int:
-    """The middle of the longest path of the tree around a node."""
+    """The middle of the longest path around a node."""
     order, reached = _walk(_walk(start, near)[0][-1], near)
     path = [order[-1]]
     while (before := reached[path[-1]][0]) >= 0:

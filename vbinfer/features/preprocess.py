@@ -39,7 +39,7 @@ class detrend(Preprocess):
 
 
 class zscore(Preprocess):
-    """Each node with mean 0 and standard deviation 1 over time.
+    """Mean 0 and standard deviation 1 of each node.
 
     ddof is 0; a constant node becomes 0.
     """

@@ -243,7 +243,7 @@ class action_potential(NodeFeature):
         return pick({name: jnp.asarray(a, x.dtype) for name, a in whole.items()}, self.labels())
 
     def _minima(self, x: Array, found: Spikes, period: float, when: _Stimulus) -> tuple[Array, Array]:
-        """Samples of the minima after peaks, and from 5 ms on."""
+        """Minima after peaks, and those from 5 ms on."""
         rooms, sample = len(found.peak) + 1, jnp.arange(len(x))
         last = found.peak[jnp.maximum(found.n - 1, 0)]
         allowed = (found.after < found.n) | (sample < when.end) | (last >= when.end)
@@ -271,7 +271,7 @@ def _flanks(slope: Array, found: Spikes, low: Array, when: _Stimulus) -> tuple[A
 
 
 def _steepest(slope: Array, found: Spikes, begin: Array) -> Array:
-    """Largest slope between the beginning of every spike and its peak."""
+    """Largest slope of the upstroke of every spike."""
     since = jnp.concatenate([begin, jnp.full(1, len(slope))])[found.after]
     inside = jnp.where(jnp.arange(len(slope)) >= since, slope, -jnp.inf)
     most = jax.ops.segment_max(inside, found.after, len(found.peak) + 1)[:-1]

@@ -76,7 +76,7 @@ class AbstractDomain(eqx.Module):
         """Distance along the surface from a point, mm, `[N]`."""
 
     def patch(self, centre: Any, radius: float) -> Array:
-        """Indicator of a disc on the surface, `[N]`: a stimulus' gain.
+        """Indicator `[N]` of a disc, the gain of a stimulus.
 
         1 within `radius` mm, measured along the surface. `centre` is a point's number, or x, y, z in mm, whose nearest
         point is taken.

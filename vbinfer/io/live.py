@@ -61,7 +61,7 @@ def settling(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _differs(values: Any) -> bool:
-    """Whether code of the user's in `values` is not what it was."""
+    """Whether the user's code in `values` has changed."""
     found: dict[int, Any] = {}
     for value in values:
         _collect(value, found, set())
@@ -91,7 +91,7 @@ def _is_news(value: Any, digest: bytes) -> bool:
 
 
 def _collect(value: Any, found: dict[int, Any], seen: set[int]) -> None:
-    """Code of the user's in a tree of this package's objects."""
+    """The user's code in a tree of objects."""
     if isinstance(value, _DATA) or id(value) in seen:
         return
     seen.add(id(value))

@@ -178,7 +178,7 @@ class AbstractStepper(AbstractModel):
         return self
 
     def check_step(self, dt: float) -> None:
-        """Warn where steps of `dt` ms are too long for this model."""
+        """Warn where steps of `dt` ms are too long."""
 
     @abc.abstractmethod
     def step(self, t: Array, x: Any, c: Array, u: Array, dW: Any, dt: float) -> Any:

@@ -188,11 +188,11 @@ class AbstractMonitor(Parametrised):
         """The carry and the sample y, after a period."""
 
     def after(self, y: Any, transient: float) -> Any:
-        """The sample of a whole run without its first `transient` ms."""
+        """Sample of a run without its first `transient` ms."""
         return y
 
     def failed(self, y: Any) -> Array | None:
-        """Whether the samples do not say what happened; None if they always do."""
+        """Whether the samples miss what happened, or None."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""Spikes inside the loop: their times, and the statistics of firing."""
+"""Spikes inside the loop, as times and as statistics."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -45,7 +45,7 @@ class SpikeTimes(NamedTuple):
 
     @property
     def overflow(self) -> Array:
-        """Whether a neuron had more spikes than there is room for."""
+        """Whether a neuron had more spikes than room."""
         return (self.count > self.times.shape[-1]).any(axis=-1)
 
 
@@ -58,7 +58,7 @@ class _Train(NamedTuple):
 
 
 class Spikes(AbstractSpikeMonitor):
-    """Times of the spikes of every neuron, at the end of the run.
+    """Spike times of every neuron.
 
     `ys[name]` is a `SpikeTimes`: `times` `[N, max]` and `count` `[N]`. A spike that falls within a step has its
     crossing time. A neuron with more than `max` spikes overflows: later times are lost, `count` and `overflow` say so,

@@ -157,7 +157,10 @@ def connectivity_ops(
 def _spikes(
     connectome: Connectome, delays: Delays, lag: Lag, origin: tuple[Any, int]
 ) -> tuple[Callable[..., Array], ...]:
-    """Readers of a network of spikes, whose lags are at least one step."""
+    """Readers of a network of spikes.
+
+    Its lags are at least one step.
+    """
     layout = connectome.layout
     if isinstance(layout, RandomGraph):
         words, projection = origin

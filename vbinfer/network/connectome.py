@@ -100,7 +100,7 @@ class Connectome(Parametrised):
 
     @property
     def layout(self) -> Any:
-        """How weights and lengths are laid out: `Dense`, `EdgeList` or `RandomGraph`."""
+        """Layout of weights and lengths, `Dense`, `EdgeList` or `RandomGraph`."""
         if self.graph is not None:
             return self.graph
         return Dense(self.n_nodes) if self.edges is None else EdgeList(self.edges, self.n_nodes)

@@ -126,7 +126,10 @@ def longest_lag(connectome: Connectome) -> float:
 
 
 def shortest_lag(connectome: Connectome) -> float | None:
-    """The shortest lag of a connection, ms; None while traced, or without connections."""
+    """Shortest lag of a connection, ms.
+
+    None while traced, or without connections.
+    """
     if is_traced(connectome):
         return None
     present = np.asarray(connectome.weights) != 0.0

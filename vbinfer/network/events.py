@@ -1,4 +1,4 @@
-"""Delivery of spikes: sums over the few nodes that send something."""
+"""Delivery of spikes from the few nodes that send."""
 
 import functools
 from collections.abc import Callable
@@ -61,7 +61,10 @@ class SpikeReader(eqx.Module):
 
 
 def row_at(ring: Array, step: Array, age: Array) -> Array:
-    """What all nodes sent `age` steps before `step`, one age or one for each draw."""
+    """What all nodes sent `age` steps before `step`.
+
+    One age, or one for each draw.
+    """
     nodes = jnp.arange(ring.shape[1] if ring.ndim == 2 else ring.shape[0])
     if ring.ndim == 2:
         return sent_at(ring, step, age, nodes)
@@ -112,7 +115,10 @@ def each_spike(sent: Array, add: Callable[..., Array]) -> Array:
     many = min(max(32, sent.size // 64), 1024)
 
     def found(k: Array) -> Array:
-        """Where spike number k is, first by words and then within one."""
+        """Where spike number k is.
+
+        First by words, then within one.
+        """
         word = jnp.minimum(jnp.searchsorted(upto, k, side="right"), len(count) - 1)
         rank = k - (upto[word] - count[word])
         return word * WORD + jnp.argmax(jnp.cumsum(words[word], axis=1) > rank[:, None], axis=1)

@@ -1,4 +1,4 @@
-"""Random graphs that every simulation draws for itself, in no memory.
+"""Random graphs drawn by every simulation, in no memory.
 
 Who receives from node j is a pure function of (draw key, projection, j): gaps between receivers are geometric variates
 of the counter-based generator, made anew whenever j spikes.
@@ -47,7 +47,7 @@ class RandomGraph(eqx.Module):
         return self.p * others.reshape(-1, *(1,) * (weights.ndim - 1)) * weights
 
     def receivers(self, words: tuple[Array, Array], projection: int, j: Array) -> Array:
-        """Nodes that receive from j, in order, filled up with N."""
+        """Nodes that receive from j, padded with N."""
         others = self.n_nodes - 1
         most = min(others, math.ceil(others * self.p + 8.0 * math.sqrt(others * self.p * (1.0 - self.p)) + 8.0))
         counter = j.astype(jnp.uint32) * jnp.uint32(most) + jnp.arange(most, dtype=jnp.uint32)
@@ -60,7 +60,7 @@ class RandomGraph(eqx.Module):
 
 
 class GraphReader(eqx.Module):
-    """(ring, step) to what arrives of spikes, over a graph of each draw.
+    """Reader of spikes over a graph of each draw.
 
     Differentiable in the weight; spikes are constants.
     """

@@ -82,7 +82,7 @@ def random_edges(
 
 
 def _drawn(rng: np.random.Generator, senders: np.ndarray, i: int, in_degree: int | None, p: float | None) -> np.ndarray:
-    """Who sends to node i: without repeats, and not i itself."""
+    """Senders to node i, without repeats and without i."""
     others = len(senders) - bool(np.isin(i, senders))
     k = int(rng.binomial(others, p or 0.0)) if in_degree is None else in_degree
     chosen = rng.choice(others, k, replace=False, shuffle=False)

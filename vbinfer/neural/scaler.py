@@ -59,7 +59,10 @@ class Standardise(eqx.Module):
         return cls(*(np.asarray(value, dtype=jnp.result_type(float)) for value in values))
 
     def lost(self, x: np.ndarray) -> np.ndarray:
-        """Features `[F]` that vary, within the rounding of their level: taken as constant."""
+        """Features `[F]` that vary only within rounding.
+
+        They are taken as constant.
+        """
         return (self.varies == 0.0) & (np.ptp(x, axis=0) > 0.0)
 
     @classmethod

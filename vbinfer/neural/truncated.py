@@ -247,7 +247,7 @@ class _Box(NamedTuple):
 
 
 def small_share(epsilon: float) -> float:
-    """Share of a posterior that a region leaves out, below 1/2."""
+    """Share of a posterior that a region leaves out."""
     words = "a small share of the posterior"
     if 0.0 < (found := _check.number(epsilon, "epsilon", "1e-4", words)) < 0.5:
         return found

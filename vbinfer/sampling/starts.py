@@ -232,7 +232,7 @@ def screened(
 
 
 def refuse_gaps(x_o: Any) -> None:
-    """Say where an observation is NaN or infinite, if it is.
+    """Raise ValueError where an observation is NaN or infinite.
 
     To be asked where the likelihood was found wanting: some likelihoods know what to do with a missing number.
     """

@@ -141,14 +141,14 @@ class Simulator(Parametrised):
 
     @property
     def sends_spikes(self) -> bool:
-        """Whether the model sends spikes, which take at least one step."""
+        """Whether the model sends spikes."""
         return getattr(self.model, "sends_spikes", False)
 
     def _elementwise(self) -> dict[str, Parameter]:
         return {path: leaf for path, leaf in paths(self).items() if leaf.axes is None}
 
     def period_steps(self) -> dict[str, int]:
-        """Steps per sample of every monitor that samples on the way."""
+        """Steps per sample of every monitor in the loop."""
         return {
             name: 1 if m.period is None else steps_in(m.period, self.dt, f"the period of monitor {name!r}")
             for name, m in self.monitors.items()
@@ -210,15 +210,7 @@ class Simulator(Parametrised):
         self.strides()
         of_field.check(self, shown)
         if self.noise is not None:
-            self.noise.noisy(self.state_shapes())
-            self.noise.check_nodes(n)
-            if self.noise.pulses and not self.sends_spikes:
-                raise ValueError(
-                    f"{type(self.noise).__name__} noise gives pulses, which {type(self.model).__name__} does not take; "
-                    "use vb.noise.Additive(sigma), or a neuron of vb.spiking"
-                )
-            if getattr(self.noise, "correlation", None) is not None:
-                self.check_by_node("a correlation across nodes")
+            self._check_noise(self.noise, n)
         if self.stimulus is not None:
             self.stimulus.check_nodes(n)
             self.model.check_stimulus(self.stimulus)
@@ -237,6 +229,18 @@ class Simulator(Parametrised):
         self._check_integrator()
         self._check_rows(n if self.field is None or self.field.at == "nodes" else self.n_sources)
         self.period_steps()
+
+    def _check_noise(self, noise: AbstractNoise, n: int) -> None:
+        """Raise ValueError for noise that the model cannot take."""
+        noise.noisy(self.state_shapes())
+        noise.check_nodes(n)
+        if noise.pulses and not self.sends_spikes:
+            raise ValueError(
+                f"{type(noise).__name__} noise gives pulses, which {type(self.model).__name__} does not take; "
+                "use vb.noise.Additive(sigma), or a neuron of vb.spiking"
+            )
+        if getattr(noise, "correlation", None) is not None:
+            self.check_by_node("a correlation across nodes")
 
     def _check_spikes_take_time(self, projection: Projection) -> None:
         """Raise ValueError unless every lag is at least one step."""

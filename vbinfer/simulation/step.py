@@ -200,6 +200,14 @@ def one_step(sim: Simulator, lines: tuple[Line, ...]) -> Step:
     return step
 
 
+def _within(stage: float, first: tuple[Array, ...], last: tuple[Array, ...]) -> tuple[Array, ...]:
+    """What arrives at a stage of the step."""
+    # half-way through the step: their mean, so Runge-Kutta is of order 2 with delays
+    if stage in (0.0, 1.0):
+        return last if stage else first
+    return tuple((1.0 - stage) * a + stage * b for a, b in zip(first, last, strict=True))
+
+
 def equations(
     sim: Simulator, step: Array, x: Any, lines: tuple[Line, ...], arriving: Any, pulses: Array | None = None
 ) -> System:
@@ -215,12 +223,6 @@ def equations(
     def stimulus(stage: float) -> Array:
         return jnp.zeros_like(like) if sim.stimulus is None else sim.stimulus(time(stage), like)
 
-    def delayed(stage: float, ends: Any) -> tuple[Array, ...]:
-        first, last = ends  # half-way through the step: their mean, so Runge-Kutta is of order 2 with delays
-        if stage in (0.0, 1.0):
-            return last if stage else first
-        return tuple((1.0 - stage) * a + stage * b for a, b in zip(first, last, strict=True))
-
     def couple(stage: float, x: Any) -> Array:
         if not lines and pulses is None:
             return jnp.zeros((len(model.cvar), *like.shape), like.dtype)
@@ -228,7 +230,7 @@ def equations(
         for (projection, ops, *_), ends in zip(lines, arriving, strict=True):
             gx = tuple(ops.instant(row) for row in outgoing(sim, projection, x))
             if ends is not None:
-                gx = tuple(a + b for a, b in zip(gx, delayed(stage, ends), strict=True))
+                gx = tuple(a + b for a, b in zip(gx, _within(stage, *ends), strict=True))
             post = projection.coupling.post
             if sim.field is None:
                 received += post(gx, _coupled(sim, x), ops.strength)

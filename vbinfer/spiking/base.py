@@ -71,7 +71,7 @@ class AbstractNeuron(AbstractStepper):
         """One step of a layer with input c."""
 
     def rest(self) -> dict[str, Any]:
-        """Where state variables start, but for those that start at 0."""
+        """Where state variables start, unless at 0."""
         return {"v": getattr(self, "v_rest", 0.0)}
 
     def threshold(self, x: Any) -> Array:
@@ -95,7 +95,7 @@ class AbstractNeuron(AbstractStepper):
         return span * (self.threshold(x) - x.v) / jnp.where(rise > 0.0, rise, 1.0)
 
     def kick(self, dt: float) -> Any:
-        """The share of white noise of v in a step that is left at its end."""
+        """Share of a step's white noise that reaches its end."""
         return 1.0
 
     def adapt(self, x: Any, before: Any, dt: float) -> Any:
@@ -126,7 +126,7 @@ class AbstractNeuron(AbstractStepper):
             )
 
     def _held(self, since: Array, dt: float) -> Array:
-        """ms at the start of a step that are still refractory."""
+        """Refractory ms at the start of a step."""
         t_ref = getattr(self, "t_ref", None)
         if t_ref is None:
             return jnp.zeros_like(since)

@@ -82,7 +82,7 @@ class Layer(eqx.Module):
     def __call__(
         self, xs: Any, state: LayerState | None = None, *, dt: float = 1.0, checkpoint: bool = False, cut: bool = False
     ) -> tuple[Array, LayerState]:
-        """Outputs of all steps `[T, ...]`, and the state at the end.
+        """Outputs `[T, ...]`, and the state at the end.
 
         Args:
             xs: `[T, ...batch, features]`.
@@ -123,7 +123,7 @@ def _shapes(state: Any) -> str:
 
 
 def _unroll(step: Callable[[Any, Array], tuple[Any, Array]], x: Any, cs: Array, checkpoint: bool) -> tuple[Any, Array]:
-    """A scan over steps, cut into segments of which the start is kept."""
+    """Scan over steps in segments whose starts are kept."""
     n = len(cs)
     size = math.isqrt(n) if checkpoint else 1
     if size < 2:
@@ -180,7 +180,7 @@ class Network(eqx.Module):
     def __call__(
         self, xs: Any, state: Any = None, *, checkpoint: bool = False, cut: bool = False
     ) -> tuple[Array, tuple[Any, ...]]:
-        """Outputs of all steps, and the state at the end; see `Layer`."""
+        """Outputs, and the state at the end; see `Layer`."""
         if state is not None and (not isinstance(state, tuple) or len(state) != len(self.layers)):
             raise ValueError(
                 f"the state is of another network: it has {len(state) if isinstance(state, tuple) else 'no'} layers, "
@@ -190,7 +190,9 @@ class Network(eqx.Module):
         return self._each(run, xs, state)
 
     def embed(self, x: Array) -> Array:
-        """Mean output of a sequence given as one vector, `[T * features]`.
+        """Mean output of a sequence as one vector.
+
+        The vector is `[T * features]`.
 
         What `vb.NPE(embedding=net)` calls.
         """

@@ -13,7 +13,10 @@ UNREACHED = 1e9
 
 
 class LIFState(NamedTuple):
-    """v: membrane, mV; z: spikes of this step; since: ms since the last; `[N]` each."""
+    """Membrane, spikes, and time since the last, `[N]` each.
+
+    v is in mV, z is 1 in the step of a spike, since is in ms.
+    """
 
     v: Any
     z: Any = 0.0
@@ -114,7 +117,7 @@ class ALIF(AbstractLeaky):
 
 
 def _driven(v: Array, i: Array, tau: Array, tau_s: Array, span: Array) -> Array:
-    """What a current i that decays with tau_s adds to v in `span` ms.
+    """What a decaying current adds to v in `span` ms.
 
     i / tau int_0^span exp(-(span - s)/tau - s/tau_s) ds
     """

@@ -1,4 +1,4 @@
-"""Neurons that run away by themselves: the upswing is solved in closed form."""
+"""Neurons with an upswing of their own, in closed form."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -47,7 +47,7 @@ def _arc(q: Array, T: Array) -> Array:
 
 
 def _quadratic(x: Array, k: Any, force: Array, s: Array) -> Array:
-    """The solution of x' = k x^2 + force after s ms.
+    """Solution of x' = k x^2 + force, s ms later.
 
     (x + force T) / (1 - k x T) with T = tan(w s)/w, w^2 = k force; `BEYOND` where it has run away.
     """
@@ -180,7 +180,9 @@ class AdEx(AbstractNeuron):
         return end + (v - end) * jnp.exp(-s * self.g_L / self.C)
 
     def _upswing(self, v: Array) -> tuple[Array, Array]:
-        """1/ms of the exponential at v, and its share up to the peak.
+        """Rate of the exponential at v, and its share.
+
+        1/ms; the share is of the way to the peak.
 
         y = exp(-(v - V_T)/Delta_T) falls at the constant rate g_L/C:  v(s) = v - Delta_T log(1 - rate s)
         """

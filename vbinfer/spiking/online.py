@@ -1,4 +1,4 @@
-"""Gradients forward in time, in memory that does not grow with it."""
+"""Gradients forward in time, in memory flat in it."""
 
 from collections.abc import Callable
 from typing import Any

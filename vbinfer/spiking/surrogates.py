@@ -31,7 +31,7 @@ class AbstractSurrogate(eqx.Module):
         return _step(self, jnp.greater, x)
 
     def reached(self, x: Array) -> Array:
-        """1 where x >= 0, else 0: a threshold that is reached."""
+        """Threshold that is reached, 1 where x >= 0."""
         return _step(self, jnp.greater_equal, x)
 
 
@@ -64,7 +64,7 @@ class SuperSpike(AbstractSurrogate):
 
 
 class FastSigmoid(AbstractSurrogate):
-    """1 / (1 + k|x|)^2, the derivative of x / (1 + k|x|).
+    """Derivative of a fast sigmoid, 1 / (1 + k|x|)^2.
 
     That of `SuperSpike` with another default, as in snnTorch.
     """
@@ -76,7 +76,9 @@ class FastSigmoid(AbstractSurrogate):
 
 
 class ArcTan(AbstractSurrogate):
-    """(k/2) / (1 + (pi k x / 2)^2) (Fang et al. 2021).
+    """Derivative of an arc tangent (Fang et al. 2021).
+
+    (k/2) / (1 + (pi k x / 2)^2)
 
     doi:10.1109/ICCV48922.2021.00266
     """
@@ -88,7 +90,10 @@ class ArcTan(AbstractSurrogate):
 
 
 class Sigmoid(AbstractSurrogate):
-    """k s (1 - s) with s = 1 / (1 + exp(-k x))."""
+    """Derivative of a sigmoid.
+
+    k s (1 - s) with s = 1 / (1 + exp(-k x))
+    """
 
     k: float = _steepness(4.0)
 

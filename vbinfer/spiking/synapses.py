@@ -1,4 +1,4 @@
-"""Synapses of layers: linear maps of what arrives, for whole sequences at once."""
+"""Synapses of layers, linear maps of whole sequences."""
 
 import abc
 import functools
@@ -14,7 +14,7 @@ from vbinfer import _check
 
 
 class AbstractSynapse(eqx.Module):
-    """Base of synapses: from x of every step to the input c of the neurons."""
+    """Base of synapses, from x to the neurons' input c."""
 
     weight: eqx.AbstractVar[Array]
 
@@ -29,7 +29,10 @@ class AbstractSynapse(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, xs: Array, past: Any = None) -> tuple[Array, Any]:
-        """Inputs c of all steps `xs` `[T, ...]`, and what is remembered."""
+        """Inputs c of all steps, and what is remembered.
+
+        `xs` is `[T, ...]`.
+        """
 
 
 def _drawn(key: Any, shape: tuple[int, ...], fan_in: int) -> Array:
@@ -37,7 +40,9 @@ def _drawn(key: Any, shape: tuple[int, ...], fan_in: int) -> Array:
 
 
 class Linear(AbstractSynapse):
-    """c = W x, W `[out, in]`, and a bias if asked for.
+    """Dense synapse, c = W x with W `[out, in]`.
+
+    And a bias, if asked for.
 
     Weights are drawn with variance 1/in. x is `[..., in]`.
     """
@@ -62,7 +67,9 @@ class Linear(AbstractSynapse):
 
 
 class Conv(AbstractSynapse):
-    """c = W * x, a cross-correlation of images, stride 1, no padding.
+    """Convolutional synapse, c = W * x.
+
+    A cross-correlation of images, stride 1, no padding.
 
     c[t] = sum_d W_d * x[t - delays_d], x before the first step 0
 

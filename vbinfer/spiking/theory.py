@@ -1,4 +1,4 @@
-"""Rate and CV of a LIF neuron in white noise, in closed form."""
+"""Rate and CV of a LIF neuron in closed form."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def _quadrature(low: Array, high: Array) -> tuple[Array, Array]:
 def siegert(
     mu: Any, sigma: Any, *, tau: Any, v_th: Any, v_reset: Any, v_rest: Any = 0.0, t_ref: Any = 0.0
 ) -> tuple[Array, Array]:
-    """Rate (1/ms) and CV of a `LIF` driven by u = mu and white noise.
+    """Rate (1/ms) and CV of a `LIF` in white noise.
 
     tau dv = (v_rest + mu - v) dt + sigma sqrt(tau) dW,   that is `Additive({"v": sigma / sqrt(tau)})`
     1/rate = t_ref + tau sqrt(pi) int_r^th exp(x^2) (1 + erf x) dx

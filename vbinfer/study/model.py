@@ -40,15 +40,7 @@ def read_simulator(
         required=("model", "integrator", "t1"),
         optional=("coupling", "noise", "stimulus", "delays", "monitor", "monitors", "observe", "transient", "nodes"),
     )
-    known = {
-        "model": Lazily({name: "models" for name in dir(models) if name[0].isupper() and name[:8] != "Abstract"}),
-        "coupling": members(coupling, coupling.AbstractCoupling),
-        "integrator": Lazily(dict.fromkeys(_schemes(), "integrators") | dict.fromkeys(OF_CELLS, "cable")),
-        "noise": members(noise, noise.AbstractNoise),
-        "stimulus": members(stimuli, stimuli.AbstractStimulus),
-        "delays": {"Delays": Delays},
-        "monitor": members(monitors, monitors.AbstractMonitor),
-    }
+    known = _known()
     # objects that an option of another holds: the kernel of a monitor, the models of groups
     inside = {"monitor": members(monitors, monitors.AbstractKernel), "model": known["model"]}
 
@@ -84,6 +76,19 @@ def read_simulator(
         "t1": number(parts["t1"], "[simulator] t1"),
         "transient": number(parts.get("transient", 0.0), "[simulator] transient"),
         "observe": read_chain(parts["observe"], folder) if "observe" in parts else None,
+    }
+
+
+def _known() -> dict[str, Mapping[str, Callable[..., Any]]]:
+    """Constructors of the parts of a simulator, by name."""
+    return {
+        "model": Lazily({name: "models" for name in dir(models) if name[0].isupper() and name[:8] != "Abstract"}),
+        "coupling": members(coupling, coupling.AbstractCoupling),
+        "integrator": Lazily(dict.fromkeys(_schemes(), "integrators") | dict.fromkeys(OF_CELLS, "cable")),
+        "noise": members(noise, noise.AbstractNoise),
+        "stimulus": members(stimuli, stimuli.AbstractStimulus),
+        "delays": {"Delays": Delays},
+        "monitor": members(monitors, monitors.AbstractMonitor),
     }
 
 

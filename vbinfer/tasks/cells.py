@@ -85,7 +85,9 @@ _CENTRE, _SPREAD = np.array([0.0, np.log(1e-4), -70.0]), np.array([0.3, 0.4, 5.0
 
 
 def passive_cell() -> Task:
-    """Capacitance, leak and resting potential of a passive cell from one noisy step response.
+    """Passive cell from one noisy step response.
+
+    Capacitance, leak and resting potential.
 
     theta = (log C, log g, e) with C in uF/cm2, g in S/cm2, e in mV, normal; x is the voltage every 2 ms for 60 ms after
     0.05 nA comes on, with independent noise of 0.5 mV. The simulation is that of `vb.cable`, with its gradients.

@@ -1,4 +1,4 @@
-"""A noisy LIF neuron: drive and noise with a posterior by Siegert's formula."""
+"""Noisy LIF neuron with a posterior by Siegert's formula."""
 
 import functools
 from typing import Any
@@ -28,7 +28,9 @@ _CELL: dict[str, Any] = dict(tau=_TAU, v_th=20.0, v_reset=10.0, t_ref=2.0)
 
 
 def lif() -> Task:
-    """Drive and noise of a LIF neuron, from its rate and CV.
+    """Drive and noise of a LIF neuron.
+
+    From its rate and CV.
 
     tau dv = (mu - v) dt + sigma sqrt(tau) dW, tau = 20 ms, threshold 20 mV, reset 10 mV for 2 ms; dt = 0.1 ms.
 

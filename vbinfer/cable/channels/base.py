@@ -75,7 +75,10 @@ class AbstractPool(AbstractMechanism):
 
     @abc.abstractmethod
     def rates(self, i: Array) -> tuple[Array, Array]:
-        """Steady state and time constant under a current of the ion, mA/cm2 outward."""
+        """Steady state and time constant under the ion's current.
+
+        The current is in mA/cm2, outward.
+        """
 
 
 class AbstractReversal(AbstractMechanism):

@@ -1,4 +1,4 @@
-"""Channels of thick-tufted layer 5 pyramidal cells (Hay et al. 2011).
+"""Channels of layer 5 pyramidal cells (Hay et al. 2011).
 
 Rate equations at 34 degrees, doi:10.1371/journal.pcbi.1002107. The paper's calcium dynamics are `CaPump`.
 """

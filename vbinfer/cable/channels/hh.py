@@ -12,7 +12,7 @@ from vbinfer.cable.channels.rates import opening, ratio
 
 
 class HH(AbstractChannel):
-    """Sodium, potassium and leak of the squid axon (Hodgkin & Huxley 1952).
+    """Currents of the squid axon (Hodgkin & Huxley 1952).
 
         i = g_na m^3 h (V - e_na) + g_k n^4 (V - e_k) + g_l (V - e_l)
 

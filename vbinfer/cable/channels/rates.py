@@ -49,6 +49,9 @@ def _ratio_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Ar
 
 
 def opening(alpha: Array, beta: Array) -> tuple[Array, Array]:
-    """Steady state and time constant of x' = alpha (1 - x) - beta x."""
+    """Steady state and time constant from opening and closing rates.
+
+    Of x' = alpha (1 - x) - beta x.
+    """
     tau = 1.0 / (alpha + beta)
     return alpha * tau, tau

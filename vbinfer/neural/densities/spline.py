@@ -62,7 +62,10 @@ class Spline(AbstractBijection):
         return jnp.abs(value) <= self.interval, jnp.clip(value, -self.interval, self.interval)
 
     def _bin(self, value: Array, axis: str) -> tuple[Array, ...]:
-        """x, both y and both slopes of the bin of a value, its width and its mean slope."""
+        """Knots and slopes of the bin of a value.
+
+        x, both y, both slopes, the width and the mean slope.
+        """
         x, y = self._edges(self.widths), self._edges(self.heights)
         d = jax.nn.softplus(self.slopes) + _MIN_SLOPE
         above = value > (x if axis == "x" else y)[1:-1]
