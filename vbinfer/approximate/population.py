@@ -109,14 +109,9 @@ def smc_abc(
                 now, epsilons, acceptances = after, [*epsilons, level], [*acceptances, n / (run.count - before)]
                 stopped = few if acceptances[-1] < min_acceptance else ""
     rows = _equally_weighted(now.weight, k_pick)
-    info = provenance("SMC ABC", key, started) | {
-        "epsilon": epsilons[-1],
-        "epsilons": epsilons,
-        "acceptances": acceptances,
-        "num_simulations": run.count,
-        "effective_size": float(1.0 / np.sum(now.weight**2)),
-        "stopped": stopped,
-    }
+    levels = {"epsilon": epsilons[-1], "epsilons": epsilons, "acceptances": acceptances}
+    worth = {"num_simulations": run.count, "effective_size": float(1.0 / np.sum(now.weight**2)), "stopped": stopped}
+    info = provenance("SMC ABC", key, started) | levels | worth
     return posterior(prior, now.z[rows], now.distance[rows], x_o, info)
 
 

@@ -246,7 +246,7 @@ def _values(kind: type, part: Any, renamed: Mapping[str, str]) -> dict[str, Any]
 
 
 def _at_nodes(values: Any, regions: np.ndarray | None) -> Any:
-    """Values of regions `[..., R]` at the nodes of a surface."""
+    """Values of regions `[..., R]` at a surface's nodes."""
     wide = regions is not None and np.ndim(values) and np.shape(values)[-1] == regions.max() + 1
     return np.asarray(values)[..., regions] if wide else values
 

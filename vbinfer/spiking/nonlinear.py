@@ -47,9 +47,9 @@ def _arc(q: Array, T: Array) -> Array:
 
 
 def _quadratic(x: Array, k: Any, force: Array, s: Array) -> Array:
-    """Solution of x' = k x^2 + force, s ms later.
+    """Solution of x' = k x^2 + force.
 
-    (x + force T) / (1 - k x T) with T = tan(w s)/w, w^2 = k force; `BEYOND` where it has run away.
+    After s ms: (x + force T) / (1 - k x T) with T = tan(w s)/w, w^2 = k force; `BEYOND` where it has run away.
     """
     T = _tangent(k * force, s)
     left = 1.0 - k * x * T
