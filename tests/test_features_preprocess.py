@@ -73,6 +73,15 @@ def test_global_regression_leaves_no_sum_and_nothing_to_divide_by():
     assert np.isfinite(slope).all()
 
 
+def test_connectivity_after_global_regression_equals_numpy():
+    y, upper = jnp.asarray(Y, jnp.float32), np.triu_indices(5, 1)
+    expected = np.corrcoef(np_regressed(Y), rowvar=False)[upper]
+    np.testing.assert_allclose(vb.features.fc(kind="regressed")(y, PERIOD), expected, atol=2e-5)
+    reference = rng.normal(size=(5, 5))
+    found = vb.features.fc_match(reference, kind="regressed")(y, PERIOD)
+    np.testing.assert_allclose(found, np.corrcoef(expected, reference[upper])[0, 1], atol=5e-5)
+
+
 def test_steps_come_in_their_order_and_change_the_nodes_of_features():
     y = jnp.asarray(Y, jnp.float32)
     steps = [bandpass(0.01, 0.2), parcellate(labels=LABELS), lambda y: 2.0 * y]
@@ -89,6 +98,7 @@ def test_steps_come_in_their_order_and_change_the_nodes_of_features():
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
+        (lambda: vb.features.fc_match(np.eye(3), kind="gsr"), ValueError, "regressed"),
         (lambda: detrend(order=-1), ValueError, "order=-1"),
         (lambda: detrend(order=1.5), ValueError, "order=1.5"),
         (lambda: detrend(order=4)(jnp.ones((5, 2)), PERIOD), ValueError, "5 samples"),

@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 from matplotlib.figure import Figure
 
+from vbinfer.diagnostics.figure import Graph
 from vbinfer.diagnostics.result import worst
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.predictive import Predictive
@@ -21,6 +22,7 @@ from vbinfer.neural.fit_info import FitInfo
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 from vbinfer.reporting import Recovery, ReportExtras, Section, report
+from vbinfer.reporting.brain import MOST_EDGES, connections, views
 from vbinfer.reporting.evidence import Evidence
 from vbinfer.reporting.features import percentile
 from vbinfer.reporting.parameters import Parameters
@@ -221,6 +223,47 @@ def test_chains_that_disagree_fail_and_chains_that_agree_pass():
     assert "3 of 2000 transitions diverged" in check.sentence
     assert check.evidence == "#chains"
     assert "mix" not in str(lights(posterior=Posterior({"a": np.linspace(0.0, 1.0, 50)[None]})))
+
+
+def test_the_page_opens_with_what_was_learned_and_of_what_nothing_was(good, tmp_path):
+    g = _one_unlearned(good)
+    extras = dataclasses.replace(g["extras"], units={"coupling.G": "mV"})
+    g = g | {"extras": extras}
+    topic = topics(Evidence(prior=g["posterior"].prior, **g))[0]
+    draws = np.asarray(g["posterior"].theta["coupling.G"])
+    said = topic.numbers["answer"]
+    found = re.fullmatch(
+        r"The data say: coupling\.G = ([\d.]+) \+- ([\d.]+) mV \(prior [\d.]+ \+- [\d.]+\); "
+        r"about (.+) nothing was learned\.",
+        said.replace("\u00b1", "+-"),
+    )
+    assert found, said
+    assert float(found[1]) == pytest.approx(draws.mean(), abs=draws.std())
+    assert float(found[2]) == pytest.approx(draws.std(), rel=0.5)
+    assert "coupling.G" not in found[3]
+
+
+def test_regions_stand_at_their_centres_or_on_a_ring_with_the_left_on_the_left():
+    labels = ("a_L", "a_R", "b_L", "b_R", "c_L", "c_R")
+    ring = views(6, labels, None)["on a ring"]
+    np.testing.assert_allclose(np.hypot(*ring.T), 1.0)
+    assert (ring[0::2, 0] < 0).all()
+    assert (ring[1::2, 0] > 0).all()
+    np.testing.assert_allclose(ring[0::2] * [-1, 1], ring[1::2], atol=1e-12)  # mirrored regions face each other
+    centres = np.arange(18.0).reshape(6, 3) ** 2
+    assert views(6, labels, centres)["from above"][4].tolist() == [12.0**2, 13.0**2]
+    assert views(6, labels, centres)["from the right"][4].tolist() == [13.0**2, 14.0**2]
+
+
+def test_the_strongest_connections_are_drawn_and_the_strongest_on_top():
+    rng = np.random.default_rng(0)
+    half = np.triu(rng.normal(size=(30, 30)), 1)
+    figure = connections({"FC": half + half.T + np.eye(30)}, None, rng.normal(size=(30, 3)))
+    graph = next(mark for mark in figure.panels[0].marks if isinstance(mark, Graph))
+    strongest = np.sort(np.abs(half[np.triu_indices(30, 1)]))[-MOST_EDGES:]
+    np.testing.assert_allclose(np.abs(graph.weights), strongest)
+    np.testing.assert_allclose(graph.weights, half[tuple(graph.edges.T)])
+    np.testing.assert_allclose(graph.values, (half + half.T).sum(1) / 29)
 
 
 def test_the_verdict_is_the_worst_light():

@@ -145,6 +145,27 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
+class Graph:
+    """Coloured nodes at `places [n, 2]`, and weighted lines.
+
+    Args:
+        places: x and y of each node.
+        values: `[n]`, of each node; its colour.
+        edges: `[m, 2]`, numbers of nodes, in the order in which they are drawn.
+        weights: `[m]`, of each edge; red is positive, blue negative, and the largest are the most opaque.
+        label: of the colour bar of the nodes.
+        colours: of the nodes, `diverging` around 0 or `sequential`.
+    """
+
+    places: np.ndarray
+    values: np.ndarray
+    edges: np.ndarray
+    weights: np.ndarray
+    label: str = ""
+    colours: Literal["diverging", "sequential"] = "diverging"
+
+
+@dataclasses.dataclass(frozen=True)
 class Note:
     """Words at `x`, `y`, shares of the panel.
 
@@ -156,7 +177,7 @@ class Note:
     text: str
 
 
-Mark = Line | Band | Points | Bars | Intervals | Rule | Picture | Note
+Mark = Line | Band | Points | Bars | Intervals | Rule | Picture | Graph | Note
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ from .matrices import (
 )
 from .numeric import QUANTILE_NAMES, quantiles, ratio, root, shape_moments
 from .phase import plv_matrix
+from .preprocess import remove_global
 
 KINDS: dict[str, Callable[[ArrayLike], Array]] = {
     "pearson": fc_matrix,
@@ -36,6 +37,7 @@ KINDS: dict[str, Callable[[ArrayLike], Array]] = {
     "partial": partial_matrix,
     "covariance": covariance_matrix,
     "plv": plv_matrix,
+    "regressed": lambda y: fc_matrix(remove_global(y)),
 }
 _kind = functools.partial(_check.one_of, what="kind", choices=KINDS)
 
@@ -137,7 +139,8 @@ class fc_stat(Feature):
             `within_mask(hemispheres(80, "blocks"))`; the other numbers use the whole matrix.
         pairs: how mirrored regions are ordered: `"interleaved"` (left, right, left, ...; AAL, AAL2) or `"blocks"`.
         only: names of the numbers to keep, in this order; the twelve or thirteen without.
-        kind: what stands for the correlation: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"` or `"plv"`.
+        kind: what stands for the correlation: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"`, `"plv"` or
+            `"regressed"`.
 
     >>> fc_stat().names()[:2]
     ('mean', 'std')
@@ -199,19 +202,21 @@ class fc_match(Feature):
 
     Args:
         reference: `[node, node]`; only what is above the diagonal is read.
+        kind: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"`, `"plv"` or `"regressed"`.
     """
 
     above: ArrayLeaf  # [N (N - 1) / 2]
     n: int = eqx.field(static=True)
+    kind: str = eqx.field(static=True)
 
-    def __init__(self, reference: ArrayLike):
+    def __init__(self, reference: ArrayLike, kind: str = "pearson"):
         given = np.asarray(reference, dtype=float)
         if given.ndim != 2 or given.shape[0] != given.shape[1]:
             raise ValueError(f"reference is {list(given.shape)}; it must be [node, node]")
         above = given[upper_triangle(given.shape[0])]
         if not np.isfinite(above).all():
             raise ValueError("reference holds NaN or infinite numbers above the diagonal; give finite ones")
-        self.above, self.n = ArrayLeaf(above), given.shape[0]
+        self.above, self.n, self.kind = ArrayLeaf(above), given.shape[0], _kind(kind)
 
     def __call__(self, y: Array, period: float) -> Array:
         if y.shape[1] != self.n:
@@ -219,7 +224,7 @@ class fc_match(Feature):
                 f"the recording has {y.shape[1]} nodes but the reference of fc_match is {[self.n, self.n]}; "
                 "both must have the same nodes"
             )
-        both = jnp.stack([take_pairs(fc_matrix(y), None), jnp.asarray(self.above.value, y.dtype)], axis=1)
+        both = jnp.stack([take_pairs(KINDS[self.kind](y), None), jnp.asarray(self.above.value, y.dtype)], axis=1)
         return fc_matrix(both)[0, 1][None]
 
     def names(self, n: int | None = None) -> tuple[str, ...]:
@@ -241,7 +246,7 @@ class fc_networks(Feature):
 
     Args:
         labels: the network of each node (or hemisphere, as `hemispheres(80, "blocks")` has it), `[N]`.
-        kind: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"` or `"plv"`.
+        kind: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"`, `"plv"` or `"regressed"`.
 
     >>> fc_networks(labels=["a", "b", "a", "b", "c"]).names()
     ('a-a', 'a-b', 'a-c', 'b-b', 'b-c')
@@ -279,7 +284,7 @@ class global_connectivity(NodeFeature):
     0 if it is constant.
 
     Args:
-        kind: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"` or `"plv"`.
+        kind: `"pearson"`, `"spearman"`, `"partial"`, `"covariance"`, `"plv"` or `"regressed"`.
         pool: `"mean"` over nodes, `"spread"` (mean and standard deviation), `"quantiles"`, or each of the `"nodes"`.
 
     Cole, Yarkoni, Repovs, Anticevic & Braver 2012, doi:10.1523/JNEUROSCI.0536-12.2012.

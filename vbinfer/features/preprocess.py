@@ -48,6 +48,17 @@ class zscore(Preprocess):
         return standardised(y)
 
 
+def remove_global(y: Array) -> Array:
+    """`regress_global` of a recording `[T, N]`."""
+    d = time_centre(y)[0]
+    g = d.mean(axis=1)
+    power = jnp.sum(g * g)
+    # opposite signals leave rounding as their mean
+    absent = power <= 1e-10 * jnp.mean(jnp.sum(d * d, axis=0))
+    slope = jnp.where(absent, 0.0, jnp.sum(g[:, None] * d, axis=0) / jnp.where(absent, 1.0, power))
+    return d - g[:, None] * slope[None]
+
+
 class regress_global(Preprocess):
     """Global-signal regression.
 
@@ -60,13 +71,7 @@ class regress_global(Preprocess):
     """
 
     def __call__(self, y: Array, period: float) -> Array:
-        d = time_centre(y)[0]
-        g = d.mean(axis=1)
-        power = jnp.sum(g * g)
-        # opposite signals leave rounding as their mean
-        absent = power <= 1e-10 * jnp.mean(jnp.sum(d * d, axis=0))
-        slope = jnp.where(absent, 0.0, jnp.sum(g[:, None] * d, axis=0) / jnp.where(absent, 1.0, power))
-        return d - g[:, None] * slope[None]
+        return remove_global(y)
 
 
 class Steps(Preprocess):

@@ -94,7 +94,7 @@ class Summary(eqx.Module):
     def __init__(
         self,
         period: float = 720.0,
-        preprocess: Callable[..., Array] | Sequence[Callable[..., Array]] | None = None,
+        preprocess: Callable[..., Array] | Sequence[Any] | None = None,  # functions; the check names what is none
         n_nodes: int | None = None,
         **features: Any,  # a Feature, its class, or a callable; anything else is answered with a remedy
     ):

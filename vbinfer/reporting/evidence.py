@@ -71,6 +71,7 @@ class ReportExtras:
         recovery: the same estimator asked about simulated observations of known truth.
         replicates: name to posterior, the same question asked of other segments or sessions.
         structural: structural connectivity `[node, node]`, compared with the recording's FC.
+        centres: of the regions `[node, 3]`, x, y, z in mm; without, they are drawn on a ring.
         sections: sections of the user's own, placed before the provenance.
         notes: further facts for the provenance table (seeds, timings, command).
         units: unit by parameter path (`{"model.tau": "ms"}`).
@@ -82,6 +83,7 @@ class ReportExtras:
     recovery: Recovery | None = None
     replicates: Mapping[str, Posterior] = dataclasses.field(default_factory=dict)
     structural: np.ndarray | None = None
+    centres: np.ndarray | None = None
     sections: Sequence[Section] = ()
     notes: Mapping[str, object] = dataclasses.field(default_factory=dict)
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -191,6 +193,8 @@ class Evidence:
                     f"observed has {n} channels but {name}.ys has {ys.shape[-1]} nodes; "
                     "the recording's channels must be the connectome's rows"
                 )
+        if (centres := self.extras.centres) is not None and np.shape(centres) != (n, 3):
+            raise ValueError(f"centres is {list(np.shape(centres))} with {n} channels; expected [{n}, 3]")
         if structural is not None and np.shape(structural) != (n, n):
             raise ValueError(
                 f"structural is {list(np.shape(structural))} but the recording has {n} channels; expected [{n}, {n}]"

@@ -1,7 +1,6 @@
 """Prior and posterior prediction of features, FC, FCD, spectra."""
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ from vbinfer.diagnostics.thresholds import (
 from vbinfer.features.dynamics import fcd_matrix
 from vbinfer.features.matrices import fc_matrix, upper_triangle
 
+from .brain import connections, side_of, traces
 from .evidence import Evidence, RecordingLike, series
 from .format import MINUS, fixed2, number, paragraph, percent, signed
 from .sections import Block, Check, Table, Topic, topic_of
@@ -242,6 +242,11 @@ def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
         if shown[0].prior is None:
             blocks.append(_strips(_most_extreme(shown), ""))
     if e.observed is not None:
+        if match:
+            brain = {"Recording": recorded, **{name.capitalize(): fc for name, fc in fcs.items()}}
+            blocks.append(connections(brain, e.observed.labels, e.extras.centres))
+        if both["posterior"] is not None:
+            blocks.append(traces(e.observed, both["posterior"][0], e.observed.labels))
         blocks += _spectra(both["posterior"], e.observed)
         if match:
             blocks += _fc_blocks(e.observed, recorded, fcs, match, simulated)
@@ -388,7 +393,7 @@ def _fc_blocks(
 
 def _fc_panels(matrices: Mapping[str, np.ndarray], labels: Sequence[str] | None) -> list[Panel]:
     """FC matrices on one colour scale, left hemisphere first."""
-    sides = [_side(name) for name in labels or ()]
+    sides = [side_of(name) for name in labels or ()]
     n = len(next(iter(matrices.values())))
     known = len(sides) == n and set(sides) == {"l", "r"}
     # a stable sort keeps the atlas' order within each hemisphere
@@ -408,11 +413,6 @@ def _fc_panels(matrices: Mapping[str, np.ndarray], labels: Sequence[str] | None)
         )
         for title, values in matrices.items()
     ]
-
-
-def _side(name: str) -> str | None:
-    found = re.search(r"(?:^|[_.\- ])(l|r|lh|rh|left|right)(?:$|[_.\- ])", str(name).lower())
-    return found.group(1)[0] if found else None
 
 
 def _fcd_blocks(observed: RecordingLike, fcd: tuple[float, float], simulated: Mapping[str, np.ndarray]) -> list[Block]:

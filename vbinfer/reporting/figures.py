@@ -11,6 +11,7 @@ from vbinfer.diagnostics.figure import (
     Band,
     Bars,
     Figure,
+    Graph,
     Intervals,
     Line,
     Mark,
@@ -87,7 +88,7 @@ def draw(panel: Panel, size: str) -> Image:
             own = several > 1 and isinstance(mark, Points)
             _put(mark, axes, next(cycle) if own else COLOURS.get(getattr(mark, "role", ""), INK))
         _arrange(panel, axes)
-        if any(getattr(mark, "label", "") for mark in panel.marks if not isinstance(mark, Picture)):
+        if any(getattr(mark, "label", "") for mark in panel.marks if not isinstance(mark, Picture | Graph)):
             canvas.legend(loc="outside upper left", ncols=4 if size in ("large", "full") else 2)
         # a cloud of points or a matrix as SVG would be megabytes
         dense = any(isinstance(m, Picture) or (isinstance(m, Points) and m.marker == "dot") for m in panel.marks)
@@ -127,6 +128,8 @@ def _put(mark: Mark, axes: "Axes", colour: str) -> None:
             line(mark.at, lw=1.3, ls=DASHED if mark.dashed else "-", **named)
         case Picture():
             _picture(mark, axes)
+        case Graph():
+            _graph(mark, axes)
         case Note():
             aligned = {"ha": "left" if mark.x < 0.5 else "right", "va": "bottom" if mark.y < 0.5 else "top"}
             kind = {"color": "#52606d", "style": "italic", "transform": axes.transAxes}
@@ -159,6 +162,28 @@ def _picture(mark: Picture, axes: "Axes") -> None:
     if mark.label:
         bar = axes.figure.colorbar(shown, ax=axes, shrink=0.85, aspect=24, pad=0.02, label=mark.label)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]  # a spine, typed as callable
+
+
+def _graph(mark: Graph, axes: "Axes") -> None:
+    from matplotlib.collections import LineCollection
+
+    def scaled(values: np.ndarray) -> float:
+        return float(np.abs(values).max(initial=0.0)) or 1.0
+
+    strong = np.abs(mark.weights) / scaled(mark.weights)
+    # faint where weak: the strongest pairs are read first
+    colours = [
+        (*((0.7, 0.09, 0.17) if w > 0 else (0.13, 0.4, 0.67)), 0.15 + 0.75 * s)
+        for w, s in zip(mark.weights, strong, strict=True)
+    ]
+    axes.add_collection(LineCollection(list(mark.places[mark.edges]), colors=colours, linewidths=0.4 + 1.4 * strong))
+    top = scaled(mark.values)
+    limits = (-top, top) if mark.colours == "diverging" else (None, None)
+    kind = {"cmap": COLOUR_MAPS[mark.colours], "vmin": limits[0], "vmax": limits[1]}
+    dots = axes.scatter(*mark.places.T, c=mark.values, s=26.0, zorder=3, edgecolors=INK, linewidths=0.4, **kind)
+    axes.set_frame_on(False)
+    bar = axes.figure.colorbar(dots, ax=axes, shrink=0.7, aspect=24, pad=0.02, label=mark.label)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]  # a spine, typed as callable
 
 
 def _arrange(panel: Panel, axes: "Axes") -> None:

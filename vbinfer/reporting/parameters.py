@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ from vbinfer.diagnostics.thresholds import (
 )
 from vbinfer.posterior import Posterior, hdi, variance_shrinkage
 
+from .brain import regional
 from .evidence import Evidence
 from .format import MINUS, fixed2, number, percent, plus_minus, round_to_sd
 from .sections import Block, Check, Table, Topic
@@ -32,6 +33,7 @@ from .sections import Block, Check, Table, Topic
 HDI_PROB = 0.94
 PRIOR_DRAWS = 4_000
 MOST_PARAMETERS, MOST_PAIRS, MOST_DOTS = 12, 4, 1_000
+MOST_ANSWERED, MOST_LISTED = 3, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,7 @@ def estimates(e: Evidence, p: Parameters) -> Topic:
     panels = [_marginal(e, p, i) for i in shown]
     blocks: list[Block] = [Figure(panels, caption, "third" if len(shown) > 2 else "half")]
     blocks += [note] if note else []
-    blocks += [_table(p), *_eye(e, p)]
+    blocks += [*_maps(e), _table(p), *_eye(e, p)]
     moving = [i for i in shown if not p.constant[i]]
     if len(moving) > 1:
         grey = " over prior draws in grey" if p.prior_samples is not None else ""
@@ -147,12 +149,48 @@ def estimates(e: Evidence, p: Parameters) -> Topic:
         blocks.append(Figure([_pair(p, i, j) for i, j in pairs], caption))
     checks = [] if p.prior_samples is None else [_what_was_learned(e, p, note)]
     checks += [] if e.theta_true is None else [_holds_truth(e, p)]
-    numbers: dict[str, Any] = {"parameters": p.rows}
+    numbers: dict[str, Any] = {"answer": answer(p), "parameters": p.rows}
     if modes is not None:
         numbers["modes"] = modes._asdict()
     if e.fit is not None:
         numbers |= {"info_gain": float(e.fit.info_gain), "converged": bool(e.fit.converged)}
     return Topic("posterior", "What was learned about the parameters", blocks, checks, numbers)
+
+
+def _maps(e: Evidence) -> list[Block]:
+    """Posterior means of parameters with a value per region."""
+    n = None if e.extras.structural is None else len(e.extras.structural)
+    maps = {name: np.mean(e.posterior.theta[name], axis=(0, 1)) for name, s in e.posterior.shapes.items() if s == (n,)}
+    labels = None if e.observed is None else e.observed.labels
+    return [regional(maps, labels, e.extras.centres, "Posterior mean of each region.")] if maps else []
+
+
+def answer(p: Parameters) -> str:
+    """What was learned, in one sentence with units."""
+    learned, little = p.shrinkage, nothing_learned(p.shrinkage)
+    known = [i for i in np.argsort(-np.nan_to_num(learned, nan=-1.0), kind="stable") if not little[i]]
+    if not known:
+        return f"The data say nothing about {_listed(p.names)} that the prior did not say."
+    said = []
+    for i in sorted(known[:MOST_ANSWERED]):
+        mean, sd = p.samples[:, i].mean(), p.samples[:, i].std(ddof=1)
+        before = p.prior_moments[:, i]
+        prior = f" (prior {plus_minus(before[0], math.sqrt(before[1]))})" if np.isfinite(before).all() else ""
+        said.append(f"{p.names[i]} = {plus_minus(mean, sd)}{f' {p.units[i]}' if p.units[i] else ''}{prior}")
+    rest = f"; {len(known) - len(said)} more are below" if len(known) > len(said) else ""
+    nothing = [p.names[i] for i in np.flatnonzero(little)]
+    last = f"; about {_listed(nothing)} nothing was learned" if nothing else ""
+    return f"The data say: {_listed(said)}{rest}{last}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a, b and c`; of many the first few."""
+    shown = (
+        list(words)
+        if len(words) <= MOST_LISTED
+        else [*words[: MOST_LISTED - 1], f"{len(words) - MOST_LISTED + 1} more"]
+    )
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _what_was_learned(e: Evidence, p: Parameters, note: str) -> Check:

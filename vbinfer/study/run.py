@@ -160,6 +160,7 @@ def _run(study: Study, say: Say | None, *, with_calibration: bool) -> "tuple[Ver
             recovery=recovery,
             replicates=replicates,
             structural=_structural(study),
+            centres=_centres(study),
             sections=compared,
             notes=_notes(study, clock),
             units=study.forward.units(),
@@ -388,6 +389,12 @@ def _structural(study: Study) -> np.ndarray | None:
     if study.connectome is None or not monitor.by_node:
         return None
     return np.asarray(study.connectome.dense().weights)
+
+
+def _centres(study: Study) -> np.ndarray | None:
+    """Where the regions are, where channels are nodes."""
+    known = _structural(study) is not None and study.connectome is not None and study.connectome.centres is not None
+    return np.asarray(study.connectome.centres) if known and study.connectome is not None else None
 
 
 def step_size_section(study: Study, posterior: Posterior, key: PRNGKey) -> Section:
