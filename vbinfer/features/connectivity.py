@@ -37,7 +37,7 @@ KINDS: dict[str, Callable[[ArrayLike], Array]] = {
     "partial": partial_matrix,
     "covariance": covariance_matrix,
     "plv": plv_matrix,
-    "regressed": lambda y: fc_matrix(remove_global(y)),
+    "regressed": lambda y: fc_matrix(remove_global(jnp.asarray(y))),
 }
 _kind = functools.partial(_check.one_of, what="kind", choices=KINDS)
 

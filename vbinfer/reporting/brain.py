@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from vbinfer.diagnostics.figure import Axis, Figure, Graph, Line, Mark, Panel
+from vbinfer.diagnostics.figure import Axis, Figure, Graph, Line, Mark, Panel, Role
 
 from .evidence import RecordingLike
 
@@ -80,7 +80,9 @@ def traces(observed: RecordingLike, simulated: np.ndarray, labels: Sequence[str]
     chosen = np.linspace(0, observed.values.shape[1] - 1, n).round().astype(int)
     names = [str(labels[i]) if labels else f"region {i}" for i in chosen]
     panels = []
-    for title, role, values in (("Recording", "observed", observed.values), ("Simulation", "posterior", simulated)):
+    shown: tuple[tuple[str, Role, np.ndarray], ...]
+    shown = ("Recording", "observed", observed.values), ("Simulation", "posterior", simulated)
+    for title, role, values in shown:
         values = np.asarray(values, np.float64)[:, chosen]
         sd = values.std(axis=0)
         z = (values - values.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
