@@ -410,7 +410,7 @@ class Connectome(Parametrised):
             delay: ms.
             key: JAX key; the same key gives the same graph. With None every simulation has a graph of its own, drawn
                 from its key without being listed: p, one weight, neurons of `vb.spiking`, and noise. The graph is a
-                nuisance: draws that share one make posteriors overconfident.
+                nuisance: draws that share one vary less than networks do.
             sources: the nodes that send, such as `range(0, 800)`; None is all.
 
         Example:
