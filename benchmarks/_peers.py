@@ -11,7 +11,7 @@ from _timing import cpu_seconds, finish, header, host, median, spread, table
 
 PEERS = Path(__file__).resolve().parent.parent / ".venv-peers"
 VBI = "vbi==0.4.4"
-OTHERS = ("vbjax==0.0.19", "tvboptim==0.4.0", "tvb-library==2.10.0")
+OTHERS = ("vbjax==0.0.19", "tvboptim==0.4.0", "tvb-library==2.10.0", "jaxley==0.14.0", "neuron==9.0.2", "arbor==0.12.2")
 # what the numba models of vbi import, so that it can be installed without its torch
 NEEDS = ("numba", "numpy", "scipy", "pandas", "scikit-learn", "tqdm", "rich", "matplotlib")
 CALLS = 3

@@ -108,3 +108,48 @@ def test_one_rule_cuts_a_morphology(read):
         with pytest.raises(ValueError, match="give one of max_length"):
             vb.cable.compartments(read(LINES), **rules)
     assert vb.cable.compartments(read(LINES), max_length=10.5).n == 3  # a soma of 10, a dendrite of 21 um
+
+
+def test_the_bundled_cell_is_that_of_neuron():
+    """Sections, compartments of at most 20 um, length and area of each region, from NEURON 9.0.2's import3d."""
+    comp = vb.cable.compartments(vb.load_morphology("ca1-pyramidal"), max_length=20.0)
+    neuron = {
+        "soma": (1, 1, 8.933879852294922, 250.74373332268033),
+        "axon": (3, 12, 214.9285563680242, 504.0823884511261),
+        "dend": (83, 235, 3745.0176674468757, 7441.1985307970135),
+        "apic": (133, 374, 5990.744867170681, 11526.1266475597),
+    }
+    assert comp.regions.keys() == neuron.keys()
+    for name, index in comp.regions.items():
+        found = (len(set(comp.section[index])), len(index), comp.length[index].sum(), comp.area[index].sum())
+        np.testing.assert_allclose(found, neuron[name], rtol=1e-6)
+    with pytest.raises(FileNotFoundError, match=r"no morphology of that name. Did you mean 'ca1-pyramidal'"):
+        vb.load_morphology("ca1-pyramid")
+
+
+def _ends(lines):
+    return [line[[0, -1]].tolist() for line in lines.get_segments()]
+
+
+def test_a_drawing_has_one_line_per_compartment_where_the_file_puts_it(read):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    text = "1 1 0 0 0 5 -1\n2 3 0 5 0 1 1\n3 3 40 35 0 1 2\n4 4 0 -5 0 2 1\n5 4 0 -65 9 2 4\n"
+    comp = vb.cable.compartments(read(text), per_section=2)
+    ax = vb.cable.plot(comp, values := [3.0, 1.0, 4.0, 1.0, 5.0, 9.0], label="mV")
+    lines = ax.collections[0]
+    ends = np.array(_ends(lines))
+    np.testing.assert_allclose(ends[:2], [[[0, -5], [0, 0]], [[0, 0], [0, 5]]])
+    np.testing.assert_allclose(ends[comp.regions["dend"]], [[[0, 5], [20, 20]], [[20, 20], [40, 35]]])
+    np.testing.assert_allclose(ends[comp.regions["apic"]], [[[0, -5], [0, -35]], [[0, -35], [0, -65]]])
+    np.testing.assert_allclose(lines.get_array(), values)
+    with pytest.raises(ValueError, match=r"values has shape \[5\]; expected \[6\], one per compartment"):
+        vb.cable.plot(comp, values[:5])
+
+
+def test_without_coordinates_a_tree_is_drawn_tips_apart_parents_between():
+    part = {"radius": 1.0, "region": "dend"}
+    trunk, tips = {"length": 100.0, "parent": None} | part, [{"length": x, "parent": 0} | part for x in (30.0, 70.0)]
+    ends = _ends(vb.cable.plot(vb.cable.sections([trunk, *tips])).collections[0])
+    assert ends == [[[0, 0.5], [100, 0.5]], [[100, 0.5], [130, 0]], [[100, 0.5], [170, 1]]]

@@ -68,7 +68,7 @@ HOMES = {  # library: the modules that may import it, at any depth of nesting
     "distributed": ("execute.dask",),
     "diffrax": ("integrators", "approximate.optimise"),
     "optimistix": ("integrators", "approximate.optimise"),
-    "matplotlib": ("reporting.figures",),
+    "matplotlib": ("reporting.figures", "cable.plot"),
     "tvb": ("bridges.",),
     "jaxley": ("bridges.",),
 }

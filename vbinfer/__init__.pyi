@@ -23,6 +23,7 @@ from ._param import param as param
 from ._param import paths as paths
 from ._show import show as show
 from .datasets import load_connectome as load_connectome
+from .datasets import load_morphology as load_morphology
 from .datasets import load_recording as load_recording
 from .diagnostics.calibration.study import calibrate as calibrate
 from .draws.draws import Draws as Draws

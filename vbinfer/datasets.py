@@ -1,4 +1,4 @@
-"""Bundled connectomes and recordings, and readers for others."""
+"""Bundled connectomes, recordings and morphologies; readers for others."""
 
 import dataclasses
 import math
@@ -7,6 +7,7 @@ import sysconfig
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,11 @@ from ._param import did_you_mean
 from .io import archive
 from .network.connectome import Connectome
 
+if TYPE_CHECKING:
+    from .cable.swc import Morphology
+
 BUNDLED = {"hcp-aal2": "hcp_aal2"}
+MORPHOLOGIES = {"ca1-pyramidal": "ca1_pyramidal/NMO_49821.swc"}
 _SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".npy", ".npz", ".zip")
 
 _SECONDS_BELOW = 20.0
@@ -170,23 +175,28 @@ class Recording:
         return cls(values, period, labels, path.name)
 
 
-def _folder(name: str, file: str) -> Path:
-    """Where a file of a bundled data set lies.
+def _places() -> list[Path]:
+    """Folders with data: `$VBINFER_DATA`, the repository's, a wheel's."""
+    own = os.environ.get("VBINFER_DATA")
+    here, wheel = (
+        Path(__file__).resolve().parent.parent / "data",
+        Path(sysconfig.get_path("data")) / "share" / "vbinfer",
+    )
+    return [*([Path(own).expanduser()] if own else []), here, wheel]
 
-    In `$VBINFER_DATA`, then in the repository that holds this package.
-    """
+
+def _folder(name: str, file: str) -> Path:
+    """Where a file of a bundled data set lies."""
     if name not in BUNDLED:
         raise ValueError(
             f"there is no data set {name!r}. {did_you_mean(name, BUNDLED)} For a file of your own, give its path"
         )
-    places = [Path(__file__).resolve().parent.parent / "data"]
-    if os.environ.get("VBINFER_DATA"):
-        places.insert(0, Path(os.environ["VBINFER_DATA"]).expanduser())
+    *places, wheel = _places()
     for place in places:
         if (place / BUNDLED[name] / file).is_file():
             return place / BUNDLED[name] / file
     script = f"build_{BUNDLED[name]}.py"
-    installed = Path(sysconfig.get_path("data")) / "share" / "vbinfer" / script  # of a wheel
+    installed = wheel / script
     here = installed.is_file() and not (places[-1] / script).is_file()
     command = f"Run\n    python {installed}" if here else f"In a clone of the repository run\n    python data/{script}"
     raise FileNotFoundError(
@@ -270,6 +280,36 @@ def load_recording(name: str | Path, participant: int = 1, *, period: float | No
     if period is not None and period != its_period:
         raise ValueError(f"period={period:g} ms was given for {name!r}, which has {its_period:g} ms; leave it out")
     return Recording(values, its_period, labels, f"{name}, participant {participant}")
+
+
+def load_morphology(name: str | Path) -> "Morphology":
+    """A bundled morphology, or one of your own.
+
+    `"ca1-pyramidal"`: a pyramidal cell of the rat hippocampus, NMO_49821 of NeuroMorpho.Org (CC BY 4.0), of
+    Hönigsperger et al. 2015 (10.1113/jphysiol.2014.280826); 220 sections, um.
+
+    Args:
+        name: `"ca1-pyramidal"`; or an SWC file, see `vb.cable.read_swc`.
+
+    Raises:
+        FileNotFoundError: neither a file nor a known name, with the closest one.
+        ValueError: whatever `read_swc` refuses.
+
+    Example:
+        >>> import vbinfer as vb
+        >>> vb.cable.compartments(vb.load_morphology("ca1-pyramidal"), max_length=20.0)
+        Compartments(622; soma: 1, dend: 235, axon: 12, apic: 374)
+    """
+    from .cable.swc import read_swc  # here, since networks of regions need none
+
+    if str(name) in MORPHOLOGIES:
+        found = [place / MORPHOLOGIES[str(name)] for place in _places()]
+        return read_swc(next((path for path in found if path.is_file()), found[0]))
+    path = Path(name)
+    if not path.is_file():
+        known = did_you_mean(str(name), MORPHOLOGIES)
+        raise FileNotFoundError(f"there is no SWC file {str(name)!r} and no morphology of that name. {known}")
+    return read_swc(path)
 
 
 def match(connectome: Connectome, recording: Recording) -> None:

@@ -35,6 +35,7 @@ from .integrators import BackwardEuler as BackwardEuler
 from .integrators import ExponentialEuler as ExponentialEuler
 from .integrators import ForwardEuler as ForwardEuler
 from .join import join as join
+from .plot import plot as plot
 from .receptors.alpha import Alpha as Alpha
 from .receptors.base import AbstractReceptor as AbstractReceptor
 from .receptors.conductance import Conductance as Conductance

@@ -29,6 +29,8 @@ class Section:
     at: float
     """Where on the parent: 0 its beginning, 1 its end, 0.5 the centre of its middle compartment."""
     region: str
+    points: tuple[tuple[float, float, float], ...] = ()
+    """Where these points lie, um, if that is known; for drawings."""
 
     @property
     def length(self) -> float:

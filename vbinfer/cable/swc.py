@@ -214,7 +214,8 @@ def _root_run(points: _Points) -> tuple[list[int], bool]:
 def _root_section(points: _Points, run: list[int], round_soma: bool) -> Section:
     region, r = _region(points.kind[run[0]]), float(points.radius[run[0]])
     if round_soma or len(run) == 1:
-        return Section((0.0, 2.0 * r), (r, r), None, 1.0, region)
+        ends = points.place[run[0]] + r * np.array([[0.0, -1.0, 0.0], [0.0, 1.0, 0.0]])
+        return Section((0.0, 2.0 * r), (r, r), None, 1.0, region, _tuples(ends))
     return _along(points.place[run], points.radius[run], None, 1.0, region)
 
 
@@ -234,7 +235,11 @@ def _along(place: np.ndarray, radius: np.ndarray, parent: int | None, at: float,
     if not moved[1:].any():
         raise ValueError(f"a section of region {region!r} has no length: its points are one, at {place[0].tolist()} um")
     arc = np.concatenate([[0.0], np.cumsum(steps)])
-    return Section(tuple(arc[moved].tolist()), tuple(radius[moved].tolist()), parent, at, region)
+    return Section(tuple(arc[moved].tolist()), tuple(radius[moved].tolist()), parent, at, region, _tuples(place[moved]))
+
+
+def _tuples(place: np.ndarray) -> tuple[tuple[float, float, float], ...]:
+    return tuple((x, y, z) for x, y, z in place.tolist())
 
 
 def _region(kind: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vbinfer import cable
+from vbinfer import cable, datasets
 
 from .table import StudyError, construct, keys, members, value_of
 
@@ -57,12 +57,13 @@ def _compartments(given: Mapping[str, Any], where: str, folder: Path) -> cable.C
         raise StudyError(f'{where} has {shapes or "no shape"}; give one of swc, sections, single, swc = "cell.swc"')
     rules: dict[str, Any] = {name: given[name] for name in _RULES if name in given}
     if "swc" in given:
-        path = folder / str(given["swc"])
-        if not path.is_file():
+        name = str(given["swc"])
+        path = name if name in datasets.MORPHOLOGIES else folder / name
+        if path != name and not Path(path).is_file():
             raise StudyError(f"{where}: there is no file {str(path)!r}; paths start at the folder of the study file")
         if "d_lambda" in rules:
             rules |= {name: given[name] for name in ("capacitance", "axial_resistivity") if name in given}
-        return cable.compartments(cable.read_swc(path), **rules)
+        return cable.compartments(datasets.load_morphology(path), **rules)
     if rules:
         raise StudyError(f"{where}: {next(iter(rules))} cuts a morphology; leave it out beside {shapes[0]}")
     if "single" in given:
