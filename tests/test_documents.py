@@ -94,6 +94,15 @@ def test_sections_of_the_simulator_page_do_what_they_say():
     assert names["draws"].x.shape == (64, len(names["fwd"].names))
 
 
+def test_the_sweep_of_its_page_is_drawn_with_facets():
+    names: dict = {}
+    exec(compile(block("docs/explore.md", "sweep"), "docs/explore.md", "exec"), names)
+    assert dict(names["ds"]["sd"].sizes) == {"coupling.G": 6, "model.eta": 6, "noise.sigma.r": 2, "repeat": 2}
+    sd = names["ds"]["sd"].mean(("coupling.G", "model.eta", "repeat"))
+    assert float(sd[1] / sd[0]) > 1.5  # more noise
+    assert names["picture"].axs.shape == (1, 2)
+
+
 def test_the_field_of_its_page_spreads_from_where_it_is_stimulated():
     names: dict = {}
     exec(compile(block("docs/fields.md", "field"), "docs/fields.md", "exec"), names)

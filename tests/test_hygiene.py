@@ -47,6 +47,7 @@ ALLOWED = {
     "_moved": set(),
     "diagnostics": BASE | INFERENCE | {"features"},
     "bridges": BASE | MEMBERS | SCALES | {"simulation"},
+    "explore": BASE | MEMBERS | SCALES | {"simulation", "draws", "priors", "execute", "likelihoods"},
     "tasks": BASE | MEMBERS | SCALES | INFERENCE | {"simulation", "likelihoods", "diagnostics"},
 }
 BELOW_TOP = BASE | MEMBERS | SCALES | set(ALLOWED)
@@ -60,7 +61,7 @@ HOMES = {  # library: the modules that may import it, at any depth of nesting
     "sbi": ("neural.sbi",),
     "torch": ("neural.sbi", "priors._torch"),
     "arviz": ("_arviz",),
-    "xarray": ("posterior", "draws.table", "_arviz"),
+    "xarray": ("posterior", "draws.table", "explore.", "_arviz"),
     "pandas": ("draws.export",),
     "pyarrow": ("draws.export",),
     "zarr": ("draws.export",),

@@ -3,6 +3,7 @@ from . import bridges as bridges
 from . import cable as cable
 from . import densities as densities
 from . import diagnostics as diagnostics
+from . import explore as explore
 from . import features as features
 from . import fields as fields
 from . import integrators as integrators
@@ -34,6 +35,7 @@ from .execute.dask import Dask as Dask
 from .execute.executor import Local as Local
 from .execute.executor import use_cores as use_cores
 from .execute.host import HostSimulator as HostSimulator
+from .explore.sweeps import sweep as sweep
 from .features.summary import Summary as Summary
 from .integrators import Heun as Heun
 from .integrators import Native as Native

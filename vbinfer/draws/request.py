@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,7 @@ def _batch_size(given: object, n: int, width: int, store: str | Path | None) -> 
     """
     if given is None:
         stored = None if store is None else _stored_size(store)
-        doublings = max(0, (-(-n // (width * _SHARDS)) - 1).bit_length())
-        return stored if stored and stored % width == 0 else width * 2**doublings  # else it is of another simulator
+        return stored if stored and stored % width == 0 else shard_size(n, width)  # else it is of another simulator
     size = _check.count(given, "batch_size", f"{4 * width}, a multiple of {width}")
     if size % width:
         raise ValueError(
@@ -172,6 +171,11 @@ def _batch_size(given: object, n: int, width: int, store: str | Path | None) -> 
             f"batch_size={width * -(-size // width)}"
         )
     return size
+
+
+def shard_size(n: int, width: int) -> int:
+    """Draws per shard of a new store of n."""
+    return width * 2 ** max(0, (-(-n // (width * _SHARDS)) - 1).bit_length())
 
 
 def _stored_size(store: str | Path) -> int | None:
@@ -191,28 +195,40 @@ def fingerprint(simulator: Any) -> str | None:
 
 def _study(made: BatchSimulator, batch_size: int) -> dict[str, Any]:
     """What makes a store this study's and no other's."""
-    prior, simulator, key = made.prior, made.simulator, made.key
+    prior, key = made.prior, made.key
+    return {
+        **({} if made.drawn is None else {"proposal": {"round": made.drawn.round, "first_block": made.drawn.mark}}),
+        **({"series": True} if made.series else {}),
+        "prior": prior.to_spec(),
+        "batch_size": batch_size,
+        **simulator_study(made.simulator, key, prior.shapes, lambda: prior.sample(key=key)),
+    }
+
+
+def simulator_study(
+    simulator: Any, key: PRNGKey, shapes: Mapping[str, tuple[int, ...]], one: Callable[[], Any]
+) -> dict[str, Any]:
+    """Simulator, key and settings, on which simulations depend.
+
+    `one()` is a theta, from which JAX is told what a plain function computes, and how many features it has.
+    """
     mark, names = fingerprint(simulator), getattr(simulator, "names", None)
-    if mark is None:  # a plain function: JAX says what it computes, and how many features it has
+    if mark is None:
         try:
-            mark, shapes = traced(simulator, prior.sample(key=key), key)
+            mark, made = traced(simulator, one(), key)
         except UnhashableError as error:
             raise TypeError(
                 f"store= needs to know which simulator made its draws, and {error}; "
                 "give it a method fingerprint() that returns a string"
             ) from error
-        if names is None and len(shapes) == 1 and len(shapes[0]) == 1:
-            names = feature_names(simulator, shapes[0][0])
+        if names is None and len(made) == 1 and len(made[0]) == 1:
+            names = feature_names(simulator, made[0][0])
     return {
-        **({} if made.drawn is None else {"proposal": {"round": made.drawn.round, "first_block": made.drawn.mark}}),
-        **({"series": True} if made.series else {}),
-        "prior": prior.to_spec(),
-        "theta": {name: list(shape) for name, shape in prior.shapes.items()},
+        "theta": {name: list(shape) for name, shape in shapes.items()},
         "features": None if names is None else list(names),
         "simulator": mark,
         "key": {"words": key_ints(key), "impl": str(jax.random.key_impl(key))},
-        "batch_size": batch_size,
-        "batch_width": made.batch_width,
+        "batch_width": batch_width_of(simulator),
         "settings": {name: str(getattr(jax.config, name, None)) for name in _SETTINGS},
         "dtype": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
     }

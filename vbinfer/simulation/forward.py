@@ -332,7 +332,7 @@ class ForwardModel(eqx.Module):
                 resolve(self.sim, [n for n in prior.shapes if n not in own and not n.startswith(INIT)])
                 resolve({OBSERVE[:-1]: self.observe}, own)
             except ValueError as error:
-                raise ValueError(f"{error} (given by the prior)") from None
+                raise ValueError(f"{error} (given by the {type(prior).__name__.lower()})") from None
         self._check_shapes(
             {name: jax.ShapeDtypeStruct(shape, jnp.result_type(float)) for name, shape in prior.shapes.items()}
         )
