@@ -143,6 +143,7 @@ def calls():
     calls = {
         "Connectome": {"weights": np.ones((2, 2))},
         "Connectome.from_edges": {"sources": [0], "targets": [1], "weights": [1.0], "n_nodes": 2},
+        "ConnectomePrior.sample": {"self": made(vb.ConnectomePrior), **ask},
         "Connectome.synthetic": {"n": 4, **ask},
         "ForwardModel": {"sim": sim, "t1": 2.0, "summary": jnp.ravel},
         "HostSimulator": {"fn": lambda theta, rng: 0.0},

@@ -112,6 +112,16 @@ def test_the_field_of_its_page_spreads_from_where_it_is_stimulated():
     assert np.abs(np.asarray(rates - other)).max() > 1e-3
 
 
+def test_the_connectome_of_its_page_is_a_parameter():
+    names: dict = {}
+    exec(compile(block("docs/connectome-prior.md", "connectome"), "docs/connectome-prior.md", "exec"), names)
+    lat, test = names["lat"], names["test"]
+    assert repr(lat) == "ConnectomePrior(10 nodes, k=2, ppca, log1p: weights (45 edges))"
+    assert lat.score(test) > vb.ConnectomePrior.fit(names["train"], k=0).score(test) + 0.1
+    assert names["x"].shape == (10,)
+    assert names["prior"].names == ("connectome.z[0]", "connectome.z[1]", "coupling.G")
+
+
 def test_the_posterior_of_the_page_on_fields_is_that_of_linear_algebra():
     names: dict = {}
     exec(compile(block("docs/fields.md", "posterior"), "docs/fields.md", "exec"), names)

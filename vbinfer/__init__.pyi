@@ -49,6 +49,7 @@ from .neural.nle import NLE as NLE
 from .neural.npe import NPE as NPE
 from .neural.nre import NRE as NRE
 from .posterior import Posterior as Posterior
+from .priors.connectomes import ConnectomePrior as ConnectomePrior
 from .priors.prior import Prior as Prior
 from .priors.random_field import RandomField as RandomField
 from .reporting.page import report as report

@@ -38,6 +38,7 @@ _LOADERS = {
     "npe": "vbinfer.neural.npe:AmortizedPosterior.from_saved",
     "nle": "vbinfer.neural.nle:AmortizedLikelihood.from_saved",
     "nre": "vbinfer.neural.nre:AmortizedRatio.from_saved",
+    "connectome_prior": "vbinfer.priors.connectomes:ConnectomePrior.from_saved",
     "sbi": "vbinfer.neural.sbi.posteriors:from_saved",
 }
 
