@@ -103,6 +103,16 @@ def test_the_sweep_of_its_page_is_drawn_with_facets():
     assert names["picture"].axs.shape == (1, 2)
 
 
+def test_the_effective_connectivity_of_its_page_is_simulated_again():
+    names: dict = {}
+    exec(compile(block("docs/explore.md", "mou"), "docs/explore.md", "exec"), names)
+    fit, x = names["fit"], vb.simulate(names["model"], t1=2e6, key=jax.random.key(0)).ys["raw"]["x"]
+    assert fit.converged
+    assert 0.2 < names["asymmetry"] < 5.0
+    cov = np.cov(np.asarray(x)[500:].T)
+    assert np.corrcoef(cov.ravel(), fit.covariance.ravel())[0, 1] > 0.98
+
+
 def test_the_field_of_its_page_spreads_from_where_it_is_stimulated():
     names: dict = {}
     exec(compile(block("docs/fields.md", "field"), "docs/fields.md", "exec"), names)
