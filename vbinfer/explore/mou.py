@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg as la
+from scipy.linalg.lapack import dtrsyl  # pyright: ignore[reportAttributeAccessIssue]
 from scipy.optimize import minimize
 
 from vbinfer import _check
 from vbinfer.explore.recordings import checked_recording
 
-_STEPS = 300
+_STEPS = 24_000
+"""Steps of the search, shared by the channels: 300 for 80, some seconds."""
 _WALL = 1.0
 """Scale of the border, nats."""
 
@@ -27,7 +29,7 @@ class Mou:
         mean: `[N]`, of the recording.
         loglik: log-likelihood of the recording, all constants included.
         covariance: `[N, N]`, stationary.
-        converged: whether the maximum was reached.
+        converged: whether the likelihood had ceased to rise.
     """
 
     J: np.ndarray
@@ -111,8 +113,8 @@ class _Likelihood:
 
         The gradient in J is full, whatever is free. None beyond the border.
         """
-        T, Q = la.schur(J)
-        within = _border(J, la.eigvals(T))
+        T, Q = la.schur(J)[:2]
+        within = _border(J, np.linalg.eigvals(T))
         if within is None:
             return None
         P, Phi = _lyapunov(T, Q, np.diag(s), "N"), la.expm(J)
@@ -135,7 +137,7 @@ class _Likelihood:
         return float(value) + within[0], g_J + within[1], np.diag(adjoint)
 
 
-def _border(J: np.ndarray, eigenvalues: np.ndarray) -> tuple[float, np.ndarray] | None:
+def _border(J: np.ndarray, eigenvalues: Any) -> tuple[float, np.ndarray] | None:
     """A wall around what samples of period 1 can tell, and its gradient.
 
     Rhythms beyond Nyquist look like slower ones, and of what decays within a sixth of a period nothing is left: there J
@@ -146,7 +148,8 @@ def _border(J: np.ndarray, eigenvalues: np.ndarray) -> tuple[float, np.ndarray] 
         return None
     if way.max() <= 0.75:
         return 0.0, np.zeros_like(J)
-    values, left, right = la.eig(J, left=True)
+    eigen: Any = la.eig(J, left=True)
+    values, left, right = eigen
     way = np.stack([np.abs(values.imag) / np.pi, -values.real / (2.0 * np.pi)])
     over = np.maximum(4.0 * way - 3.0, 0.0)
     slope = _WALL * 8.0 * over / (1.0 - over**2)
@@ -158,7 +161,7 @@ def _border(J: np.ndarray, eigenvalues: np.ndarray) -> tuple[float, np.ndarray] 
 
 def _lyapunov(T: np.ndarray, Q: np.ndarray, C: np.ndarray, how: str) -> np.ndarray:
     """X of A X + X A^T + C = 0 for A = Q T Q^T, or of A^T ("T")."""
-    Y, scale, _ = la.lapack.dtrsyl(T, T, -Q.T @ C @ Q, trana=how, tranb="T" if how == "N" else "N")
+    Y, scale, _ = dtrsyl(T, T, -Q.T @ C @ Q, trana=how, tranb="T" if how == "N" else "N")
     return Q @ (Y / scale) @ Q.T
 
 
@@ -193,10 +196,10 @@ def _maximum(problem: _Likelihood) -> tuple[np.ndarray, np.ndarray, float, bool]
         last[:] = value, np.concatenate([*parts, level * noise * g_s])
         return last[0], last[1]
 
-    options = {"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-10, "gtol": 1e-4}
+    options = {"maxiter": _STEPS // N, "maxcor": 40, "ftol": 1e-10, "gtol": 1e-4}
     found = minimize(objective, np.zeros(ends[-1] + N), jac=True, method="L-BFGS-B", options=options)
     J, s = unpacked(found.x)
-    border = _border(J, la.eigvals(J))
+    border = _border(J, np.linalg.eigvals(J))
     return J, s, float(found.fun) - (border[0] if border else 0.0), bool(found.success)
 
 
@@ -208,7 +211,7 @@ def _start(problem: _Likelihood, cov: np.ndarray) -> tuple[np.ndarray, np.ndarra
         m = np.flatnonzero(row)
         J[i, m] = la.solve(problem.lag0[np.ix_(m, m)], problem.lag1[i, m], assume_a="pos") - (m == i)
     own = np.diag(np.minimum(np.diag(J), -0.05))
-    while _border(J, la.eigvals(J)) is None:  # the mask may have made it unstable
+    while _border(J, np.linalg.eigvals(J)) is None:  # the mask may have made it unstable
         J = 0.7 * J + 0.3 * own
     s = -2.0 * (J * cov).sum(axis=1)
     return J, np.maximum(s, 0.05 * np.diag(cov) * -np.diag(own))
