@@ -2,6 +2,7 @@
 
     z ~ N(0, I)  --Phi-->  q in (0, 1)  --F^-1-->  theta          scalars, by the nearer tail
     z ~ N(0, I)  --loc + L z-->  theta                            multivariate normals, L L' the covariance
+    z ~ N(0, I)  --trained flow-->  theta                         `vb.fit_prior`
     z            --m + C z-->  free  --g-->  theta                the rest: g numpyro's bijection, z only whitened
 
 Scalar families go through their CDF, theta = F^-1(Phi(z)); multivariate normals through their Cholesky factor. Other
@@ -24,6 +25,7 @@ from jaxtyping import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import ComposeTransform, biject_to
 
+from vbinfer.priors.flow import NoiseTransform, each
 from vbinfer.priors.spec import identity
 from vbinfer.priors.tails import Tails, tails
 
@@ -333,6 +335,20 @@ class WhitenedLeaf(JointLeaf):
         return solve(self.factor, (flat - self.mean).reshape(-1, flat.shape[-1]).T, lower=True).T.reshape(flat.shape)
 
 
+class NoiseLeaf(JointLeaf):
+    """theta = f(z), f a trained map of normal noise."""
+
+    def __init__(self, d: Any, network: Any) -> None:
+        self.d, self.network = d, network
+        self.shape = self.z_shape = tuple(d.event_shape)
+
+    def constrain(self, z: Array) -> tuple[Array, Array]:
+        return each(self.network, "from_noise", z)
+
+    def unconstrain(self, theta: Array) -> Array:
+        return each(self.network, "to_noise", theta)[0]
+
+
 def _free_draws(d: Any) -> np.ndarray:
     """Seeded draws on the free side of numpyro's bijection.
 
@@ -357,6 +373,8 @@ def leaf_map(d: Any) -> LeafMap:
         return JointNormalLeaf(d, jnp.asarray(inner.loc), jnp.asarray(inner.scale_tril))
     if isinstance(inner, dist.LowRankMultivariateNormal):
         return JointNormalLeaf(d, jnp.asarray(inner.loc), jnp.linalg.cholesky(inner.covariance_matrix))
+    if isinstance(d, dist.TransformedDistribution) and isinstance(d.transforms[-1], NoiseTransform):
+        return NoiseLeaf(d, d.transforms[-1].network)
     return WhitenedLeaf(d)
 
 
