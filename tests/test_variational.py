@@ -11,9 +11,9 @@ from regression import regression
 from scipy import stats
 
 import vbinfer as vb
-from vbinfer.approximate.importance import pareto_smoothed, warn_of_k
 from vbinfer.diagnostics.thresholds import PARETO_K
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling.importance import pareto_smoothed, warn_of_k
 
 KEY = jax.random.key(2)
 KNOWN = regression(3)

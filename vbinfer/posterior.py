@@ -27,7 +27,7 @@ class Posterior:
         x_o: the observation.
         prior: the prior, for shrinkage and for reports.
         log_evidence: log p(x_o) where the method estimates it.
-        info: provenance: method, seconds, key, versions.
+        info: provenance: method, seconds, key, versions; what the method says of itself.
         state: arrays from which `sample_mcmc(init=posterior, num_warmup=0)` goes on; None if the method has no chains.
 
     Raises:
@@ -174,12 +174,15 @@ class Posterior:
         arrays |= {} if self.log_prob is None else {"log_prob": self.log_prob}
         arrays |= {} if self.x_o is None else {"x_o": self.x_o}
         arrays |= {f"state/{name}": value for name, value in (self.state or {}).items()}
+        # long notes, such as weights, lie beside the header
+        long = {name: value for name, value in self.info.items() if isinstance(value, np.ndarray)}
+        arrays |= {f"info/{name}": value for name, value in long.items()}
         header = {
             "theta": list(self.theta),
             "sample_stats": None if self.sample_stats is None else list(self.sample_stats),
             "prior": None if self.prior is None else self.prior.to_spec(),
             "log_evidence": None if self.log_evidence is None else float(self.log_evidence),
-            "info": self.info,
+            "info": {name: value for name, value in self.info.items() if name not in long},
         }
         npz.write(path, "posterior", header, arrays)
 
@@ -194,10 +197,13 @@ class Posterior:
             x_o=arrays.get("x_o"),
             prior=None if header["prior"] is None else Prior.from_spec(header["prior"]),
             log_evidence=header["log_evidence"],
-            info=dict(header["info"]),
-            state={name.removeprefix("state/"): value for name, value in arrays.items() if name.startswith("state/")}
-            or None,
+            info=dict(header["info"]) | _under("info/", arrays),
+            state=_under("state/", arrays) or None,
         )
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def provenance(method: str, key: PRNGKey | None, began: float, *packages: str) -> dict[str, Any]:

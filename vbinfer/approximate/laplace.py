@@ -11,10 +11,10 @@ from jaxtyping import Array
 
 from vbinfer import _check
 from vbinfer._names import flat_names
-from vbinfer.approximate.importance import posterior_over_theta, weighed
 from vbinfer.approximate.optimise import WITHIN_REACH, optima
 from vbinfer.posterior import Posterior, provenance
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling.importance import posterior_over_theta, weighed
 from vbinfer.sampling.problem import LogLikelihood, Problem, problem_of
 
 _NEWTON = 8

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array
 
 from vbinfer import _check
-from vbinfer.approximate.importance import posterior_over_theta, weighed
 from vbinfer.approximate.optimise import finite_draws
 from vbinfer.posterior import Posterior, provenance
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling.importance import posterior_over_theta, weighed
 from vbinfer.sampling.problem import LogLikelihood, Problem, problem_of
 
 _ELBO_DRAWS = 25

@@ -20,10 +20,10 @@ from numpyro.optim import optax_to_numpyro
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.approximate.importance import posterior_over_theta, weighed
 from vbinfer.approximate.optimise import optima
 from vbinfer.posterior import Posterior, provenance
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling.importance import posterior_over_theta, weighed
 from vbinfer.sampling.problem import LogLikelihood, Problem, problem_of
 
 _GUIDES = ("diagonal", "full", "flow")

@@ -38,3 +38,5 @@ from .recovery import zscore as zscore
 from .result import AbstractResult as AbstractResult
 from .twosample import c2st as c2st
 from .twosample import mmd as mmd
+from .weights import ImportanceWeights as ImportanceWeights
+from .weights import importance_weights as importance_weights

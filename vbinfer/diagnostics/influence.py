@@ -9,9 +9,9 @@ from scipy.stats import chi2
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey, SimulatorLike, flat_names
-from vbinfer.approximate.importance import pareto_smoothed
 from vbinfer.execute.batches import feature_names
 from vbinfer.posterior import Posterior
+from vbinfer.sampling.importance import pareto_smoothed
 
 from .figure import Axis, Bars, Figure, Rule, by_name
 from .information import Information, local_information

@@ -11,9 +11,9 @@ from scipy.special import logsumexp
 
 from vbinfer import _check
 from vbinfer._names import PRNGKey
-from vbinfer.approximate.importance import pareto_smoothed
 from vbinfer.execute.batches import map_batches
 from vbinfer.posterior import Posterior
+from vbinfer.sampling.importance import pareto_smoothed
 
 from .figure import Axis, Figure, Panel, Points, Rule
 from .result import AbstractResult, Status, percent

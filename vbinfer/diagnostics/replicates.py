@@ -14,11 +14,11 @@ import numpy as np
 from scipy.special import softmax
 
 from vbinfer._names import PRNGKey, SimulatorLike, flat_names, unravel
-from vbinfer.approximate.importance import pareto_smoothed
 from vbinfer.draws.predictive import posterior_predictive
 from vbinfer.execute.batches import key_ints
 from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
+from vbinfer.sampling.importance import pareto_smoothed
 from vbinfer.sampling.sampler import ChainSampler
 
 from .calibration.held_out import HeldOut

@@ -18,6 +18,7 @@ from vbinfer.neural.densities.base import AbstractConditional, AbstractDensity, 
 from vbinfer.neural.embeddings import embed
 from vbinfer.neural.estimator import AbstractAmortized, AbstractEstimator
 from vbinfer.neural.fit_info import density_gain
+from vbinfer.neural.refine import refined
 from vbinfer.neural.scaler import FeatureScaler, Standardise
 from vbinfer.neural.training import Training
 from vbinfer.neural.training_data import check_proposal
@@ -82,6 +83,43 @@ class AmortizedPosterior(AbstractAmortized):
         """
         values = {name: jnp.asarray(theta[name]) for name in theta}
         return _log_prob(self.prior, self._network, self.scaler.standardise, values, self.scaler.rows(x))
+
+    def refine(self, x_o: Any, likelihood: Any, *, n: int, key: PRNGKey) -> Posterior:
+        """Correct the posterior of one observation by a likelihood.
+
+        Proposals theta_i of q, i = 1 ... 4 n, get the Pareto-smoothed weights of
+
+        w_i = p(theta_i) p(x_o | theta_i) / q(theta_i | x_o),   log p(x_o) = log mean w
+
+        and n of them are taken in proportion: exact where q covers the posterior, at the price of 4 n likelihoods.
+        Pareto khat says whether it does; above 0.7 there is a warning, and chains that start from these draws are the
+        remedy: `vb.sample_mcmc(prior, log_likelihood, x_o, init=posterior, key=key)`. Blind to a mode of which q has
+        no draw.
+
+        Args:
+            x_o: observed summary `[F]`.
+            likelihood: `(theta, x_o) -> log p(x_o | theta)`, one number, by JAX (data of another kind than the
+                summary: `lambda theta, _: log_likelihood(theta, y)`); or what `vb.NLE().fit` returns.
+            n: number of draws.
+            key: randomness.
+
+        Returns:
+            A posterior of one chain, n draws of equal weight, some of them alike; `log_prob` is log p(theta) +
+            log p(x_o | theta), unnormalised. `log_evidence` estimates log p(x_o); `info` has `khat`, `ess`, (sum w)^2 /
+            sum w^2 as a number of n draws, `log_weights` `[4 n]` of the proposals, normalised, `log_evidence_error`.
+
+        Raises:
+            ValueError: a likelihood that is not one number, that asks for other parameters or features, or that is
+                finite at no proposal.
+            TypeError: neither a function nor a fitted likelihood.
+
+        Dax et al. 2023, Phys. Rev. Lett. 130, doi:10.1103/PhysRevLett.130.171403; Vehtari et al. 2024, J. Mach. Learn.
+        Res. 25(72), arXiv:1507.02646.
+
+        Example:
+            posterior = amortized.refine(x_o, log_likelihood, n=4_000, key=jax.random.key(3))
+        """
+        return refined(self, x_o, likelihood, n=n, key=key)
 
 
 @dataclasses.dataclass(frozen=True)

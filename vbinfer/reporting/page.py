@@ -224,6 +224,7 @@ def _provenance(e: Evidence) -> Topic:
         [source, str(name).replace("_", " "), _fact(value)]
         for source, facts in sources
         for name, value in facts.items()
+        if not isinstance(value, np.ndarray)
     ]
     table = Table(["source", "fact", "value"], rows, "Seeds, versions, timings.", words=3)
     return Topic("provenance", "Provenance", [table])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vbinfer.diagnostics.chains import Convergence
 
 TITLES = {
+    "ImportanceWeights": ("refinement", "Correction by the likelihood"),
     "LC2ST": ("local", "Local calibration"),
     "PosteriorSbc": ("posterior-sbc", "Calibration around this recording"),
     "Agreement": ("agreement", "Agreement of methods"),
@@ -36,7 +37,7 @@ TITLES = {
     "Comparison": ("comparison", "Comparison of models"),
 }
 """Anchor and heading of the results that have a section of their own; others are headed by their name."""
-ELSEWHERE = ("Misspecification", "Convergence", "PredictiveCheck")
+ELSEWHERE = ("Misspecification", "Convergence", "PredictiveCheck", "ImportanceWeights")
 """Results that are part of another section, where they take the place of the one computed."""
 NEEDS = {
     "What was learned": "what was learned (give prior=)",
@@ -50,7 +51,7 @@ NEEDS = {
 }
 """Questions by their beginning, and what would allow them to be asked."""
 READING = (
-    *("data", "posterior", "chains", "training", "local", "posterior-sbc", "agreement", "predictive"),
+    *("data", "posterior", "chains", "refinement", "training", "local", "posterior-sbc", "agreement", "predictive"),
     *("calibration", "recovery", "given", "failures", "replicates"),
 )
 """Sections in the order in which they are read; questions are asked in the order of `topics`."""
@@ -66,6 +67,7 @@ def topics(e: Evidence) -> list[Topic]:
         _recovery(recovered(e, p)),
         None if e.fit is None else _training(e.fit),
         _chains(e),
+        _refinement(e),
         predicted(e, rows),
         None if e.calibration is None else _calibration(e.calibration),
         None if e.draws is None else _failures(e.draws, e.prior, p),
@@ -227,6 +229,16 @@ def _chains(e: Evidence) -> Topic | None:
     tables = [_by_parameter(posterior, found), *_by_chain(posterior, found)]
     limits = "Chains that agree can agree on a wrong posterior: no chain may have found a further mode."
     return topic_of("convergence", found, "chains", "Health of the chains", tables=tables, limits=limits)
+
+
+def _refinement(e: Evidence) -> Topic | None:
+    """Weights of a posterior corrected by a likelihood."""
+    posterior = e.posterior if "khat" in e.posterior.info else None
+    found = e.answer("ImportanceWeights", lambda one: diagnostics.importance_weights(one), posterior)
+    if not isinstance(found, diagnostics.ImportanceWeights):
+        return None
+    limits = "Importance weights are blind to a mode of which the network has no draw."
+    return topic_of("importance_weights", found, *TITLES["ImportanceWeights"], limits=limits)
 
 
 def _by_parameter(posterior: Posterior, found: "Convergence") -> Table:

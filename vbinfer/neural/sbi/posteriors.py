@@ -9,6 +9,7 @@ from jaxtyping import Array
 from vbinfer import _check
 from vbinfer._names import PRNGKey, Theta
 from vbinfer._param import is_traced
+from vbinfer.neural.refine import refined
 from vbinfer.neural.sbi.core import ROWS, AbstractFitted
 from vbinfer.neural.sbi.inputs import DiscreteZ, Inputs
 from vbinfer.neural.sbi.networks import METHODS, rebuild
@@ -55,6 +56,13 @@ class SbiPosterior(AbstractFitted):
             x: one observation `[F]`, or one per theta `[..., F]`.
         """
         return self.log_density(theta, x)
+
+    def refine(self, x_o: Any, likelihood: Any, *, n: int, key: PRNGKey) -> Posterior:
+        """Correct the posterior of one observation by a likelihood.
+
+        As `vb.neural.AmortizedPosterior.refine`; with FMPE and NPSE each log q is an integration.
+        """
+        return refined(self, x_o, likelihood, n=n, key=key)
 
     def _draw(self, h: np.ndarray, n: int, key: PRNGKey) -> np.ndarray:
         """Draws of z given h.
