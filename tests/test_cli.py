@@ -14,9 +14,10 @@ import pytest
 from small_study import STUDY
 
 import vbinfer as vb
-from vbinfer.cli.main import DEMO, main
+from vbinfer.cli.demos import demo_of, run_demo, study_of
+from vbinfer.cli.main import DEMO, DEMOS, main
 from vbinfer.io import npz
-from vbinfer.study.folder import calibration_of
+from vbinfer.study.folder import calibration_of, load_inputs, rebuild, save_inputs
 from vbinfer.study.run import fit_study, infer_study, simulate_study
 from vbinfer.study.study import Study
 
@@ -363,6 +364,61 @@ def test_the_demo_study_is_sound_and_names_real_data():
     assert len(study.replicates) == 2
     assert "coupling.G" in study.prior.names
     assert len(study.prior.names) > 1
+
+
+def test_the_demos_are_listed(capsys):
+    assert main(["demo", "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert [line.split()[0] for line in listed.splitlines()] == list(DEMOS) == ["fmri", "vep", "damped-oscillator"]
+    assert "85 parameters" in listed
+
+
+def test_a_demo_without_data_has_no_participant(capsys):
+    assert main(["demo", "--task", "vep", "--participant", "3", "--cores", "1"]) == 1
+    assert "--participant goes with --task fmri; vep is simulated" in capsys.readouterr().err
+
+
+def test_the_recording_of_a_demo_is_a_simulation_of_its_truth(tmp_path):
+    demo = demo_of("damped-oscillator")
+    study = study_of("damped-oscillator", demo, tmp_path)
+    assert study.theta_true is not None
+    assert study.recording.values.shape == (20, 2)
+    assert study.recording.period == 1.0
+    at_truth = demo.task.log_likelihood(study.theta_true, study.x_o)
+    # 40 squares of standard normals around the truth, within 4.5 standard deviations of their mean
+    squares = -2.0 * float(at_truth) - 40 * np.log(2 * np.pi * 0.2**2)
+    assert abs(squares - 40) < 4.5 * np.sqrt(80)
+    elsewhere = {name: 0.52 - value for name, value in study.theta_true.items()}
+    assert demo.task.log_likelihood(elsewhere, study.x_o) < at_truth - 10
+
+
+def test_posteriors_of_other_methods_are_compared_in_the_report(in_python, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(in_python[0].out, out)
+    posterior, inputs = vb.load(out / "posterior.npz"), load_inputs(out / "evidence.npz")
+    theta = np.asarray(posterior.theta["coupling.G"])
+    others = {
+        "NUTS": vb.Posterior({"coupling.G": theta[:, ::-1]}),
+        "HMC": vb.Posterior({"coupling.G": theta + 2.0 * theta.std()}),
+    }
+    save_inputs(out / "evidence.npz", dataclasses.replace(inputs, others=others))
+    verdict = rebuild(out)
+    (check,) = (one for one in verdict.checks if one["question"] == "Do methods agree on this posterior?")
+    assert "NPE and NUTS agree" in check["sentence"]
+    assert "NPE and HMC disagree" in check["sentence"]
+    assert check["light"] == verdict.verdict == "fail"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["vep", "damped-oscillator"])
+def test_a_demo_without_data_is_worth_believing(tmp_path, task):
+    """Truths are held, known truths recovered; NUTS agrees where there is a likelihood."""
+    verdict = run_demo(task, tmp_path / "run")
+    lights = {check["question"]: check["light"] for check in verdict.checks}
+    assert verdict.verdict == ("warn" if task == "vep" else "pass")
+    for question in ("Does the posterior hold the true values?", "Does the estimator recover known truths?"):
+        assert lights[question] == "pass"
+    assert ("Do methods agree on this posterior?" in lights) == (task == "damped-oscillator")
 
 
 def test_example_prints_a_study_file(capsys):

@@ -92,7 +92,7 @@ def test_a_study_file_alone_connects_to_nobody(folder, monkeypatch, capsys):
     assert "if it is yours, add --allow-scheduler" in said
     with pytest.raises(SystemExit):
         main(["run", "study.toml", "--cores", "0"])
-    assert "'0' was given; expected a number of cores, such as 2" in capsys.readouterr().err
+    assert "'0' was given; expected a whole number above 0, such as 2" in capsys.readouterr().err
 
 
 def test_status_lets_nothing_of_a_file_command_the_terminal(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The density of maps over regions: against a closed form, normalised, saved, and what it refuses."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -95,3 +97,50 @@ def test_regional_is_saved_and_loaded(tmp_path):
     amortized.save(tmp_path / "regional.npz")
     again = vb.load(tmp_path / "regional.npz")
     np.testing.assert_array_equal(again.log_prob(draws.theta, draws.x), amortized.log_prob(draws.theta, draws.x))
+
+
+def block(feature, n=NODES):
+    return [f"{feature}[{i}]" for i in range(n)]
+
+
+@pytest.mark.parametrize("names", [block("a") + block("b"), ["fc.mean", *block("a")], ["k[0]", "k[1]", *block("a.b")]])
+def test_features_of_one_region_after_the_other_are_what_it_reads(names):
+    assert vb.densities.Regional(NODES).check_features(names)
+
+
+@pytest.mark.parametrize("names", [[f"x[{i}]" for i in range(3 * NODES)], ["area", "mean", "fc.std"]])
+def test_names_that_tell_no_layout_are_taken(names):
+    assert not vb.densities.Regional(NODES).check_features(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([name for pair in zip(block("a"), block("b"), strict=True) for name in pair], r"order 'a\[0\]', 'b\[0\]'"),
+        ([*block("a"), "fc.mean"], "numbers of the whole brain first"),
+        (block("a")[::-1], r"order 'a\[5\]', 'a\[4\]'"),
+        (
+            block("a", 5) + block("b", 5),
+            r"features of 5 regions each, as 'b\[4\]'; expected 6: write Regional\(nodes=5\)",
+        ),
+    ],
+    ids=["by region", "whole brain last", "backwards", "another number"],
+)
+def test_features_of_another_layout_are_refused_before_training(names, words):
+    prior = vb.Prior({"y": dist.Normal(0.0, 1.0).expand([NODES]).to_event(1)})
+    rng = np.random.default_rng(0)
+    draws = vb.Draws.from_arrays({"y": rng.normal(size=(60, NODES))}, rng.normal(size=(60, len(names))), names)
+    with pytest.raises(ValueError, match=words):
+        vb.NPE(density=vb.densities.Regional(NODES)).fit(draws, prior, key=jax.random.key(0))
+
+
+def test_where_nothing_is_learned_the_layout_that_was_assumed_is_said():
+    from vbinfer.neural.npe import warn_of_layout
+
+    density, unnamed = vb.densities.Regional(NODES), [f"x[{i}]" for i in range(2 * NODES)]
+    with pytest.warns(UserWarning, match=r"one number of all 6 regions after the other, \[F, 6\].reshape\(-1\)"):
+        warn_of_layout(density, unnamed, 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_layout(density, unnamed, 3.0)
+        warn_of_layout(density, block("a"), 0.1)  # its names tell

@@ -243,3 +243,56 @@ def test_a_period_in_seconds_is_asked_about():
         vb.monitors.BalloonWindkessel("x", 1.8)
     with pytest.warns(UserWarning, match="write period=720 if it is 0.72 s"):
         type(vb.load_recording("hcp-aal2"))(RNG.normal(size=(50, 2)), period=0.72)
+
+
+def test_a_run_shorter_than_a_period_says_that_it_holds_no_sample():
+    """It gave `[0, N]` without a word; a piece that goes on finishes the window."""
+    averaged = vb.Simulator(
+        vb.models.Linear(), integrator=vb.Heun(dt=0.5), monitors={"bold": vb.monitors.TimeAverage(4.0, var="x")}
+    )
+    with pytest.warns(UserWarning, match="'bold' has a sample every 4 ms and the run lasts 3 ms: it holds none"):
+        first = vb.simulate(averaged, t1=3.0, key=None)
+    assert first.ys["bold"].shape == (0, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert vb.simulate(averaged, t1=1.0, key=None, init=first.final).ys["bold"].shape == (1, 1)
+
+
+def driven(stimulus, dt=0.1):
+    return vb.Simulator(vb.models.Linear(), integrator=vb.Euler(dt=dt), stimulus=stimulus)
+
+
+def test_a_pulse_that_steps_miss_or_stretch_is_told_and_how_long_it_acts():
+    for onset, duration, acts in ((1.02, 0.05, 0.0), (1.02, 0.15, 0.1), (1.0, 0.25, 0.3)):
+        with pytest.warns(UserWarning, match=f"a pulse of {duration} ms .* acts for {acts:g} ms in steps of 0.1 ms"):
+            sim = driven(vb.stimuli.Pulse(onset, duration, 1.0))
+        # what the sentence says is what happens: the dose of u, seen once per step
+        t = np.arange(30) * 0.1
+        seen = sum(float(sim.stimulus(jnp.asarray(one, jnp.float32), jnp.zeros(1))) for one in t) * 0.1
+        assert seen == pytest.approx(acts, abs=1e-6)
+    with pytest.warns(UserWarning, match="acts for 0.3 ms"):
+        driven(vb.stimuli.PulseTrain(1.0, 0.25, 1.0, 1.0, count=3))
+
+
+def test_edges_later_than_float32_knows_are_told():
+    with pytest.warns(UserWarning, match="an edge at 600,100 ms may come a step of 0.1 ms early"):
+        driven(vb.stimuli.Pulse(600e3, 100.0, 1.0))
+    with pytest.warns(UserWarning, match="an edge at 600,110 ms"):
+        driven(vb.stimuli.PulseTrain(100.0, 10.0, 100e3, 1.0, count=7))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        driven(vb.stimuli.Pulse(600e3, 100.0, 1.0), dt=0.5)
+        driven(vb.stimuli.Pulse(10.0, 5.0, 1.0))
+        driven(vb.stimuli.Pulse(1.02, 0.05, 1.0, rise=0.2))
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_divergences_beside_a_likelihood_that_is_not_finite_name_it_and_no_step_size(broken):
+    """It was answered with "raise target_accept"."""
+    stats = {"diverging": RNG.random((2, 200)) < 0.1, "energy": RNG.normal(size=(2, 200))}
+    if broken:
+        stats["energy"][:, ::20] = np.inf
+    found = vb.diagnostics.convergence(vb.Posterior({"a": RNG.normal(size=(2, 200))}, sample_stats=stats))
+    (said,) = (sentence for sentence in found.findings if "transitions diverged" in sentence)
+    assert "mend the likelihood where it is NaN or infinite" in said
+    assert ("target_accept" in said) == (not broken)

@@ -265,3 +265,50 @@ def test_a_reference_is_read_from_the_wheel(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.posterior.ravel(), [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
     assert "Lueckmann et al. 2021" in found.posterior.info["source"]
     assert os.listdir(tmp_path) == ["small.whl"]  # nothing is unpacked
+
+
+def test_the_patient_is_seen_by_region_and_by_what_each_receives():
+    weights = np.array([[0.0, 2.0, 0.5], [0.3, 0.0, 0.0], [0.0, 1.5, 0.0]])
+    task = tasks.vep(vb.Connectome(weights, np.zeros((3, 3))))
+    forward = task.simulator
+    y = np.random.default_rng(0).normal(-1.0, 1.0, (80, 3))
+    received = np.array([[sum(weights[i, j] * (row[j] - row[i]) for j in range(3)) for i in range(3)] for row in y])
+    # eight windows of ten seconds by the trapezoidal rule, the last one second shorter
+    windows = [slice(10 * k, min(10 * k + 10, 79) + 1) for k in range(8)]
+    area = lambda z: [1e3 * (z[w][1:] + z[w][:-1]).sum(axis=0) / 2 for w in windows]  # noqa: E731
+    expected = np.concatenate([np.ravel(area(y)), np.ravel(area(received))])
+    np.testing.assert_allclose(forward.parts[0](jnp.asarray(y)), expected, rtol=1e-4, atol=0.5)
+    assert forward.names[1] == "signal.0-10000ms[1]"
+    assert forward.names[-1] == "input.70000-79000ms[2]"
+    assert task.prior.names == ("coupling.G", *(f"model.x0[{i}]" for i in range(3)))
+    with pytest.raises(ValueError, match="fit a neural estimator"):
+        task.log_likelihood({}, expected)
+    # two measurements of one theta differ by the noise, of sd 0.3 on every sample
+    theta = {"coupling.G": np.full(2, 0.5), "model.x0": np.tile([-3.0, -1.5, -2.5], (2, 1))}
+    _, ys = forward.batch_series(theta, jax.random.split(KEY, 2))
+    difference = np.asarray(ys[0] - ys[1], float).ravel()
+    assert abs(difference.std() / (0.3 * np.sqrt(2)) - 1.0) < 4.5 / np.sqrt(2 * difference.size)
+
+
+def test_the_oscillator_has_the_likelihood_of_its_noise():
+    """Against Heun's rule in NumPy: the mean of x, and the density of a recording."""
+    task, a, b = tasks.damped_oscillator(), 0.15, 0.3
+
+    def rate(state):
+        x, y = state
+        return np.array([x - x * y - a * x * x, x * y - y - b * y * y])
+
+    state, mean = np.array([0.5, 1.0]), []
+    for step in range(1, 201):
+        slope = rate(state)
+        state = state + 0.05 * (slope + rate(state + 0.1 * slope))
+        if step % 10 == 0:
+            mean.extend(state)
+    theta = {"model.a": np.float32(a), "model.b": np.float32(b)}
+    x = np.asarray(mean) + np.linspace(-0.3, 0.4, 40)
+    assert float(task.log_likelihood(theta, x)) == pytest.approx(st.norm(mean, 0.2).logpdf(x).sum(), abs=0.01)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: task.simulator(theta, key)))(jax.random.split(KEY, 400)))
+    z = (drawn - np.asarray(mean)) / 0.2
+    assert abs(z.mean()) < 4.5 / np.sqrt(z.size)
+    assert abs(z.std() - 1.0) < 4.5 / np.sqrt(2 * z.size)
+    assert task.simulator.names[:3] == ("x(1 ms)", "y(1 ms)", "x(2 ms)")

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,19 +16,11 @@ vep = importlib.import_module("table_vep")
 sys.path.pop(0)
 
 
-def test_input_of_the_network_is_that_of_the_coupling():
-    weights = np.array([[0.0, 2.0, 0.5], [0.3, 0.0, 0.0], [0.0, 1.5, 0.0]])
-    y = np.random.default_rng(0).normal(-1.0, 1.0, (5, 3))
-    area = vb.features.area(intervals=[(0.0, 4e3)], pool="nodes")
-    received = np.array([[sum(weights[i, j] * (row[j] - row[i]) for j in range(3)) for i in range(3)] for row in y])
-    expected = 1e3 * (received[1:] + received[:-1]).sum(axis=0) / 2
-    np.testing.assert_allclose(vep.NetworkInput(jnp.asarray(weights), area)(jnp.asarray(y)), expected, rtol=1e-5)
-
-
 def test_a_smaller_patient_is_recovered_and_covered():
     """20 regions and 3,000 draws: nearly all of the prior's variance goes, and intervals hold what they say."""
     connectome = vb.Connectome.synthetic(20, key=jax.random.key(20), asymmetric=True).normalise("max")
-    prior, forward = vep.patient(connectome)
+    task = vb.tasks.vep(connectome)
+    prior, forward = task.prior, task.simulator
     draws = vb.sample_prior_predictive(prior, forward, 3_000, key=jax.random.key(1), progress=False)
     held = vb.sample_prior_predictive(prior, forward, 200, key=jax.random.key(2), progress=False)
     training = vb.densities.Training(max_epochs=30, learning_rate=4e-3)

@@ -9,12 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from vbinfer import _check
 from vbinfer._param import Param, Parametrised, is_traced, param
 
 SECONDS_PER_MS = 1e-3
+_DOSE = 0.01
+"""Share by which the time that a pulse acts may differ from its duration."""
 
 
 class AbstractStimulus(Parametrised):
@@ -41,6 +43,10 @@ class AbstractStimulus(Parametrised):
     def check_nodes(self, n: int) -> None:
         """Raise ValueError unless its tables fit `n` nodes."""
 
+    def doubts(self, dt: float) -> list[str]:
+        """What steps of `dt` ms do not see of it, in sentences."""
+        return []
+
 
 def _edge(t: Array, at: Array, rise: Array) -> Array:
     """An edge, smooth where it takes time.
@@ -52,6 +58,30 @@ def _edge(t: Array, at: Array, rise: Array) -> Array:
     x = jnp.clip((t - at) / jnp.where(soft, rise, 1.0), 0.0, 1.0)
     late = t - at >= -1.5 * jnp.finfo(jnp.result_type(t, float)).eps * jnp.abs(t)
     return jnp.where(soft, x * x * (3.0 - 2.0 * x), jnp.where(late, 1.0, 0.0))
+
+
+def _unseen(begin: ArrayLike, end: ArrayLike, rise: ArrayLike, dt: float, last: ArrayLike | None = None) -> list[str]:
+    """What steps of `dt` miss of a pulse; of a train that ends with one at `last`."""
+    if is_traced(begin, end, rise):
+        return []
+    # of several nodes or trials one example will do
+    start, stop, soft = (float(np.ravel(np.asarray(value, float))[0]) for value in (begin, end, rise))
+    if soft > 0.0 or not stop > start:
+        return []
+    found = []
+    seen = dt * (np.ceil(stop / dt - 1e-3) - np.ceil(start / dt - 1e-3))
+    if abs(seen - (stop - start)) > _DOSE * (stop - start):
+        found.append(
+            f"a pulse of {stop - start:g} ms from {start:g} ms on acts for {seen:g} ms in steps of {dt:g} ms; let "
+            "onset and duration be multiples of dt, or give it a rise"
+        )
+    late = float(np.max(np.asarray(stop if last is None else last, float)))
+    if late * 3.0 * jnp.finfo(jnp.result_type(float)).eps > dt:
+        found.append(
+            f"an edge at {late:,.0f} ms may come a step of {dt:g} ms early: times are not known better there; take a "
+            "larger dt, float64, or let the pulse come earlier"
+        )
+    return found
 
 
 class Pulse(AbstractStimulus):
@@ -76,6 +106,9 @@ class Pulse(AbstractStimulus):
     amplitude: Param = param(doc="height, in the unit of the coupling input")
     gain: Param = param(1.0, doc="share of each node")
     rise: Param = param(0.0, unit="ms", low=0.0, doc="duration of either edge")
+
+    def doubts(self, dt: float) -> list[str]:
+        return _unseen(self.onset, self.onset + self.duration, self.rise, dt)
 
     def __call__(self, t: Array, like: Array) -> Array:
         level = _edge(t, self.onset, self.rise) - _edge(t, self.onset + self.duration, self.rise)
@@ -112,6 +145,10 @@ class PulseTrain(AbstractStimulus):
                 f"PulseTrain: duration + rise is {busy.max():g} ms but interval is {interval.min():g} ms; "
                 "a pulse must be over when the next one begins"
             )
+
+    def doubts(self, dt: float) -> list[str]:
+        last = None if self.count is None else self.onset + self.duration + (self.count - 1) * self.interval
+        return _unseen(self.onset, self.onset + self.duration, self.rise, dt, last)
 
     def __call__(self, t: Array, like: Array) -> Array:
         nearest = jnp.floor((t - self.onset) / self.interval)

@@ -12,20 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vbinfer.reporting.sections import Verdict
+    from vbinfer.study.run import Say
     from vbinfer.study.study import Study
 
 DEMO = Path(__file__).with_name("demo.toml")
 FAILED = 3
+DEMOS = {
+    "fmri": "the global coupling of 80 regions, from a real fMRI recording",
+    "vep": "a virtual epileptic patient: 85 parameters, from a simulated recording; no data, a minute",
+    "damped-oscillator": "two parameters by a network and by NUTS, which have to agree; no data, a minute",
+}
 
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(prog="vbinfer", description="Simulation-based inference for virtual-brain models.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="a posterior from a real fMRI recording, with a report")
-    demo.add_argument("--out", default="runs/demo", help="folder of the results (default: %(default)s)")
-    demo.add_argument("--draws", type=int, help="number of simulations (default: 1024)")
-    demo.add_argument("--participant", type=int, help="HCP participant, 1 to 7 (default: 3)")
+    demo = commands.add_parser("demo", help="a posterior with a report, from a real fMRI recording or without data")
+    demo.add_argument("--task", choices=tuple(DEMOS), default="fmri", help="which demo (default: %(default)s)")
+    demo.add_argument("--list", action="store_true", help="name the demos, and run none")
+    demo.add_argument("--out", help="folder of the results (default: runs/demo, of another task runs/TASK)")
+    demo.add_argument("--draws", type=_count, help="number of simulations, instead of the demo's own")
+    demo.add_argument("--participant", type=int, help="HCP participant of fmri, 1 to 7 (default: 3)")
     _add_computing(demo)
     _add_study_commands(commands)
     again = commands.add_parser(
@@ -106,6 +114,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.command == "example":
         print(DEMO.read_text(encoding="utf-8"), end="")
         return 0
+    if args.command == "demo" and args.list:
+        width = max(map(len, DEMOS))
+        print("\n".join(f"{name:{width}}  {words}" for name, words in DEMOS.items()))
+        return 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # this process is ours; two BLAS or torch threads only wait here
     from vbinfer.cli import errors  # here, since it loads NumPy, and now: later there may be no free file handle
 
@@ -141,7 +153,10 @@ def _compute(args: argparse.Namespace) -> int:
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         use_cache()  # the next run of a model starts at once
-    study, say = _study(args), None if args.quiet else errors.tell
+    say = None if args.quiet else errors.tell
+    if args.command == "demo" and args.task != "fmri":
+        return _demo(args, say)
+    study = _study(args)
     if args.command != "demo" and args.dry_run:
         print(_estimate(study, study.calibration.draws if args.command == "calibrate" else 0))
         return 0
@@ -164,6 +179,17 @@ def _compute(args: argparse.Namespace) -> int:
     return FAILED if calibration is not None and calibration.verdict == "fail" else 0
 
 
+def _demo(args: argparse.Namespace, say: "Say | None") -> int:
+    """A demo without data."""
+    from vbinfer.cli.demos import run_demo
+
+    if args.participant is not None:
+        raise ValueError(f"--participant goes with --task fmri; {args.task} is simulated")
+    out = Path(args.out or f"runs/{args.task}")
+    _say_verdict(run_demo(args.task, out, args.draws, say=say), out, args.quiet)
+    return 0
+
+
 def _study(args: argparse.Namespace) -> "Study":
     """The study of a command, with what its options change."""
     import dataclasses
@@ -172,7 +198,7 @@ def _study(args: argparse.Namespace) -> "Study":
 
     if args.command == "demo":
         chosen = {} if args.participant is None else {"participant": args.participant}
-        study = Study.from_toml(DEMO, out=args.out, data=chosen)
+        study = Study.from_toml(DEMO, out=args.out or "runs/demo", data=chosen)
         return study if args.draws is None else dataclasses.replace(study, draws=args.draws)
     study = Study.from_toml(args.study, out=args.out)
     if study.scheduler is not None and not args.allow_scheduler:
@@ -208,7 +234,7 @@ def _report(args: argparse.Namespace) -> int:
 
 def _count(text: str) -> int:
     if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} was given; expected a number of cores, such as 2")
+        raise argparse.ArgumentTypeError(f"{text!r} was given; expected a whole number above 0, such as 2")
     return int(text)
 
 

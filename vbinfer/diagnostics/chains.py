@@ -161,7 +161,8 @@ def _by_chain(posterior: Posterior) -> tuple[dict[str, Any], list[Finding]]:
     if "diverging" in stats:
         found["divergences"] = stats["diverging"].astype(bool).sum(1)
         found["located"] = locate_divergences(posterior)
-        said.append(_about_divergences(found["divergences"], found["located"], posterior.num_samples))
+        broken = "energy" in stats and not np.isfinite(stats["energy"]).all()
+        said.append(_about_divergences(found["divergences"], found["located"], posterior.num_samples, broken))
     if "energy" in stats:
         found["ebfmi"] = ebfmi(posterior)
         finite = np.isfinite(stats["energy"])
@@ -234,15 +235,21 @@ def _about_ess(kinds: dict[str, np.ndarray], names: Names, chains: int, draws: i
     )
 
 
-def _about_divergences(count: np.ndarray, located: tuple[Located, ...], draws: int) -> Finding:
+def _about_divergences(count: np.ndarray, located: tuple[Located, ...], draws: int, broken: bool) -> Finding:
     total, every = int(count.sum()), len(count) * draws
     if not total:
         return "pass", "no transition diverged"
     where = f"; {'; '.join(one.sentence for one in located[:3])}" if located else ""
+    # no step is small enough for the edge of a region without a likelihood
+    remedy = "mend the likelihood where it is NaN or infinite"
+    if not broken:
+        remedy = (
+            "raise target_accept to 0.95, write the model so that scales and effects are independent a priori, or, "
+            f"where there are such parts of the prior, {remedy}"
+        )
     return "fail" if total >= DIVERGING_FAIL * every else "warn", (
         f"{total} of {every} transitions diverged (chains: {', '.join(map(str, count.tolist()))}), so parts of the "
-        f"posterior are not reached{where}; raise target_accept to 0.95, or write the model so that scales and effects "
-        "are independent a priori"
+        f"posterior are not reached{where}; {remedy}"
     )
 
 

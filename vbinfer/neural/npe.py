@@ -1,7 +1,8 @@
 """Neural posterior estimation."""
 
 import dataclasses
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import jax
@@ -26,6 +27,25 @@ from vbinfer.posterior import Posterior
 from vbinfer.priors.prior import Prior
 
 _BATCH = 64
+_NOTHING = 0.05
+"""Nats per region: those of 10 % of a variance."""
+
+
+def warn_of_layout(density: Regional, names: Sequence[str], gain: float) -> None:
+    """Name the layout that was assumed, where nothing was learned.
+
+    And where names of features do not tell it.
+    """
+    if gain < _NOTHING * density.nodes and not density.check_features(names):
+        warnings.warn(
+            f"next to nothing was learned of {density.nodes} regions ({gain:.2f} nats in all); the features were "
+            f"read as one number of all {density.nodes} regions after the other, "
+            f"[F, {density.nodes}].reshape(-1): transpose them if they follow region by region, "
+            "or use pool='nodes' in a Summary",
+            stacklevel=4,
+        )
+
+
 _FEW = 4_000
 
 
@@ -168,6 +188,8 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
         check_proposal(draws, prior)
         if isinstance(self.density, Regional):
             self.density.check(prior)
+            if self.embedding is None:
+                self.density.check_features(draws.names)
 
     def _sized(self, n: int) -> "NPE":
         # two members regularise each other where one would overfit; from 4,000 draws on one does as well
@@ -184,7 +206,10 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
 
     def _gain(self, fitted: AmortizedPosterior, z: np.ndarray, x: np.ndarray, y: np.ndarray, key: PRNGKey) -> float:
         theta = fitted.prior.from_z(z)[0]
-        return density_gain(fitted.log_prob(theta, x), fitted.prior.log_prob(theta))
+        gain = density_gain(fitted.log_prob(theta, x), fitted.prior.log_prob(theta))
+        if isinstance(self.density, Regional) and self.embedding is None:
+            warn_of_layout(self.density, fitted.scaler.names, gain)
+        return gain
 
 
 AmortizedPosterior.options = NPE

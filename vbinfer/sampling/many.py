@@ -69,7 +69,8 @@ class ChainBatch:
         if diverged.any():
             found.append(
                 f"{int(self.diverging.sum())} transitions diverged, in {int(diverged.sum())} of {count} "
-                f"data sets ({_some(diverged)}); raise target_accept of the kernel"
+                f"data sets ({_some(diverged)}); raise target_accept of the kernel, or mend the likelihood "
+                "where it is NaN or infinite"
             )
         return tuple(found)
 

@@ -1,6 +1,7 @@
 """One run of a simulator, resumable."""
 
 import math
+import warnings
 from typing import Any
 
 import jax.numpy as jnp
@@ -56,9 +57,21 @@ def simulate(
     _check_samples(sim, n_steps)
     words = checked_words(sim, key, init, noise_path is not None)
     path = None if noise_path is None else _path(sim, noise_path, n_steps)
+    _warn_of_none(sim, n_steps, init)
     begin, phase = beginning(sim, init)
     out = _run(sim, begin, phase, n_steps, words, path, _segments(checkpoint))
     return Solution({name: out.ts[name] for name in sim.monitors}, in_order(sim, out.ys), out.final)
+
+
+def _warn_of_none(sim: Simulator, n_steps: int, init: Any) -> None:
+    """Name monitors of which a run holds no sample; one that goes on may be a piece."""
+    for name, period in sim.period_steps().items():
+        if n_steps < period and not sim.monitors[name].at_end and not isinstance(init, Final):
+            warnings.warn(
+                f"monitor {name!r} has a sample every {period * sim.dt:g} ms and the run lasts {n_steps * sim.dt:g} "
+                f"ms: it holds none; give t1={period * sim.dt:g} or more, or go on from `final`",
+                stacklevel=3,
+            )
 
 
 def checked_words(sim: Simulator, key: Array | None, init: Any, has_path: bool = False) -> KeyWords | None:

@@ -1,6 +1,7 @@
 """Model, network, integrator, noise and monitors in one simulator."""
 
 import math
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -214,6 +215,8 @@ class Simulator(Parametrised):
         if self.stimulus is not None:
             self.stimulus.check_nodes(n)
             self.model.check_stimulus(self.stimulus)
+            for doubt in self.stimulus.doubts(self.dt):
+                warnings.warn(doubt, stacklevel=4)
         if self.delays is not None and self.connectome is None:
             raise ValueError("delays were given without a connectome; leave delays out, or give a connectome")
         for projection in self.projections():

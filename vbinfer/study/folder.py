@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from vbinfer.datasets import Recording
@@ -46,6 +47,7 @@ class ReportInputs:
     """Inputs of a report beside posterior, draws and calibration.
 
     Attributes:
+        others: posteriors of the same recording by other methods, by name; the report compares them.
         trained: what identifies the fit in `estimator.npz`; a study that has it does not train again.
         of_series: whether the features are the series itself, which FC, spectra and statistics of the series look at.
     """
@@ -54,6 +56,7 @@ class ReportInputs:
     predictive: Predictive | None = None
     recording: Recording | None = None
     theta_true: Mapping[str, Any] | None = None
+    others: Mapping[str, Posterior] = dataclasses.field(default_factory=dict)
     extras: ReportExtras = dataclasses.field(default_factory=ReportExtras)
     trained: str | None = None
     of_series: bool = False
@@ -86,11 +89,18 @@ def write_report(
     out: Path, posterior: Posterior, draws: Draws | None, inputs: ReportInputs, calibration: "Calibration | None"
 ) -> Verdict:
     """The page and the JSON of a run."""
+    checks = []
+    if inputs.others:
+        from vbinfer.diagnostics.agreement import compare_posteriors  # here, since few runs compare methods
+
+        known = {str(posterior.info.get("method", "this posterior")): posterior, **inputs.others}
+        checks.append(compare_posteriors(known, key=jax.random.key(0)))
     return report(
         dataclasses.replace(posterior, x_o=None) if inputs.of_series else posterior,
         draws=draws,
         fit=inputs.fit,
         calibration=calibration,
+        checks=checks,
         predictive=inputs.predictive,
         observed=inputs.recording,
         theta_true=inputs.theta_true,

@@ -7,6 +7,8 @@ from vbinfer.tasks.neuron import lif as lif
 from vbinfer.tasks.cells import HH_NAMES as HH_NAMES
 from vbinfer.tasks.cells import hodgkin_huxley as hodgkin_huxley
 from vbinfer.tasks.cells import passive_cell as passive_cell
+from vbinfer.tasks.patient import vep as vep
+from vbinfer.tasks.oscillator import damped_oscillator as damped_oscillator
 from vbinfer.tasks.sbibm import two_moons as two_moons
 from vbinfer.tasks.gaussians import gaussian_linear as gaussian_linear
 from vbinfer.tasks.gaussians import gaussian_linear_uniform as gaussian_linear_uniform

@@ -23,7 +23,7 @@ class Task:
 
     Attributes:
         name: name in the literature.
-        prior: over one leaf, `"theta"` `[D]`.
+        prior: over one leaf, `"theta"` `[D]`; of brain models by the paths of their parameters.
         simulator: `(theta, key) -> x [F]`, for `vb.sample_prior_predictive`.
         log_likelihood: `(theta, x) -> log p(x | theta)`, for `vb.sample_mcmc`; differentiable.
         num_features: F.

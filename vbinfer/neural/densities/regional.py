@@ -1,6 +1,8 @@
 """A density of maps: one network for all regions."""
 
 import dataclasses
+import re
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -12,6 +14,8 @@ from vbinfer._names import PRNGKey
 from vbinfer.neural.densities.base import AbstractConditional, AbstractDensity
 from vbinfer.neural.densities.mixture import MDN, GaussianMixture
 from vbinfer.priors.prior import Prior
+
+_INDEXED = re.compile(r"(.*)\[(\d+)\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +62,38 @@ class Regional(AbstractDensity):
                 f"Regional(nodes={self.nodes}) was given the prior of {given}; expected fewer than {self.nodes} "
                 f"numbers of the whole brain first, then maps [{self.nodes}]: put the maps last in vb.Prior({{...}})"
             )
+
+    def check_features(self, names: Sequence[str]) -> bool:
+        """Refuse features of another layout, where names tell it.
+
+        What `pool="nodes"` makes is `f[0], ..., f[N - 1]` of one feature, then of the next; numbers of the whole brain
+        come before. Returns whether the names tell.
+        """
+        found = [_INDEXED.fullmatch(name) for name in names]
+        stems: dict[str, list[tuple[int, int]]] = {}
+        for place, match in enumerate(found):
+            if match:
+                stems.setdefault(match[1], []).append((place, int(match[2])))
+        n, total = self.nodes, len(names)
+        maps = {stem: rows for stem, rows in stems.items() if sorted(i for _, i in rows) == list(range(n))}
+        in_order = all(
+            rows == [(rows[0][0] + i, i) for i in range(n)] and (total - rows[0][0]) % n == 0 for rows in maps.values()
+        )
+        last = [match[1] if match else "" for match in found[total % n :]]
+        if maps and not (in_order and set(last) <= set(maps)):
+            first = ", ".join(map(repr, names[total % n :][:3]))
+            raise ValueError(
+                f"Regional(nodes={n}) was given features in the order {first}, ...; expected numbers of the whole "
+                f"brain first, then one feature of all {n} regions, then the next, as pool='nodes' has it"
+            )
+        widths = {len(rows) for rows in stems.values()}
+        of_others = not maps and bool(last) and all(last) and len(widths) == 1
+        if of_others and (width := widths.pop()) % n:
+            raise ValueError(
+                f"Regional(nodes={n}) was given features of {width} regions each, as {names[-1]!r}; expected {n}: "
+                f"write Regional(nodes={width}), or summarise the nodes that the maps of the prior are over"
+            )
+        return bool(maps)
 
     @eqx.filter_jit
     def build(self, key: PRNGKey, dim: int, cond_dim: int) -> "RegionalMixture":
