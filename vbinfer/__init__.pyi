@@ -35,6 +35,7 @@ from .execute.dask import Dask as Dask
 from .execute.executor import Local as Local
 from .execute.executor import use_cores as use_cores
 from .execute.host import HostSimulator as HostSimulator
+from .explore.exponents import lyapunov as lyapunov
 from .explore.sweeps import sweep as sweep
 from .features.summary import Summary as Summary
 from .integrators import Heun as Heun
