@@ -68,7 +68,7 @@ def fit_mou(y: Any, period: float, mask: Any = None) -> Mou:
         ...                    integrator=vb.Heun(dt=0.1), noise=vb.noise.Additive(1.0))
         >>> y = vb.simulate(sim, t1=20_000.0, key=jax.random.key(0)).ys["raw"]["x"][::20]
         >>> fit = vb.explore.fit_mou(y, period=2.0, mask=[[True, False], [True, True]])
-        >>> bool(abs(fit.J - [[-0.5, 0.0], [0.3, -0.5]]).max() < 0.05), fit.J[0, 1]
+        >>> bool(abs(fit.J - [[-0.5, 0.0], [0.3, -0.5]]).max() < 0.05), float(fit.J[0, 1])
         (True, 0.0)
     """
     period = _check.positive(period, "period", 2.0, "ms")
