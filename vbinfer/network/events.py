@@ -102,10 +102,11 @@ def _by_sender(layout: EdgeList, weights: Array) -> Delivery:
     return Delivery(by_sender, weights[order], jnp.searchsorted(senders[order], jnp.arange(layout.n_nodes + 1)))
 
 
-def each_spike(sent: Array, add: Callable[..., Array]) -> Array:
+def each_spike(sent: Array, add: Callable[..., Array], together: int | None = None) -> Array:
     """Add up what every spike brings.
 
-    `add(total, sender, draw, value)` to totals `[B, N]`.
+    `add(total, sender, draw, value)` to totals `[B, N]`; with `together` it is given so many at once, those beyond the
+    last spike of value 0.
     """
     n, width = len(sent), sent.size // len(sent)
     flat = jnp.pad(sent.reshape(-1), (0, -sent.size % WORD))
@@ -113,6 +114,7 @@ def each_spike(sent: Array, add: Callable[..., Array]) -> Array:
     count = words.sum(axis=1)
     upto = jnp.cumsum(count)
     many = min(max(32, sent.size // 64), 1024)
+    many -= many % (together or 1)
 
     def found(k: Array) -> Array:
         """Where spike number k is.
@@ -126,9 +128,12 @@ def each_spike(sent: Array, add: Callable[..., Array]) -> Array:
     def some(state: tuple[Array, Array]) -> tuple[Array, Array]:
         first, total = state
         where = found(first + jnp.arange(many))
-        values = flat[where]
-        one = lambda k, total: add(total, where[k] // width, where[k] % width, values[k])  # noqa: E731
-        return first + many, jax.lax.fori_loop(0, jnp.minimum(upto[-1] - first, many), one, total)
+        left = jnp.minimum(upto[-1] - first, many)
+        size = together or 1
+        at = where if together is None else where.reshape(-1, size)
+        values = flat[where] if together is None else jnp.where(jnp.arange(many) < left, flat[where], 0.0).reshape(at.shape)
+        one = lambda k, total: add(total, at[k] // width, at[k] % width, values[k])  # noqa: E731
+        return first + many, jax.lax.fori_loop(0, (left + size - 1) // size, one, total)
 
     zero = (jnp.zeros((), upto.dtype), jnp.zeros((width, n), sent.dtype))
     total = jax.lax.while_loop(lambda state: state[0] < upto[-1], some, zero)[1]

@@ -22,6 +22,10 @@ FIRST = 0xFFFFFFFE
 """Counter of the graph of the first projection, the one below that of the next; noise counts steps from 0."""
 
 
+TOGETHER = 32
+"""Spikes whose receivers are drawn at once."""
+
+
 class RandomGraph(eqx.Module):
     """Layout of a network whose connections are not listed.
 
@@ -47,16 +51,32 @@ class RandomGraph(eqx.Module):
         return self.p * others.reshape(-1, *(1,) * (weights.ndim - 1)) * weights
 
     def receivers(self, words: tuple[Array, Array], projection: int, j: Array) -> Array:
-        """Nodes that receive from j, padded with N."""
+        """Nodes that receive from j, padded with N.
+
+        `[..., most]`, for nodes j and keys `[...]`.
+        """
         others = self.n_nodes - 1
         most = min(others, math.ceil(others * self.p + 8.0 * math.sqrt(others * self.p * (1.0 - self.p)) + 8.0))
-        counter = j.astype(jnp.uint32) * jnp.uint32(most) + jnp.arange(most, dtype=jnp.uint32)
-        bits = threefry_2x32_13(*words, jnp.uint32(FIRST - projection), counter)[0]
+        number = jnp.arange(most, dtype=jnp.uint32).reshape(*(1,) * j.ndim, most)
+        counter = j.astype(jnp.uint32)[..., None] * jnp.uint32(most) + number
+        k0, k1 = (jnp.broadcast_to(word, j.shape)[..., None] for word in words)
+        bits = threefry_2x32_13(k0, k1, jnp.uint32(FIRST - projection), counter)[0]
         uniform = ((bits >> 8).astype(jnp.float32) + 0.5) * 2.0**-24
-        gap = jnp.floor(jnp.log(uniform) / math.log1p(-self.p)) if self.p < 1.0 else jnp.zeros(most, jnp.float32)
+        gap = jnp.floor(jnp.log(uniform) / math.log1p(-self.p)) if self.p < 1.0 else jnp.zeros_like(uniform)
         # clipped, so that sums of gaps stay whole numbers of int32
-        at = jnp.cumsum(jnp.minimum(gap, float(self.n_nodes)).astype(jnp.int32) + 1) - 1
-        return jnp.where(at < others, at + (at >= j), self.n_nodes)
+        at = _running_sum(jnp.minimum(gap, float(self.n_nodes)).astype(jnp.int32) + 1) - 1
+        return jnp.where(at < others, at + (at >= j[..., None]), self.n_nodes)
+
+
+def _running_sum(x: Array) -> Array:
+    """Cumulative sum over the last axis.
+
+    A loop over it that adds all rows at once: on a CPU several times as fast as `jnp.cumsum`, whose sums over windows
+    do not vectorise.
+    """
+    rows = jnp.moveaxis(x, -1, 0)
+    add = lambda total, row: (total + row,) * 2  # noqa: E731
+    return jnp.moveaxis(jax.lax.scan(add, jnp.zeros_like(rows[0]), rows)[1], 0, -1)
 
 
 class GraphReader(eqx.Module):
@@ -74,10 +94,11 @@ class GraphReader(eqx.Module):
     def __call__(self, ring: Array, step: Array) -> Array:
         row, (first, last) = jax.lax.stop_gradient(row_at(ring, step, self.age)), self.layout.senders
         node = jnp.arange(self.layout.n_nodes).reshape(-1, *(1,) * (row.ndim - 1))
-        counts = each_spike(jnp.where((node >= first) & (node < last), row, 0.0), self._add)
+        counts = each_spike(jnp.where((node >= first) & (node < last), row, 0.0), self._add, together=TOGETHER)
         return self.weight * counts if self.weight.ndim == counts.ndim else self.weight[0] * counts
 
     def _add(self, total: Array, j: Array, b: Array, value: Array) -> Array:
-        # one key, or one for each draw, [1, B]
+        # spikes [K]; one key, or one for each draw, [1, B]
         words: Any = self.words if not self.words[0].ndim else tuple(word[0, b] for word in self.words)
-        return total.at[b, self.layout.receivers(words, self.projection, j)].add(value, mode="drop")
+        receivers = self.layout.receivers(words, self.projection, j)
+        return total.at[b[:, None], receivers].add(value[:, None], mode="drop")

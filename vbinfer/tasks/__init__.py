@@ -4,6 +4,7 @@ from vbinfer.tasks.base import Task as Task
 from vbinfer.tasks.gaussians import linear_gaussian as linear_gaussian
 from vbinfer.tasks.process import ou as ou
 from vbinfer.tasks.neuron import lif as lif
+from vbinfer.tasks.network import brunel as brunel
 from vbinfer.tasks.cells import HH_NAMES as HH_NAMES
 from vbinfer.tasks.cells import hodgkin_huxley as hodgkin_huxley
 from vbinfer.tasks.cells import passive_cell as passive_cell

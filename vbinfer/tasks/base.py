@@ -80,3 +80,12 @@ def rejection(propose: Callable[[PRNGKey], tuple[Array, Array]], n: int, key: PR
         if count >= n:
             return np.concatenate(kept)[:n]
     raise ValueError(f"{count} of {n} draws were accepted in {_MOST_ROUNDS} rounds; the prior excludes this x_o")
+
+
+def no_likelihood(name: str) -> Callable[[Theta, Any], Array]:
+    """What stands for the likelihood of a task that has none."""
+
+    def log_likelihood(theta: Theta, x: Any) -> Array:
+        raise ValueError(f"{name} has no likelihood; fit a neural estimator to draws of task.simulator")
+
+    return log_likelihood

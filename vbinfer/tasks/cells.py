@@ -21,7 +21,7 @@ from vbinfer.priors.prior import Prior
 from vbinfer.simulation.forward import ForwardModel
 from vbinfer.simulation.simulator import Simulator
 from vbinfer.stimuli import Pulse
-from vbinfer.tasks.base import Task
+from vbinfer.tasks.base import Task, no_likelihood
 
 HH_NAMES = ("g_na", "g_k", "g_m", "g_leak", "tau_max", "v_t", "sigma", "e_leak")
 _LOW = np.array([5e-4, 1e-7, 1e-7, 1e-6, 50.0, -90.0, 0.01, -110.0])
@@ -72,10 +72,7 @@ def hodgkin_huxley() -> Task:
     forward = ForwardModel(sim, t1=_END, summary=_hh_features, to_paths=_hh_paths)
     prior = Prior({"theta": dist.Uniform(jnp.asarray(_LOW), jnp.asarray(_HIGH)).to_event(1)})
 
-    def log_likelihood(theta: Theta, x: Any) -> Array:
-        raise ValueError("hodgkin_huxley has no likelihood; fit a neural estimator to draws of task.simulator")
-
-    return Task("hodgkin_huxley", prior, forward, log_likelihood, 7)
+    return Task("hodgkin_huxley", prior, forward, no_likelihood("hodgkin_huxley"), 7)
 
 
 _TIMES = np.arange(1, 31) * 2.0
