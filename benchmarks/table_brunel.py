@@ -35,7 +35,9 @@ def main() -> int:
     simulated = time.process_time()
     amortized, info = vb.NPE().fit(train, task.prior, key=jax.random.key(3))
     calibration = vb.calibrate(amortized, held, key=jax.random.key(4))
-    print(f"simulations {simulated - began:.0f} CPU s, training and calibration {time.process_time() - simulated:.0f} s")
+    print(
+        f"simulations {simulated - began:.0f} CPU s, training and calibration {time.process_time() - simulated:.0f} s"
+    )
     print(f"{(~np.asarray(train.valid)).sum()} draws failed; {info.info_gain:.2f} nats over the prior")
     print(calibration.verdict, *calibration.findings, sep="\n  ")
     truth = jnp.tile(jnp.asarray([5.0, 2.0, 1.5][: 2 + args.delay]), (64, 1))

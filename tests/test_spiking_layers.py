@@ -1,5 +1,6 @@
 """Layers that learn: recursions and gradients of other software, in both modes and forward in time."""
 
+import gzip
 from pathlib import Path
 
 import equinox as eqx
@@ -201,6 +202,105 @@ def test_izhikevich_cells_take_the_golden_euler_steps():
     np.testing.assert_allclose(end.neuron.v[0], GOLDEN["izh_RS_euler_dt0.25"][0, -1], rtol=1e-9)
 
 
+# --- resets ----------------------------------------------------------------------------------------------------------
+
+
+def reset_oracle(kind, late, held, xs, weight):
+    """v and z of a LIF cell in a scalar loop, and their derivatives by the weight."""
+    a, v_rest, v_th, v_reset = np.exp(-1.0 / 9.0), 0.1, 0.8, -0.3
+    v, z, dv, dz, out = v_rest, 0.0, 0.0, 0.0, []
+
+    def jump(v, z, dv, dz):
+        dz = 0.0 if held else dz
+        if kind == "ToValue":
+            return (v_reset if z else v), (0.0 if z else dv) + dz * (v_reset - v)
+        if kind == "Subtract":
+            return v - (v_th - v_reset if z else 0.0), dv - dz * (v_th - v_reset)
+        return (0.0 if z else v), (0.0 if z else dv) - dz * v
+
+    for x in xs:
+        v, dv = v_rest + a * (v - v_rest) + weight * x, a * dv + x
+        if late:
+            v, dv = jump(v, z, dv, dz)
+        z, dz = float(v > v_th), dv / (1.0 + 4.0 * abs(v - v_th)) ** 2
+        if not late:
+            v, dv = jump(v, z, dv, dz)
+        out.append((v, z, dv, dz))
+    return np.array(out).T
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("kind", ["ToValue", "Subtract", "Mask"])
+def test_resets_are_their_recursions(kind, late):
+    """On 1,000 random steps; derivatives forward, with the reset differentiated and held constant."""
+    xs, weight = np.random.default_rng(11).uniform(-0.2, 0.9, 1_000), 0.7
+    for held in (False, True):
+        with jax.enable_x64(True):
+            reset = getattr(S.resets, kind)(late=late, held=held)
+            cell = S.LIF(
+                tau=9.0, v_rest=0.1, v_th=0.8, v_reset=-0.3, surrogate=S.surrogates.SuperSpike(4.0), resets=reset
+            )
+
+            @jax.jit
+            def run(w, cell=cell):
+                step = lambda state, x: ((new := cell.cell(state, w * x, 1.0)), (new.v, new.z))  # noqa: E731
+                return jax.lax.scan(step, cell.start_of(()), jnp.asarray(xs))[1]
+
+            found = jax.jvp(run, (weight,), (1.0,))
+        v, z, dv, dz = reset_oracle(kind, late, held, xs, weight)
+        assert 100 < z.sum() < 900
+        for got, expected in zip(jax.tree.leaves(found), (v, z, dv, dz), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-11)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_idx_files_are_read(tmp_path):
+    images = np.arange(2 * 3 * 5, dtype=np.uint8).reshape(2, 3, 5) * 7
+    head = bytes([0, 0, 8, 3]) + np.array(images.shape, ">u4").tobytes()
+    (tmp_path / "a.idx").write_bytes(head + images.tobytes())
+    (tmp_path / "a.gz").write_bytes(gzip.compress(head + images.tobytes()))
+    (tmp_path / "f.idx").write_bytes(bytes([0, 0, 13, 1, 0, 0, 0, 2]) + np.array([1.5, -2.0], ">f4").tobytes())
+    for name in ("a.idx", "a.gz"):
+        np.testing.assert_array_equal(S.read_idx(tmp_path / name), images)
+    np.testing.assert_array_equal(S.read_idx(tmp_path / "f.idx"), [1.5, -2.0])
+    (tmp_path / "short.idx").write_bytes(head + images.tobytes()[:-1])
+    with pytest.raises(ValueError, match=r"has 45 bytes; an IDX file of shape \[2, 3, 5\] has 46"):
+        S.read_idx(tmp_path / "short.idx")
+    (tmp_path / "no.idx").write_bytes(b"PK..")
+    with pytest.raises(ValueError, match="begins with 50 4b 2e 2e; an IDX file with 00 00"):
+        S.read_idx(tmp_path / "no.idx")
+
+
+def test_event_files_are_read_and_binned(tmp_path):
+    """Bits of N-MNIST by hand: x, y, polarity and 23 bits of microseconds."""
+    t, x, y, p = [300, 1_250, 70_001], [3, 0, 33], [2, 1, 0], [1, 0, 1]
+    packed = [b for i in range(3) for b in (x[i], y[i], p[i] << 7 | t[i] >> 16, t[i] >> 8 & 255, t[i] & 255)]
+    (tmp_path / "e.bin").write_bytes(bytes(packed))
+    np.savez(tmp_path / "e.npz", t=np.array(t) / 1e3, x=x, y=y, p=p)
+    for name in ("e.bin", "e.npz"):
+        events = S.read_events(tmp_path / name)
+        np.testing.assert_allclose(events.t, [0.3, 1.25, 70.001])
+        for found, expected in zip(events[1:], (x, y, p), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    frames = events.frames((34, 34), 1.0, 50)
+    expected = np.zeros((50, 2, 34, 34))
+    expected[0, 1, 2, 3] = expected[1, 0, 1, 0] = 1.0  # the third is later
+    np.testing.assert_array_equal(frames, expected)
+    assert events.frames((34, 34), 1.0).shape == (71, 2, 34, 34)
+    with pytest.raises(ValueError, match=r"events reach row 2 and column 33; shape was given as \[34, 28\]"):
+        events.frames((34, 28), 1.0)
+    (tmp_path / "cut.bin").write_bytes(bytes(packed[:-1]))
+    with pytest.raises(ValueError, match="has 14 bytes; events are 5 bytes each"):
+        S.read_events(tmp_path / "cut.bin")
+    np.savez(tmp_path / "less.npz", t=t, x=x)
+    with pytest.raises(ValueError, match="has no y, p; expected arrays"):
+        S.read_events(tmp_path / "less.npz")
+    with pytest.raises(ValueError, match=r"is no \.bin of N-MNIST and no \.npz"):
+        S.read_events(tmp_path / "e.aedat")
+
+
 # --- convolutions ----------------------------------------------------------------------------------------------------
 
 
@@ -312,6 +412,8 @@ def test_bad_input_is_answered_with_what_to_write():
         one(np.ones((6, 2)))
     with pytest.raises(ValueError, match=r"recurrent is \[4, 3\] in a layer of 4 neurons; write Linear\(4, 4"):
         S.Layer(S.Linear(3, 4, key=KEY), S.LIF(), S.Linear(3, 4, key=KEY))
+    with pytest.raises(TypeError, match=r"resets was given as 'subtract'; expected vb\.spiking\.resets\.ToValue"):
+        S.LIF(resets="subtract")
     with pytest.raises(TypeError, match="neuron was given as Linear"):
         S.Layer(S.Linear(3, 4, key=KEY), S.Linear(3, 4, key=KEY))
     fit = lambda loss, labels: S.fit(  # noqa: E731

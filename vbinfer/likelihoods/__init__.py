@@ -9,6 +9,7 @@ from .whittle import SimulatedSpectrum as SimulatedSpectrum
 from .whittle import periodogram as periodogram
 from .events import Poisson as Poisson
 from .events import PointProcess as PointProcess
+from .escape import EscapeNoise as EscapeNoise
 from .synthetic import MultivariateNormal as MultivariateNormal
 from .synthetic import SyntheticLikelihood as SyntheticLikelihood
 from .transition import transition_log_prob as transition_log_prob

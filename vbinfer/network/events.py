@@ -131,7 +131,9 @@ def each_spike(sent: Array, add: Callable[..., Array], together: int | None = No
         left = jnp.minimum(upto[-1] - first, many)
         size = together or 1
         at = where if together is None else where.reshape(-1, size)
-        values = flat[where] if together is None else jnp.where(jnp.arange(many) < left, flat[where], 0.0).reshape(at.shape)
+        values = (
+            flat[where] if together is None else jnp.where(jnp.arange(many) < left, flat[where], 0.0).reshape(at.shape)
+        )
         one = lambda k, total: add(total, at[k] // width, at[k] % width, values[k])  # noqa: E731
         return first + many, jax.lax.fori_loop(0, (left + size - 1) // size, one, total)
 

@@ -1,6 +1,11 @@
+from . import resets as resets
 from . import surrogates as surrogates
 from .base import AbstractNeuron as AbstractNeuron
+from .files import Events as Events
+from .files import read_events as read_events
+from .files import read_idx as read_idx
 from .firing import FiringSummary as FiringSummary
+from .firing import TrainSummary as TrainSummary
 from .hebbian import HebbianConv as HebbianConv
 from .layers import Layer as Layer
 from .layers import Network as Network

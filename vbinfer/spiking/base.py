@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from vbinfer._param import did_you_mean, is_traced, paths
 from vbinfer.models.base import AbstractStepper, names_of
+from vbinfer.spiking.resets import AbstractReset, ToValue
 from vbinfer.spiking.surrogates import AbstractSurrogate, SuperSpike
 
 NEVER = 1e9
@@ -47,6 +48,7 @@ class AbstractNeuron(AbstractStepper):
     Args:
         interpolate: see above.
         surrogate: what stands for the derivative of z.
+        resets: how the membrane is reset, in layers (`vb.spiking.resets`); simulations reset to `v_reset`.
         learn: names of the parameters that training changes, in layers.
     """
 
@@ -57,6 +59,7 @@ class AbstractNeuron(AbstractStepper):
     cvar: tuple[str, ...] = eqx.field(static=True, default=("z",), converter=names_of, kw_only=True)
     interpolate: bool = eqx.field(static=True, default=True, kw_only=True)
     surrogate: AbstractSurrogate = eqx.field(default=SuperSpike(), kw_only=True)
+    resets: AbstractReset = eqx.field(default=ToValue(), kw_only=True)
     learn: tuple[str, ...] = eqx.field(static=True, default=(), converter=_names, kw_only=True)
 
     @abc.abstractmethod
@@ -112,6 +115,10 @@ class AbstractNeuron(AbstractStepper):
         return self.start_of((n,))
 
     def validate(self) -> None:
+        if not isinstance(self.resets, AbstractReset):
+            raise TypeError(
+                f"resets was given as {self.resets!r}; expected vb.spiking.resets.ToValue(), Subtract() or Mask()"
+            )
         own = paths(self)
         for name in self.learn:
             if name not in own:
@@ -177,7 +184,11 @@ def _where(condition: Array, yes: Any, no: Any) -> Any:
 def fires(neuron: AbstractNeuron, x: Any, v: Array) -> tuple[Array, Array]:
     """z and the membrane after the reset, in a layer.
 
-    z = v > threshold;   v <- v + z (v_reset - v), the reset differentiated
+    z = v > threshold;   v <- v + z (v_reset - v), the reset differentiated, unless `resets` says otherwise
     """
-    z = neuron.surrogate(v - neuron.threshold(x))
-    return z, v + z * (getattr(neuron, neuron.bounds[0]) - v)
+    threshold, reset = neuron.threshold(x), getattr(neuron, neuron.bounds[0])
+    if neuron.resets.late:
+        v = neuron.resets(v, x.z, reset, threshold)
+        return neuron.surrogate(v - threshold), v
+    z = neuron.surrogate(v - threshold)
+    return z, neuron.resets(v, z, reset, threshold)

@@ -1,6 +1,5 @@
 """Noisy LIF neuron with a posterior by Siegert's formula."""
 
-import functools
 from typing import Any
 
 import jax
@@ -39,12 +38,6 @@ def lif() -> Task:
     simulation. The log-likelihood is that of Siegert's formula, with the shift of a threshold tested once per step; the
     exact sampler draws from it on a grid.
     """
-    prior = Prior({"theta": dist.Uniform(jnp.asarray(_LOW), jnp.asarray(_HIGH))})
-    return Task("lif", prior, _simulator, _log_likelihood, 2, _exact)
-
-
-@functools.cache
-def _forward() -> ForwardModel:
     sim = Simulator(
         LIF(**_CELL),
         integrator=Native(_DT),
@@ -52,16 +45,18 @@ def _forward() -> ForwardModel:
         noise=Additive({"v": 1.0}),
         monitors={"r": Rates(_T1, start=100.0)},
     )
-    return ForwardModel(sim, t1=_T1, summary=FiringSummary())
+    forward = ForwardModel(sim, t1=_T1, summary=FiringSummary())
 
+    def simulator(theta: Theta, key: PRNGKey) -> Array:
+        mu, sigma = theta["theta"][0], theta["theta"][1]
+        k_cells, k_error = jax.random.split(key)
+        rate, cv = forward({"model.v_rest": mu, "noise.sigma.v": sigma / _TAU**0.5}, k_cells)[:2]
+        # silence is a value too
+        x = jnp.log(jnp.stack([jnp.maximum(rate, 0.05), jnp.maximum(cv, 0.05)]))
+        return x + jnp.asarray(_ERROR, x.dtype) * jax.random.normal(k_error, (2,), x.dtype)
 
-def _simulator(theta: Theta, key: PRNGKey) -> Array:
-    mu, sigma = theta["theta"][0], theta["theta"][1]
-    k_cells, k_error = jax.random.split(key)
-    rate, cv = _forward()({"model.v_rest": mu, "noise.sigma.v": sigma / _TAU**0.5}, k_cells)[:2]
-    # silence is a value too
-    x = jnp.log(jnp.stack([jnp.maximum(rate, 0.05), jnp.maximum(cv, 0.05)]))
-    return x + jnp.asarray(_ERROR, x.dtype) * jax.random.normal(k_error, (2,), x.dtype)
+    prior = Prior({"theta": dist.Uniform(jnp.asarray(_LOW), jnp.asarray(_HIGH))})
+    return Task("lif", prior, simulator, _log_likelihood, 2, _exact)
 
 
 def _log_likelihood(theta: Theta, x: Any) -> Array:
