@@ -26,7 +26,7 @@ X64_TESTS := $(wildcard $(addsuffix *.py,$(addprefix tests/test_,connectome coup
 help:
 	@echo "make demo         a posterior from a real fMRI recording, with a report"
 	@echo "make test         the test suite; test-slow: the long ones, test-x64: in float64, test-browser: in Chromium,"
-	@echo "                  test-faults: processes are killed half-way, test-parity: against The Virtual Brain"
+	@echo "                  test-faults: processes are killed half-way, test-parity: against TVB, Jaxley, norse, snnTorch"
 	@echo "make test-python PYTHON=python3.13    a smoke selection under another Python; FLOORS=1: with the oldest packages"
 	@echo "make documents    what docstrings and documents show runs; notebooks: the notebooks, in a fast setting"
 	@echo "make docs         the site with the reference, in build/site; no network"
@@ -77,7 +77,11 @@ PEERS := .venv-peers/bin/python
 test-parity: $(READY)
 	@cd benchmarks && ../$(BIN)/python -c "import _peers; _peers.environment()"
 	@$(PEERS) -m pip --disable-pip-version-check -qq install pytest beartype equinox jaxtyping lazy-loader
-	PYTHONPATH=. $(PEERS) -m pytest -q -m parity tests/test_parity_tvb.py tests/test_parity_bridge.py tests/test_parity_jaxley.py tests/test_host.py $(ARGS)
+	@$(PEERS) -c 'import torch' 2>/dev/null || $(PEERS) -m pip -qq install "torch==2.13.0+cpu" 2>/dev/null \
+	  || $(PEERS) -m pip -qq install "torch==2.13.0" --index-url $(TORCH_CPU)
+	@$(PEERS) -m pip --disable-pip-version-check -qq install optax h5py
+	@$(PEERS) -m pip --disable-pip-version-check -qq install --no-deps nir==1.0.8 nirtorch==2.6 norse==1.1.0 snntorch==1.0.0
+	PYTHONPATH=. $(PEERS) -m pytest -q -m parity tests/test_parity_tvb.py tests/test_parity_bridge.py tests/test_parity_jaxley.py tests/test_parity_spiking.py tests/test_host.py $(ARGS)
 
 test-x64: $(READY)
 	VBINFER_X64=1 $(BIN)/python -m pytest -q $(PARALLEL) $(X64_TESTS) $(ARGS)

@@ -30,7 +30,7 @@ def test_a_membrane_at_rest_is_a_poisson_process():
             # in bins: log(1 - exp(-h)) = log h - h/2 + h^2/24, the half of a bin that a spike ends
             errors.append(float(value) - (4 * np.log(rate) - rate * (T - 4 * dt / 2)))
             np.testing.assert_allclose(slope, (4 - rate * (T - 4 * dt / 2)) / 0.5, rtol=1e-4)
-    assert abs(errors[1]) < 1e-6
+    assert abs(errors[1]) < 3e-6
     np.testing.assert_allclose(errors[0] / errors[1], 4.0, rtol=0.05)
 
 
@@ -58,18 +58,18 @@ CELL = dict(V_r=-65.0, tau_w=100.0, a=2.0)
 CURRENT = np.where(np.arange(4_000) < 400, 0.0, 700.0)  # 400 ms in steps of 0.1 ms
 
 
-def adex(b, drive):
-    """Adaptation b in pA, share of the current that reaches the cell."""
+def adex(every=1):
+    """Adaptation b in pA, share of the current that reaches the cell; steps of 0.1 ms, or of `every` as many."""
     return EscapeNoise(
-        lambda theta: S.AdEx(b=theta["b"], **CELL), lambda theta: theta["drive"] * CURRENT, dt=0.1, threshold="V_T",
-        width=2.0,
+        lambda theta: S.AdEx(b=theta["b"], **CELL), lambda theta: theta["drive"] * CURRENT[::every], dt=0.1 * every,
+        threshold="V_T", width=2.0,
     )  # fmt: skip
 
 
 def test_time_between_spikes_is_exponential_when_it_is_rescaled():
     """Of its own samples; and the derivative of the log-likelihood is 0 on average, with the variance of Fisher."""
     theta = {"b": 60.0, "drive": 1.0}
-    process = adex(**theta)
+    process = adex()
     trains = jax.jit(jax.vmap(lambda k: process.sample(theta, k)))(jax.random.split(jax.random.key(3), 120))
     terms, slopes = jax.jit(
         lambda ys: jax.lax.map(
@@ -92,8 +92,8 @@ def test_time_between_spikes_is_exponential_when_it_is_rescaled():
 
 
 def train_features(y):
-    """Features of a train in steps, by way of its times."""
-    times = jnp.sort(jnp.where(y > 0.0, (jnp.arange(len(y)) + 0.5) * 0.1, jnp.nan))[:100]
+    """Features of a train in steps of 0.2 ms, by way of its times."""
+    times = jnp.sort(jnp.where(y > 0.0, (jnp.arange(len(y)) + 0.5) * 0.2, jnp.nan))[:100]
     return S.TrainSummary(silent=400.0)(vb.monitors.SpikeTimes(times[None], y.sum().astype(int)[None]))
 
 
@@ -115,9 +115,9 @@ def test_features_of_a_train_are_numpys():
 @pytest.mark.slow
 def test_posteriors_of_a_cell_from_features_and_from_all_spikes_agree():
     """AdEx, adaptation and drive: NPE on features of the train, NUTS on the point process. All spikes say no less."""
-    prior = vb.Prior({"b": dist.Uniform(20.0, 120.0), "drive": dist.Uniform(0.9, 1.2)})
+    prior = vb.Prior({"b": dist.Uniform(20.0, 120.0), "drive": dist.Uniform(0.8, 1.4)})
     truth = {"b": jnp.asarray(60.0), "drive": jnp.asarray(1.05)}
-    process = adex(**truth)
+    process = adex(every=2)
     y = process.sample(truth, jax.random.key(8))
     by_spikes = vb.sample_mcmc(
         prior, process, y, kernel=vb.NUTS(), num_warmup=200, num_samples=300, num_chains=2, key=jax.random.key(1)
