@@ -80,7 +80,7 @@ def test_snntorch(weight, mechanism):
         spikes.append(z)
     reset = {"subtract": S.resets.Subtract(late=True, held=True), "zero": S.resets.ToValue(held=True)}[mechanism]
     cell = lambda: S.LIF(  # noqa: E731
-        tau=-1.0 / np.log(0.85), surrogate=S.surrogates.FastSigmoid(5.0), resets=reset
+        tau=-1.0 / np.log(float(leaky.beta)), surrogate=S.surrogates.FastSigmoid(5.0), resets=reset
     )
     same(cell, torch.stack(spikes), weight)
 

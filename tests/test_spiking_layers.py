@@ -381,26 +381,6 @@ def test_training_learns_order_and_changes_only_what_learns():
     assert float(hidden.tau) == pytest.approx(6.0)
 
 
-@pytest.mark.slow
-def test_digits_as_rows_are_read_by_a_recurrent_adaptive_network():
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    xs = np.repeat(images.reshape(-1, 8, 8) / 16.0, 3, axis=1)  # each row for 3 ms
-    order = np.random.default_rng(0).permutation(len(xs))
-    train, test = order[:1_400], order[1_400:]
-    keys = jax.random.split(KEY, 3)
-    net = S.Network([
-        S.Layer(S.Linear(8, 100, key=keys[0]), S.ALIF(tau=10.0, tau_a=30.0, beta=0.1), S.Linear(100, 100, key=keys[1])),
-        S.Layer(S.Linear(100, 10, key=keys[2]), S.LI(tau=20.0)),
-    ])  # fmt: skip
-    trained, _ = S.fit(
-        net, cross_entropy, (xs[train], labels[train]), optimizer=optax.adam(5e-3), epochs=25, batch_size=50, key=KEY
-    )
-    outputs, _ = trained(np.swapaxes(xs[test], 0, 1))
-    assert (np.argmax(outputs.mean(axis=0), axis=1) == labels[test]).mean() > 0.93
-
-
 def test_bad_input_is_answered_with_what_to_write():
     one, other = (S.Network([S.Layer(S.Linear(3, n, key=KEY), S.LIF())]) for n in (4, 5))
     x = np.ones((6, 3))
