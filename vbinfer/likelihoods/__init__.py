@@ -7,6 +7,7 @@ from .gaussian import Autoregressive as Autoregressive
 from .whittle import Whittle as Whittle
 from .whittle import SimulatedSpectrum as SimulatedSpectrum
 from .whittle import periodogram as periodogram
+from .cross_spectral import CrossSpectral as CrossSpectral
 from .events import Poisson as Poisson
 from .events import PointProcess as PointProcess
 from .escape import EscapeNoise as EscapeNoise

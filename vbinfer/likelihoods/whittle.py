@@ -40,12 +40,22 @@ def periodogram(y: Any, period: float, segments: int = 1) -> tuple[Array, Array]
     >>> float(f[power.argmax()]), round(float(power.max()), 3)            # variance 1/2, all within 1 Hz
     (10.0, 0.5)
     """
+    f, pieces = fourier(y, period, segments)
+    return f, (jnp.abs(pieces) ** 2).mean(axis=0)
+
+
+def fourier(y: Any, period: float, segments: int) -> tuple[Array, Array]:
+    """Frequencies, and coefficients of each piece, `[piece, freq, ...]`.
+
+    Scaled so that the mean of their squares is a one-sided power density.
+    """
     y, period = jnp.asarray(y, jnp.result_type(float)), _check.positive(period, "period", 4.0, "ms")
     m = _length(len(y), segments)
     pieces = (y - y.mean(axis=0, keepdims=True))[: m * segments].reshape(segments, m, *y.shape[1:])
     f = _grid(m, period)
-    power = jnp.abs(jnp.fft.rfft(pieces, axis=1)[:, 1 : 1 + len(f)]) ** 2 * (2.0 * period / MS_PER_S / m)
-    return jnp.asarray(f, y.dtype), power.mean(axis=0)
+    return jnp.asarray(f, y.dtype), jnp.fft.rfft(pieces, axis=1)[:, 1 : 1 + len(f)] * (
+        2.0 * period / MS_PER_S / m
+    ) ** 0.5
 
 
 def _length(n: int, segments: int) -> int:
@@ -60,7 +70,76 @@ def _grid(m: int, period: float) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Whittle(AbstractLikelihood):
+class AbstractSpectral(AbstractLikelihood):
+    """Likelihood of the periodogram of a recording, in a band."""
+
+    spectrum: Spectrum
+    period: float
+    num_samples: int
+    low: float | None = None
+    high: float | None = None
+    segments: int = 1
+
+    def __post_init__(self) -> None:
+        callable_or_raise(self.spectrum, "spectrum", "lambda theta, frequencies: ...")
+        _check.positive(self.period, "period", 4.0, "ms")
+        _check.count(self.num_samples, "num_samples", "len(y)", least=3)
+        for name in ("low", "high"):
+            if (edge := getattr(self, name)) is not None:
+                _check.number(edge, name, 8.0, "a number of Hz of at least 0", least=0.0)
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(
+                f"low={self.low:g} Hz lies above high={self.high:g} Hz; write the lower end of the band first"
+            )
+        if not self._band.any():
+            highest = 0.5 * MS_PER_S / self.period
+            raise ValueError(
+                f"no frequency of {self.num_samples} samples of {self.period:g} ms in {self.segments} segment(s) lies "
+                f"in [{self.low}, {self.high}] Hz; they are {self._all[0]:.4g} Hz apart, "
+                f"below {highest:g} Hz"
+            )
+
+    @property
+    def _all(self) -> np.ndarray:
+        return _grid(_length(self.num_samples, self.segments), self.period)
+
+    @property
+    def _band(self) -> np.ndarray:
+        """Which of all frequencies lie in the band."""
+        return _inside(self._all, -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high)
+
+    @property
+    def frequencies(self) -> Array:
+        """The frequencies that are compared, Hz, `[freq]`."""
+        return jnp.asarray(self._all[self._band], jnp.result_type(float))
+
+    def _recording(self, y: Any, S: Array) -> Array:
+        """The recording, with a channel for each of the spectrum."""
+        y = jnp.asarray(y, jnp.result_type(float))
+        if y.shape != (self.num_samples, *S.shape[1:2]):
+            wanted = [self.num_samples, *S.shape[1:2]]
+            raise ValueError(f"y is {list(y.shape)}; expected {wanted}: num_samples, and a channel per spectrum")
+        if np.isnan(known(y)).any():
+            raise ValueError("y has gaps (NaN), and a periodogram does not; cut it, fill them, or use Autoregressive")
+        return y
+
+    def _drawn(self, key: Array, root: Callable[[Array], Callable[[Array], Array]], shape: tuple[int, ...]) -> Array:
+        """A Gaussian recording, nothing outside the band.
+
+        `root(frequencies)` gives what makes coefficients of power density S of those of density 1.
+        """
+        T, dt = self.num_samples, self.period / MS_PER_S
+        f = np.fft.rfftfreq(T, dt)
+        inside = np.flatnonzero(_inside(f, *self._all[self._band][[0, -1]]))
+        a, b = jax.random.normal(key, (2, len(inside), *shape))
+        coloured = root(jnp.asarray(f[inside], a.dtype))(a + 1j * b)
+        # E |Y|^2 = S T / (2 dt), half of it in either part; irfft makes the series real
+        Y = jnp.zeros((len(f), *shape), coloured.dtype).at[inside].set((T / (4.0 * dt)) ** 0.5 * coloured)
+        return jnp.fft.irfft(Y, n=T, axis=0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Whittle(AbstractSpectral):
     """Spectral likelihood of a stationary recording (Whittle 1953).
 
     Ordinates of the periodogram are taken as independent exponential variables of mean S; the mean of K of them
@@ -89,42 +168,6 @@ class Whittle(AbstractLikelihood):
     [8.0, 9.0, 10.0, 11.0, 12.0]
     """
 
-    spectrum: Spectrum
-    period: float
-    num_samples: int
-    low: float | None = None
-    high: float | None = None
-    segments: int = 1
-
-    def __post_init__(self) -> None:
-        callable_or_raise(self.spectrum, "spectrum", "lambda theta, frequencies: ...")
-        _check.positive(self.period, "period", 4.0, "ms")
-        _check.count(self.num_samples, "num_samples", "len(y)", least=3)
-        for name in ("low", "high"):
-            if (edge := getattr(self, name)) is not None:
-                _check.number(edge, name, 8.0, "a number of Hz of at least 0", least=0.0)
-        if not self._band.any():
-            highest = 0.5 * MS_PER_S / self.period
-            raise ValueError(
-                f"no frequency of {self.num_samples} samples of {self.period:g} ms in {self.segments} segment(s) lies "
-                f"in [{self.low}, {self.high}] Hz; they are {self._all[0]:.4g} Hz apart, "
-                f"below {highest:g} Hz"
-            )
-
-    @property
-    def _all(self) -> np.ndarray:
-        return _grid(_length(self.num_samples, self.segments), self.period)
-
-    @property
-    def _band(self) -> np.ndarray:
-        """Which of all frequencies lie in the band."""
-        return _inside(self._all, -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high)
-
-    @property
-    def frequencies(self) -> Array:
-        """The frequencies that are compared, Hz, `[freq]`."""
-        return jnp.asarray(self._all[self._band], jnp.result_type(float))
-
     def _expected(self, theta: Named) -> Array:
         f = self.frequencies
         S = jnp.asarray(self.spectrum(theta, f), f.dtype)
@@ -138,13 +181,7 @@ class Whittle(AbstractLikelihood):
     def pointwise(self, theta: Named, y: Any) -> Array:
         """Log-density of each ordinate, in the shape of the spectrum."""
         S = self._expected(theta)
-        y = jnp.asarray(y, S.dtype)
-        if y.shape != (self.num_samples, *S.shape[1:]):
-            wanted = [self.num_samples, *S.shape[1:]]
-            raise ValueError(f"y is {list(y.shape)}; expected {wanted}: num_samples, and a channel per spectrum")
-        if np.isnan(known(y)).any():
-            raise ValueError("y has gaps (NaN), and a periodogram does not; cut it, fill them, or use Autoregressive")
-        power = periodogram(y, self.period, self.segments)[1][self._band]
+        power = periodogram(self._recording(y, S), self.period, self.segments)[1][self._band]
         K = float(self.segments)
         shape = K * np.log(K) - jax.scipy.special.gammaln(K)
         of_data = (K - 1.0) * jnp.log(power) if self.segments > 1 else jnp.zeros_like(power)
@@ -156,15 +193,8 @@ class Whittle(AbstractLikelihood):
         No power lies outside the band.
         """
         S = self._expected(theta)
-        T, dt = self.num_samples, self.period / MS_PER_S
-        f = np.fft.rfftfreq(T, dt)
-        inside = np.flatnonzero(_inside(f, *self._all[self._band][[0, -1]]))
-        S = _interpolated(jnp.asarray(f[inside], S.dtype), self.frequencies, S)
-        a, b = jax.random.normal(key, (2, *S.shape), S.dtype)
-        size = jnp.sqrt(S * T / (4.0 * dt))  # E |Y|^2 = S T / (2 dt), half of it in either part
-        # random phases and amplitudes of a Hermitian spectrum, nothing outside the band; irfft makes the series real
-        Y = jnp.zeros((len(f), *S.shape[1:]), jnp.result_type(S, jnp.complex64)).at[inside].set(size * (a + 1j * b))
-        return jnp.fft.irfft(Y, n=T, axis=0)
+        size = lambda f: lambda z: jnp.sqrt(_interpolated(f, self.frequencies, S)) * z  # noqa: E731
+        return self._drawn(key, size, S.shape[1:])
 
 
 def _inside(f: np.ndarray, low: float, high: float) -> np.ndarray:
