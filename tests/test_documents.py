@@ -292,6 +292,22 @@ def test_the_page_on_bounded_priors_leaves_no_draw_outside():
 
 
 @pytest.mark.slow
+def test_the_page_on_fewer_simulations_keeps_its_budget_and_foretells():
+    names = run("fewer-simulations.md")
+    rows = names["fit"].history
+    assert sum(row.seconds for row in rows) <= 0.5
+    assert {row.fidelity for row in rows} == {0, 1}
+    assert float(names["fit"].next_gain) >= 0.0
+    assert names["info"].info_gain > 1.0
+
+
+@pytest.mark.slow
+def test_the_page_on_tuning_finds_the_best_of_its_trials():
+    names = run("tune-a-network.md")
+    assert names["gain"] == max(gain for gain, _ in names["trials"]) > 0.5
+
+
+@pytest.mark.slow
 def test_the_page_on_trust_asks_its_questions_and_the_odd_feature_is_named():
     names = run("can-i-believe-it.md", {"jnp": jnp, "dist": dist})
     assert names["fit_for_model"].passed

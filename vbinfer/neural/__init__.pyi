@@ -1,4 +1,7 @@
 from . import embeddings as embeddings
+from .fidelities import NextGain as NextGain
+from .fidelities import PlannedFit as PlannedFit
+from .fidelities import Round as Round
 from .fit_info import FitInfo as FitInfo
 from .nle import NLE as NLE
 from .nle import AmortizedLikelihood as AmortizedLikelihood

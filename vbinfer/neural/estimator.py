@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -26,7 +26,7 @@ from vbinfer.execute.options import quickly
 from vbinfer.io import npz
 from vbinfer.neural.checkpoint import Checkpoint, from_arrays, to_arrays
 from vbinfer.neural.densities import density_from_spec
-from vbinfer.neural.densities.base import AbstractConditional, mixture, stack
+from vbinfer.neural.densities.base import AbstractConditional, members_of, mixture, stack
 from vbinfer.neural.embeddings import AbstractEmbedding, check_embedding, check_saved, describe, embedding_from_spec
 from vbinfer.neural.fit_info import FitInfo, contrastive_gain
 from vbinfer.neural.scaler import FeatureScaler, Standardise, warn_of_lost
@@ -158,7 +158,14 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
     training: Any
 
     def fit(
-        self, draws: Draws, prior: Prior, *, key: PRNGKey, progress: bool = False, checkpoint: str | Path | None = None
+        self,
+        draws: Draws,
+        prior: Prior,
+        *,
+        key: PRNGKey,
+        progress: bool = False,
+        checkpoint: str | Path | None = None,
+        start: Fitted | None = None,
     ) -> tuple[Fitted, FitInfo]:
         """Train on the valid draws.
 
@@ -170,11 +177,15 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
             progress: show a progress bar.
             checkpoint: a file that holds the state of training; the same call again goes on from it, and gives what
                 an uninterrupted one would have given.
+            start: a fitted thing of the same options, parameters and features, whose weights training begins with, as
+                those of a cheaper simulator. Features are scaled anew by these draws, so that a shift or scale between
+                the two simulators is gone before training begins; where no epoch is better on the held-out draws, its
+                weights are returned.
 
         Raises:
             ValueError: too few valid draws, draws of other parameters than the prior's, or a draw outside it; a
-                proposal that this estimator cannot be trained on; a checkpoint of another fit; nothing but constant
-                features, of NLE.
+                proposal that this estimator cannot be trained on; a checkpoint of another fit; a start of other
+                options, parameters or features; nothing but constant features, of NLE.
         """
         started = time.perf_counter()
         z, x = training_pairs(draws, prior)
@@ -182,15 +193,18 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         k_split, k_fit = jax.random.split(_check.key(key))
         rows, held = split_rows(len(z), self.training.validation_fraction, k_split)
         # fitted to training rows only: held-out rows must not set scales
-        own, (k_init, k_train) = self._sized(len(rows)), jax.random.split(k_fit)
+        own = self._sized(len(rows)) if start is None else self._like(start, draws, prior)
+        k_init, k_train = jax.random.split(k_fit)
         columns = own.embedding.columns(x.shape[1]) if isinstance(own.embedding, AbstractEmbedding) else None
         scaler = FeatureScaler(draws.names, Standardise.fit(x[rows], columns))
         warn_of_lost(draws.names, scaler.standardise.lost(x[rows]))
         context = ThetaContext.fit(prior, z[rows]) if own.sees_theta else None
         y, c = own._pairs(scaler, context, z, scaler.standardise(np.asarray(x, jnp.result_type(float))))
         fitting, stopping = (jax.device_put((y[part], c[part])) for part in (rows, held))
-        task = TrainingTask(own._members(k_init, y, c), own.loss, fitting, stopping, own.training)
-        kept = None if checkpoint is None else own._checkpoint(checkpoint, k_fit, (y, c))
+        members = own._members(k_init, y, c) if start is None else members_of(start._network)
+        task = TrainingTask(members, own.loss, fitting, stopping, own.training)
+        begun = () if start is None else tuple(to_arrays(members, "start").values())
+        kept = None if checkpoint is None else own._checkpoint(checkpoint, k_fit, (y, c, *begun))
         with progress_bar(progress, own.training.epochs(len(rows)), type(self).__name__) as report:
             trained = train(task, k_train, report, kept)
         fitted = own.fitted(prior, own, own._join(trained.members), scaler, {}, context)
@@ -253,7 +267,26 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
     def _members(self, key: PRNGKey, y: Array, c: Array) -> Any:
         return stack([self._build(k, y.shape[-1], c.shape[-1]) for k in jax.random.split(key, self.size)])
 
-    def _checkpoint(self, path: str | Path, key: PRNGKey, data: Pairs) -> Checkpoint:
+    def _like(self, start: Any, draws: Draws, prior: Prior) -> Any:
+        """These options with the ensemble size of a start.
+
+        Raises:
+            ValueError: its weights are of another network.
+        """
+        _check.of_kind(start, "start", self.fitted, "start=amortized, which fit returned for other draws")
+        own: Any = dataclasses.replace(self, ensemble=start.estimator.ensemble)  # type: ignore[type-var]  # a dataclass
+        mine, other = own.to_spec(), start.estimator.to_spec()
+        pairs = {name: (other[name], mine[name]) for name in mine}
+        pairs |= {"parameters": (start.prior.shapes, prior.shapes), "features": (start.names, draws.names)}
+        for name, (was, now) in pairs.items():
+            if was != now:
+                raise ValueError(
+                    f"start has the {name} {was}, this fit {now}; training goes on from the same network only: use "
+                    f"start.estimator, and draws of the same parameters and Summary"
+                )
+        return own
+
+    def _checkpoint(self, path: str | Path, key: PRNGKey, data: Sequence[Any]) -> Checkpoint:
         method, options = type(self).__name__, self.training.to_spec()
         return Checkpoint(path, {**self.to_spec(), "method": method, "training": options, "key": key_ints(key)}, data)
 

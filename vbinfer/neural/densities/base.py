@@ -133,3 +133,8 @@ def mixture(stacked: Any, size: int) -> Any:
         return Mixture(stacked, size)
     first = lambda leaf: jax.device_put(np.asarray(leaf)[0]) if eqx.is_array(leaf) else leaf  # noqa: E731
     return jax.tree_util.tree_map(first, stacked)
+
+
+def members_of(network: Any) -> Any:
+    """Invert `mixture`: the stack of a density's members."""
+    return network.members if isinstance(network, Mixture) else stack([network])
