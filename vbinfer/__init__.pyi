@@ -46,8 +46,8 @@ from .network import coupling as coupling
 from .network.connectome import Connectome as Connectome
 from .network.delays import Delays as Delays
 from .network.delays import History as History
-from .neural.fit_prior import fit_prior as fit_prior
 from .neural.fidelities import plan as plan
+from .neural.fit_prior import fit_prior as fit_prior
 from .neural.nle import NLE as NLE
 from .neural.npe import NPE as NPE
 from .neural.nre import NRE as NRE
