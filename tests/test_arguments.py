@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import optax
 import pytest
 
 import vbinfer as vb
@@ -20,8 +21,10 @@ import vbinfer as vb
 SPACES = (
     *("", "approximate", "densities", "densities.embeddings", "diagnostics", "features", "likelihoods", "models"),
     *("monitors", "neural", "noise", "reporting", "sampling", "stimuli", "stores", "tasks", "coupling"),
+    *("cable", "explore", "fields", "measurement", "spiking"),
 )
 METHODS = ("sample", "sample_batch", "run_batch", "failures", "summary", "to_inference_data", "from_edges", "synthetic")
+METHODS += ("icosphere", "random")
 """Of the methods, those with sizes that a user writes; readers of files and steps of the loop are left out."""
 
 PROBABILITIES = {
@@ -40,7 +43,7 @@ PROBABILITIES = {
 POSITIVE = {
     *("period", "t1", "dt", "decay_length", "learning_rate", "clip_norm", "window", "step", "bin", "interval", "speed"),
     *("bandwidth", "sigma", "tortuosity", "trajectory_length", "energy_variance", "segment", "lag", "smallest", "high"),
-    *("spread",),
+    *("spread", "capacitance", "axial_resistivity", "max_length", "d_lambda", "cutoff", "length", "radius", "rate"),
 }
 COUNTS = {"bins", "order", "lags", "count", "points", "n", "num", "shape", "undershoot_shape", "kernel"}
 BAD = {
@@ -106,7 +109,15 @@ MADE = {
     *("approximate.MapFit", "neural.FitInfo", "stores.StoreStatus", "tasks.Task", "Study"),
     *(
         f"diagnostics.{name}"
-        for name in ("Agreement", "Calibration", "LC2ST", "Loo", "Misspecification", "PosteriorSbc")
+        for name in (
+            "Agreement",
+            "Calibration",
+            "ImportanceWeights",
+            "LC2ST",
+            "Loo",
+            "Misspecification",
+            "PosteriorSbc",
+        )
     ),
     *(f"diagnostics.{name}" for name in ("PredictiveCheck", "Sbc", "Sensitivity", "Tarp")),
 }
@@ -137,7 +148,8 @@ def calls():
     abc = {"prior": prior, "simulator": work, "x_o": np.zeros(2), "key": KEY}
     table, source = {"shape": (20, 4)}, {"source": Source(), "draws": draws, "key": KEY}
     made_of = {"var": "x"}
-    neural = vb.neural
+    neural, sphere, cell = vb.neural, vb.fields.Sphere(4), vb.cable.Morphology(())
+    net = vb.spiking.Network([vb.spiking.Layer(vb.spiking.Linear(3, 2, key=KEY), vb.spiking.LIF())])
     sampler = vb.sampling.ChainSampler(prior, work)
     proposal = {"x_o": np.zeros(2), "key": KEY}
     calls = {
@@ -219,6 +231,28 @@ def calls():
         "stores.simulate_store": {"prior": prior, "simulator": work, "n": 64, "store": "nowhere", **ask},
         "tasks.Task.sample": {"self": vb.tasks.gaussian_linear(), "x_o": np.zeros(10), **ask},
         "tasks.reference": {"name": "two_moons"},
+        "sweep": {"fwd": work, "grid": {"a": np.linspace(0.0, 1.0, 3)}, "progress": False, **ask},
+        "explore.fit_mou": {"y": Y, "period": 720.0},
+        "explore.fit_mvar": {"y": Y, "period": 720.0},
+        "cable.compartments": {"morphology": cell},
+        "cable.compartments(capacitance)": {"morphology": cell, "d_lambda": 0.1},
+        "cable.compartments(axial_resistivity)": {"morphology": cell, "d_lambda": 0.1},
+        "cable.cylinder": {"length": 100.0, "radius": 1.0, "n": 3},
+        "cable.single": {"length": 20.0, "radius": 10.0},
+        "fields.DampedWave": {"model": None, "domain": sphere, "gamma": 0.1, "r": 10.0},
+        "fields.Field": {"domain": sphere},
+        "fields.Kernel": {"domain": sphere, "shape": vb.fields.Gaussian(20.0)},
+        "fields.Sphere": {"lmax": 4},
+        "fields.Mesh.icosphere": {"order": 1, "radius": 10.0},
+        "Connectome.random": {"n": 10, "in_degree": 2, "weight": 0.1, "delay": 1.0, **ask},
+        "spiking.Conv": {"in_channels": 1, "out_channels": 2, "kernel_size": 3, **ask},
+        "spiking.HebbianConv": {"in_channels": 1, "out_channels": 2, "kernel_size": 3, **ask},
+        "spiking.Linear": {"in_features": 3, "out_features": 2, **ask},
+        "spiking.Network": {"layers": net.layers},
+        "spiking.fit": {
+            **{"net": net, "loss": work, "data": (np.zeros((6, 4, 3)), np.zeros(6)), "epochs": 1, "batch_size": 2},
+            **{"optimizer": optax.sgd(0.1), **ask},
+        },
     }
     for name in ("Posterior", "Likelihood", "Ratio"):
         one = made(getattr(neural, f"Amortized{name}"), prior=prior)
@@ -247,6 +281,10 @@ ALLOWED = {
     **dict.fromkeys(
         ("Delays(ahead)", "Delays(near)", "densities.embeddings.embed(width)", "Posterior(log_evidence)"), ANY
     ),
+    "fields.Field(steps)": ANY,
+    # a graph without edges, the icosahedron itself, constants alone; the first channel
+    **dict.fromkeys(("Connectome.random(in_degree)", "fields.Mesh.icosphere(order)", "fields.Sphere(lmax)"), ("0",)),
+    "measurement.Reference(channel)": ("0",),
     # ends of a range: infinite where there is none
     **dict.fromkeys(("param(low)", "param(high)"), ANY),
     # times of a path that JAX may trace
@@ -286,7 +324,7 @@ def test_every_count_size_rate_and_probability_is_refused_by_name(calls):
                 if repr(value) in ALLOWED.get(f"{label}({name})", ()):
                     continue
                 asked += 1
-                found = refused(fn, name, value, calls.get(label, {}))
+                found = refused(fn, name, value, calls.get(f"{label}({name})", calls.get(label, {})))
                 if found:
                     wrong.append(f"{label}({name}={value!r}): {found}")
     assert not wrong, f"{len(wrong)} of {asked}:\n" + "\n".join(wrong)

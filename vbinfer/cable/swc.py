@@ -96,7 +96,9 @@ def compartments(
         counts = [max(1, math.ceil(one.length / longest * (1.0 - 1e-12))) for one in sections]
     else:
         share = _check.positive(d_lambda, "d_lambda", 0.1)
-        lengths = [_electrotonic(one, axial_resistivity, capacitance) for one in sections]
+        resistivity = _check.positive(axial_resistivity, "axial_resistivity", 100.0, "Ohm cm")
+        farads = _check.positive(capacitance, "capacitance", 1.0, "uF/cm2")
+        lengths = [_electrotonic(one, resistivity, farads) for one in sections]
         counts = [int((length / share + 0.9) / 2.0) * 2 + 1 for length in lengths]
     return divide(sections, counts)
 
