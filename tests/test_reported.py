@@ -231,11 +231,56 @@ HOW = {
 }
 
 
+GAPS = np.array([1.0, np.nan])
+FRONTS = {
+    **{name: getattr(vb.approximate, name) for name in ("fit_map", "fit_laplace", "pathfinder", "fit_vi")},
+    "ChainSampler": lambda *given, key: vb.sampling.ChainSampler(*given[:2]).sample(given[2], n=10, key=key),
+}
+HOW |= {
+    f"an observation with gaps, {name}": (
+        lambda front=front: front(PRIOR, log_likelihood, GAPS, key=KEY),
+        ValueError,
+        r"x_o is NaN at \[1\] .* take a likelihood that skips NaN",
+    )
+    for name, front in FRONTS.items()
+}
+HOW |= {
+    "an observation with gaps, posterior_sbc": (
+        lambda: vb.diagnostics.posterior_sbc(lambda *_: None, prior=PRIOR, simulator=log_likelihood, x_o=GAPS, key=KEY),
+        ValueError,
+        r"NaN or infinite values in x\[1\]",
+    ),
+    "a cohort of no nodes": (
+        lambda: vb.Connectome.from_edges([], [], [], n_nodes=0),
+        ValueError,
+        "n_nodes=0 was given",
+    ),
+    "a band beyond what a recording can hold": (
+        lambda: vb.features.bandpass(10.0, 100.0)(jnp.ones((50, 3)), 720.0),
+        ValueError,
+        "show nothing from 0.694444 Hz on",
+    ),
+}
+
+
 @pytest.mark.parametrize("what", HOW)
 def test_refused_with_what_to_write(what):
     call, error, words = HOW[what]
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_connectome_without_lengths_serves_where_there_are_no_delays():
+    weights = np.array([[0.0, 0.3], [0.8, 0.0]])
+    sim = vb.Simulator(
+        vb.models.Linear(gamma=-1.0),
+        vb.Connectome(weights),
+        coupling=vb.coupling.Linear(G=0.5),
+        integrator=vb.Euler(dt=0.1),
+    )
+    x = np.asarray(vb.simulate(sim, t1=0.1, key=None, init={"x": jnp.array([1.0, -2.0])}).ys["raw"]["x"])[0]
+    start = np.array([1.0, -2.0])
+    np.testing.assert_allclose(x, start + 0.1 * (-start + 0.5 * weights @ start), rtol=1e-5)
 
 
 def test_a_period_in_seconds_is_asked_about():
