@@ -35,7 +35,9 @@ from .execute.dask import Dask as Dask
 from .execute.executor import Local as Local
 from .execute.executor import use_cores as use_cores
 from .execute.host import HostSimulator as HostSimulator
+from .explore.equilibria import fixed_points as fixed_points
 from .explore.exponents import lyapunov as lyapunov
+from .explore.linear import linearise as linearise
 from .explore.sweeps import sweep as sweep
 from .features.summary import Summary as Summary
 from .integrators import Heun as Heun

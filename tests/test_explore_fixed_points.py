@@ -1,0 +1,180 @@
+"""Fixed points and their stability: closed forms, references, and what is refused."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import root
+
+import vbinfer as vb
+from vbinfer.explore.drift import Jacobian
+from vbinfer.explore.roots import rightmost
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "explore.npz")
+NUMBERS = json.loads(str(GOLDEN["numbers"]))
+KEY = jax.random.key(3)
+ANY = pytest.mark.parametrize
+
+
+def single(model, **more):
+    return vb.Simulator(model, integrator=vb.Heun(dt=0.02), **more)
+
+
+@pytest.fixture(scope="module")
+def mpr():
+    """One program for all parameters."""
+    sim = single(vb.models.MontbrioPazoRoxin())
+    return lambda **p: vb.fixed_points(sim, {f"model.{k}": v for k, v in p.items()}, key=KEY)
+
+
+@ANY("case", ["mpr_default", "mpr_vbi", "mpr_monostable"])
+def test_all_points_of_montbrio_pazo_roxin_are_found(mpr, case):
+    points, known = mpr(**NUMBERS[case]["params"]), NUMBERS[case]["fixed"]
+    np.testing.assert_allclose(points.x.r[:, 0], [p["r"] for p in known], rtol=1e-6)
+    np.testing.assert_allclose(points.x.V[:, 0], [p["V"] for p in known], rtol=1e-6)
+    assert points.stable.tolist() == [p["stable"] for p in known]
+    for found, p in zip(points.eigenvalues, known, strict=True):
+        of = np.array([complex(*z) for z in p["eigenvalues"]])
+        np.testing.assert_allclose(np.sort_complex(found), np.sort_complex(of), atol=1e-5)
+    assert (points.found > 0).all()
+    assert points.found.sum() + points.failed == 64
+    assert (points.residual < 1e-9).all()
+    assert (points.x.r >= 0.0).all()
+
+
+def test_folds_of_montbrio_pazo_roxin_are_where_points_meet(mpr):
+    for fold in NUMBERS["mpr_folds"]["folds"]:
+        few, many = (len(mpr(J=15.0, Delta=1.0, eta=fold["eta"] + d).residual) for d in (2e-4, -2e-4))
+        assert {few, many} == {1, 3}
+
+
+def test_all_points_of_jansen_rit_are_found():
+    sim = vb.Simulator(vb.models.JansenRit(v0=6.0), integrator=vb.Heun(dt=0.5))
+    for case in NUMBERS["jansen_rit_6"]["fixed"]:
+        points = vb.fixed_points(sim, {"model.mu": case["mu"]}, key=KEY)
+        np.testing.assert_allclose(np.stack(points.x, axis=1)[:, :, 0], case["states"], atol=1e-6)
+        np.testing.assert_allclose(points.eigenvalues[:, 0].real, case["leading"], atol=1e-7)
+
+
+def test_points_of_a_network_are_those_of_scipy():
+    """Three unlike nodes, coupled by differences: the drift by loops in NumPy, its roots by SciPy from many starts."""
+    w = np.array([[0.0, 0.5, 0.1], [0.3, 0.0, 0.7], [0.9, 0.2, 0.0]])
+    eta, G = np.array([-5.2, -4.9, -4.4]), 0.4
+    sim = vb.Simulator(
+        vb.models.MontbrioPazoRoxin(eta=eta),
+        vb.Connectome(w),
+        coupling=vb.coupling.Difference(G=G),
+        integrator=vb.Heun(dt=0.02),
+    )
+
+    def drift(y):
+        r, V, out = y[:3], y[3:], np.empty(6)
+        for i in range(3):
+            c = G * sum(w[i, j] * (r[j] - r[i]) for j in range(3))
+            out[i] = 1.0 / np.pi + 2.0 * r[i] * V[i]
+            out[3 + i] = V[i] ** 2 - (np.pi * r[i]) ** 2 + 15.0 * r[i] + eta[i] + c
+        return out
+
+    rng, known = np.random.default_rng(1), []
+    for _ in range(400):
+        end = root(drift, np.concatenate([rng.uniform(0.0, 1.4, 3), rng.uniform(-3.0, 0.5, 3)]), tol=1e-12)
+        if end.success and end.x[:3].min() > 0.0 and all(np.abs(end.x - other).max() > 1e-4 for other in known):
+            known.append(end.x)
+    points = vb.fixed_points(sim, starts=600, key=KEY)
+    found = np.concatenate(points.x, axis=1)
+    assert len(known) > 8
+    assert np.abs(np.array(known)[:, None] - found).max(-1).min(1).max() < 1e-6  # none is missed
+    assert max(np.abs(drift(y)).max() for y in found) < 1e-5  # none is wrong; weights are rounded to 32 bits
+    for y, values in zip(found, points.eigenvalues, strict=True):
+        J = np.stack([(drift(y + 1e-6 * e) - drift(y - 1e-6 * e)) / 2e-6 for e in np.eye(6)], axis=1)
+        np.testing.assert_allclose(values.real, np.sort(np.linalg.eigvals(J).real)[::-1], atol=1e-5)
+
+
+def test_without_a_fixed_point_there_is_none_and_it_is_said():
+    model = vb.models.custom(
+        lambda t, x, c, u, p: (1.0 + x.x**2 + p.a,), state={"x": 0.0}, params={"a": 0.0}, cvar=("x",)
+    )
+    with pytest.warns(UserWarning, match="none of 8 starts"):
+        points = vb.fixed_points(single(model), starts=8, key=KEY)
+    assert (len(points), points.failed, points.x.x.shape) == (0, 8, (0, 1))
+    assert [a.shape for a in (points.stable, points.found, points.eigenvalues)] == [(0,), (0,), (0, 1)]
+
+
+def test_inadmissible_points_are_left_out():
+    """Two roots of 1 - x^2, of which project allows the positive one."""
+
+    class Positive(vb.models.Linear):
+        def dfun(self, t, x, c, u):
+            return type(x)(1.0 - x.x**2)
+
+        def project(self, x):
+            return type(x)(jnp.maximum(x.x, 0.0))
+
+    points = vb.fixed_points(single(Positive()), starts=24, key=KEY)
+    assert points.x.x.ravel().tolist() == pytest.approx([1.0]) and points.eigenvalues.real.ravel() == pytest.approx(
+        -2.0
+    )
+
+
+@ANY("case", NUMBERS["delayed_scalar"], ids=str)
+def test_roots_of_a_delayed_scalar_are_lamberts(case):
+    one = lambda v: np.full((1, 1, 1), float(v))  # noqa: E731
+    roots, unstable = rightmost(Jacobian(one(case["a"])[0], one(1), one(1), one(case["b"]), one(case["tau"])))
+    a, b = roots[0], complex(*case["roots"][0])
+    assert abs(complex(a.real, abs(a.imag)) - complex(b.real, abs(b.imag))) < 1e-7
+    assert unstable == case["n_unstable"]
+
+
+def delayed(G):
+    connectome = vb.Connectome(GOLDEN["delaynet__W"], GOLDEN["delaynet__delay"], speed=1.0)
+    return vb.Simulator(
+        vb.models.Linear(gamma=GOLDEN["delaynet__gamma"]),
+        connectome,
+        coupling=vb.coupling.Linear(G=G),
+        delays=vb.Delays(),
+        integrator=vb.Heun(dt=0.5),
+    )
+
+
+@ANY("case", NUMBERS["delaynet"], ids=str)
+def test_leading_root_and_number_of_unstable_ones_of_a_delayed_network(case):
+    points = vb.fixed_points(delayed(case["G"]), starts=3, key=KEY)
+    lead = points.eigenvalues[0, 0]
+    np.testing.assert_allclose(
+        [lead.real, abs(lead.imag)], np.abs(case["leading"]) * [np.sign(case["leading"][0]), 1], atol=1e-7
+    )
+    assert points.unstable.tolist() == [case["n_unstable"]]
+    assert points.stable[0] == (case["n_unstable"] == 0)
+
+
+@ANY(
+    "sim",
+    [
+        (lambda: vb.Simulator(vb.models.Kuramoto(), integrator=vb.Heun(dt=0.1)), "phases of Kuramoto"),
+        (lambda: vb.Simulator(vb.spiking.LIF(), integrator=vb.Native(dt=0.1), nodes=2), "LIF brings its own step"),
+    ],
+    ids=["phases", "stepper"],
+)
+def test_models_without_a_smooth_drift_are_refused(sim):
+    make, message = sim
+    with pytest.raises(ValueError, match=message):
+        vb.fixed_points(make(), key=KEY)
+    with pytest.raises(ValueError, match=message):
+        vb.linearise(make())
+
+
+def test_wrong_arguments_say_what_to_write():
+    sim = single(vb.models.MontbrioPazoRoxin())
+    with pytest.raises(ValueError, match=r"Did you mean 'model\.eta'"):
+        vb.fixed_points(sim, {"model.etta": 1.0}, key=KEY)
+    with pytest.raises(TypeError, match=r"theta is a list; expected path to value"):
+        vb.fixed_points(sim, [1.0], key=KEY)
+    with pytest.raises(ValueError, match="starts=0"):
+        vb.fixed_points(sim, starts=0, key=KEY)
+    with pytest.raises(TypeError, match=r"fixed_points was given a MontbrioPazoRoxin"):
+        vb.fixed_points(vb.models.MontbrioPazoRoxin(), key=KEY)
+    with pytest.raises(TypeError, match="key"):
+        vb.fixed_points(sim, key=3)

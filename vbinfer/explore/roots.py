@@ -1,0 +1,291 @@
+"""Characteristic roots of a network with delays."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import eig, lapack
+from scipy.sparse.csgraph import connected_components
+
+from vbinfer.explore.drift import Jacobian
+
+Complex = np.ndarray
+
+TURN = 0.6
+"""Change of log det between neighbours on a line, above which the line is refined."""
+FEWEST, MOST = 48, 6000
+"""Points on a line, before and after refinement."""
+DIPS = 16
+"""Most places on a line where roots are looked for."""
+LINES = 40
+"""Lines that are tried until none has a root to its right."""
+
+
+class Blocks(NamedTuple):
+    """The instantaneous part, in blocks of states that act on each other.
+
+    Mostly nodes. `[K, m]` states of each block, the smaller ones filled up.
+    """
+
+    local: np.ndarray
+    """`[K, m, m]`"""
+    receive: np.ndarray
+    """`[K, m, q]`"""
+    send: np.ndarray
+    """`[K, q, m]`"""
+    into: np.ndarray
+    """Columns of `receive`, `[K, q]`, of p * S."""
+    out: np.ndarray
+    """Rows of `send`, `[K, q]`."""
+
+
+def rightmost(jacobian: Jacobian) -> tuple[Complex, int]:
+    """Roots of det(s - A(s)), rightmost first, and how many have Re s > 0.
+
+    Without delays, all eigenvalues. With delays s - A(s) has infinitely many roots, of which finitely many lie right of
+    any vertical line. They are counted on the line by the argument of
+
+        d(s) = det(s - A(s)) / det(s - local) = det(1 - M(s)),   M = weights exp(-s lags) send (s - local)^-1 receive
+
+    which needs a matrix of the coupled nodes alone, and d = 1 far away: (roots - poles) right of it = -(turns of d).
+    Roots are found by Muller's method where |g| is least on the line, g = d(s) / det of the bordered matrix, and the
+    line is moved to the rightmost root until the count says that nothing lies beyond. Exact for any number of lags.
+
+    Returns:
+        Roots, 1/ms: with delays those that were found, the rightmost surely among them. A root of multiplicity k
+        stands k times.
+    """
+    if jacobian.lags is None or not np.any(jacobian.lags):
+        values = np.linalg.eigvals(jacobian.whole())
+        return _sorted(values), int((values.real > 0.0).sum())
+    return _Network(jacobian).rightmost()
+
+
+def _sorted(roots: Complex) -> Complex:
+    """By descending real part, then ascending imaginary part."""
+    return roots[np.lexsort((roots.imag, -np.round(roots.real, 12)))]
+
+
+def _components(linked: np.ndarray) -> list[np.ndarray]:
+    n, label = connected_components(linked, directed=False)
+    return [np.flatnonzero(label == k) for k in range(n)]
+
+
+def _blocks(jacobian: Jacobian, receive: np.ndarray, send: np.ndarray) -> Blocks:
+    """The local part taken apart."""
+    groups = _components(jacobian.local != 0.0)
+    columns = [np.flatnonzero(receive[g].any(axis=0)) for g in groups]
+    rows = [np.flatnonzero(send[:, g].any(axis=1)) for g in groups]
+    k, m = len(groups), max(map(len, groups))
+    q = max(1, *(len(c) for c in columns), *(len(r) for r in rows))
+    local = np.zeros((k, m, m))
+    # a state that fills up decays, sends nothing and receives nothing
+    local[:, range(m), range(m)] = -1.0
+    into, out = np.zeros((k, q), int), np.zeros((k, q), int)
+    r, s = np.zeros((k, m, q)), np.zeros((k, q, m))
+    for i, (g, c, t) in enumerate(zip(groups, columns, rows, strict=True)):
+        local[i, : len(g), : len(g)] = jacobian.local[np.ix_(g, g)]
+        into[i, : len(c)], out[i, : len(t)] = c, t
+        r[i, : len(g), : len(c)], s[i, : len(t), : len(g)] = receive[np.ix_(g, c)], send[np.ix_(t, g)]
+    return Blocks(local, r, s, into, out)
+
+
+class _Network:
+    """The functions of s that are evaluated many times."""
+
+    def __init__(self, jacobian: Jacobian):
+        p, size, n = jacobian.send.shape
+        self.weights, self.lags, self.size = jacobian.weights, jacobian.lags, p * size
+        receive = np.moveaxis(jacobian.receive, 0, 1).reshape(n, -1)
+        # a node that nobody hears sends nothing, one that hears nobody receives nothing
+        receive = receive * jacobian.weights.any(axis=2).ravel()
+        send = jacobian.send.reshape(-1, n) * jacobian.weights.any(axis=1).ravel()[:, None]
+        self.blocks = _blocks(jacobian, receive, send)
+        self.longest = float(np.where(jacobian.weights != 0.0, jacobian.lags, 0.0).max())
+        self.poles, self.fixed = self._eigenvalues(jacobian.local, receive, send)
+        self.scale = max(1e-3, float(np.abs(self.poles).max()))
+        draw = np.random.default_rng(0)
+        border = lambda: draw.normal(size=self.size) + 1j * draw.normal(size=self.size)  # noqa: E731
+        self.row, self.column = border(), border()
+
+    def _eigenvalues(self, local: np.ndarray, receive: np.ndarray, send: np.ndarray) -> tuple[Complex, Complex]:
+        """Eigenvalues of the local part, and those that coupling leaves where they are.
+
+        These have an eigenvector that is not sent, or one on the left that receives nothing.
+        """
+        tiny = lambda a, axis, of: np.abs(a).max(axis=axis, initial=0.0) <= 1e-9 * np.abs(of).max(initial=0.0)  # noqa: E731
+        values, unmoved = [], []
+        for g in _components(local != 0.0):
+            of, left, right = eig(local[np.ix_(g, g)], left=True)
+            values.append(of)
+            unmoved.append(tiny(send[:, g] @ right, 0, send) | tiny(left.conj().T @ receive[g], 1, receive))
+        every = np.concatenate(values)
+        return every, every[np.concatenate(unmoved)]
+
+    def loops(self, s: Complex) -> Complex:
+        """M(s) for s `[F]`, `[F, p S, p S]`."""
+        b, m = self.blocks, self.blocks.local.shape[-1]
+        inside = np.linalg.inv(s[:, None, None, None] * np.eye(m) - b.local)
+        small = b.send @ inside @ b.receive
+        through = np.zeros((len(s), self.size, self.size), complex)
+        q = b.out.shape[1]
+        rows, columns = np.repeat(b.out[:, :, None], q, 2).ravel(), np.repeat(b.into[:, None, :], q, 1).ravel()
+        np.add.at(through, (slice(None), rows, columns), small.reshape(len(s), -1))
+        p, size = self.weights.shape[:2]
+        carried = self.weights * np.exp(-s[:, None, None, None] * self.lags)
+        return (carried @ through.reshape(len(s), p, size, -1)).reshape(len(s), self.size, self.size)
+
+    def evaluate(self, s: Complex) -> tuple[Complex, Complex]:
+        """log d(s), with the argument in any sheet, and g(s), for s `[F]`."""
+        log, g = np.empty(len(s), complex), np.empty(len(s), complex)
+        n = self.size
+        target = np.zeros(n + 1, complex)
+        target[n] = 1.0
+        for first in range(0, len(s), 64):
+            part = s[first : first + 64]
+            bordered = np.zeros((len(part), n + 1, n + 1), complex)
+            bordered[:, :n, :n] = np.eye(n) - self.loops(part)
+            bordered[:, n, :n], bordered[:, :n, n] = self.row, self.column
+            for i, matrix in enumerate(bordered, start=first):
+                # one decomposition: the last number of the solution is det(1 - M) over the bordered determinant
+                lu, pivots, _ = lapack.zgetrf(matrix)
+                g[i] = lapack.zgetrs(lu, pivots, target)[0][n]
+                flips = np.count_nonzero(pivots != np.arange(n + 1))
+                log[i] = np.log(np.diag(lu)).sum() + 1j * np.pi * flips + np.log(g[i])
+        return log, g
+
+    def reach(self, sigma: float) -> float:
+        """Frequency above which no loop gains, on the line Re s = sigma, 1/ms."""
+        w = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, 61) * self.scale])
+        p, size = self.weights.shape[:2]
+        carried = np.abs(self.weights) * np.exp(np.minimum(-sigma * self.lags, 700.0))
+        b, m = self.blocks, self.blocks.local.shape[-1]
+        inside = np.abs(np.linalg.inv((sigma + 1j * w)[:, None, None, None] * np.eye(m) - b.local))
+        small = np.abs(b.send) @ inside @ np.abs(b.receive)
+        gains = np.zeros((len(w), self.size))
+        for column in range(b.into.shape[1]):
+            np.maximum.at(gains, (slice(None), b.out[:, column]), small[:, :, column].max(axis=-1, initial=0.0))
+        per_row = (
+            (
+                carried.reshape(p * size, size)[None]
+                * gains.reshape(len(w), p, 1, size).repeat(size, 2).reshape(len(w), p * size, size)
+            )
+            .sum(axis=(2,))
+            .max(axis=1)
+        )
+        over = np.flatnonzero(per_row >= 0.9)
+        return 0.0 if not len(over) else float(w[min(over[-1] + 1, len(w) - 1)])
+
+    def line(self, sigma: float) -> tuple[Complex, Complex, Complex]:
+        """Points s of Re s = sigma, log d with a continuous argument, and g."""
+        if np.abs(self.poles.real - sigma).min() <= 1e-9 * self.scale:
+            sigma += 1e-7 * self.scale  # no pole of d on the line
+        end = self.reach(sigma)
+        most = max(end, 1.2 * float(np.abs(self.poles.imag).max()), 1e-3 * self.scale, 3.0 / self.longest)
+        count = int(np.clip(most * self.longest / 0.5, FEWEST, MOST // 3))
+        w = np.concatenate([np.linspace(0.0, most, count), most * np.geomspace(1.05, 1e3, 12)])
+        log, g = self.evaluate(sigma + 1j * w)
+        while len(w) < MOST:
+            turn = np.diff(log)
+            turn = turn.real + 1j * (turn.imag - 2.0 * np.pi * np.round(turn.imag / (2.0 * np.pi)))
+            wide = (np.abs(turn) > TURN) & (np.diff(w) > 1e-10 * self.scale)
+            if not wide.any():
+                break
+            new = 0.5 * (w[:-1] + w[1:])[wide]
+            log_new, g_new = self.evaluate(sigma + 1j * new)
+            order = np.argsort(np.concatenate([w, new]))
+            w, log, g = (np.concatenate(pair)[order] for pair in ((w, new), (log, log_new), (g, g_new)))
+        return sigma + 1j * w, log.real + 1j * np.unwrap(log.imag), g
+
+    def count(self, sigma: float, log: Complex) -> int:
+        """Roots right of the line on which log d is known."""
+        # d is 1 at infinity, and real at frequency 0
+        turns = (log[-1].imag - np.angle(np.exp(1j * log[-1].imag))) - log[0].imag
+        return int((self.poles.real > sigma).sum()) + round(-turns / np.pi)
+
+    def rightmost(self) -> tuple[Complex, int]:
+        """Roots, and how many lie right of 0."""
+        s, log, g = self.line(0.0)
+        unstable = beyond = self.count(s[0].real, log)
+        roots, step, clear = self.fixed, 0.1 / self.longest, np.inf
+        for _ in range(LINES):
+            sigma = s[0].real
+            roots = self._gathered(np.concatenate([roots, self._dips(s, g)]))
+            lead = roots.real.max(initial=-np.inf)
+            near = lead + 0.02 * max(abs(lead), 0.05 / self.longest) if len(roots) else lead
+            if beyond == 0:
+                clear = min(clear, sigma)
+                if sigma <= near * (1.0 + 1e-9 * np.sign(near)):
+                    return _sorted(self._repeated(roots)), unstable
+            if beyond == 0 and not len(roots):
+                sigma, step = sigma - step, 2.0 * step
+            elif beyond == 0 or near > sigma:
+                sigma = near
+            elif clear < np.inf:  # what lies to the right is too far from this line to be seen
+                sigma = 0.5 * (sigma + clear)
+            else:
+                sigma, step = sigma + step, 2.0 * step
+            s, log, g = self.line(sigma)
+            beyond = self.count(s[0].real, log)
+        raise RuntimeError(
+            f"the rightmost characteristic root was not found on {LINES} lines, the last at Re s = {s[0].real:.4g} per "
+            "ms; please report the network"
+        )
+
+    def _dips(self, s: Complex, g: Complex) -> Complex:
+        """Roots near the points of a line where |g| is least."""
+        size = np.abs(g)
+        inner = np.flatnonzero((size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])) + 1
+        starts = [(s[k - 1 : k + 2], g[k - 1 : k + 2]) for k in inner[np.argsort(size[inner])][:DIPS]]
+        if size[0] <= size[1]:  # the line goes on to the conjugate
+            starts.append((np.array([s[1].conjugate(), s[1], s[0]]), np.array([np.nan, g[1], g[0]])))
+        found = [self._muller(*start) for start in starts]
+        return np.array([root for root in found if root is not None], complex)
+
+    def _value(self, s: complex) -> complex:
+        try:
+            return self.evaluate(np.array([s]))[1][0]
+        except np.linalg.LinAlgError:  # s is an eigenvalue of the local part to the last digit
+            return self.evaluate(np.array([s + 1e-12 * self.scale]))[1][0]
+
+    def _muller(self, s: Complex, g: Complex) -> complex | None:
+        """The root near three points, by parabolas through the last three."""
+        s, g = list(s), [value if np.isfinite(value) else self._value(at) for at, value in zip(s, g, strict=True)]
+        for _ in range(40):
+            a, b, c = s[-3:]
+            slope_ab, slope_bc = (g[-2] - g[-3]) / (b - a), (g[-1] - g[-2]) / (c - b)
+            bend = (slope_bc - slope_ab) / (c - a)
+            slope = slope_bc + bend * (c - b)
+            root = np.sqrt(slope * slope - 4.0 * bend * g[-1])
+            below = slope + root if abs(slope + root) >= abs(slope - root) else slope - root
+            if below == 0.0 or not np.isfinite(below):
+                return None
+            move = -2.0 * g[-1] / below
+            if -(c + move).real * self.longest > 300.0 or abs(c + move) > 1e4 * self.scale:
+                return None  # far left, where the exponentials overflow
+            s.append(c + move)
+            g.append(self._value(s[-1]))
+            if abs(move) <= 1e-13 * max(abs(s[-1]), 1e-3 * self.scale) or s[-1] in s[-4:-1]:
+                return s[-1] if abs(g[-1]) <= 1e-9 * max(map(abs, g[:3])) else None
+        return None
+
+    def _gathered(self, roots: Complex) -> Complex:
+        """Distinct roots, with their conjugates."""
+        kept: list[complex] = []
+        tol = 1e-7 * self.scale
+        for root in roots:
+            root = complex(root.real, 0.0 if abs(root.imag) < tol else abs(root.imag))
+            if not any(abs(root - other) < tol for other in kept):
+                kept.append(root)
+        return np.array([each for r in kept for each in ((r, r.conjugate()) if r.imag else (r,))], complex)
+
+    def _repeated(self, roots: Complex) -> Complex:
+        """Every root as often as its multiplicity."""
+        times = [self._multiplicity(root) for root in roots]
+        return np.repeat(roots, times)
+
+    def _multiplicity(self, root: complex) -> int:
+        own = int((np.abs(self.fixed - root) < 1e-7 * self.scale).sum())
+        if own:
+            return own
+        sizes = np.linalg.svd(np.eye(self.size) - self.loops(np.array([root]))[0], compute_uv=False)
+        return max(1, int((sizes < 1e-7 * max(1.0, sizes[0])).sum()))
