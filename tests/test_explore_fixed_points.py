@@ -114,9 +114,8 @@ def test_inadmissible_points_are_left_out():
             return type(x)(jnp.maximum(x.x, 0.0))
 
     points = vb.fixed_points(single(Positive()), starts=24, key=KEY)
-    assert points.x.x.ravel().tolist() == pytest.approx([1.0]) and points.eigenvalues.real.ravel() == pytest.approx(
-        -2.0
-    )
+    assert points.x.x.ravel().tolist() == pytest.approx([1.0])
+    assert points.eigenvalues.real.ravel().tolist() == pytest.approx([-2.0])
 
 
 @ANY("case", NUMBERS["delayed_scalar"], ids=str)

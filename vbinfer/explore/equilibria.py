@@ -136,10 +136,11 @@ class FixedPoints:
 def fixed_points(sim: Simulator, theta: Any = None, starts: int = 64, *, key: PRNGKey) -> FixedPoints:
     """Fixed points of a network, by Newton's method from many starts.
 
-    0 = F(x) with x(t - lag) = x, the drift with coupling, field and stimulus at time 0, without noise. Half of the
-    starts: nodes where trajectories from random states pass, boxes of their size and larger with all nodes alike, and
-    with each by itself; the other half combines the nodes of the points that were found. Points where `model.project` moves the state are left out. In float64 whatever the session's precision.
-    More starts find more points; no number of them proves that there are no others.
+    0 = F(x) with x(t - lag) = x, the drift with coupling, field and stimulus at time 0, without noise. One half of the
+    starts takes nodes from trajectories, or states from boxes of their size and larger, with all nodes alike or each by
+    itself; the other half combines the nodes of the points that were found. Points where `model.project` moves the
+    state are left out. In float64 whatever the session's precision. More starts find more points; no number of them
+    proves that there are no others.
 
     Args:
         sim: the simulator; of its integrator only dt is used, for the trajectories.

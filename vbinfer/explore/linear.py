@@ -313,8 +313,8 @@ def _integral(lin: Linear, tau: Array, nodes: Array) -> Array:
     """Lagged covariance: the integral of S(f) exp(2 pi i f tau) over f.
 
     f = scale tan(pi u / 2) at the middles u of equal parts of [0, 1]: S is even and smooth on that circle, and the
-    error falls exponentially with their number. White noise leaves K K^T / omega^2 at high frequencies, which turns with the
-    lag: the spectrum of a process a, dx = -a x dt + K dW, is taken off, and its covariance added.
+    error falls exponentially with their number. White noise leaves K K^T / omega^2 at high frequencies, which turns
+    with the lag: the spectrum of dx = -a x dt + K dW is taken off, and its covariance added.
     """
     # between slow and fast rates
     rates = jnp.abs(lin.roots)
