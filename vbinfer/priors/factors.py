@@ -119,7 +119,9 @@ def _basis(rows: np.ndarray) -> np.ndarray:
         return np.eye(rows.shape[1])
     variance, left = linalg.eigh(rows @ rows.T)
     kept = variance > 1e-13 * variance[-1]
-    return np.linalg.qr(rows.T @ left[:, kept])[0]
+    basis = rows.T @ (left[:, kept] / np.sqrt(variance[kept]))
+    # orthonormal but for rounding: once more by Cholesky, a tenth of a QR of d rows
+    return basis @ np.linalg.inv(np.linalg.cholesky(basis.T @ basis)).T
 
 
 def _times(rows: np.ndarray, basis: np.ndarray) -> np.ndarray:
