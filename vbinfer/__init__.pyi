@@ -59,6 +59,7 @@ from .priors.prior import Prior as Prior
 from .priors.random_field import RandomField as RandomField
 from .reporting.page import report as report
 from .sampling import sample_mcmc as sample_mcmc
+from .sampling.cohort import cohort as cohort
 from .simulation.forward import ForwardModel as ForwardModel
 from .simulation.simulate import simulate as simulate
 from .simulation.simulator import Simulator as Simulator
