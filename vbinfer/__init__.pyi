@@ -23,6 +23,7 @@ from ._param import bind as bind
 from ._param import param as param
 from ._param import paths as paths
 from ._show import show as show
+from .approximate.cohort import cohort as cohort
 from .datasets import load_connectome as load_connectome
 from .datasets import load_morphology as load_morphology
 from .datasets import load_recording as load_recording
@@ -59,7 +60,6 @@ from .priors.prior import Prior as Prior
 from .priors.random_field import RandomField as RandomField
 from .reporting.page import report as report
 from .sampling import sample_mcmc as sample_mcmc
-from .sampling.cohort import cohort as cohort
 from .simulation.forward import ForwardModel as ForwardModel
 from .simulation.simulate import simulate as simulate
 from .simulation.simulator import Simulator as Simulator
