@@ -177,3 +177,52 @@ def test_wrong_arguments_say_what_to_write():
         vb.fixed_points(vb.models.MontbrioPazoRoxin(), key=KEY)
     with pytest.raises(TypeError, match="key"):
         vb.fixed_points(sim, key=3)
+
+
+def test_a_map_of_montbrio_pazo_roxin():
+    """One, three, one point across both folds; the middle one as the reference has it."""
+    ds = vb.stability(single(vb.models.MontbrioPazoRoxin()), {"model.eta": [-6.0, -5.0, -3.0]}, key=KEY)
+    assert ds.n_fixed.values.tolist() == [1, 3, 1]
+    assert dict(ds.leading.sizes) == {"model.eta": 3, "fixed": 3}
+    known = [p["eigenvalues"] for p in NUMBERS["mpr_default"]["fixed"]]
+    lead = [max(z, key=lambda z: z[0]) for z in known]
+    order = np.argsort([z[0] for z in lead])
+    np.testing.assert_allclose(ds.leading[1], [lead[k][0] for k in order], atol=1e-6)
+    np.testing.assert_allclose(ds.frequency[1], [abs(lead[k][1]) * 1e3 / (2 * np.pi) for k in order], atol=1e-3)
+    assert ds.n_unstable[1].values.tolist() == [0, 0, 1]
+    assert np.isnan(ds.leading[0, 1:]).all()
+    assert np.isnan(ds.n_unstable[2, 1:]).all()
+    assert ds.leading.attrs["units"] == "1/ms"
+
+
+def test_a_map_of_a_delayed_network():
+    cases = NUMBERS["delaynet"]
+    ds = vb.stability(delayed(0.1), {"coupling.G": [case["G"] for case in cases]}, key=KEY, starts=2)
+    assert ds.n_fixed.values.tolist() == [1] * 4
+    # grid values are rounded to no less than 64 bits, the network to 32
+    np.testing.assert_allclose(ds.leading[:, 0], [case["leading"][0] for case in cases], atol=1e-7)
+    np.testing.assert_allclose(ds.frequency[:, 0], [case["frequency_hz"] for case in cases], atol=1e-4)
+    assert ds.n_unstable[:, 0].values.tolist() == [case["n_unstable"] for case in cases]
+
+
+def test_points_of_a_map_without_a_fixed_point_are_counted():
+    """Of 1 + x^2 + a there are none above a = -1, and the slope 2 x at the others; two parameters move together."""
+    model = vb.models.custom(
+        lambda t, x, c, u, p: (p.b + x.x**2 + p.a,), state={"x": 0.0}, params={"a": 0.0, "b": 1.0}, cvar=("x",)
+    )
+    grid = {("model.a", "model.b"): [[-2.0, 1.0], [0.0, 1.0], [0.0, -4.0]]}
+    ds = vb.stability(single(model), grid, key=KEY)
+    assert ds.n_fixed.values.tolist() == [2, 0, 2]
+    np.testing.assert_allclose(ds.leading[[0, 2]], [[-2.0, 2.0], [-4.0, 4.0]], atol=1e-9)
+    assert np.isnan(ds.leading[1]).all()
+    assert ds["model.b"].values.tolist() == [1.0, 1.0, -4.0]
+
+
+def test_wrong_grids_say_what_to_write():
+    sim = single(vb.models.MontbrioPazoRoxin())
+    with pytest.raises(ValueError, match=r"names 'model\.etta'.*Did you mean 'model\.eta'"):
+        vb.stability(sim, {"model.etta": [1.0]}, key=KEY)
+    with pytest.raises(ValueError, match=r"1 of the 2 values of 'model\.tau' lie outside"):
+        vb.stability(sim, {"model.tau": [1.0, -1.0]}, key=KEY)
+    with pytest.raises(ValueError, match="phases of Kuramoto"):
+        vb.stability(single(vb.models.Kuramoto()), {"model.omega": [1.0]}, key=KEY)

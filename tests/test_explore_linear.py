@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
 import vbinfer as vb
 from vbinfer.explore.stationary import covariance
@@ -160,3 +161,131 @@ def test_wrong_arguments_say_what_to_write():
     )
     with pytest.raises(ValueError, match="no fixed point was reached from the model's start"):
         vb.linearise(vb.Simulator(model, integrator=vb.Heun(dt=0.1)))
+
+
+GAIN = np.array([[1.0, 0.3], [-0.4, 2.0], [0.5, 0.5]])
+MONITORS = {
+    "raw": vb.monitors.Raw(at=(1,)),
+    "often": vb.monitors.Subsample(5.0, "x"),
+    "mean": vb.monitors.TimeAverage(5.0, "x"),
+    "groups": vb.monitors.SpatialAverage("x", [[0.25, 0.75]], period=1.0),
+    "eeg": vb.monitors.EEG(GAIN, {"x": 2.0}, period=4.0, reference="average"),
+    "hrf": vb.monitors.HRF("x", period=720.0, kernel=vb.monitors.GammaKernel(shape=3, tau=1.25, amplitude=2.0)),
+    "bold": vb.monitors.BalloonWindkessel("x", period=720.0),
+    "fc": vb.monitors.RunningFC("x", period=1.0),
+}
+
+
+def spectrum(f):
+    """Of the pair, by hand."""
+    H = np.linalg.inv(2j * np.pi * 1e-3 * f * np.eye(2) - A)
+    return 2e-3 * H @ np.diag(SIGMA**2) @ H.conj().T
+
+
+def folded(f, period, gain):
+    """A gain, spectrum and its aliases, three on either side."""
+    shifts = f + np.arange(-3, 4) * 1e3 / period
+    return sum(gain(g) @ spectrum(g) @ gain(g).conj().T for g in shifts)
+
+
+def window(f, ms):
+    return np.sinc(1e-3 * f * ms)
+
+
+def average(f):
+    return 2.0 * window(f, 4.0) * (GAIN - GAIN.mean(axis=0))
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    sim = ou(monitors=MONITORS)
+    return {name: vb.linearise(sim, monitor=name) for name in MONITORS if name != "fc"}
+
+
+def test_monitors_are_filters(recorded):
+    expected = {
+        "raw": lambda f: spectrum(f)[1:, 1:],
+        "often": lambda f: folded(f, 5.0, lambda g: np.eye(2)),
+        "mean": lambda f: folded(f, 5.0, lambda g: window(g, 5.0) * np.eye(2)),
+        "groups": lambda f: folded(f, 1.0, lambda g: np.array([[0.25, 0.75]])),
+        "eeg": lambda f: folded(f, 4.0, average),
+    }
+    for name, of in expected.items():
+        found = recorded[name].cross_spectrum(np.array([3.0, 70.0]))
+        for f, S in zip((3.0, 70.0), found, strict=True):
+            np.testing.assert_allclose(S, of(f), atol=1e-6 * np.abs(found).max(), err_msg=name)
+
+
+def test_haemodynamics_are_those_of_their_equations(recorded):
+    """Gamma filters in series; the balloon linear around rest, time in s."""
+    p = {
+        name: float(getattr(MONITORS["bold"], name))
+        for name in ["kappa", "gamma", "tau", "alpha", "E0", "V0", "k1", "k2", "k3"]
+    }
+    for f in (0.02, 0.1, 0.25):
+        s = 2j * np.pi * f
+        gamma = 2.0 / (1.0 + 1.25 * s) ** 3
+        flow = 1.0 / (s**2 + p["kappa"] * s + p["gamma"])
+        volume = flow / (p["tau"] * s + 1.0 / p["alpha"])
+        extracted = 1.0 + (1.0 - p["E0"]) * np.log(1.0 - p["E0"]) / p["E0"]
+        content = (extracted * flow - (1.0 / p["alpha"] - 1.0) * volume) / (p["tau"] * s + 1.0)
+        balloon = p["V0"] * (-(p["k1"] + p["k2"]) * content + (p["k2"] - p["k3"]) * volume)
+        for name, gain in (("hrf", gamma), ("bold", balloon)):
+            S = recorded[name].cross_spectrum(f)[0]
+            np.testing.assert_allclose(S, abs(gain) ** 2 * spectrum(f), rtol=3e-3, err_msg=name)
+
+
+def test_covariances_of_recordings(recorded):
+    """Snapshots have that of the states; a mean over T, 2 P (e^A T - 1 - A T) A^-2 / T^2; filters their integral."""
+    P = GOLDEN["ou__P"]
+    np.testing.assert_allclose(recorded["often"].covariance(), P, atol=1e-7)
+    np.testing.assert_allclose(
+        recorded["groups"].covariance(), [0.25, 0.75] @ P @ [0.25, 0.75] * np.ones((1, 1)), atol=1e-7
+    )
+    np.testing.assert_allclose(
+        recorded["often"].lagged(1.0), GOLDEN["ou__lagged"][list(GOLDEN["ou__lags"]).index(1.0)], atol=1e-7
+    )
+    inverse = np.linalg.inv(A)
+    half = inverse @ inverse @ (expm(5.0 * A) - np.eye(2) - 5.0 * A) @ P / 25.0
+    np.testing.assert_allclose(recorded["mean"].covariance(), half + half.T, rtol=1e-5)
+    # int |2 / (1 + i w tau)^3|^2 df = 2^2 * (3 / 8) / (2 tau) where the spectrum of x is flat
+    flat = spectrum(0.0).real
+    np.testing.assert_allclose(recorded["hrf"].covariance(), flat * 0.5 * 4.0 * (3.0 / 16.0) / 1.25, rtol=1e-2)
+
+
+def test_monitors_that_are_no_filters_are_refused():
+    sim = ou(monitors=MONITORS)
+    with pytest.raises(ValueError, match="RunningFC records no linear filter"):
+        vb.linearise(sim, monitor="fc")
+    with pytest.raises(ValueError, match="Did you mean 'bold'"):
+        vb.linearise(sim, monitor="bld")
+
+
+@pytest.mark.slow
+def test_spectra_and_covariances_of_a_long_run():
+    """A delayed network of unlike nodes, simulated for 400 s: Welch's spectra within their errors."""
+    from scipy.signal import csd
+
+    rng = np.random.default_rng(4)
+    w, period = rng.uniform(0.0, 0.4, (3, 3)) * (1.0 - np.eye(3)), 2.0
+    sim = vb.Simulator(
+        vb.models.MontbrioPazoRoxin(eta=np.array([-4.6, -4.9, -5.2]), J=14.5, Delta=0.7),
+        vb.Connectome(w, 20.0 * rng.uniform(0.3, 1.0, (3, 3)), speed=4.0),
+        coupling=vb.coupling.Linear(G=0.3),
+        delays=vb.Delays(interpolate=True),
+        integrator=vb.Heun(dt=0.02),
+        noise=vb.noise.Additive({"V": 0.01}),
+        monitors={"mean": vb.monitors.TimeAverage(period, "r")},
+    )
+    lin = vb.linearise(sim, monitor="mean")
+    y = np.asarray(vb.simulate(sim, t1=400_000.0, key=KEY).ys["mean"], float)[500:]
+    f, S = csd(y[:, :, None], y[:, None, :], fs=1e3 / period, nperseg=500, axis=0)
+    keep = slice(2, 120)
+    expected = lin.cross_spectrum(f[keep])
+    pieces = 2 * len(y) / 500
+    level = np.sqrt(np.abs(np.einsum("fii,fjj->fij", expected, expected)))
+    # scipy's csd is of conj(x) y
+    error = np.abs(S[keep].conj() - expected) / level * np.sqrt(pieces)
+    assert np.sqrt((error**2).mean()) < 1.5
+    assert np.abs(np.mean((S[keep].conj() - expected) / level)) < 0.01
+    np.testing.assert_allclose(np.cov(y.T), lin.covariance(), rtol=0.05)

@@ -5,4 +5,5 @@ from .linear import Linear as Linear
 from .linear import linearise as linearise
 from .mou import fit_mou as fit_mou
 from .mvar import fit_mvar as fit_mvar
+from .stability import stability as stability
 from .sweeps import sweep as sweep

@@ -162,14 +162,14 @@ def fixed_points(sim: Simulator, theta: Any = None, starts: int = 64, *, key: PR
     starts = _check.count(starts, "starts", 64)
     with _drift.x64():
         sim = _drift.bound(_drift.precise(sim), theta)
-        x = _run_starts(sim, key, starts)
+        x = start_states(sim, key, starts)
         first, second = jnp.split(x, [starts - starts // 2])
-        ends = _ends(sim, first)
+        ends = ends_of(sim, first)
         if len(second):
-            later = _ends(sim, _crossed(sim, second, _distinct(*ends)[0], key))
+            later = ends_of(sim, _crossed(sim, second, distinct(*ends)[0], key))
             ends = tuple(np.concatenate(pair) for pair in zip(ends, later, strict=True))
-        found, counts, residual = _distinct(*ends)
-        x, values, unstable = _described(sim, found)
+        found, counts, residual = distinct(*ends)
+        x, values, unstable = described(sim, found)
     if not len(found):
         warnings.warn(
             f"none of {starts} starts reached an admissible fixed point; try more starts, or other parameters",
@@ -252,10 +252,10 @@ def _jacobian(sim: Simulator, x: Array) -> tuple[Any, Jacobian]:
     return drift.state(x), drift.jacobian(x)
 
 
-_run_starts, _run_newton, _run_jacobian = Compiled(_starts), Compiled(_newton), Compiled(_jacobian)
+start_states, _run_newton, _run_jacobian = Compiled(_starts), Compiled(_newton), Compiled(_jacobian)
 
 
-def _ends(sim: Simulator, starts: Array) -> tuple[np.ndarray, ...]:
+def ends_of(sim: Simulator, starts: Array) -> tuple[np.ndarray, ...]:
     """Where starts end, which is a fixed point or not, and what is left of the drift."""
     return tuple(np.asarray(a) for a in _run_newton(sim, starts))
 
@@ -276,7 +276,7 @@ def _crossed(sim: Simulator, starts: Array, found: np.ndarray, key: PRNGKey) -> 
     return jnp.asarray(found[of[:, node], np.arange(len(node))])
 
 
-def _distinct(x: np.ndarray, good: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def distinct(x: np.ndarray, good: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct fixed points `[K, n]` in order, counts, residuals."""
     x, residual = x[good], residual[good]
     # ascending in the first state, then the next: equal up to rounding counts as equal
@@ -292,7 +292,7 @@ def _distinct(x: np.ndarray, good: np.ndarray, residual: np.ndarray) -> tuple[np
     return x[kept], np.bincount(np.asarray(of, int), minlength=len(kept)), residual[kept]
 
 
-def _described(sim: Simulator, x: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+def described(sim: Simulator, x: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
     """States, eigenvalues `[K, n]` and numbers of unstable ones."""
     n = x.shape[1]
     states, values, unstable = [], np.full((len(x), n), np.nan, complex), np.zeros(len(x), int)

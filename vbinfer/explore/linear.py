@@ -15,6 +15,7 @@ from vbinfer._param import spread
 from vbinfer.explore import drift as _drift
 from vbinfer.explore.drift import Drift, Jacobian
 from vbinfer.explore.equilibria import newton, polished, settled
+from vbinfer.explore.observed import Seen, named, seen
 from vbinfer.explore.roots import rightmost
 from vbinfer.explore.stationary import covariance
 from vbinfer.noise import Coloured
@@ -26,6 +27,10 @@ MS = 1e-3
 """Seconds in a ms: Hz to 1/ms, and spectra per 1/ms to spectra per Hz."""
 AT_ONCE = 16
 """Frequencies that are solved for together."""
+FOLDS = 3
+"""Multiples of the sampling rate, on either side, that are folded back."""
+SLOW = 2e-3
+"""1/ms: about where haemodynamics end."""
 NODES = 1024
 """Frequencies of an integral over the spectrum, inside a user's program."""
 MOST_NODES = 2**15
@@ -47,8 +52,8 @@ class Linear(eqx.Module):
     """K `[n, m]`, state units per sqrt(ms); of coloured noise the standard deviations of m inputs, per ms."""
     tau: Any
     """Correlation time of each input, ms, `[m]`; None for white noise."""
-    seen: Any
-    """What is observed of the states, `[M, n]`; None for the states themselves."""
+    seen: Seen | None
+    """What a monitor records of the states; None for the states themselves."""
     roots: Any
     """Eigenvalues 1/ms, the rightmost first."""
 
@@ -90,7 +95,7 @@ class Linear(eqx.Module):
         """E y(t + tau) y(t)^T, `[M, M]`; tau in ms, of either sign."""
         tau = _check.number(tau, "tau", 10.0, "a finite number of ms")
         lin = _stationary(self)
-        if lin.jacobian.lags is None:
+        if lin.jacobian.lags is None and (lin.seen is None or lin.seen.is_instant):
             return _result(_lagged, lin, tau)
         return _integrated(lin, tau)
 
@@ -114,7 +119,9 @@ def linearise(sim: Simulator, theta: Any = None, x: Any = None, monitor: str | N
         theta: parameters by path, as for `vb.bind`.
         x: State near the fixed point, as one of `vb.fixed_points(sim, key=key)`; by default the one to which the
             model's start settles.
-        monitor: None observes the state variables in order, each `[N]`.
+        monitor: name of the monitor whose recording is described; None observes the state variables in order, each
+            `[N]`. Means over a period, gains and haemodynamics (linear around their steady state) are filters; what
+            is faster than the period of the samples is folded into their spectrum (three times on either side).
 
     Raises:
         ValueError: a model without a smooth drift; no fixed point there; unknown paths.
@@ -127,6 +134,8 @@ def linearise(sim: Simulator, theta: Any = None, x: Any = None, monitor: str | N
         ([[0.04]], [(-0.5+0j)])
     """
     sim = _drift.checked(sim, "linearise")
+    if monitor is not None:
+        named(sim.monitors, monitor)
     if is_inside(sim, theta, x):
         lin = _linear(_drift.bound(sim, theta), None if x is None else initial_state(sim, x), monitor)
         return eqx.tree_at(lambda a: a.roots, lin, _roots(lin.jacobian), is_leaf=lambda a: a is None)
@@ -151,7 +160,8 @@ def _linear(sim: Simulator, x: Any, monitor: str | None) -> Linear:
     )
     flat = jnp.where(small.all() & (drift.distance(flat) <= 1e-4), flat, jnp.nan)
     noise, tau = _noise(drift, flat)
-    return Linear(drift.state(flat), drift.jacobian(flat), noise, tau, None, None)
+    by = None if monitor is None else seen(drift, flat, drift.sim.monitors[monitor])
+    return Linear(drift.state(flat), drift.jacobian(flat), noise, tau, by, None)
 
 
 def _noise(drift: Drift, flat: Array) -> tuple[Array, Array | None]:
@@ -261,7 +271,8 @@ def _response(lin: Linear, s: Array) -> Array:
         noise = noise * jnp.sqrt(2.0 / lin.tau) / (s + 1.0 / lin.tau)
     if lin.seen is None:
         return jnp.linalg.solve(matrix, noise)
-    return jnp.linalg.solve(matrix.T, lin.seen.T.astype(matrix.dtype)).T @ noise
+    seen = lin.seen.gain(s)[:, None] * lin.seen.matrix
+    return jnp.linalg.solve(matrix.T, seen.T).T @ noise
 
 
 def _transfer(lin: Linear, f: Array) -> Array:
@@ -279,12 +290,20 @@ def _spectrum(lin: Linear, f: Array) -> Array:
     return 2.0 * MS * (H @ H.conj().T)
 
 
+def _folded(lin: Linear, f: Array) -> Array:
+    """S of the samples at one frequency: what is faster than their period appears below."""
+    if lin.seen is None or lin.seen.period is None:
+        return _spectrum(lin, f)
+    aliases = jnp.arange(-FOLDS, FOLDS + 1) / (MS * lin.seen.period)
+    return jax.lax.map(lambda k: _spectrum(lin, f + k), aliases).sum(axis=0)
+
+
 def _cross_spectrum(lin: Linear, f: Array) -> Array:
-    return _at_each(functools.partial(_spectrum, lin), f)
+    return _at_each(functools.partial(_folded, lin), f)
 
 
 def _psd(lin: Linear, f: Array) -> Array:
-    return _at_each(lambda f: jnp.diagonal(_spectrum(lin, f)).real, f)
+    return _at_each(lambda f: jnp.diagonal(_folded(lin, f)).real, f)
 
 
 def _coherence(lin: Linear, f: Array) -> Array:
@@ -306,7 +325,7 @@ def _lagged(lin: Linear, tau: Array) -> Array:
     P = 0.5 * (P + P.T)
     ahead = jax.scipy.linalg.expm(jnp.abs(tau) * A) @ P
     P = jnp.where(tau == 0.0, P, jnp.where(tau < 0.0, ahead.T, ahead))[:n, :n]
-    return P if lin.seen is None else lin.seen @ P @ lin.seen.T
+    return P if lin.seen is None else lin.seen.matrix @ P @ lin.seen.matrix.T
 
 
 def _integral(lin: Linear, tau: Array, nodes: Array) -> Array:
@@ -319,9 +338,11 @@ def _integral(lin: Linear, tau: Array, nodes: Array) -> Array:
     # between slow and fast rates
     rates = jnp.abs(lin.roots)
     a = jax.lax.stop_gradient(jnp.exp(jnp.nanmean(jnp.log(jnp.where(rates > 0.0, rates, jnp.nan)))))
+    a = a if lin.seen is None or lin.seen.blood is None else jnp.full_like(a, SLOW)
     scale = a / (2.0 * jnp.pi * MS)
-    C = lin.noise if lin.seen is None else lin.seen @ lin.noise
-    high = C @ C.T if lin.tau is None else jnp.zeros((len(C), len(C)), C.dtype)
+    C = lin.noise if lin.seen is None else lin.seen.matrix @ lin.noise
+    filtered = lin.tau is not None or (lin.seen is not None and not lin.seen.is_instant)
+    high = jnp.zeros((len(C), len(C)), C.dtype) if filtered else C @ C.T
 
     def part(angle: Array) -> Array:
         f = scale * jnp.tan(angle)

@@ -74,6 +74,14 @@ class Grid:
         at = np.indices(tuple(self.dims.values())).reshape(len(self.axes), -1)
         return {path: v[i] for axis, i in zip(self.axes, at, strict=True) for path, v in axis.items()}
 
+    def coordinates(self, units: Mapping[str, str]) -> dict[str, Any]:
+        """Coordinates of an `xarray.Dataset`, with their units."""
+        return {
+            path: (dim, values, {"units": units[path]} if units.get(path) else {})
+            for dim, axis in zip(self.dims, self.axes, strict=True)
+            for path, values in axis.items()
+        }
+
     def check_ranges(self, ranges: Mapping[str, tuple[float, float]]) -> None:
         """Refuse values outside declared ranges."""
         for path, values in itertools.chain.from_iterable(axis.items() for axis in self.axes):
@@ -306,10 +314,7 @@ def _dataset(fwd: SimulatorLike, key: PRNGKey, grid: Grid, x: np.ndarray, noise:
     sizes, taken = grid.dims, [*grid.dims, *grid.shapes, "repeat", "valid"]
     if clash := sorted(set(names) & set(taken)):
         raise ValueError(f"a feature is called {clash[0]!r}, as an axis or `valid` of the result; rename it")
-    coordinates: dict[str, Any] = {"repeat": np.arange(len(x))}
-    for dim, axis in zip(sizes, grid.axes, strict=True):
-        for path, values in axis.items():
-            coordinates[path] = (dim, values, {"units": units[path]} if units.get(path) else {})
+    coordinates = {"repeat": np.arange(len(x)), **grid.coordinates(units)}
     shape, dims = (*sizes.values(), len(x)), (*sizes, "repeat")
     valid = np.stack([finite_rows(part) for part in x])
     # a failed point is NaN in every feature: what is left of it is not comparable
