@@ -81,6 +81,7 @@ class Cohort:
         if both := sorted(set(first) & set(second)):
             raise ValueError(f"{', '.join(both)} in both groups; a subject belongs to one")
         hyperprior = self.population.prior
+        assert hyperprior is not None
         keys = jax.random.split(_check.key(key))
         pooled = [
             cohort({name: self.posteriors[name] for name in names}, hyperprior, key=k).population
@@ -204,6 +205,27 @@ def cohort(posteriors: Mapping[str, Posterior], hyperprior: Prior, *, key: PRNGK
     return Cohort(dataclasses.replace(found, x_o=None, info=info, state=None), subjects, given)
 
 
+def weak_hyperprior(prior: Prior) -> Prior:
+    """Hyperprior as wide as the prior of one subject.
+
+    mean ~ N(m, s^2) and sd ~ HalfNormal(s) for each element, m and s of the prior over theta, 0 and 1 over z.
+    """
+    mean, variance, dists = prior.mean(), prior.variance(), {}
+    for leaf, d in prior.dists.items():
+        shape = prior.z_shapes[leaf]
+        centre, width = np.zeros(shape), np.ones(shape)
+        if _unbounded(d):
+            centre, width = mean[leaf], np.sqrt(np.where(np.isfinite(variance[leaf]), variance[leaf], 1.0))
+        dists[f"{leaf}.mean"] = dist.Normal(jnp.asarray(centre), jnp.asarray(width))
+        dists[f"{leaf}.sd"] = dist.HalfNormal(jnp.asarray(width))
+    return Prior(dists)
+
+
+def _unbounded(d: Any) -> bool:
+    low, high = leaf_map(d).bounds()
+    return bool(np.isinf(low).all() and np.isinf(high).all())
+
+
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 """Leaves in the order of u's columns, and their shapes."""
 
@@ -269,9 +291,8 @@ def _over(leaf: str, d: Any, value: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     """u, its log prior density, and what it is."""
     alone = Prior({leaf: d})
     theta = {leaf: jnp.asarray(value)}
-    low, high = leaf_map(d).bounds()
     density = alone.log_prob(theta)
-    if np.isinf(low).all() and np.isinf(high).all():
+    if _unbounded(d):
         return value, np.asarray(density, float), "theta"
     z = alone.unconstrain(theta)
     inside = np.isfinite(np.asarray(density))

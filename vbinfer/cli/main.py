@@ -57,8 +57,20 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("folder", help="the folder of a run or of a store")
     export.add_argument("target", help="the file, or folder, to write")
     export.add_argument("--overwrite", action="store_true", help="replace what is there")
-    commands.add_parser("example", help="print the study file of the demo, to start one's own from")
+    example = commands.add_parser("example", help="print the study file of the demo, to start one's own from")
+    example.add_argument("--subjects", action="store_true", help="of all seven participants, as one cohort")
     return top
+
+
+def _example(subjects: bool) -> str:
+    """The study file of the demo, of one participant or of all."""
+    text = DEMO.read_text(encoding="utf-8")
+    if not subjects:
+        return text
+    # the same study, told about more recordings: simulations and training are shared
+    text = text.replace("participant = 3\n", "").replace('dir = "runs/demo"', 'dir = "runs/participants"')
+    rows = [f'\n[[subjects]]\nname = "participant-{i}"\nparticipant = {i}\n' for i in range(1, 8)]
+    return text + "".join(rows)
 
 
 def _add_study_commands(commands: Any) -> None:
@@ -112,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     if args.command == "example":
-        print(DEMO.read_text(encoding="utf-8"), end="")
+        print(_example(args.subjects), end="")
         return 0
     if args.command == "demo" and args.list:
         width = max(map(len, DEMOS))
@@ -163,9 +175,10 @@ def _compute(args: argparse.Namespace) -> int:
     if args.command == "simulate":
         if say is not None:
             say(_estimate(study))
-        found = run.simulate_study(study, args.shard, say=say)
-        if say is not None:
-            say(str(found))
+        for one in study.simulators:
+            found = run.simulate_study(one, args.shard, say=say)
+            if say is not None:
+                say(str(found))
         return 0
     if args.command == "fit":
         run.fit_study(study, say=say)
@@ -290,10 +303,13 @@ def _estimate(study: "Study", held_out: int = 0) -> str:
     """What a study will take, in three lines."""
     import jax
 
-    draws, cores = study.draws + held_out, len(jax.devices())
+    simulators = len(study.simulators)
+    draws, cores = simulators * study.draws + held_out, len(jax.devices())
     cost = study.forward.estimate(max(draws, 1))
     more = f" and {held_out:,} held-out ones" if held_out else ""
     what = f"{study.draws:,} draws{more}" if study.draws else f"likelihood{more}"
+    if study.subjects:
+        what = f"{len(study.subjects)} subjects, {simulators} x {what}"
     return (
         f"{study.path}: the study file is sound\n"
         f"{what} of {', '.join(study.prior.names)} -> {len(study.forward.names)} features\n"

@@ -51,6 +51,8 @@ def _training(out: Path) -> str:
 
 
 def _posterior(out: Path) -> str:
+    if several := list(out.glob("posterior-*.npz")):
+        return f"of {len(several):,} subjects"
     if not (out / POSTERIOR).is_file():
         return ""
     found = npz.load(out / POSTERIOR)

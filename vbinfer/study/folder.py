@@ -34,6 +34,8 @@ from vbinfer.reporting.evidence import Recovery, ReportExtras
 from vbinfer.reporting.page import report
 from vbinfer.reporting.sections import Section, Verdict
 
+from . import subjects
+
 if TYPE_CHECKING:
     from vbinfer.diagnostics.calibration.result import Calibration
 
@@ -86,7 +88,7 @@ def read_plan(out: Path) -> dict[str, int]:
 
 
 def write_report(
-    out: Path, posterior: Posterior, draws: Draws | None, inputs: ReportInputs, calibration: "Calibration | None"
+    page: Path, posterior: Posterior, draws: Draws | None, inputs: ReportInputs, calibration: "Calibration | None"
 ) -> Verdict:
     """The page and the JSON of a run."""
     checks = []
@@ -105,7 +107,7 @@ def write_report(
         observed=inputs.recording,
         theta_true=inputs.theta_true,
         extras=inputs.extras,
-        out=out / REPORT,
+        out=page,
     )
 
 
@@ -119,13 +121,25 @@ def rebuild(folder: str | Path) -> Verdict:
     out = Path(folder)
     if not out.is_dir():
         raise FileNotFoundError(f"there is no folder {str(out)!r}; give the [output] dir of a run")
+    if (out / subjects.TABLE).is_file():
+        for row in subjects.read_table(out)["subjects"]:
+            _rebuild(out, out / row["simulator"], f"-{row['subject']}")
+        return subjects.overview(out)
     if not (out / POSTERIOR).is_file():
         raise FileNotFoundError(
             f"{str(out)!r} holds no posterior.npz; run `vbinfer run study.toml`, which goes on from what is there"
         )
-    draws = npz.load(out / STORE) if (out / STORE / "manifest.json").is_file() else None
-    inputs = load_inputs(out / EVIDENCE) if (out / EVIDENCE).is_file() else ReportInputs()
-    return write_report(out, _expect(out / POSTERIOR, Posterior), draws, inputs, calibration_of(out))
+    return _rebuild(out, out, "")
+
+
+def _rebuild(home: Path, shared: Path, subject: str) -> Verdict:
+    """A page from `posterior-NAME.npz`, beside a store that subjects share."""
+    posterior, evidence, page = (
+        home / f"{Path(name).stem}{subject}{Path(name).suffix}" for name in (POSTERIOR, EVIDENCE, REPORT)
+    )
+    draws = npz.load(shared / STORE) if (shared / STORE / "manifest.json").is_file() else None
+    inputs = load_inputs(evidence) if evidence.is_file() else ReportInputs()
+    return write_report(page, _expect(posterior, Posterior), draws, inputs, calibration_of(shared))
 
 
 def _expect(path: Path, kind: type) -> Any:

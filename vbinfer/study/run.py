@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -38,6 +39,7 @@ from . import folder
 from .folder import ReportInputs
 from .model import flat
 from .study import Study, name_of
+from .subjects import pool
 
 if TYPE_CHECKING:
     from vbinfer.diagnostics.calibration.result import Calibration
@@ -47,6 +49,7 @@ DT_DRAWS = 16
 PER_OBSERVATION = 1_000
 """Posterior draws for each further observation: known truths, other segments."""
 STAGES = ("draws", "fit", "posterior", "predictive", "checks", "dt")
+SHARED = ("draws", "fit")
 HELD_OUT = 300_000_001  # folded into the seed: held-out simulations share no randomness with a run's
 Say = Callable[[str], object]
 
@@ -87,7 +90,15 @@ def run_study(study: Study, *, say: Say | None = None) -> Verdict:
     Raises:
         ValueError: results of another study in the same folder, and whatever the stages refuse.
     """
-    return _run(study, say, with_calibration=False)[0]
+    if not study.subjects:
+        return _run(study, say, with_calibration=False)[0]
+    for name, one in study.subjects.items():
+        if say is not None:
+            say(f"subject {name}")
+        _run(one, say, with_calibration=False)
+    if say is not None:
+        say("pooling the subjects")
+    return pool(study)
 
 
 def calibrate_study(study: Study, *, say: Say | None = None) -> "tuple[Verdict, Calibration]":
@@ -102,6 +113,11 @@ def calibrate_study(study: Study, *, say: Say | None = None) -> "tuple[Verdict, 
     Raises:
         ValueError: as `vb.run_study`; a kernel without chains, whose posteriors would be asked for one by one.
     """
+    if study.subjects:
+        raise ValueError(
+            f"{study.path} has [[subjects]]; calibrate the study of one of them: leave [[subjects]] out and give its "
+            "recording in [data], and another folder"
+        )
     verdict, found = _run(study, say, with_calibration=True)
     assert found is not None
     return verdict, found
@@ -111,7 +127,8 @@ def fit_study(study: Study, *, say: Say | None = None) -> None:
     """Simulate what is missing and train, as `vbinfer fit` does."""
     if study.is_sampler:
         raise ValueError(f"{_name(study)} trains nothing; write `vbinfer infer {study.path}`")
-    _fit(study, Clock(say, 2))
+    for one in study.simulators:
+        _fit(one, Clock(say, 2))
 
 
 def infer_study(study: Study, *, say: Say | None = None) -> Verdict:
@@ -120,8 +137,9 @@ def infer_study(study: Study, *, say: Say | None = None) -> Verdict:
     Raises:
         FileNotFoundError: no estimator was fitted yet.
     """
-    if not study.is_sampler and not (study.out / folder.ESTIMATOR).is_file():
-        raise FileNotFoundError(f"{str(study.out)!r} holds no estimator; write `vbinfer fit {study.path}` first")
+    for one in study.simulators:
+        if not one.is_sampler and not (one.out / folder.ESTIMATOR).is_file():
+            raise FileNotFoundError(f"{str(one.out)!r} holds no estimator; write `vbinfer fit {study.path}` first")
     return run_study(study, say=say)
 
 
@@ -139,7 +157,7 @@ def _run(study: Study, say: Say | None, *, with_calibration: bool) -> "tuple[Ver
         k_posterior, k_replicates = jax.random.split(keys["posterior"])
         # replicates have a key of their own, or one more segment would change the posterior
         posterior = _sample(study, source, study.x_o, k_posterior)
-        posterior.save(out / folder.POSTERIOR)
+        posterior.save(study.file(folder.POSTERIOR))
         replicates = _replicates(study, source, k_replicates)
     with clock.stage("checks", "simulating from the posterior and from the prior, recovering known truths"):
         n = study.report.predictive
@@ -164,21 +182,26 @@ def _run(study: Study, say: Say | None, *, with_calibration: bool) -> "tuple[Ver
             sections=compared,
             notes=_notes(study, clock),
             units=study.forward.units(),
-            title=study.report.title,
+            title=f"{study.report.title}: {study.subject}" if study.subject else study.report.title,
         ),
         trained=trained,
         of_series=study.forward.parts[0] is flat,
     )
     with clock.stage("report", "writing the report"):
-        folder.save_inputs(out / folder.EVIDENCE, inputs)
-        verdict = folder.write_report(out, posterior, draws, inputs, found)
+        folder.save_inputs(study.file(folder.EVIDENCE), inputs)
+        verdict = folder.write_report(study.file(folder.REPORT), posterior, draws, inputs, found)
     clock.tell(", ".join(f"{name} {value:.0f} s" for name, value in clock.seconds.items()))
     return verdict, found
 
 
 def stage_keys(study: Study) -> dict[str, PRNGKey]:
     """A key for each stage, from the seed."""
-    return dict(zip(STAGES, jax.random.split(jax.random.key(study.seed), len(STAGES)), strict=True))
+    keys = dict(zip(STAGES, jax.random.split(jax.random.key(study.seed), len(STAGES)), strict=True))
+    if not study.subject:
+        return keys
+    # subjects share simulations and training, and nothing else: what one draws says nothing of another
+    salt = zlib.crc32(study.subject.encode())
+    return {name: key if name in SHARED else jax.random.fold_in(key, salt) for name, key in keys.items()}
 
 
 def executor_of(study: Study) -> Executor:
@@ -196,6 +219,9 @@ def simulate_study(study: Study, part: tuple[int, int] = (1, 1), *, say: Say | N
 
     if study.is_sampler:
         raise ValueError(f"{_name(study)} takes no simulations; write `vbinfer infer {study.path}`")
+    *others, study = study.simulators
+    for one in others:
+        simulate_study(one, part, say=say)
     folder.write_plan(study.out, draws=study.draws)
     return simulate_store(study.prior, study.forward, study.draws, part=part, **_how(study, say))
 
@@ -325,7 +351,7 @@ def _sample(study: Study, source: Any, x_o: np.ndarray, key: PRNGKey) -> Posteri
     # a study file counts draws per chain
     n = study.posterior_samples * study.chains.get("num_chains", 1)
     if study.is_sampler:
-        return source.sample(x_o, n=n, key=key, store=study.out / folder.CHAINS)
+        return source.sample(x_o, n=n, key=key, store=study.file(folder.CHAINS))
     return source.sample(x_o, n=n, key=key, **study.chains)
 
 

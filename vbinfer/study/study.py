@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from vbinfer.likelihoods.gaussian import Gaussian
 
 REQUIRED = ("data", "simulator", "prior", "inference")
-OPTIONAL = ("summary", "conditions", "likelihood", "report", "output", "execution", "calibration")
+OPTIONAL = ("summary", "conditions", "likelihood", "report", "output", "execution", "calibration", "subjects")
+DATA = ("connectome", "normalise", "period", "participant", "theta_true")
+OF_SUBJECT = ("recording", "participant", "connectome", "period")
 EXECUTORS = ("local", "dask")
 SAMPLERS = Lazily(
     {
@@ -104,6 +107,9 @@ class Study:
         workers: processes that simulate the draws; None for the devices of this one.
         executor: "local", or "dask" with `workers` processes of this computer or those of `scheduler`.
         calibration: what `vb.calibrate_study` does beyond a run.
+        subjects: of a file with `[[subjects]]`, the study of each by name; the fields above are those of the first.
+        subject: name of the subject that this is the study of.
+        home: folder of a subject's results, where simulators differ and `out` is that of its simulator.
 
     Example:
         >>> study = vb.Study.from_toml("study.toml")  # doctest: +SKIP
@@ -129,6 +135,9 @@ class Study:
     executor: str = "local"
     scheduler: str | None = None
     calibration: CalibrationOptions = dataclasses.field(default_factory=CalibrationOptions)
+    subjects: Mapping[str, "Study"] = dataclasses.field(default_factory=dict)
+    subject: str = ""
+    home: Path | None = None
 
     @classmethod
     def from_toml(
@@ -155,7 +164,27 @@ class Study:
         tables = keys(tables, "the study file", required=REQUIRED, optional=OPTIONAL)
         if isinstance(tables["data"], dict):
             tables["data"] |= data or {}
-        return cls(path=path, **_parts(tables, path, out))
+        if "subjects" not in tables:
+            return cls(path=path, **_parts(tables, path, out))
+        given, studies = _subjects(tables.pop("subjects"), tables["data"]), {}
+        for name, its in given.items():
+            try:
+                studies[name] = cls(path=path, subject=name, **_parts({**tables, "data": its}, path, out))
+            except ValueError as error:
+                raise StudyError(f"subject {name!r}: {error}") from error
+        shared = _shared(studies, {name: str(its.get("connectome", "simulator")) for name, its in given.items()})
+        first = next(iter(shared.values()))
+        return dataclasses.replace(first, subject="", home=None, out=first.home or first.out, subjects=shared)
+
+    @property
+    def simulators(self) -> "tuple[Study, ...]":
+        """One study for each store, itself without subjects."""
+        return tuple({one.out: one for one in self.subjects.values()}.values()) or (self,)
+
+    def file(self, name: str) -> Path:
+        """A file of the results; `posterior-sub-01.npz` of a subject."""
+        stem, dot, suffix = name.partition(".")
+        return (self.home or self.out) / (f"{stem}-{self.subject}{dot}{suffix}" if self.subject else name)
 
     @property
     def connectome(self) -> Connectome | None:
@@ -195,6 +224,54 @@ def name_of(recording: Observed) -> str:
     return ", ".join(one.name for one in recording.values()) if isinstance(recording, dict) else recording.name
 
 
+def _subjects(given: Any, data: Any) -> dict[str, dict[str, Any]]:
+    """`[data]` of each subject, by name."""
+    common = keys(data, "[data]", optional=("recording", *DATA))
+    if not isinstance(given, list) or not given:
+        raise StudyError('subjects is no list of tables; write [[subjects]] with name = "sub-01" for each')
+    found: dict[str, dict[str, Any]] = {}
+    for i, row in enumerate(given, 1):
+        its = keys(row, f"[[subjects]] {i}", required=("name",), optional=OF_SUBJECT)
+        name = its.pop("name")
+        # names are parts of file names, and some file systems do not tell capitals apart
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise StudyError(
+                f'[[subjects]] {i} has the name {name!r}; write letters, digits, "-" or "_": "sub-{i:02d}"'
+            )
+        if name.lower() in map(str.lower, found):
+            raise StudyError(f"two subjects have the name {name!r}; give each its own")
+        found[name] = common | its
+    return found
+
+
+def _shared(studies: Mapping[str, Study], sources: Mapping[str, str]) -> dict[str, Study]:
+    """Studies that share simulations where their simulators are equal."""
+    first, like = next(iter(studies.items()))
+    firsts: dict[str, Study] = {}
+    labels: dict[str, str] = {}
+    shared = {}
+    for name, one in studies.items():
+        here, there = (s.connectome.n_nodes if s.connectome is not None else 0 for s in (one, like))
+        if here != there:
+            raise StudyError(
+                f"subject {name!r} has {here} regions, {first!r} has {there}; subjects share their regions: give "
+                "connectomes of one parcellation"
+            )
+        identity, label = one.forward.fingerprint(), re.sub(r"[^\w.-]", "-", Path(sources[name]).stem)
+        if identity not in firsts:
+            while label in labels.values():  # two files of one name, in different folders
+                label += "-2"
+            firsts[identity], labels[identity] = one, label
+        # the same objects share compiled programs
+        of, place = firsts[identity], one.out / labels[identity]
+        shared[name] = dataclasses.replace(
+            one, forward=of.forward, prior=of.prior, method=of.method, home=one.out, out=place
+        )
+    if len(firsts) > 1:
+        return shared
+    return {name: dataclasses.replace(one, out=like.out, home=None) for name, one in shared.items()}
+
+
 def _parts(tables: dict[str, Any], path: Path, out: str | Path | None) -> dict[str, Any]:
     """The fields of a study from its tables."""
     folder = path.parent
@@ -202,7 +279,7 @@ def _parts(tables: dict[str, Any], path: Path, out: str | Path | None) -> dict[s
         tables["data"],
         "[data]",
         required=("recording",),
-        optional=("connectome", "normalise", "period", "participant", "theta_true"),
+        optional=DATA,
     )
     sim, how = read_simulator(tables["simulator"], _connectome(data, folder), folder)
     inference = _inference(tables, folder)
