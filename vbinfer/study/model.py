@@ -38,11 +38,28 @@ def read_simulator(
         table,
         "[simulator]",
         required=("model", "integrator", "t1"),
-        optional=("coupling", "noise", "stimulus", "delays", "monitor", "monitors", "observe", "transient", "nodes"),
+        optional=(
+            "coupling",
+            "noise",
+            "stimulus",
+            "delays",
+            "monitor",
+            "monitors",
+            "observe",
+            "transient",
+            "nodes",
+            "field",
+        ),
     )
     known = _known()
     # objects that an option of another holds: the kernel of a monitor, the models of groups
-    inside = {"monitor": members(monitors, monitors.AbstractKernel), "model": known["model"]}
+    inside = {"monitor": {**members(monitors, monitors.AbstractKernel), **known["monitor"]}, "model": known["model"]}
+    field, words = None, {}
+    if "field" in parts:
+        from .field import read_field
+
+        field = read_field(parts["field"], "[simulator] field", folder, connectome)
+        words = {"areas": field.domain.areas, "regions": field.regions}
 
     def build(part: str, table: Any, where: str) -> Any:
         if part == "model" and isinstance(table, dict) and table.get("name") == "Cell":
@@ -51,7 +68,7 @@ def read_simulator(
             return read_cell(table, where, folder)
         if part == "delays":  # there is one kind, which needs no name
             table = {"name": "Delays", **keys(table, where, optional=("max", "interpolate"))}
-        return construct(table, where, known[part], folder, parts=inside.get(part))
+        return construct(table, where, known[part], folder, words, inside.get(part))
 
     def each(part: str, given: dict[str, Any], where: str) -> dict[str, Any]:
         return {name: build(part, t, f"{where}.{name}") for name, t in given.items()}
@@ -67,9 +84,8 @@ def read_simulator(
     if "monitor" in built:
         named_monitors = {"monitor": built.pop("monitor")} | named_monitors
     try:
-        sim = Simulator(
-            built.pop("model"), connectome, monitors=named_monitors or None, nodes=parts.get("nodes"), **built
-        )
+        built |= {"monitors": named_monitors or None, "nodes": parts.get("nodes"), "field": field}
+        sim = Simulator(built.pop("model"), connectome, **built)
     except (TypeError, ValueError) as error:
         raise StudyError(f"[simulator]: {error}") from error
     return sim, {
@@ -95,12 +111,6 @@ def _known() -> dict[str, Mapping[str, Callable[..., Any]]]:
 def _schemes() -> tuple[str, ...]:
     """Names of the integrators of all models."""
     return tuple(members(integrators, integrators.AbstractIntegrator))
-
-
-def _cell(table: Any, where: str, folder: Path) -> Any:
-    from .cell import read_cell
-
-    return read_cell(table, where, folder)
 
 
 def by_projection(part: str, given: Any) -> bool:

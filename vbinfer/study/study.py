@@ -487,7 +487,7 @@ def _check_channels(sim: Simulator, name: str, recording: datasets.Recording) ->
     """Check that columns are what the monitor records."""
     monitor, there = sim.monitors[name], recording.n_channels
     network = first_connectome(sim)
-    if monitor.by_node and network is not None:
+    if monitor.by_node and network is not None and sim.field is None:
         datasets.match(network, recording)
         return
     width, kind = channels(sim, name), "nodes" if monitor.by_node else f"channels of {type(monitor).__name__}"
