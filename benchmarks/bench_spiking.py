@@ -51,7 +51,7 @@ def networks() -> dict[str, Any]:
             delays=vb.Delays(max=1.6),
             integrator=vb.Native(0.1),
             noise=vb.noise.Poisson(rate=4.0, weight=0.5),
-            monitors={"z": vb.monitors.TimeAverage(MS, "z")},
+            monitors={"z": vb.monitors.TimeAverage(period=MS, var="z")},
         )
         return lambda: jax.block_until_ready(vb.simulate(sim, t1=MS, key=jax.random.key(1)).ys["z"])
 
@@ -135,14 +135,14 @@ def packages(a: float, batch: int, width: int) -> dict[str, Any]:
 
     made: dict[str, Any] = {}
     try:
-        import snntorch
+        import snntorch  # type: ignore[import-not-found]
 
         leaky = snntorch.Leaky(beta=a, spike_grad=snntorch.surrogate.fast_sigmoid(slope=K))
         made["snnTorch"] = (torch.zeros(batch, width), leaky)
     except ImportError:
         pass
     try:
-        import norse.torch.functional.lif as lif
+        import norse.torch.functional.lif as lif  # type: ignore[import-not-found]
 
         p = lif.LIFParameters(method="super", alpha=torch.tensor(K))
         zero = torch.zeros(batch, width)

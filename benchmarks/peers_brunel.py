@@ -63,7 +63,7 @@ def vbinfer(name: str) -> dict[str, float]:
         delays=vb.Delays(),
         integrator=vb.Native(DT),
         noise=vb.noise.Poisson(rate=ETA * 20.0 / (J * 20.0), weight=J),
-        monitors={"rate": vb.monitors.TimeAverage(ms, "z")},
+        monitors={"rate": vb.monitors.TimeAverage(period=ms, var="z")},
     )
     if name == "large":
         run = lambda: np.asarray(vb.simulate(sim, t1=ms, key=jax.random.key(1)).ys["rate"])  # noqa: E731
@@ -81,7 +81,7 @@ def brian(name: str) -> dict[str, float]:
     """The same of one run."""
     import resource
 
-    import brian2 as b
+    import brian2 as b  # type: ignore[import-not-found]
 
     n, J, ms = SIZES[name]
     exc = 4 * n // 5
@@ -93,14 +93,14 @@ def brian(name: str) -> dict[str, float]:
         refractory=2 * b.ms, method="exact",
     )  # fmt: skip
     cells.v = "rand() * 20 * mV"
-    b.PoissonInput(cells, "v", 1_000, ETA * 20.0 / (J * 20.0) * b.Hz, J * b.mV)
+    drive = b.PoissonInput(cells, "v", 1_000, ETA * 20.0 / (J * 20.0) * b.Hz, J * b.mV)
     parts = []
     for source, strength in ((cells[:exc], J), (cells[exc:], -G * J)):
         synapses = b.Synapses(source, cells, on_pre=f"v += {strength} * mV", delay=DELAY * b.ms)
         synapses.connect(p=0.1)
         parts.append(synapses)
     count = b.SpikeMonitor(cells, record=False)
-    network = b.Network(cells, *parts, count, *[o for o in b.collect() if isinstance(o, b.PoissonInput)])
+    network = b.Network(cells, drive, *parts, count)
     network.run(0 * b.ms)
     network.run(ms * b.ms)
     b.device.build(run=False)

@@ -15,8 +15,8 @@ from vbinfer.network.ring import sent_at
 
 WORD = 32
 """Nodes that are counted together when spikes are looked for."""
-PIECE = 64
-"""Connections of a sender that are delivered at once."""
+LEAST, MOST = 64, 1024
+"""Connections of a sender that are delivered at once: about as many as a node sends."""
 
 
 class Delivery(eqx.Module):
@@ -30,6 +30,8 @@ class Delivery(eqx.Module):
     weights: Array
     begins: Array | None
     """Where the connections of each sender begin, `[N + 1]`; None in a dense network."""
+    targets: Array | None
+    """Receiver of each connection: an array of its own, not to be cut out of the edges in every step."""
 
     def __call__(self, sent: Array) -> Array:
         return _deliver(sent, self.weights, self)
@@ -37,7 +39,7 @@ class Delivery(eqx.Module):
 
 def delivery(layout: Dense | EdgeList, weights: Array) -> Delivery:
     """Prepare a network for spikes."""
-    return Delivery(layout, weights, None) if isinstance(layout, Dense) else _by_sender(layout, weights)
+    return Delivery(layout, weights, None, None) if isinstance(layout, Dense) else _by_sender(layout, weights)
 
 
 class SpikeReader(eqx.Module):
@@ -76,7 +78,7 @@ def row_at(ring: Array, step: Array, age: Array) -> Array:
 def _deliver(sent: Array, weights: Array, network: Delivery) -> Array:
     if network.begins is None:
         return each_spike(sent, functools.partial(_add_column, weights))
-    return each_spike(sent, functools.partial(_add_list, weights, network.layout.edges[0], network.begins))
+    return each_spike(sent, functools.partial(_add_list, weights, network.targets, network.begins))
 
 
 @_deliver.defjvp
@@ -99,7 +101,8 @@ def _by_sender(layout: EdgeList, weights: Array) -> Delivery:
     sort = lambda: jnp.argsort(senders, stable=True).astype(jnp.int32)  # noqa: E731
     order = jax.lax.cond((jnp.diff(senders) >= 0).all(), lambda: jnp.arange(len(senders), dtype=jnp.int32), sort)
     by_sender = layout.chosen((order,))
-    return Delivery(by_sender, weights[order], jnp.searchsorted(senders[order], jnp.arange(layout.n_nodes + 1)))
+    begins = jnp.searchsorted(senders[order], jnp.arange(layout.n_nodes + 1))
+    return Delivery(by_sender, weights[order], begins, by_sender.edges[0])
 
 
 def each_spike(sent: Array, add: Callable[..., Array], together: int | None = None) -> Array:
@@ -148,13 +151,14 @@ def _add_column(weights: Array, total: Array, j: Array, b: Array, value: Array) 
 
 
 def _add_list(weights: Array, targets: Array, begins: Array, total: Array, j: Array, b: Array, value: Array) -> Array:
-    first, last, offset = begins[j], begins[j + 1], jnp.arange(PIECE)
+    piece_size = min(MOST, max(LEAST, LEAST * -(-len(targets) // (LEAST * total.shape[1]))))
+    first, last, offset = begins[j], begins[j + 1], jnp.arange(piece_size)
 
     def piece(k: Array, total: Array) -> Array:
-        edge = first + k * PIECE + offset
+        edge = first + k * piece_size + offset
         inside = edge < last
         edge = jnp.minimum(edge, len(targets) - 1)
         w = weights[edge] if weights.ndim == 1 else weights[edge, b]
         return total.at[b, jnp.where(inside, targets[edge], total.shape[1])].add(value * w, mode="drop")
 
-    return jax.lax.fori_loop(0, (last - first + PIECE - 1) // PIECE, piece, total)
+    return jax.lax.fori_loop(0, (last - first + piece_size - 1) // piece_size, piece, total)
