@@ -9,15 +9,18 @@ import flowjax.bijections as fb
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import paramax
 import pytest
 import scipy.stats as st
 from jax.flatten_util import ravel_pytree
 
+import vbinfer as vb
 from vbinfer.execute.options import quickly
 from vbinfer.neural.densities import DENSITIES, density_from_spec
 from vbinfer.neural.densities.base import draw as conditional_draw
-from vbinfer.neural.densities.base import mixture, stack
+from vbinfer.neural.densities.base import mixture, stack, training_loss
+from vbinfer.neural.densities.flow_matching import FlowMatching, Transport
 from vbinfer.neural.densities.flows import MAF, NSF
 from vbinfer.neural.densities.mixture import MDN
 from vbinfer.neural.densities.spline import Spline
@@ -28,6 +31,7 @@ OPTIONS = {
     "maf": MAF(layers=2, width=8, depth=1),
     "nsf": NSF(layers=2, width=8, depth=1),
     "nsf_autoregressive": NSF(layers=2, width=8, depth=1, knots=4, interval=3.0, autoregressive=True),
+    "flow matching": FlowMatching(width=8, depth=1),
 }
 CONTEXT = jnp.array([0.7, -1.2, 0.1])
 
@@ -97,7 +101,9 @@ def test_one_coordinate_integrates_to_one_and_is_drawn_by_its_cdf(name):
     assert st.kstest(draws, lambda at: np.interp(at, y, cdf)).statistic < 1.95 / np.sqrt(20_000)  # p = 0.001
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "flow matching")) for name in OPTIONS]
+)
 def test_two_coordinates_integrate_to_one_and_their_draws_have_its_moments_and_log_density(name):
     """Moments that exist whatever the tails: cosines of directions."""
     (y, cell), density = nodes(7.0, 401), bent(name, 2, seed=3)
@@ -146,6 +152,89 @@ def test_an_untrained_flow_is_the_prior(density):
     np.testing.assert_allclose(log_q, st.norm.logpdf(np.asarray(z)).sum(1), atol=1e-4)
 
 
+class Known(Transport):
+    """The exact mean velocity from noise to N(mean, sd^2), in place of a network."""
+
+    mean: jax.Array
+    sd: jax.Array
+
+    def velocity(self, t, y, c):
+        variance = t**2 * self.sd**2 + (1.0 - t) ** 2
+        return self.mean + (t * self.sd**2 - (1.0 - t)) / variance * (y - t * self.mean)
+
+
+def test_flow_matching_along_the_exact_velocity_gives_the_gaussian():
+    """log q at fixed points, and draws with their log q: also of a coordinate forty times narrower than the noise."""
+    mean, sd = jnp.array([0.4, -1.5, 2.0]), jnp.array([0.025, 0.3, 1.7])
+    network = OPTIONS["flow matching"].build(jax.random.key(0), 3, len(CONTEXT))
+    parts = {name: getattr(network, name) for name in ("first", "hidden", "last", "dim", "steps", "repeats")}
+    density = Known(**parts, mean=mean, sd=sd)
+    y = np.asarray(mean + sd * jax.random.normal(jax.random.key(1), (50, 3)))
+    exact = st.norm.logpdf(y, mean, sd).sum(1)
+    np.testing.assert_allclose(np.log(np.asarray(on_grid(density, y))), exact, atol=0.02)
+    draws, log_q = (np.asarray(part) for part in draw_with(density, jax.random.key(2), 4_000))
+    np.testing.assert_allclose(log_q, st.norm.logpdf(draws, mean, sd).sum(1), atol=0.02)
+    assert min(st.kstest((d - m) / s, "norm").pvalue for d, m, s in zip(draws.T, mean, sd, strict=True)) > 1e-4
+    np.testing.assert_array_equal(draws, np.asarray(draw(density, jax.random.key(2), 4_000)))
+
+
+def test_the_loss_of_flow_matching_is_least_at_the_exact_velocity():
+    """In expectation: the residual variance of y - e given y_t, which is known, and above it by the squared error."""
+    mean, sd = jnp.array([0.4, -1.5]), jnp.array([0.5, 1.3])
+    network = FlowMatching(repeats=64).build(jax.random.key(0), 2, len(CONTEXT))
+    parts = {name: getattr(network, name) for name in ("first", "hidden", "last", "dim", "steps", "repeats")}
+    y = jax.random.normal(jax.random.key(1), (4_000, 2))
+    y = mean + sd * (y - y.mean(0)) / y.std(0)  # the loss depends on the two moments alone: they are exact
+    keys = jax.random.split(jax.random.key(2), len(y))
+    loss = eqx.filter_jit(lambda d: jnp.mean(jax.vmap(lambda one, k: training_loss(d, one, CONTEXT, k))(y, keys)))
+    t = (np.arange(4_000) + 0.5) / 4_000
+    known = [np.mean(s**2 * (t**2 + (1.0 - t) ** 2) / (t**2 * s**2 + (1.0 - t) ** 2)) for s in np.asarray(sd)]
+    assert float(loss(Known(**parts, mean=mean, sd=sd))) == pytest.approx(np.mean(known), rel=0.01)
+    assert float(loss(Known(**parts, mean=mean + 0.5, sd=sd))) > 1.1 * np.mean(known)
+
+
+def linear_draws(n):
+    """theta ~ N(0, 1)^2, x = (theta_0 + 2 theta_1, theta_1) + noise of sd 0.5."""
+    prior = vb.Prior({"theta": dist.Normal(0.0, 1.0).expand([2])})
+    rng = np.random.default_rng(3)
+    theta = rng.normal(size=(n, 2)).astype(np.float32)
+    x = theta @ GAIN.T + 0.5 * rng.normal(size=(n, 2)).astype(np.float32)
+    return prior, vb.Draws.from_arrays({"theta": theta}, x)
+
+
+GAIN = np.array([[1.0, 2.0], [0.0, 1.0]], np.float32)
+
+
+def test_flow_matching_is_trained_saved_and_read_back(tmp_path):
+    prior, draws = linear_draws(64)
+    training = vb.densities.Training(max_epochs=2, batch_size=32)
+    npe = vb.NPE(FlowMatching(width=8, depth=1, steps=4), ensemble=1, training=training)
+    fitted, info = npe.fit(draws, prior, key=jax.random.key(0))
+    fitted.save(tmp_path / "fm.npz")
+    theta, x = {"theta": draws.theta["theta"][:4]}, draws.x[:4]
+    again = vb.load(tmp_path / "fm.npz")
+    np.testing.assert_array_equal(again.log_prob(theta, x), fitted.log_prob(theta, x))
+    assert again.estimator.density == npe.density
+    assert info.val[0] > info.val[1]  # of the velocity, and falling
+
+
+@pytest.mark.slow
+def test_trained_flow_matching_is_the_gaussian_posterior():
+    prior, draws = linear_draws(3_000)
+    training = vb.densities.Training(max_epochs=60, learning_rate=1e-2)
+    fitted, info = vb.NPE(FlowMatching(), ensemble=1, training=training).fit(draws, prior, key=jax.random.key(0))
+    cov = np.linalg.inv(np.eye(2) + GAIN.T @ GAIN / 0.25)
+    assert info.info_gain == pytest.approx(-0.5 * np.linalg.slogdet(cov)[1], abs=0.25)  # 300 held-out draws
+    x_o = np.array([1.5, -0.5], np.float32)
+    posterior = fitted.sample(x_o, n=4_000, key=jax.random.key(1))
+    mean = cov @ GAIN.T @ x_o / 0.25
+    rows, sd = posterior.ravel(), np.sqrt(np.diag(cov))
+    assert (np.abs(rows.mean(0) - mean) < 0.25 * sd).all()
+    np.testing.assert_allclose(rows.std(0), sd, rtol=0.15)
+    exact = st.multivariate_normal(mean, cov).logpdf(rows[:500])
+    assert np.abs(np.asarray(posterior.log_prob)[0, :500] - exact).mean() < 0.2
+
+
 def test_an_ensemble_is_the_equal_mixture_of_its_members():
     members = [bent("mdn", 2, seed) for seed in (0, 1, 2)]
     joint = mixture(stack(members), 3)
@@ -165,11 +254,15 @@ def test_an_ensemble_is_the_equal_mixture_of_its_members():
 def test_options_are_checked_and_written():
     for density in (*OPTIONS.values(), NSF(), MAF(), MDN()):
         assert density_from_spec(density.to_spec()) == density
-    assert sorted(DENSITIES) == ["MAF", "MDN", "NSF", "Regional"]
+    assert sorted(DENSITIES) == ["FlowMatching", "MAF", "MDN", "NSF", "Regional"]
     for make, message in (
         (lambda: NSF(layers=0), r"NSF\(layers=0\) was given; expected a number above 0"),
         (lambda: MAF(width=-3), r"MAF\(width=-3\) was given"),
         (lambda: MDN(components=0), r"MDN\(components=0\) was given"),
+        (
+            lambda: FlowMatching(steps=2.5),
+            r"FlowMatching\(steps=2\.5\) was given; expected a number above 0, a whole one",
+        ),
         (lambda: NSF(interval=0.0), r"NSF\(interval=0\.0\) was given"),
     ):
         with pytest.raises(ValueError, match=message):

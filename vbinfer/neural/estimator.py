@@ -26,7 +26,7 @@ from vbinfer.execute.options import quickly
 from vbinfer.io import npz
 from vbinfer.neural.checkpoint import Checkpoint, from_arrays, to_arrays
 from vbinfer.neural.densities import density_from_spec
-from vbinfer.neural.densities.base import AbstractConditional, members_of, mixture, stack
+from vbinfer.neural.densities.base import AbstractConditional, members_of, mixture, stack, training_loss
 from vbinfer.neural.embeddings import AbstractEmbedding, check_embedding, check_saved, describe, embedding_from_spec
 from vbinfer.neural.fit_info import FitInfo, contrastive_gain
 from vbinfer.neural.scaler import FeatureScaler, Standardise, warn_of_lost
@@ -233,7 +233,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
 
         Equal for equal options, as it decides the compiled program.
         """
-        return likelihood_loss
+        return density_loss
 
     @abc.abstractmethod
     def _pairs(self, scaler: FeatureScaler, context: Any, z: np.ndarray, h: np.ndarray) -> tuple[Any, Any]:
@@ -303,9 +303,10 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         check_embedding(self.embedding)
 
 
-def likelihood_loss(network: AbstractConditional, batch: Pairs, _: PRNGKey) -> Array:
-    """Mean negative log q(y | c)."""
-    return -jnp.mean(jax.vmap(network.log_prob)(*batch))
+def density_loss(network: AbstractConditional, batch: Pairs, key: PRNGKey) -> Array:
+    """Mean loss of a density: -log q(y | c), or its own."""
+    keys = jax.random.split(key, len(batch[0]))
+    return jnp.mean(jax.vmap(lambda y, c, k: training_loss(network, y, c, k))(*batch, keys))
 
 
 @quickly

@@ -16,7 +16,7 @@ from vbinfer._names import PRNGKey
 from vbinfer.neural.densities import MAF
 from vbinfer.neural.densities.base import mixture, stack
 from vbinfer.neural.densities.flows import AbstractFlow, Flow
-from vbinfer.neural.estimator import likelihood_loss
+from vbinfer.neural.estimator import density_loss
 from vbinfer.neural.scaler import user_stacklevel
 from vbinfer.neural.training import Training, TrainingTask, split_rows, train
 from vbinfer.priors.flow import flow_distribution
@@ -93,7 +93,7 @@ def fit_prior(
     fitting, held = split_rows(len(rows), options.validation_fraction, k_split)
     data, stop = ((y[part], jnp.zeros((len(part), 1))) for part in (fitting, held))
     members = stack([density.build(k_init, rows.shape[1], 1)])
-    trained = train(TrainingTask(members, likelihood_loss, data, stop, options), k_train)
+    trained = train(TrainingTask(members, density_loss, data, stop, options), k_train)
     if trained.best_epoch.max() == 0:
         warnings.warn(
             "on held-out samples the flow is no better than a normal distribution, with which it starts, and which was "

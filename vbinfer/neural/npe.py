@@ -152,9 +152,9 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
     an extrapolation, and a warning names the features.
 
     Args:
-        density: `vb.densities.NSF()` (the default), `vb.densities.MAF()` or `vb.densities.MDN()`, with their options;
-        `vb.densities.Regional(nodes)` for maps
-            of a parameter over the regions of a brain.
+        density: `vb.densities.NSF()` (the default), `vb.densities.MAF()`, `vb.densities.MDN()` or
+            `vb.densities.FlowMatching()`, with their options; `vb.densities.Regional(nodes)` for maps of a parameter
+            over the regions of a brain.
         embedding: a network between x and the density: options such as `vb.densities.embeddings.Conv(...)`, or your own
             `eqx.Module` from `[F]` to `[out]`; None gives the density x itself, standardised.
         ensemble: networks trained side by side, whose equal mixture is q: better calibrated, at K times the cost.
@@ -180,7 +180,8 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
         self._check_options(
             density=(
                 AbstractDensity,
-                "vb.densities.NSF(...), vb.densities.MAF(...), vb.densities.MDN(...) or vb.densities.Regional(...)",
+                "vb.densities.NSF(...), vb.densities.MAF(...), vb.densities.MDN(...), "
+                "vb.densities.FlowMatching(...) or vb.densities.Regional(...)",
             )
         )
 

@@ -108,6 +108,14 @@ def draw(density: AbstractConditional, c: Array, key: PRNGKey, n: int) -> tuple[
     return y, jax.vmap(lambda one: density.log_prob(one, c))(y)
 
 
+def training_loss(density: AbstractConditional, y: Array, c: Array, key: PRNGKey) -> Array:
+    """Loss of one pair: its own, else -log q(y | c)."""
+    if isinstance(density, Embedded):
+        return training_loss(density.density, y, density.embedding(c), key)
+    own = getattr(density, "loss", None)
+    return -density.log_prob(y, c) if own is None else own(y, c, key)
+
+
 def pairwise(score: Callable[[Array, Array], Array], y: Array, c: Array) -> Array:
     """`score(y, c)` `[...]` of broadcast rows.
 
