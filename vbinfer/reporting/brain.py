@@ -12,6 +12,7 @@ from scipy.spatial import ConvexHull
 from vbinfer.diagnostics.figure import Axis, Figure, Graph, Line, Mark, Panel, Role
 
 from .evidence import RecordingLike
+from .format import of_time
 
 MOST_EDGES, MOST_TRACES = 120, 6
 
@@ -79,27 +80,24 @@ def traces(observed: RecordingLike, simulated: np.ndarray, labels: Sequence[str]
     n = min(MOST_TRACES, observed.values.shape[1])
     chosen = np.linspace(0, observed.values.shape[1] - 1, n).round().astype(int)
     names = [str(labels[i]) if labels else f"region {i}" for i in chosen]
-    panels = []
     shown: tuple[tuple[str, Role, np.ndarray], ...]
     shown = ("Recording", "observed", observed.values), ("Simulation", "posterior", simulated)
-    for title, role, values in shown:
-        values = np.asarray(values, np.float64)[:, chosen]
-        sd = values.std(axis=0)
-        z = (values - values.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
-        minutes = np.arange(len(z)) * observed.period / 60e3
-        # the first on top: names of an axis stand at 0, 1, 2, ... downwards, and so the signals are turned
-        marks = [Line(minutes, k - z[:, k] / 5.0, role, thin=True) for k in range(n)]
-        panel = Panel(
-            marks,
-            Axis("time (min)"),
-            Axis(limits=(n - 0.3, -0.7), ticks=names),
-            f"{title}: signals of {n} regions over {minutes[-1]:.1f} minutes",
-            title=title,
-        )
-        panels.append(panel)
+    panels = [signals(values[:, chosen], observed.period, names, title, role) for title, role, values in shown]
     return Figure(
         panels, "Signals of some regions and of the same in one simulation from the posterior, in sd.", "half"
     )
+
+
+def signals(values: np.ndarray, period: float, names: Sequence[str], title: str, role: Role) -> Panel:
+    """Signals `[T, N]` one above the other, in sd."""
+    values = np.asarray(values, np.float64)
+    sd, n = values.std(axis=0), values.shape[1]
+    z = (values - values.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
+    scale, unit = of_time(len(z) * period)
+    # the first on top: names of an axis stand at 0, 1, 2, ... downwards, and so the signals are turned
+    marks = [Line(np.arange(len(z)) * period / scale, k - z[:, k] / 5.0, role, thin=True) for k in range(n)]
+    words = f"{title}: {n} signals over {len(z) * period / scale:.1f} {unit}"
+    return Panel(marks, Axis("time", unit), Axis(limits=(n - 0.3, -0.7), ticks=names), words, title=title)
 
 
 def _panel(marks: Sequence[Mark], view: str, title: str, shown: str) -> Panel:

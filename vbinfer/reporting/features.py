@@ -31,9 +31,9 @@ from vbinfer.diagnostics.thresholds import (
 from vbinfer.features.dynamics import fcd_matrix
 from vbinfer.features.matrices import fc_matrix, upper_triangle
 
-from .brain import connections, side_of, traces
+from .brain import MOST_TRACES, connections, side_of, signals, traces
 from .evidence import Evidence, RecordingLike, series
-from .format import MINUS, fixed2, number, paragraph, percent, signed
+from .format import MINUS, fixed2, number, of_time, paragraph, percent, signed
 from .sections import Block, Check, Table, Topic, topic_of
 
 MOST_FEATURES, MOST_DRAWS = 40, 50
@@ -131,23 +131,24 @@ def _inside(e: Evidence, rows: Sequence[Feature]) -> list[Check]:
 def _recording(observed: RecordingLike) -> Figure:
     """Signals and their correlations."""
     values = np.asarray(observed.values, np.float64)
-    (steps, n), minutes = values.shape, len(values) * observed.period / 60e3
-    sd = values.std(axis=0)
-    z = (values - values.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
-    panels = [
-        Panel(
-            (Picture(z.T, (-2.5, 2.5), "grey", (0.0, minutes, n + 0.5, 0.5)),),
-            Axis("time (min)"),
-            Axis(f"channel (n = {n})"),
-            f"Signals of {n} channels over {minutes:.1f} minutes",
-            title="Signals",
-        )
-    ]
+    (steps, n), (scale, unit) = values.shape, of_time(len(values) * observed.period)
+    length = len(values) * observed.period / scale
+    if n <= MOST_TRACES:
+        names = [str(label) for label in observed.labels or range(1, n + 1)]
+        panels = [signals(values, observed.period, names, "Signals", "observed")]
+    else:
+        sd = values.std(axis=0)
+        z = (values - values.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
+        picture = Picture(z.T, (-2.5, 2.5), "grey", (0.0, length, n + 0.5, 0.5))
+        words = f"Signals of {n} channels over {length:.1f} {unit}"
+        panels = [Panel((picture,), Axis("time", unit), Axis(f"channel (n = {n})"), words, title="Signals")]
+    between = ""
     if n > 2:
         panels += _fc_panels({"Functional connectivity": _fcs(values[None])[0]}, observed.labels)
+        between = ", and the correlations between them"
     caption = (
-        f"The recording: {n} channels, {steps} samples, one every {observed.period:g} ms ({minutes:.1f} minutes), each "
-        "on its own scale, and the correlations between them."
+        f"The recording: {n} channels, {steps} samples, one every {observed.period:g} ms ({length:.1f} {unit}), each on "
+        f"its own scale{between}."
     )
     return Figure(panels, caption)
 
@@ -418,9 +419,10 @@ def _fc_panels(matrices: Mapping[str, np.ndarray], labels: Sequence[str] | None)
 def _fcd_blocks(observed: RecordingLike, fcd: tuple[float, float], simulated: Mapping[str, np.ndarray]) -> list[Block]:
     """FCD matrices and distributions."""
     (window, step), period = fcd, observed.period
-    minutes = len(observed.values) * period / 60e3
-    if minutes * 60e3 < window + step:
-        return [f"No FCD: {minutes:.1f} minutes hold fewer than two windows of {window / 1e3:g} s."]
+    duration = len(observed.values) * period
+    if duration < window + step:
+        scale, unit = of_time(duration)
+        return [f"No FCD: {duration / scale:.1f} {unit} hold fewer than two windows of {window / 1e3:g} s."]
     one = functools.partial(fcd_matrix, window=max(window, period), step=max(step, period), period=period)
     panels, groups, axis = [], [], Axis("start of window (min)")
     for role, ys in {"observed": observed.values[None], **simulated}.items():

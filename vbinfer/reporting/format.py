@@ -16,7 +16,7 @@ def number(value: object, digits: int = 3) -> str:
         return "" if value is None else str(value)
     if not math.isfinite(value):
         return "not a number"
-    return signed(f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.{digits}g}")
+    return signed(f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.{digits}g}")
 
 
 def fixed2(value: float) -> str:
@@ -33,13 +33,15 @@ def round_to_sd(values: list[float], sd: float) -> list[str]:
 
     >>> round_to_sd([0.381, 0.4172], 0.0204)
     ['0.381', '0.417']
+    >>> round_to_sd([5931.0, 15547.2], 3990.0)
+    ['5,900', '15,500']
     """
     if not (math.isfinite(sd) and sd > 0.0):
         return [number(value) for value in values]
     decimals = 1 - math.floor(math.log10(sd))
-    if not 0 <= decimals <= 6:
+    if not -7 <= decimals <= 6:
         return [number(value) for value in values]
-    return [signed(f"{value:.{decimals}f}") for value in values]
+    return [signed(f"{round(value, decimals):,.{max(decimals, 0)}f}") for value in values]
 
 
 def plus_minus(mean: float, sd: float) -> str:
@@ -49,6 +51,15 @@ def plus_minus(mean: float, sd: float) -> str:
     '0.381 ± 0.020'
     """
     return " ± ".join(round_to_sd([mean, sd], sd))
+
+
+def of_time(ms: float) -> tuple[float, str]:
+    """A unit in which a duration reads well, in ms, and its name.
+
+    >>> of_time(259_200.0), of_time(80_000.0), of_time(20.0)
+    ((60000.0, 'min'), (1000.0, 's'), (1.0, 'ms'))
+    """
+    return (60e3, "min") if ms >= 120e3 else (1e3, "s") if ms >= 2e3 else (1.0, "ms")
 
 
 def percent(share: float, decimals: int = 0) -> str:

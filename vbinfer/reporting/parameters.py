@@ -107,8 +107,9 @@ class Parameters:
     @property
     def most_shrunk(self) -> list[int]:
         """The parameters that are drawn, in their order."""
-        # a map over 84 regions has 84 parameters: those that shrank most are drawn
-        return sorted(np.argsort(-self.shrinkage, kind="stable")[:MOST_PARAMETERS].tolist())
+        # a map over 84 regions has 84 parameters: numbers of the whole brain, and those that shrank most, are drawn
+        of_maps = [self.shapes[name.split("[")[0]] != () if "[" in name else False for name in self.names]
+        return sorted(np.lexsort((-self.shrinkage, of_maps))[:MOST_PARAMETERS].tolist())
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -134,7 +135,8 @@ def estimates(e: Evidence, p: Parameters) -> Topic:
     modes = find_modes(e.posterior, e.prior)
     note = _modes_note(modes, e, p)
     shown = p.most_shrunk
-    cut = "" if len(shown) == len(p.names) else f" The {len(shown)} of {len(p.names)} parameters that shrank most."
+    few = "those of the whole brain first, then those that shrank most"
+    cut = "" if len(shown) == len(p.names) else f" {len(shown)} of {len(p.names)} parameters: {few}."
     both = " and prior (grey, dashed)" if p.prior_samples is not None else ""
     caption = f"Posterior (blue, {len(p.samples):,} draws){both}.{cut}"
     panels = [_marginal(e, p, i) for i in shown]
