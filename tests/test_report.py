@@ -24,7 +24,7 @@ from vbinfer.priors.prior import Prior
 from vbinfer.reporting import Recovery, ReportExtras, Section, report
 from vbinfer.reporting.brain import MOST_EDGES, connections, views
 from vbinfer.reporting.evidence import Evidence
-from vbinfer.reporting.features import percentile
+from vbinfer.reporting.features import data, percentile
 from vbinfer.reporting.parameters import Parameters
 from vbinfer.reporting.questions import topics
 from vbinfer.reporting.sections import Image
@@ -241,6 +241,42 @@ def test_the_page_opens_with_what_was_learned_and_of_what_nothing_was(good, tmp_
     assert float(found[1]) == pytest.approx(draws.mean(), abs=draws.std())
     assert float(found[2]) == pytest.approx(draws.std(), rel=0.5)
     assert "coupling.G" not in found[3]
+
+
+def test_a_map_leaves_room_for_the_numbers_of_the_whole_brain():
+    """Of 31 parameters 12 are drawn: G, of which least was learned, and the regions that shrank most."""
+    rng = np.random.default_rng(0)
+    sd = np.linspace(0.9, 0.1, 30)
+    prior = Prior({"eta": dist.Normal(0.0, 1.0).expand([30]).to_event(1), "G": dist.Normal(0.0, 1.0)})
+    theta = {"eta": sd * rng.normal(size=(1, 500, 30)), "G": 0.95 * rng.normal(size=(1, 500))}
+    shown = Parameters.of(Evidence(Posterior(theta, prior=prior), prior)).most_shrunk
+    assert len(shown) == 12
+    assert shown == [*range(19, 30), 30]
+
+
+def test_names_break_at_dots_alone_and_numbers_above_a_thousand_are_written_out(tmp_path):
+    rng = np.random.default_rng(0)
+    prior = Prior({"observe.global.tau": dist.LogUniform(2e3, 2e4)})
+    posterior = Posterior({"observe.global.tau": 5930.0 + 400.0 * rng.normal(size=(1, 500))}, prior=prior)
+    out = tmp_path / "r.html"
+    verdict = report(posterior, out=out)
+    text = out.read_text(encoding="utf-8")
+    assert "<dt>observe.<wbr>global.<wbr>tau</dt>" in text
+    assert re.search(r'class="big">5,9\d0 ± [34]\d0<', text)
+    assert "e+03" not in text + verdict.numbers["answer"]
+
+
+@pytest.mark.parametrize(("period", "unit"), [(1.0, "ms"), (100.0, "s"), (5000.0, "min")])
+def test_time_is_in_the_unit_of_the_recording(good, period, unit):
+    values = np.random.default_rng(0).normal(size=(40, 3))
+    observed = types.SimpleNamespace(values=values, period=period, labels=("a", "b", "c"))
+    (figure, *_) = data(Evidence(good["posterior"], observed=observed), []).blocks
+    signals = figure.panels[0]
+    assert signals.x.unit == unit
+    assert signals.y.ticks == ["a", "b", "c"]
+    assert len(signals.marks) == 3
+    assert signals.marks[0].x[-1] == pytest.approx(39 * period / {"ms": 1.0, "s": 1e3, "min": 60e3}[unit])
+    assert "and the correlations between them" in figure.caption
 
 
 def test_regions_stand_at_their_centres_or_on_a_ring_with_the_left_on_the_left():

@@ -147,8 +147,8 @@ def _recording(observed: RecordingLike) -> Figure:
         panels += _fc_panels({"Functional connectivity": _fcs(values[None])[0]}, observed.labels)
         between = ", and the correlations between them"
     caption = (
-        f"The recording: {n} channels, {steps} samples, one every {observed.period:g} ms ({length:.1f} {unit}), each on "
-        f"its own scale{between}."
+        f"The recording: {n} channels, {steps} samples, one every {observed.period:g} ms ({length:.1f} {unit}), each "
+        f"on its own scale{between}."
     )
     return Figure(panels, caption)
 

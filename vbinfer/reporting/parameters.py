@@ -323,7 +323,7 @@ def _marginal(e: Evidence, p: Parameters, i: int) -> Panel:
         marks.append(Line(grid, density, "prior", "prior", dashed=True))
     if np.isfinite(p.truth[i]):
         marks.append(Rule(float(p.truth[i]), role="observed", label="true value"))
-    moments = f"posterior mean {values.mean():.3g}, standard deviation {values.std():.2g}"
+    moments = f"posterior mean {number(float(values.mean()))}, standard deviation {number(float(values.std()), 2)}"
     alt = f"Prior and posterior density of {name}: {moments}"
     return Panel(marks, p.axis(i), Axis("density", numbers=False), alt)
 
