@@ -16,26 +16,26 @@ from vbinfer._param import did_you_mean
 from vbinfer.io.fingerprint import checksum
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Section:
     """An unbranched stretch: radius along its length."""
 
-    arc: tuple[float, ...]
+    arc: np.ndarray
     """Positions of its points from the beginning, um, increasing; the first is 0."""
-    radii: tuple[float, ...]
+    radii: np.ndarray
     """Radius at these points, um; linear in between."""
     parent: int | None
     """The section that it hangs on; None for the root."""
     at: float
     """Where on the parent: 0 its beginning, 1 its end, 0.5 the centre of its middle compartment."""
     region: str
-    points: tuple[tuple[float, float, float], ...] = ()
-    """Where these points lie, um, if that is known; for drawings."""
+    points: np.ndarray | None = None
+    """Where these points lie, um, `[point, 3]`, if that is known; for drawings."""
 
     @property
     def length(self) -> float:
         """um."""
-        return self.arc[-1]
+        return float(self.arc[-1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -212,7 +212,7 @@ def sections(given: Sequence[Mapping[str, Any]]) -> Compartments:
         if parent is not None:
             _check.count(parent, "parent", 0, least=0)
         radii, region = _check_radii(one["radius"], "radius"), str(one.get("region", "dend"))
-        found.append(Section((0.0, length), radii, parent, 1.0, region))
+        found.append(Section(np.array([0.0, length]), np.array(radii), parent, 1.0, region))
         counts.append(_check.count(one.get("n", 1), "n", 5))
     roots = [k for k, one in enumerate(found) if one.parent is None]
     if len(roots) != 1:
@@ -268,7 +268,7 @@ def _frusta(one: Section, a: float, b: float) -> tuple[float, float]:
 
     The load is the integral of dx / (pi r^2).
     """
-    arc, radii = np.array(one.arc), np.array(one.radii)
+    arc, radii = one.arc, one.radii
     inner = arc[(arc > a) & (arc < b)]
     x = np.concatenate([[a], inner, [b]])
     r = np.interp(x, arc, radii)

@@ -60,15 +60,15 @@ def plot(comp: Compartments, values: Any = None, *, label: str = "", ax: "Axes |
 
 
 def _known(comp: Compartments) -> bool:
-    return all(one.points for one in comp.sections)
+    return all(one.points is not None for one in comp.sections)
 
 
 def _lines(comp: Compartments) -> list[np.ndarray]:
     """The points of each compartment in the plane."""
     known, counts, found = _known(comp), np.bincount(comp.section, minlength=len(comp.sections)), []
     for one, ends, n in zip(comp.sections, _tree(comp.sections), counts, strict=True):
-        arc = np.array(one.arc) / one.length if known else np.array([0.0, 1.0])
-        place = np.array(one.points)[:, :2] if known else ends
+        arc = one.arc / one.length if known else np.array([0.0, 1.0])
+        place = ends if one.points is None or not known else one.points[:, :2]
         for k in range(n):
             inner = arc[(arc > k / n) & (arc < (k + 1) / n)]
             at = np.concatenate([[k / n], inner, [(k + 1) / n]])

@@ -105,7 +105,7 @@ def compartments(
 
 def _electrotonic(one: Section, resistivity: float, capacitance: float) -> float:
     """Length of a section in length constants at 100 Hz."""
-    arc, diameter = np.array(one.arc), 2.0 * np.array(one.radii)
+    arc, diameter = one.arc, 2.0 * one.radii
     scale = math.sqrt(2.0) * 1e-5 * math.sqrt(4.0 * math.pi * D_LAMBDA_HZ * resistivity * capacitance)
     return scale * float(np.sum(np.diff(arc) / np.sqrt(diameter[1:] + diameter[:-1])))
 
@@ -217,7 +217,7 @@ def _root_section(points: _Points, run: list[int], round_soma: bool) -> Section:
     region, r = _region(points.kind[run[0]]), float(points.radius[run[0]])
     if round_soma or len(run) == 1:
         ends = points.place[run[0]] + r * np.array([[0.0, -1.0, 0.0], [0.0, 1.0, 0.0]])
-        return Section((0.0, 2.0 * r), (r, r), None, 1.0, region, _tuples(ends))
+        return Section(np.array([0.0, 2.0 * r]), np.array([r, r]), None, 1.0, region, ends)
     return _along(points.place[run], points.radius[run], None, 1.0, region)
 
 
@@ -237,11 +237,7 @@ def _along(place: np.ndarray, radius: np.ndarray, parent: int | None, at: float,
     if not moved[1:].any():
         raise ValueError(f"a section of region {region!r} has no length: its points are one, at {place[0].tolist()} um")
     arc = np.concatenate([[0.0], np.cumsum(steps)])
-    return Section(tuple(arc[moved].tolist()), tuple(radius[moved].tolist()), parent, at, region, _tuples(place[moved]))
-
-
-def _tuples(place: np.ndarray) -> tuple[tuple[float, float, float], ...]:
-    return tuple((x, y, z) for x, y, z in place.tolist())
+    return Section(arc[moved], radius[moved], parent, at, region, place[moved])
 
 
 def _region(kind: int) -> str:

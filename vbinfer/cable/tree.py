@@ -9,6 +9,7 @@ e / (1 + R e). Nothing is subtracted, so that float32 loses no digits however st
 """
 
 import functools
+import itertools
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from jaxtyping import Array
 
 from vbinfer.cable.geometry import Compartments
 
+BLOCK = 96
+"""Empty slots that are borne rather than another block."""
 UNROLLED = 64
 """Slots of levels up to which the program of a solve is straight-line code."""
 
@@ -31,10 +34,8 @@ class Halves(NamedTuple):
     load: np.ndarray
 
 
-class Levels(NamedTuple):
-    """Order of elimination, leaves of the tree last.
-
-    All `[level, slot]`.
+class Block(NamedTuple):
+    """Levels of elimination that follow each other, all `[level, slot]`.
 
     The last slot of every level is empty. A node of more than two branches gathers them by wires, nodes without
     resistance, so that each slot has at most two on the next level.
@@ -53,8 +54,24 @@ class Levels(NamedTuple):
     """Slots of the branches on the next level."""
     parent: np.ndarray
     """Slot on the level before."""
+
+    @property
+    def width(self) -> int:
+        """Number of slots."""
+        return self.node.shape[1]
+
+
+class Levels(NamedTuple):
+    """Order of elimination, leaves of the tree last.
+
+    A tree is narrow here and wide there, and a table of all levels mostly empty: blocks are each as wide as they need.
+    """
+
+    blocks: tuple[Block, ...]
+    filled: tuple[int, ...]
+    """Number of slots taken on the last level of each block."""
     slot: np.ndarray
-    """Where the nodes stand in the flattened table, `[node]`."""
+    """Where the nodes stand in all blocks, flattened, `[node]`."""
 
 
 class Tree:
@@ -156,10 +173,9 @@ class Tree:
         return jax.lax.custom_linear_solve(matvec, b, eliminate, symmetric=True)[: self.n]
 
     def _eliminate(self, e: Array, b: Array, R: Array) -> Array:
-        levels = self.levels
-        depth, width = levels.node.shape
+        blocks, filled, slot = self.levels
         table = lambda a, index: jnp.concatenate([a, jnp.zeros_like(a[:1])])[index]  # noqa: E731
-        rows = (table(e, levels.node), table(b, levels.node), table(R, levels.edge), levels.left, levels.right)
+        unroll = sum(block.node.size for block in blocks) <= UNROLLED
 
         def inwards(branches: Any, row: Any) -> Any:
             (e, b), (e_own, b_own, R, left, right) = branches, row
@@ -172,12 +188,27 @@ class Tree:
             x = own + share * x[parent]
             return x, x
 
-        unroll = depth if depth * width <= UNROLLED else 1
-        none = jnp.zeros((width, *b.shape[1:]), b.dtype)
-        (e, b), (share, own) = jax.lax.scan(inwards, (none, none), rows, reverse=True, unroll=unroll)
+        none = jnp.zeros((1, *b.shape[1:]), b.dtype)
+        carried, kept = (none, none), []
+        for block, taken in zip(reversed(blocks), (0, *reversed(filled)), strict=False):
+            carried = tuple(_widened(a, taken, block.width) for a in carried)
+            rows = (table(e, block.node), table(b, block.node), table(R, block.edge), block.left, block.right)
+            carried, found = jax.lax.scan(inwards, carried, rows, reverse=True, unroll=unroll)
+            kept.append(found)
+        (e, b), x, found = carried, none, []
         centre = b / jnp.where(e == 0.0, 1.0, e)  # empty slots hold none
-        _, x = jax.lax.scan(outwards, centre, (share[1:], own[1:], levels.parent[1:]), unroll=unroll)
-        return jnp.concatenate([centre[None], x]).reshape(-1, *b.shape[1:])[levels.slot]
+        for k, (block, (share, own)) in enumerate(zip(blocks, reversed(kept), strict=True)):
+            x = centre if k == 0 else _widened(x, filled[k - 1], block.width)
+            begin = 1 if k == 0 else 0
+            x, xs = jax.lax.scan(outwards, x, (share[begin:], own[begin:], block.parent[begin:]), unroll=unroll)
+            found += [centre] if k == 0 else []
+            found.append(xs.reshape(-1, *b.shape[1:]))
+        return jnp.concatenate(found)[slot]
+
+
+def _widened(a: Array, taken: int, width: int) -> Array:
+    """The slots that are taken, and empty ones up to a width."""
+    return jnp.concatenate([a[:taken], jnp.zeros((width - taken, *a.shape[1:]), a.dtype)])
 
 
 def _walk(start: int, near: list[list[tuple[int, int]]]) -> tuple[list[int], dict[int, tuple[int, int]]]:
@@ -220,23 +251,42 @@ def _levels(nodes: int, pairs: np.ndarray) -> Levels:
     while row:
         rows.append(row)
         row = [(child, slot) for slot, (node, _) in enumerate(row) for child in branches.get(node, [])]
-    width = max(map(len, rows)) + 1
-    shape = (len(rows), width)
-    table = Levels(
-        *(np.full(shape, fill) for fill in (nodes, len(pairs), width - 1, width - 1, width - 1)),
-        slot=np.zeros(nodes, int),
-    )
-    for d, row in enumerate(rows):
-        taken = 0
-        for slot, (node, parent) in enumerate(row):
-            table.parent[d, slot] = parent
-            for side in (table.left, table.right)[: len(branches.get(node, []))]:
-                side[d, slot], taken = taken, taken + 1
-            if node < nodes:  # the others are wires
-                table.node[d, slot], table.slot[node] = node, d * width + slot
-                if reached[node][1] >= 0:
-                    table.edge[d, slot] = reached[node][1]
-    return table
+    counts, blocks, slot, before = [len(row) for row in rows], [], np.zeros(nodes, int), 0
+    cuts = _cuts(counts)
+    for begin, end in itertools.pairwise(cuts):
+        width = _width(counts, begin, end)
+        none = (nodes, len(pairs), width - 1, width - 1, width - 1)
+        blocks.append(block := Block(*(np.full((end - begin, width), fill) for fill in none)))
+        for d, row in enumerate(rows[begin:end]):
+            taken = 0
+            for place, (node, parent) in enumerate(row):
+                block.parent[d, place] = parent
+                for side in (block.left, block.right)[: len(branches.get(node, []))]:
+                    side[d, place], taken = taken, taken + 1
+                if node < nodes:  # the others are wires
+                    block.node[d, place], slot[node] = node, before + d * width + place
+                    if reached[node][1] >= 0:
+                        block.edge[d, place] = reached[node][1]
+        before += block.node.size
+    return Levels(tuple(blocks), tuple(counts[end - 1] for end in cuts[1:]), slot)
+
+
+def _width(counts: list[int], begin: int, end: int) -> int:
+    """Slots of a block, whose branches and parents lie beside it."""
+    return max(counts[max(begin - 1, 0) : end + 1]) + 1
+
+
+def _cuts(counts: list[int]) -> list[int]:
+    """Where blocks begin, so that few slots are empty; then the end."""
+    best, since = [0], [0]
+    for end in range(1, len(counts) + 1):
+        cost = [best[k] + BLOCK + (end - k) * _width(counts, k, end) for k in range(end)]
+        best.append(min(cost))
+        since.append(cost.index(best[-1]))
+    cuts = [len(counts)]
+    while cuts[-1]:
+        cuts.append(since[cuts[-1]])
+    return cuts[::-1]
 
 
 def _binary(nodes: int, order: list[int], reached: dict[int, tuple[int, int]]) -> dict[int, list[int]]:
