@@ -5,6 +5,7 @@ It maps `(theta, key) -> x`, alone or batched.
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -32,6 +33,20 @@ from vbinfer.simulation.solution import Final
 Features = Callable[[Any], Array]
 """Array of a monitor `[T, N]` to features `[F]`; a `vb.Summary` is one."""
 INIT, OBSERVE = "init.", "observe."
+
+
+_CHECKED: dict[int, tuple[Any, set[Any]]] = {}
+"""By identity: a forward model, and the shapes of theta that it was found to take."""
+
+
+def _checked(fwd: "ForwardModel") -> set[Any]:
+    """Shapes of theta that need no check anew: tracing takes longer than a short run."""
+    place = id(fwd)
+    reference, shapes = _CHECKED.get(place, (None, set()))
+    if reference is None or reference() is not fwd:
+        shapes = set()
+        _CHECKED[place] = weakref.ref(fwd, lambda _: _CHECKED.pop(place, None)), shapes
+    return shapes
 
 
 class ForwardModel(eqx.Module):
@@ -188,7 +203,11 @@ class ForwardModel(eqx.Module):
                     f"theta {name!r} has shape {list(value.shape)} with {len(keys)} keys; expected [{len(keys)}, ...], "
                     "one row per draw"
                 )
-        self._check_shapes({name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in theta.items()})
+        shapes = tuple((name, v.shape[1:], v.dtype) for name, v in theta.items())
+        known = _checked(self)
+        if self.to_paths is not None or shapes not in known:  # a user's function may have changed
+            self._check_shapes({name: jax.ShapeDtypeStruct(*of) for name, *of in shapes})
+            known.add(shapes)
         return _batch(self, theta, keys)
 
     def _named(self, theta: Theta) -> tuple[dict[str, Array], dict[str, Array]]:
