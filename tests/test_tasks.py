@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats as st
+from scipy.integrate import solve_ivp
 
 import vbinfer as vb
 from vbinfer import tasks
-from vbinfer.tasks import gaussians, process, published, sbibm
+from vbinfer.tasks import dynamics, gaussians, process, published, sbibm
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = jax.random.key(3)
@@ -178,6 +179,91 @@ def test_bernoulli_glm_features_are_those_of_the_spikes_and_the_likelihood_is_th
         F[i, i] += np.sqrt(i / 9)
     np.testing.assert_allclose(precision[1:, 1:], F.T @ F, atol=2e-3 * np.abs(F.T @ F).max())
     assert precision[0, 0] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_raw_glm_has_the_likelihood_of_its_sufficient_statistics_up_to_a_constant():
+    raw, V = tasks.bernoulli_glm_raw(), sbibm.design_matrix().astype(float)
+    theta = np.stack([np.linspace(-0.5, 0.8, 10), np.linspace(0.6, -0.9, 10)])
+    spikes = (np.random.default_rng(1).random(100) < 0.4).astype(float)
+    p = 1.0 / (1.0 + np.exp(-theta @ V.T))
+    train = st.bernoulli.logpmf(spikes, p).sum(1)
+    ours = np.array([float(raw.log_likelihood({"theta": jnp.asarray(t)}, spikes)) for t in theta])
+    np.testing.assert_allclose(ours, train, rtol=1e-4)
+    rate = simulate(raw, theta[0]).mean(0)
+    assert np.abs((rate - p[0]) / np.sqrt(p[0] * (1 - p[0]) / N)).max() < 4.5
+
+
+SIR_RATES = [(0.4, 0.125), (1.6, 0.08), (0.12, 0.2), (0.61479264, 0.19172086)]
+LV_RATES = [(0.88, 0.05, 0.88, 0.05), (1.9, 0.02, 0.4, 0.09), (0.3, 0.15, 2.0, 0.03), (2.4, 0.2, 2.4, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("solve", "field", "start", "gap", "rates"),
+    [
+        (
+            jax.jit(lambda theta: jnp.log(dynamics._infected(theta))),
+            lambda t, u, b, g: [-b * np.exp(u[1]), b * np.exp(u[0]) - g],
+            np.log([1.0 - 1e-6, 1e-6]),
+            17.0,
+            SIR_RATES,
+        ),
+        (
+            jax.jit(dynamics._log_populations),
+            lambda t, u, a, b, g, d: [a - b * np.exp(u[1]), d * np.exp(u[0]) - g],
+            np.log([30.0, 1.0]),
+            2.1,
+            LV_RATES,
+        ),
+    ],
+    ids=["sir", "lotka_volterra"],
+)
+def test_the_benchmark_s_equations_are_solved_as_scipy_solves_them(solve, field, start, gap, rates):
+    for own in rates:
+        times = gap * np.arange(10)
+        exact = solve_ivp(
+            field, (0.0, times[-1]), start, t_eval=times, args=own, rtol=1e-10, atol=1e-12, method="LSODA"
+        ).y
+        exact = exact[1] if len(own) == 2 else np.clip(exact, np.log(1e-10), np.log(1e4)).reshape(-1)
+        np.testing.assert_allclose(solve(jnp.array(own)), exact, atol=2e-3)  # float32 over 2,000 steps: 1e-3 seen
+
+
+def test_published_observations_are_possible_under_their_own_parameters():
+    """Observation 1 of sbibm's files, and the likelihoods as scipy writes them."""
+    x = np.array([0.0, 1.0, 352.0, 40.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    theta = {"theta": jnp.array([0.61479264, 0.19172086])}
+    p = np.asarray(dynamics._infected(theta["theta"]), float)
+    assert np.abs((x - 1_000 * p) / np.sqrt(1_000 * p * (1 - p) + 0.1)).max() < 3.5
+    ours = float(tasks.sir().log_likelihood(theta, x))
+    assert ours == pytest.approx(st.binom.logpmf(x, 1_000, p).sum(), abs=0.02)
+    prey = [
+        31.783262,
+        1.1971166,
+        0.29703617,
+        0.71145046,
+        2.9415865,
+        11.482614,
+        36.09036,
+        0.46229604,
+        0.38081983,
+        0.9173736,
+    ]
+    hunters = [
+        0.8910395,
+        27.039942,
+        4.356176,
+        0.78444487,
+        0.17100818,
+        0.1325878,
+        8.727008,
+        16.97251,
+        2.7902339,
+        0.47567415,
+    ]
+    x, theta = np.array(prey + hunters), {"theta": jnp.array([0.6859157, 0.10761319, 0.88789904, 0.116794825])}
+    mean = np.asarray(dynamics._log_populations(theta["theta"]), float)
+    assert np.abs(np.log(x) - mean).max() < 0.35
+    ours = float(tasks.lotka_volterra().log_likelihood(theta, x))
+    assert ours == pytest.approx(st.lognorm.logpdf(x, 0.1, scale=np.exp(mean)).sum(), abs=0.02)
 
 
 def test_ou_features_decide_the_posterior_of_the_path():

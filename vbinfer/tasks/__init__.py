@@ -16,5 +16,8 @@ from vbinfer.tasks.gaussians import gaussian_linear_uniform as gaussian_linear_u
 from vbinfer.tasks.gaussians import gaussian_mixture as gaussian_mixture
 from vbinfer.tasks.sbibm import slcp as slcp
 from vbinfer.tasks.sbibm import bernoulli_glm as bernoulli_glm
+from vbinfer.tasks.sbibm import bernoulli_glm_raw as bernoulli_glm_raw
+from vbinfer.tasks.dynamics import sir as sir
+from vbinfer.tasks.dynamics import lotka_volterra as lotka_volterra
 from vbinfer.tasks.published import Reference as Reference
 from vbinfer.tasks.published import reference as reference

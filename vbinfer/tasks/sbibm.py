@@ -152,6 +152,25 @@ def bernoulli_glm() -> Task:
     return Task("bernoulli_glm", prior, simulator, log_likelihood, _FILTER + 1)
 
 
+def bernoulli_glm_raw() -> Task:
+    """The Bernoulli GLM of sbibm whose features are its 100 bins.
+
+    x = y, the spikes themselves; the posterior is that of `bernoulli_glm` for x = V' y.
+
+    Lueckmann et al. 2021, doi:10.48550/arXiv.2101.04653.
+    """
+    task, design = bernoulli_glm(), design_matrix()
+
+    def simulator(theta: Theta, key: PRNGKey) -> Array:
+        spikes = jax.random.bernoulli(key, jax.nn.sigmoid(design @ theta["theta"]))
+        return spikes.astype(theta["theta"].dtype)
+
+    def log_likelihood(theta: Theta, x: Any) -> Array:
+        return task.log_likelihood(theta, design.T @ jnp.asarray(x))
+
+    return Task("bernoulli_glm_raw", task.prior, simulator, log_likelihood, _BINS)
+
+
 def design_matrix() -> np.ndarray:
     """V `[100, 10]`: ones, and the delayed stimulus."""
     # NumPy's old generator is frozen, and with it the stimulus
