@@ -525,6 +525,20 @@ def test_a_drawn_lag_below_one_step_is_a_failed_draw():
     assert np.isnan(x[2]).all()
 
 
+def test_silence_is_a_value_and_states_that_are_not_finite_are_failed_draws():
+    """Of one batch: no drive, some, and one that is not a number; features of the first are 0."""
+    network = vb.Connectome.random(8, in_degree=2, delay=0.2, key=jax.random.key(0))
+    sim = lif_with(
+        network, coupling=vb.coupling.Linear(), delays=vb.Delays(), noise=vb.noise.Poisson(1.0, 0.5),
+        monitors={"r": vb.monitors.Rates(40.0)},
+    )  # fmt: skip
+    fwd = vb.ForwardModel(sim, t1=40.0, summary=S.FiringSummary())
+    x = fwd.batch({"noise.rate": jnp.array([0.0, 2.0, jnp.nan])}, jax.random.split(jax.random.key(0), 3))
+    np.testing.assert_array_equal(x[0], 0.0)
+    assert float(x[1, 0]) > 20.0
+    assert np.isnan(x[2]).any()
+
+
 def listing(marker):
     """What a block of the page defines."""
     page = (HERE.parent / "docs/spiking.md").read_text()
