@@ -154,9 +154,9 @@ def line_by_importance(x, y, noise, level, width, rng):
 
     mode = optimize.minimize(lambda q: -log_p(q), [x.mean(), -0.5, y.mean(), 0.5, -0.5])
     proposal = stats.multivariate_t(mode.x, 1.3 * mode.hess_inv, df=5, seed=rng)
-    q = proposal.rvs(60_000)
+    q = proposal.rvs(20_000)
     w = special.softmax(log_p(q) - proposal.logpdf(q))
-    assert 1.0 / (w**2).sum() > 5_000
+    assert 1.0 / (w**2).sum() > 2_000
     wanted = np.stack([q[:, 3], q[:, 2], np.exp(q[:, 4])], axis=1)
     mean = w @ wanted
     return mean, np.sqrt(w @ wanted**2 - mean**2)

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from small_study import METHOD
@@ -69,8 +70,6 @@ def test_subjects_share_store_and_estimator_and_nothing_else(ran):
         np.testing.assert_array_equal(posterior.x_o, study.features(one.recording).astype(np.float32))
         theta[name] = posterior.theta["coupling.G"]
         mean, sd = theta[name].mean(), theta[name].std()
-        import jax
-
         again = amortized.sample(posterior.x_o, n=2_000, key=jax.random.key(5)).theta["coupling.G"]
         assert abs(again.mean() - mean) < 6 * sd / np.sqrt(500)
     assert not (out / "posterior.npz").exists()
@@ -91,7 +90,7 @@ def test_one_table_names_all_subjects(ran):
 
 
 def test_one_report_has_a_page_for_each_subject_and_the_population(ran):
-    path, out = ran
+    _, out = ran
     page = (out / "report.html").read_text()
     for name in ("sub-01", "sub-02"):
         assert f'<a href="report-{name}.html">{name}</a>' in page
@@ -100,7 +99,11 @@ def test_one_report_has_a_page_for_each_subject_and_the_population(ran):
     assert set(population.theta) == {"coupling.G.mean", "coupling.G.sd"}
     assert population.info["over"] == {"coupling.G": "z"}
     assert "coupling.G.mean" in page
-    # infer and report again: the same numbers
+
+
+@pytest.mark.slow
+def test_infer_and_report_again_give_the_same_numbers(ran):
+    path, out = ran
     before = {name: (out / name).read_bytes() for name in ("population.npz", "posterior-sub-02.npz", "subjects.csv")}
     assert main(["infer", str(path), "--quiet", "--cores", "1"]) == 0
     assert {name: (out / name).read_bytes() for name in before} == before
@@ -133,6 +136,7 @@ def test_fit_and_infer_of_two_connectomes_give_every_subject_its_estimator(folde
     assert {p.name for p in out.glob("posterior-*.npz")} == {f"posterior-sub-0{i}.npz" for i in (1, 2, 3)}
     rows = json.loads((out / "subjects.json").read_text())["subjects"]
     assert [row["simulator"] for row in rows] == ["net", "net", "second"]
+    assert vb.verify_study(out).passed
 
 
 def test_a_study_without_subjects_is_as_before(folder):

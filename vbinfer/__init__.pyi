@@ -68,3 +68,4 @@ from .simulation.stepper import stepper as stepper
 from .study.run import calibrate_study as calibrate_study
 from .study.run import run_study as run_study
 from .study.study import Study as Study
+from .study.verify import verify_study as verify_study

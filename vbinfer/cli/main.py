@@ -44,6 +44,16 @@ def parser() -> argparse.ArgumentParser:
     )
     again.add_argument("folder", help="the folder of a run")
     again.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    verify = commands.add_parser(
+        "verify",
+        help="make every number of a run again, and name what differs; status 1 when something does",
+        description="Train, sample, check and report again from the store and the seed of a run, in a folder of their "
+        "own, and compare every number. Status: 0 all agree, 1 something differs, which is named, or an error.",
+    )
+    verify.add_argument("folder", help="the folder of a run")
+    verify.add_argument("--study", help="the study file, where it has moved")
+    verify.add_argument("--tolerance", type=float, help="in sd (default: 1e-5 on the machine of the run, else 0.05)")
+    _add_computing(verify)
     status = commands.add_parser("status", help="how far a run is, also while it runs")
     status.add_argument("folder", help="the folder of a run, of a store or of chains")
     merge = commands.add_parser(
@@ -166,6 +176,12 @@ def _compute(args: argparse.Namespace) -> int:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         use_cache()  # the next run of a model starts at once
     say = None if args.quiet else errors.tell
+    if args.command == "verify":
+        from vbinfer.study.verify import verify_study
+
+        found = verify_study(args.folder, study=args.study, tolerance=args.tolerance, say=say)
+        errors.tell(str(found))
+        return 0 if found.passed else 1
     if args.command == "demo" and args.task != "fmri":
         return _demo(args, say)
     study = _study(args)

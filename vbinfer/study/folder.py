@@ -5,6 +5,7 @@ The report is made again from them alone.
 | file | holds |
 |---|---|
 | `run.json` | how many draws were asked for; `vbinfer status` reads it |
+| `study.json` | the study file as it was, and the machine; `vbinfer verify` reads it |
 | `store/` | simulations that the estimator is trained on |
 | `training.npz` | checkpoint of the fit, from which an interrupted one goes on |
 | `estimator.npz` | the fitted estimator |
@@ -16,6 +17,8 @@ The report is made again from them alone.
 
 import dataclasses
 import json
+import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +42,11 @@ from . import subjects
 if TYPE_CHECKING:
     from vbinfer.diagnostics.calibration.result import Calibration
 
+    from .study import Study
+
 PLAN, STORE, TRAINING, ESTIMATOR, CHAINS = "run.json", "store", "training.npz", "estimator.npz", "chains"
 POSTERIOR, CALIBRATION, EVIDENCE, REPORT = "posterior.npz", "calibration.npz", "evidence.npz", "report.html"
+ORIGIN = "study.json"
 _KIND = "evidence"
 
 
@@ -76,6 +82,28 @@ def write_plan(out: Path, **numbers: int | None) -> None:
     """Record the numbers asked for; None leaves one alone."""
     asked = {**read_plan(out), **{name: value for name, value in numbers.items() if value is not None}}
     npz.write_text(out / PLAN, npz.to_json(asked) + "\n")
+
+
+def machine() -> dict[str, str]:
+    """Versions and processor, which decide the last digits."""
+    cpu = platform.processor()
+    if (info := Path("/proc/cpuinfo")).is_file():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    return npz.versions() | {"machine": platform.machine(), "system": platform.system(), "cpu": cpu}
+
+
+def write_origin(study: "Study") -> None:
+    """Keep the study file of a run, and where it runs."""
+    if study.source:
+        kept = {
+            **study.source,
+            "path": os.path.relpath(study.path.resolve(), study.out.resolve()),
+            "draws": study.draws,
+            "held_out": study.calibration.draws,
+            "machine": machine(),
+        }
+        npz.write_text(study.out / ORIGIN, npz.to_json(kept) + "\n")
 
 
 def read_plan(out: Path) -> dict[str, int]:

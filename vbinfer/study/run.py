@@ -90,6 +90,7 @@ def run_study(study: Study, *, say: Say | None = None) -> Verdict:
     Raises:
         ValueError: results of another study in the same folder, and whatever the stages refuse.
     """
+    folder.write_origin(study)
     if not study.subjects:
         return _run(study, say, with_calibration=False)[0]
     for name, one in study.subjects.items():
@@ -118,6 +119,7 @@ def calibrate_study(study: Study, *, say: Say | None = None) -> "tuple[Verdict, 
             f"{study.path} has [[subjects]]; calibrate the study of one of them: leave [[subjects]] out and give its "
             "recording in [data], and another folder"
         )
+    folder.write_origin(study)
     verdict, found = _run(study, say, with_calibration=True)
     assert found is not None
     return verdict, found
@@ -196,7 +198,7 @@ def _run(study: Study, say: Say | None, *, with_calibration: bool) -> "tuple[Ver
 
 def stage_keys(study: Study) -> dict[str, PRNGKey]:
     """A key for each stage, from the seed."""
-    keys = dict(zip(STAGES, jax.random.split(jax.random.key(study.seed), len(STAGES)), strict=True))
+    keys: dict[str, PRNGKey] = dict(zip(STAGES, jax.random.split(jax.random.key(study.seed), len(STAGES)), strict=True))
     if not study.subject:
         return keys
     # subjects share simulations and training, and nothing else: what one draws says nothing of another

@@ -109,6 +109,7 @@ class Study:
         calibration: what `vb.calibrate_study` does beyond a run.
         subjects: of a file with `[[subjects]]`, the study of each by name; the fields above are those of the first.
         subject: name of the subject that this is the study of.
+        source: text of the file, and entries that stood before those of its `[data]`.
         home: folder of a subject's results, where simulators differ and `out` is that of its simulator.
 
     Example:
@@ -138,6 +139,7 @@ class Study:
     subjects: Mapping[str, "Study"] = dataclasses.field(default_factory=dict)
     subject: str = ""
     home: Path | None = None
+    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_toml(
@@ -158,14 +160,26 @@ class Study:
         if not path.is_file():
             raise FileNotFoundError(f"there is no study file {str(path)!r}")
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
             raise StudyError(f"{str(path)!r} is not TOML: {error}; write it as `vbinfer example` does") from error
+        return cls.from_text(text, path, out=out, data=data)
+
+    @classmethod
+    def from_text(
+        cls, text: str, path: Path, *, out: str | Path | None = None, data: Mapping[str, Any] | None = None
+    ) -> "Study":
+        """Read the text of a study file that lies at `path`."""
+        try:
+            tables = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise StudyError(f"{str(path)!r} is not TOML: {error}; write it as `vbinfer example` does") from error
+        source = {"text": text, "data": dict(data or {})}
         tables = keys(tables, "the study file", required=REQUIRED, optional=OPTIONAL)
         if isinstance(tables["data"], dict):
             tables["data"] |= data or {}
         if "subjects" not in tables:
-            return cls(path=path, **_parts(tables, path, out))
+            return cls(path=path, source=source, **_parts(tables, path, out))
         given, studies = _subjects(tables.pop("subjects"), tables["data"]), {}
         for name, its in given.items():
             try:
@@ -174,7 +188,9 @@ class Study:
                 raise StudyError(f"subject {name!r}: {error}") from error
         shared = _shared(studies, {name: str(its.get("connectome", "simulator")) for name, its in given.items()})
         first = next(iter(shared.values()))
-        return dataclasses.replace(first, subject="", home=None, out=first.home or first.out, subjects=shared)
+        return dataclasses.replace(
+            first, subject="", home=None, out=first.home or first.out, subjects=shared, source=source
+        )
 
     @property
     def simulators(self) -> "tuple[Study, ...]":
