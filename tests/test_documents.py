@@ -103,6 +103,14 @@ def test_the_sweep_of_its_page_is_drawn_with_facets():
     assert names["picture"].axs.shape == (1, 2)
 
 
+def test_the_branch_of_its_page_has_the_rhythms_of_jansen_and_rit():
+    names: dict = {}
+    exec(compile(block("docs/explore.md", "branch"), "docs/explore.md", "exec"), names)
+    values, frequencies = zip(*sorted(names["rhythms"]), strict=True)
+    np.testing.assert_allclose(values, [-0.01215, 0.08983, 0.31570], atol=1e-4)  # Grimbert & Faugeras 2006
+    np.testing.assert_allclose(frequencies, [7.239, 10.377, 11.164], atol=1e-2)
+
+
 def test_the_effective_connectivity_of_its_page_is_simulated_again():
     names: dict = {}
     exec(compile(block("docs/explore.md", "mou"), "docs/explore.md", "exec"), names)

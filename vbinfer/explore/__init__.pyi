@@ -1,3 +1,4 @@
+from .branches import continuation as continuation
 from .equilibria import FixedPoints as FixedPoints
 from .equilibria import fixed_points as fixed_points
 from .exponents import lyapunov as lyapunov

@@ -150,7 +150,8 @@ class _Network:
                 lu, pivots, _ = lapack.zgetrf(matrix)
                 g[i] = lapack.zgetrs(lu, pivots, target)[0][n]
                 flips = np.count_nonzero(pivots != np.arange(n + 1))
-                log[i] = np.log(np.diag(lu)).sum() + 1j * np.pi * flips + np.log(g[i])
+                with np.errstate(divide="ignore"):  # at a root to the last digit
+                    log[i] = np.log(np.diag(lu)).sum() + 1j * np.pi * flips + np.log(g[i])
         return log, g
 
     def reach(self, sigma: float) -> float:
