@@ -76,7 +76,7 @@ def row_at(ring: Array, step: Array, age: Array) -> Array:
 
 @jax.custom_jvp
 def _deliver(sent: Array, weights: Array, network: Delivery) -> Array:
-    if network.begins is None:
+    if network.begins is None or network.targets is None:
         return each_spike(sent, functools.partial(_add_column, weights))
     return each_spike(sent, functools.partial(_add_list, weights, network.targets, network.begins))
 

@@ -12,7 +12,9 @@ _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """The array of an IDX file, as of MNIST; `.gz` is unpacked.
+    """Array of an IDX file, the format of MNIST.
+
+    `.gz` is unpacked.
 
     Two zero bytes, one for the type, one for the number of axes, their lengths (big endian, 4 bytes each), the values.
 
@@ -34,7 +36,10 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 class Events(NamedTuple):
-    """Events of a sensor, an entry each: t in ms, x, y, polarity."""
+    """Events of a sensor, an entry each.
+
+    t in ms, column x, row y, polarity p (0 or 1).
+    """
 
     t: np.ndarray
     x: np.ndarray
