@@ -57,7 +57,7 @@ class _Point(NamedTuple):
 
     u: np.ndarray
     tangent: np.ndarray
-    roots: np.ndarray
+    roots: Any
     unstable: int
 
     @property
@@ -82,7 +82,7 @@ class Branch:
     path: str
     values: np.ndarray
     x: Any
-    leading: np.ndarray
+    leading: Any
     unstable: np.ndarray
     events: tuple[Event, ...]
 
@@ -153,10 +153,10 @@ def continuation(sim: Simulator, path: str, *, x0: Any = None, to: float, events
         parts = zip(np.split(flat, ends, axis=-1), shapes, strict=True)
         return State(*(a.reshape(*flat.shape[:-1], *shape) for a, shape in parts))
 
-    events = tuple(Event(kind, float(u[-1]), states(u[:-1]), f) for kind, u, f in found if kind in kinds)
+    met = tuple(Event(kind, float(u[-1]), states(u[:-1]), f) for kind, u, f in found if kind in kinds)
     leading = np.array([point.roots[0] for point in points])
     unstable = np.array([point.unstable for point in points])
-    return Branch(path, np.array([point.u[-1] for point in points]), states(flat), leading, unstable, events)
+    return Branch(path, np.array([point.u[-1] for point in points]), states(flat), leading, unstable, met)
 
 
 class _Curve:
