@@ -247,3 +247,52 @@ def test_what_is_no_grid_is_refused_with_a_remedy(fwd, grid, options, message):
 def test_what_is_of_no_use_as_a_grid_is_a_type_error(fwd, grid, message):
     with pytest.raises(TypeError, match=message):
         sweep(fwd, grid)
+
+
+FILE = """
+[simulator]
+model      = { name = "Linear", gamma = -1.0 }
+integrator = { name = "Heun", dt = 0.5 }
+noise      = { name = "Additive", sigma = 0.2 }
+monitor    = { name = "Subsample", var = "x", period = 1.0 }
+t1         = 40.0
+[summary]
+spread = { name = "moments" }
+[sweep]
+repeats = 2
+seed = 3
+[sweep.grid]
+"model.gamma" = { low = -1.0, high = -0.5, n = 3 }
+"noise.sigma" = [0.1, 0.2]
+"""
+
+
+def test_the_sweep_of_a_study_file_is_that_of_python(tmp_path):
+    import xarray
+
+    from vbinfer.cli.main import main
+
+    (tmp_path / "study.toml").write_text(FILE)
+    assert main(["sweep", str(tmp_path / "study.toml"), "--quiet", "--cores", "1", "--dry-run"]) == 0
+    assert not (tmp_path / "runs").exists()
+    assert main(["sweep", str(tmp_path / "study.toml"), "--quiet", "--cores", "1"]) == 0
+    with xarray.open_dataset(tmp_path / "runs/study/sweep.nc", engine="h5netcdf") as ds:
+        assert dict(ds["valid"].sizes) == {"model.gamma": 3, "noise.sigma": 2, "repeat": 2}
+        assert bool(ds["valid"].all())
+        name = next(n for n in ds.data_vars if "sd" in n or "std" in n or "var" in n)
+        low, high = ds[name].mean(("model.gamma", "repeat")).values
+        assert 1.4 < high / low < 5.0  # twice the noise
+
+
+def test_mistakes_in_the_sweep_of_a_study_file_are_named(tmp_path):
+    from vbinfer.study.sweep import sweep_study
+
+    for text, message in [
+        (FILE.replace("[sweep.grid]", "[sweep.grd]"), "grid"),
+        (FILE.replace('"model.gamma" =', "model.gamma ="), "quote the whole path"),
+        (FILE.replace("n = 3", "n = 0"), "n"),
+        (FILE.replace("[sweep]\nrepeats = 2\nseed = 3\n[sweep.grid]", "[sweeps]"), "sweep"),
+    ]:
+        (tmp_path / "study.toml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            sweep_study(tmp_path / "study.toml")

@@ -109,6 +109,7 @@ def _add_study_commands(commands: Any) -> None:
         commands.add_parser("fit", help="train the estimator of a study file; simulates what is missing"),
         commands.add_parser("infer", help="posterior and report of a study file, from its fitted estimator"),
         calibrate,
+        commands.add_parser("sweep", help="simulate the grid of [sweep] in a study file; writes sweep.nc"),
     ):
         command.add_argument("study", help="a TOML file; `vbinfer example` prints one")
         command.add_argument("--out", help="folder of the results, instead of the one in the file")
@@ -184,6 +185,11 @@ def _compute(args: argparse.Namespace) -> int:
         return 0 if found.passed else 1
     if args.command == "demo" and args.task != "fmri":
         return _demo(args, say)
+    if args.command == "sweep":
+        from vbinfer.study.sweep import sweep_study
+
+        sweep_study(args.study, out=args.out, dry_run=args.dry_run, say=say)
+        return 0
     study = _study(args)
     if args.command != "demo" and args.dry_run:
         print(_estimate(study, study.calibration.draws if args.command == "calibrate" else 0))

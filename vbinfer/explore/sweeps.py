@@ -82,8 +82,11 @@ class Grid:
             for path, values in axis.items()
         }
 
-    def check_ranges(self, ranges: Mapping[str, tuple[float, float]]) -> None:
-        """Refuse values outside declared ranges."""
+    def check(self, fwd: Any) -> None:
+        """Refuse paths that there are not, and values outside declared ranges."""
+        if hasattr(fwd, "check"):
+            fwd.check(self)
+        ranges = getattr(fwd, "ranges", dict)()
         for path, values in itertools.chain.from_iterable(axis.items() for axis in self.axes):
             low, high = ranges.get(path, (-np.inf, np.inf))
             if (off := values[(values < low) | (values > high)]).size:
@@ -189,9 +192,7 @@ def sweep(
     key, repeats = _check.key(key), _check.count(repeats, "repeats", 8)
     _check.one_of(noise, "noise", ("own", "shared"))
     axes = Grid.of(grid)
-    if hasattr(fwd, "check"):
-        fwd.check(axes)  # pyright: ignore[reportAttributeAccessIssue]
-    axes.check_ranges(getattr(fwd, "ranges", dict)())
+    axes.check(fwd)
     rows = _rows(axes, repeats, noise == "own")
     where = executor_or_local(executor)
     if store is None:

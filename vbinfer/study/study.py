@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from vbinfer.likelihoods.gaussian import Gaussian
 
 REQUIRED = ("data", "simulator", "prior", "inference")
-OPTIONAL = ("summary", "conditions", "likelihood", "report", "output", "execution", "calibration", "subjects")
+OPTIONAL = ("summary", "conditions", "likelihood", "report", "output", "execution", "calibration", "subjects", "sweep")
 DATA = ("connectome", "normalise", "period", "participant", "theta_true")
 OF_SUBJECT = ("recording", "participant", "connectome", "period")
 EXECUTORS = ("local", "dask")
@@ -297,7 +297,7 @@ def _parts(tables: dict[str, Any], path: Path, out: str | Path | None) -> dict[s
         required=("recording",),
         optional=DATA,
     )
-    sim, how = read_simulator(tables["simulator"], _connectome(data, folder), folder)
+    sim, how = read_simulator(tables["simulator"], read_connectome(data, folder), folder)
     inference = _inference(tables, folder)
     is_sampler = not inference["draws"]
     if "summary" not in tables and not is_sampler:
@@ -446,7 +446,8 @@ def _source(name: str, folder: Path) -> str:
     return name if name in datasets.BUNDLED else str(folder / name)
 
 
-def _connectome(data: dict[str, Any], folder: Path) -> Connectome | dict[str, Connectome] | None:
+def read_connectome(data: dict[str, Any], folder: Path) -> Connectome | dict[str, Connectome] | None:
+    """The network of `[data]`, or one for each projection."""
     if "connectome" not in data:
         return None
     given, how = data["connectome"], {"normalise": data["normalise"]} if "normalise" in data else {}
