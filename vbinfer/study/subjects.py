@@ -11,6 +11,7 @@
 
 import csv
 import dataclasses
+import html
 import io
 import json
 from collections.abc import Mapping
@@ -105,12 +106,13 @@ def overview(out: Path) -> Verdict:
 
 def _section(rows: list[Mapping[str, Any]], population: Posterior) -> Section:
     """All subjects, with links to their pages."""
-    from markupsafe import Markup  # comes with jinja2, which pages alone need
+    from jinja2.filters import do_mark_safe  # here, since pages alone need jinja2
 
     names = [key.removesuffix(" mean") for key in rows[0] if key.endswith(" mean") and not key.startswith("pooled ")]
     body = [["subject", "verdict", *names, *(f"{name}, pooled" for name in names)]]
     for row in rows:
-        link = Markup('<a href="{}">{}</a>').format(row["page"], row["subject"])
+        page, name = (html.escape(str(row[key])) for key in ("page", "subject"))  # a file may be anybody's
+        link = do_mark_safe(f'<a href="{page}">{name}</a>')
         cells = [f"{row[f'{p}{n} mean']:.3g} ± {row[f'{p}{n} sd']:.2g}" for p in ("", "pooled ") for n in names]
         body.append([link, row["verdict"], *cells])
     over = ", ".join(f"{leaf} over {what}" for leaf, what in population.info["over"].items())
