@@ -226,3 +226,13 @@ def test_wrong_grids_say_what_to_write():
         vb.stability(sim, {"model.tau": [1.0, -1.0]}, key=KEY)
     with pytest.raises(ValueError, match="phases of Kuramoto"):
         vb.stability(single(vb.models.Kuramoto()), {"model.omega": [1.0]}, key=KEY)
+
+
+def test_a_saddle_that_few_starts_find_is_not_left_out():
+    """Two stable points alone cannot be: indices add up to 1. Some of these keys find no saddle in 64 starts."""
+    sim = vb.Simulator(vb.models.MontbrioPazoRoxin(J=15.0, Delta=1.0), integrator=vb.Heun(dt=0.1))
+    for key in map(jax.random.key, range(12)):
+        points = vb.fixed_points(sim, key=key)
+        assert points.stable.tolist() == [True, False, True]
+        assert int(points.found.sum()) + points.failed in (64, 5 * 64)
+        assert vb.stability(sim, {"model.eta": [-5.0]}, key=key).n_fixed.values.tolist() == [3]

@@ -26,6 +26,8 @@ SHORTEST = 2.0**-12
 """Fraction of a Newton step below which a start is given up."""
 SAME = 1e-6
 """Distance, relative to 1 + |x|, below which two points are one."""
+FEW_STATES = 12
+"""States up to which starts cost little, and are added where a point must be missing."""
 WALKS, STEPS = 32, 400
 """Trajectories, and their steps, that show where states are."""
 
@@ -140,7 +142,9 @@ def fixed_points(sim: Simulator, theta: Any = None, starts: int = 64, *, key: PR
     starts takes nodes from trajectories, or states from boxes of their size and larger, with all nodes alike or each by
     itself; the other half combines the nodes of the points that were found. Points where `model.project` moves the
     state are left out. In float64 whatever the session's precision. More starts find more points; no number of them
-    proves that there are no others.
+    proves that there are no others. With up to 12 states four times as many follow where one must be missing: the
+    indices (-1)^(number of unstable directions) of all fixed points of a flow that comes in from far away add up to 1
+    (Poincare and Hopf).
 
     Args:
         sim: the simulator; of its integrator only dt is used, for the trajectories.
@@ -168,14 +172,13 @@ def fixed_points(sim: Simulator, theta: Any = None, starts: int = 64, *, key: PR
         if len(second):
             later = ends_of(sim, _crossed(sim, second, distinct(*ends)[0], key))
             ends = tuple(np.concatenate(pair) for pair in zip(ends, later, strict=True))
-        found, counts, residual = distinct(*ends)
-        x, values, unstable = described(sim, found)
+        found, counts, residual, tried, x, values, unstable = completed(sim, ends, key, starts)
     if not len(found):
         warnings.warn(
-            f"none of {starts} starts reached an admissible fixed point; try more starts, or other parameters",
+            f"none of {tried} starts reached an admissible fixed point; try more starts, or other parameters",
             stacklevel=2,
         )
-    return FixedPoints(x, residual, values, unstable == 0, counts, starts - int(counts.sum()), unstable)
+    return FixedPoints(x, residual, values, unstable == 0, counts, tried - int(counts.sum()), unstable)
 
 
 def _starts(sim: Simulator, key: Array, n: int) -> Array:
@@ -258,6 +261,22 @@ start_states, _run_newton, _run_jacobian = Compiled(_starts), Compiled(_newton),
 def ends_of(sim: Simulator, starts: Array) -> tuple[np.ndarray, ...]:
     """Where starts end, which is a fixed point or not, and what is left of the drift."""
     return tuple(np.asarray(a) for a in _run_newton(sim, starts))
+
+
+def completed(sim: Simulator, ends: tuple[np.ndarray, ...], key: PRNGKey, starts: int) -> tuple[Any, ...]:
+    """Distinct points of starts, and of more where one must be missing.
+
+    Returns:
+        Points, counts and residuals as `distinct` has them, number of starts, and what `described` returns.
+    """
+    found = distinct(*ends)
+    known = described(sim, found[0])
+    if 0 < len(found[0]) and found[0].shape[1] <= FEW_STATES and np.sum((-1.0) ** known[2]) != 1.0:
+        more = ends_of(sim, start_states(sim, jax.random.fold_in(key, 1), 4 * starts))
+        ends = tuple(np.concatenate(pair) for pair in zip(ends, more, strict=True))
+        found = distinct(*ends)
+        known = described(sim, found[0])
+    return *found, len(ends[0]), *known
 
 
 def _crossed(sim: Simulator, starts: Array, found: np.ndarray, key: PRNGKey) -> Array:

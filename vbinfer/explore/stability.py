@@ -1,6 +1,7 @@
 """Stability maps: fixed points and their leading eigenvalues over a grid."""
 
 import importlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,18 +14,22 @@ from vbinfer._names import PRNGKey
 from vbinfer._param import resolve
 from vbinfer.execute.batches import key_ints
 from vbinfer.explore import drift as _drift
-from vbinfer.explore.equilibria import described, distinct, ends_of, start_states
+from vbinfer.explore.equilibria import FEW_STATES, completed, distinct, ends_of, start_states
 from vbinfer.explore.sweeps import Grid
 from vbinfer.io import npz
 from vbinfer.simulation.simulator import Simulator
 
 PER_MS = 1e3
 """1/ms in Hz."""
+MORE, LESS = 64, 12
+"""Starts at each point of a grid, of few states and of many."""
 CLOSE = 0.05
 """Distance, relative to 1 + |x|, within which points of neighbours on the grid are taken to be of one branch."""
 
 
-def stability(sim: Simulator, grid: Mapping[str | tuple[str, ...], Any], *, key: PRNGKey, starts: int = 12) -> Any:
+def stability(
+    sim: Simulator, grid: Mapping[str | tuple[str, ...], Any], *, key: PRNGKey, starts: int | None = None
+) -> Any:
     """Fixed points and leading eigenvalues over a grid of parameters.
 
     At every point Newton's method begins from the same starts, and from the fixed points of neighbours on the grid,
@@ -35,7 +40,7 @@ def stability(sim: Simulator, grid: Mapping[str | tuple[str, ...], Any], *, key:
         sim: the simulator.
         grid: path to values `[K]`, or several paths that move together, as for `vb.sweep`.
         key: a JAX key.
-        starts: starts at each point, beside those from neighbours.
+        starts: starts at each point, beside those from neighbours; by default 64 with up to 12 states, else 12.
 
     Returns:
         `xarray.Dataset`: `n_fixed` over the grid; over the grid and `fixed`, by ascending leading eigenvalue and NaN
@@ -53,7 +58,6 @@ def stability(sim: Simulator, grid: Mapping[str | tuple[str, ...], Any], *, key:
         [1, 3, 1]
     """
     sim, key = _drift.checked(sim, "stability"), _check.key(key)
-    starts = _check.count(starts, "starts", 12)
     axes = Grid.of(grid)
     known = resolve(sim, axes.shapes)
     axes.check_ranges({path: (p.low, p.high) for path, p in known.items()})
@@ -61,9 +65,12 @@ def stability(sim: Simulator, grid: Mapping[str | tuple[str, ...], Any], *, key:
     with _drift.x64():
         precise = _drift.precise(sim)
         at = [_drift.bound(precise, {path: v[i] for path, v in values.items()}) for i in range(int(np.prod(shape)))]
-        begin = start_states(at[len(at) // 2], key, starts)
+        n = sum(math.prod(like.shape) for like in precise.state_shapes().values())
+        many = _check.count((MORE if n <= FEW_STATES else LESS) if starts is None else starts, "starts", LESS)
+        begin = start_states(at[len(at) // 2], key, many)
         found = _followed(at, begin, shape)
-        rows = [described(one, x)[1:] for one, x in zip(at, found, strict=True)]
+        ends = [(x, np.ones(len(x), bool), np.zeros(len(x))) for x in found]
+        rows = [completed(one, end, key, MORE)[-2:] for one, end in zip(at, ends, strict=True)]
     return _dataset(axes, known, key, rows)
 
 

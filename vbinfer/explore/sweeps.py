@@ -86,7 +86,10 @@ class Grid:
         """Refuse paths that there are not, and values outside declared ranges."""
         if hasattr(fwd, "check"):
             fwd.check(self)
-        ranges = getattr(fwd, "ranges", dict)()
+        self.check_ranges(getattr(fwd, "ranges", dict)())
+
+    def check_ranges(self, ranges: Mapping[str, tuple[float, float]]) -> None:
+        """Refuse values outside declared ranges."""
         for path, values in itertools.chain.from_iterable(axis.items() for axis in self.axes):
             low, high = ranges.get(path, (-np.inf, np.inf))
             if (off := values[(values < low) | (values > high)]).size:
