@@ -271,7 +271,7 @@ def completed(sim: Simulator, ends: tuple[np.ndarray, ...], key: PRNGKey, starts
     """
     found = distinct(*ends)
     known = described(sim, found[0])
-    if 0 < len(found[0]) and found[0].shape[1] <= FEW_STATES and np.sum((-1.0) ** known[2]) != 1.0:
+    if len(found[0]) > 0 and found[0].shape[1] <= FEW_STATES and np.sum((-1.0) ** known[2]) != 1.0:
         more = ends_of(sim, start_states(sim, jax.random.fold_in(key, 1), 4 * starts))
         ends = tuple(np.concatenate(pair) for pair in zip(ends, more, strict=True))
         found = distinct(*ends)
