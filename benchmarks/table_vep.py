@@ -5,12 +5,15 @@ from theta to x is exact, and coverage says nothing.
 
 Trained on 10,000 draws, checked on 300 others: coverage of the central 90 % and shrinkage 1 - var_post / var_prior.
 
-    .venv/bin/python benchmarks/table_vep.py [--generic]
+    .venv/bin/python benchmarks/table_vep.py [--generic] [--missing]
 
-`--generic` adds a coupling NSF, which is told nothing of regions.
+`--generic` adds a coupling NSF, which is told nothing of regions. `--missing` adds a network that takes recordings of
+some regions, asked about others with 30 % of them unseen: with a region its signal is gone, and the input of all those
+that it is connected with.
 """
 
 import argparse
+import dataclasses
 import time
 from typing import NamedTuple
 
@@ -43,6 +46,20 @@ class Checked(NamedTuple):
     """Coverage of the mean of x0 over regions: intervals of single regions do not see how regions go together."""
 
 
+def groups_of(forward: vb.ForwardModel, n: int) -> dict[str, tuple[str, ...]]:
+    """Features that are lost with each region."""
+    series = jax.random.normal(jax.random.key(7), (79, n))
+    return forward.summary.groups(series, [f"region {i}" for i in range(n)])
+
+
+def unseen(held: vb.Draws, groups: dict[str, tuple[str, ...]], share: float = 0.3) -> vb.Draws:
+    """Held-out draws that lack a share of the regions, others in each."""
+    table = np.array([np.isin(held.names, members) for members in groups.values()])
+    rng, dead = np.random.default_rng(8), round(share * len(table))
+    gone = [table[rng.choice(len(table), dead, replace=False)].any(axis=0) for _ in range(len(held))]
+    return dataclasses.replace(held, x=np.where(gone, np.nan, held.x))
+
+
 def check(amortized: vb.neural.AmortizedPosterior, prior: vb.Prior, held: vb.Draws, n: int = 500) -> Checked:
     """Coverage of the central 90 % and shrinkage, over held-out draws."""
     drawn = amortized.sample_batch(held.x, n=n, key=jax.random.key(6))
@@ -73,6 +90,7 @@ class Clock:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--generic", action="store_true", help="also a coupling NSF")
+    parser.add_argument("--missing", action="store_true", help="also with 30 % of the regions unseen")
     parser.add_argument("--draws", type=int, default=10_000)
     asked = parser.parse_args()
     task = vb.tasks.vep()
@@ -85,6 +103,9 @@ def main() -> None:
     if asked.generic:
         training = vb.densities.Training(max_epochs=60, learning_rate=2e-3, weight_decay=5.0)
         estimators["NSF"] = vb.NPE(density=vb.densities.NSF(layers=2, width=128, depth=1), training=training)
+    groups = groups_of(forward, connectome.n_nodes)
+    if asked.missing:
+        estimators["30 % unseen"] = dataclasses.replace(estimators["regional"], missing=groups)
     clock = Clock()
     draws = vb.sample_prior_predictive(prior, forward, asked.draws, key=jax.random.key(1), progress=False)
     held = vb.sample_prior_predictive(prior, forward, 300, key=jax.random.key(2), progress=False)
@@ -94,7 +115,7 @@ def main() -> None:
     for name, estimator in estimators.items():
         amortized, info = estimator.fit(draws, prior, key=jax.random.key(3))
         clock.stage(f"{name}: train {len(info.val)} epochs")
-        found = check(amortized, prior, held)
+        found = check(amortized, prior, unseen(held, groups) if estimator.missing else held)
         clock.stage(f"{name}: 300 posteriors of 500 draws, coverage")
         c, s = found.coverage, found.shrinkage
         print(f"| {name}: held-out information gain | {info.info_gain:.1f} nats |")

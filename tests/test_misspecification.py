@@ -191,12 +191,28 @@ def test_mmd_rejects_five_per_cent_of_equal_sets():
     assert binom.ppf(1e-4, 400, 0.05) <= np.sum(p <= 0.05) <= binom.ppf(1 - 1e-4, 400, 0.05)
 
 
+def test_a_missing_feature_is_left_out_and_named():
+    """The answer is that of the other features."""
+    draws, x_o = make_draws(), typical_row()
+    kept = [name for name in draws.names if name != "fc.std"]
+    found = vb.diagnostics.misspecification(np.where(np.arange(7) == 1, np.nan, x_o), draws, key=KEY)
+    other = vb.diagnostics.misspecification(x_o, draws, key=KEY, names=kept)
+    assert found.names == other.names == tuple(kept)
+    assert found.p_value == other.p_value
+    assert "1 of 7 features are missing in the recording and were left out: fc.std." in found.findings
+
+
 def test_mistakes_are_named():
     draws, x_o = make_draws(), typical_row()
     with pytest.raises(ValueError, match=r"x_o has shape \[6\]; the draws have 7 features: expected \[7\]"):
         vb.diagnostics.misspecification(x_o[:6], draws, key=KEY)
-    with pytest.raises(ValueError, match=r"x_o has NaN or infinite values in fc\.std; clean the recording"):
-        vb.diagnostics.misspecification(np.where(np.arange(7) == 1, np.nan, x_o), draws, key=KEY)
+    with pytest.raises(ValueError, match=r"x_o has infinite values in fc\.std; clean the recording"):
+        vb.diagnostics.misspecification(np.where(np.arange(7) == 1, np.inf, x_o), draws, key=KEY)
+    with pytest.raises(ValueError, match=r"x_o is missing every feature: NaN stands for what is missing"):
+        vb.diagnostics.misspecification(np.full(7, np.nan), draws, key=KEY)
+    some = np.where(np.eye(7)[:2] == 1, np.nan, x_o)
+    with pytest.raises(ValueError, match=r"x_o is missing other features in each row"):
+        vb.diagnostics.misspecification(some, draws, key=KEY)
     with pytest.raises(ValueError, match=r"100 of 100 prior draws are valid; the rank of x_o needs 150 or more"):
         vb.diagnostics.misspecification(x_o, make_draws(0, 100), key=KEY)
     with pytest.raises(ValueError, match=r"names has 'fc\.men'; the draws have no such feature\. Did you mean"):

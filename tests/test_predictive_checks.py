@@ -100,12 +100,23 @@ def test_failed_replicates_are_left_out_and_counted():
     assert "40 of 140 simulations failed" in " ".join(found.findings)
 
 
+def test_a_missing_feature_is_left_out_and_named():
+    check, x_o = replicates(), np.array([0.1, 0.2, np.nan, 9.0])
+    found = vb.diagnostics.predictive_check(check, x_o)
+    fewer = dataclasses.replace(check, x=check.x[:, [0, 1, 3]], names=tuple(np.delete(check.names, 2).tolist()))
+    assert found.p_value == vb.diagnostics.predictive_check(fewer, x_o[[0, 1, 3]]).p_value
+    assert found.off == fewer.names[2:]
+    assert "1 of 4 features are missing in the recording and were left out: burst." in found.findings
+
+
 def test_mistakes_are_named():
     x_o, check = np.zeros(4), replicates()
     with pytest.raises(ValueError, match=r"x_o has shape \[3\]; expected \[4\] finite numbers"):
         vb.diagnostics.predictive_check(check, np.zeros(3))
     with pytest.raises(ValueError, match=r"x_o has NaN or infinite values in burst"):
-        vb.diagnostics.predictive_check(check, np.array([0.0, 0.0, np.nan, 0.0]))
+        vb.diagnostics.predictive_check(check, np.array([0.0, 0.0, np.inf, 0.0]))
+    with pytest.raises(ValueError, match=r"x_o is missing every feature"):
+        vb.diagnostics.predictive_check(check, np.full(4, np.nan))
     with pytest.raises(ValueError, match=r"20 of 20 replicates are valid; .* needs 39 or more"):
         vb.diagnostics.predictive_check(replicates(n=20), x_o)
     with pytest.raises(ValueError, match=r"these replicates hold no series of one monitor; write"):

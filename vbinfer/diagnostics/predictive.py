@@ -14,6 +14,7 @@ from .result import (
     Names,
     Status,
     chosen,
+    features_there,
     json_able,
     listed,
     observation,
@@ -110,12 +111,12 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
 
     Args:
         predictive: replicates, 39 or more valid ones.
-        x_o: observed summary `[F]`.
+        x_o: observed summary `[F]`; features that are NaN are missing, left out and named.
         observed: the recording `[T, N]` or an object with `.values`; needs `predictive.ys`.
 
     Raises:
         ValueError: too few valid replicates (39 is where a rank can reach 0.05 in both tails), another number of
-            features or nodes, NaN, or a recording without replicate series.
+            features or nodes, infinite or no values, or a recording without replicate series.
 
     Box 1980, doi:10.2307/2982063; Rubin 1984, doi:10.1214/aos/1176346785; Gelman, Meng & Stern 1996, Stat. Sin. 6.
 
@@ -127,9 +128,10 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
         >>> vb.diagnostics.predictive_check(replicates, np.array([0.1, 9.0])).off
         ('fc.std',)
     """
-    valid, names = predictive.valid, predictive.names
-    x = np.asarray(predictive.x, float)[valid]
-    row = observation(x_o, names).astype(float)
+    valid = predictive.valid
+    row = observation(x_o, predictive.names, gaps=True).astype(float)
+    there, gaps = features_there(row[None], predictive.names)
+    x, row, names = np.asarray(predictive.x, float)[valid][:, there], row[there], tuple(chosen(predictive.names, there))
     n, failed = len(x), int((~valid).sum())
     if n < FEWEST_REPLICATES:
         raise ValueError(
@@ -143,7 +145,7 @@ def predictive_check(predictive: Predictive, x_o: Any, *, observed: Any = None) 
         p_series = dict(zip(labels, pooled_p(statistics)[1].tolist(), strict=True))
     off = tuple(chosen(names, p_adjusted < P_WARN)) if p_value < P_WARN else ()
     odd = [f"{name} (p = {p:.2g})" for name, p in p_series.items() if p < P_WARN]
-    said = _about_features(p_value, off, n)
+    said = _about_features(p_value, off, n) + gaps
     if odd:
         said.append(f"Of the series, these statistics differ: {listed(odd)}.")
     elif p_series:

@@ -17,7 +17,7 @@ from vbinfer.draws.draws import Draws
 
 from .figure import Axis, Figure, Points, Rule, by_name
 from .novelty import ReferenceSet, min_p, two_sided
-from .result import AbstractResult, Names, Status, chosen, listed, percent, status_of, worst
+from .result import AbstractResult, Names, Status, chosen, features_there, listed, percent, status_of, worst
 from .thresholds import FAILED_FAIL, OUTSIDE_POSTERIOR, P_FAIL, P_WARN
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     look at posterior predictive checks too. A wide prior hides much.
 
     Args:
-        x_o: observed summary `[F]`, or several `[m, F]`.
+        x_o: observed summary `[F]`, or several `[m, F]`; features that are NaN are missing, left out and named.
         draws: from the prior and the simulator; failed draws are left out and counted.
         key: decides which draws are the reference.
         names: features to look at; None for all.
 
     Raises:
-        ValueError: fewer than 150 valid draws, another number of features, NaN in x_o, an unknown name.
+        ValueError: fewer than 150 valid draws, another width, infinite or no values in x_o, an unknown name.
 
     Schmitt, Bürkner, Köthe & Radev 2023, doi:10.48550/arXiv.2112.08866 (simulation gaps and MMD); Vovk, Gammerman &
     Shafer 2005, doi:10.1007/b106715 (exact ranks).
@@ -135,8 +135,8 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
         (False, True)
     """
     columns = _columns(draws, names)
+    rows, one, columns, gaps = _observed(x_o, draws.names, columns)
     labels = tuple(draws.names[i] for i in columns)
-    rows, one = _observed(x_o, len(draws.names), columns, labels)
     valid, failed = _prior_rows(draws, columns)
     k_split, k_mmd = jax.random.split(_check.key(key))
     order = np.asarray(jax.random.permutation(k_split, len(valid)))[:_MOST]
@@ -166,7 +166,7 @@ def misspecification(x_o: Any, draws: Any, *, key: PRNGKey, names: Sequence[str]
     said = _about_each(alone, len(rows), len(valid))
     if alone < P_WARN:
         said += _culprits(labels, rows, percentile, p_adjusted, leverage, off, tests)
-    said += _caveats(kernel if alone >= P_WARN else None, len(rows), failed, len(valid))
+    said += gaps + _caveats(kernel if alone >= P_WARN else None, len(rows), failed, len(valid))
     percentile, p_features, p_adjusted, leverage = (
         value[0] if one else value for value in (percentile, p_features, p_adjusted, leverage)
     )
@@ -263,18 +263,21 @@ def _columns(draws: Any, names: Sequence[str] | None) -> list[int]:
     return [draws.names.index(name) for name in (draws.names if names is None else names)]
 
 
-def _observed(x_o: Any, width: int, columns: list[int], labels: Names) -> tuple[np.ndarray, bool]:
-    array = np.asarray(x_o, dtype=np.float64)
+def _observed(x_o: Any, names: Names, columns: list[int]) -> tuple[np.ndarray, bool, list[int], list[str]]:
+    """Observations `[m, F]`, whether it is one, the columns that are there, and what to say of others."""
+    array, width = np.asarray(x_o, dtype=np.float64), len(names)
     if array.ndim not in (1, 2) or array.shape[-1] != width or len(array) == 0:
         raise ValueError(
             f"x_o has shape {list(array.shape)}; the draws have {width} features: expected [{width}], or "
             f"[m, {width}] for several observations, from the same Summary"
         )
-    rows = np.atleast_2d(array)[:, columns]
-    bad = chosen(labels, ~np.isfinite(rows).all(axis=0))
+    rows, labels = np.atleast_2d(array)[:, columns], [names[i] for i in columns]
+    bad = chosen(labels, np.isinf(rows).any(axis=0))
     if bad:
         raise ValueError(
-            f"x_o has NaN or infinite values in {listed(bad)}; clean the recording, or leave these features out "
-            "with names=[...]"
+            f"x_o has infinite values in {listed(bad)}; clean the recording, leave these features out with "
+            "names=[...], or write NaN where one is missing"
         )
-    return rows, array.ndim == 1 or len(array) == 1
+    there, said = features_there(rows, labels)
+    kept = [i for i, flag in zip(columns, there.tolist(), strict=True) if flag]
+    return rows[:, there], array.ndim == 1 or len(array) == 1, kept, said

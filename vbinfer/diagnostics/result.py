@@ -98,19 +98,34 @@ def chosen(names: Sequence[str], flags: ArrayLike) -> list[str]:
     return [names[i] for i in np.flatnonzero(flags).tolist()]
 
 
-def observation(x_o: Any, names: Sequence[str]) -> np.ndarray:
+def observation(x_o: Any, names: Sequence[str], gaps: bool = False) -> np.ndarray:
     """The observed features `[F]`, checked.
 
     Raises:
-        ValueError: another shape, or numbers that are not finite.
+        ValueError: another shape, or numbers that are not finite; with gaps NaN is a feature that is missing.
     """
     row = np.asarray(x_o, dtype=np.result_type(np.asarray(x_o).dtype, np.float32))
     if row.shape != (len(names),):
         raise ValueError(f"x_o has shape {list(row.shape)}; expected [{len(names)}] finite numbers, one per feature")
-    bad = chosen(names, ~np.isfinite(row))
+    bad = chosen(names, np.isinf(row) if gaps else ~np.isfinite(row))
     if bad:
         raise ValueError(f"x_o has NaN or infinite values in {listed(bad)}; clean the recording")
     return row
+
+
+def features_there(rows: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Which features of `[m, F]` are there `[F]`, and what to say of the others.
+
+    Raises:
+        ValueError: nothing is there, or not the same in all rows.
+    """
+    there = ~np.isnan(rows)
+    if not there.any(axis=1).all() or (there != there[0]).any():
+        what = "other features in each row" if there.any(axis=1).all() else "every feature"
+        raise ValueError(f"x_o is missing {what}: NaN stands for what is missing; give rows that lack the same ones")
+    gone = chosen(names, ~there[0])
+    said = [f"{len(gone)} of {len(names)} features are missing in the recording and were left out: {listed(gone)}."]
+    return there[0], said if gone else []
 
 
 def percent(share: float) -> str:

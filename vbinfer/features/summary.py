@@ -161,6 +161,34 @@ class Summary(eqx.Module):
             found += [name + (part if part == "" or part.startswith("[") else f".{part}") for part in own]
         return tuple(found)
 
+    def groups(self, y: ArrayLike, labels: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
+        """Features that are lost with each node, by its label.
+
+        What is NaN when the node is: for `vb.NPE(missing=summary.groups(y))`, which then takes recordings with dead
+        channels. Numbers that pool all nodes are lost with any of them; give features by node or pair too.
+
+        Args:
+            y: a complete recording `[T, N]`, simulated or measured.
+            labels: of the nodes; 0, 1, ... without.
+
+        >>> import jax
+        >>> from vbinfer import features
+        >>> y = jax.random.normal(jax.random.key(0), (100, 3))
+        >>> Summary(fc=features.fc()).groups(y)["0"]
+        ('fc[0,1]', 'fc[0,2]')
+        """
+        y = _as_recording(y)
+        n, names, read = y.shape[1], self.names_for(y.shape[1]), eqx.filter_jit(self)
+        if labels is not None and len(labels) != n:
+            raise ValueError(f"{len(labels)} labels were given for the {n} nodes of the recording; give one for each")
+        nodes = jnp.arange(n)
+        lost = [jnp.isnan(read(jnp.where(nodes == i, jnp.nan, y))).tolist() for i in range(n)]
+        return {
+            label: tuple(name for name, flag in zip(names, flags, strict=True) if flag)
+            for label, flags in zip(map(str, range(n)) if labels is None else labels, lost, strict=True)
+            if any(flags)
+        }
+
     def flags(self, y: ArrayLike) -> dict[str, Array]:
         """Number of `constant` nodes and of nodes with `nan`.
 

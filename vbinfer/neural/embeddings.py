@@ -352,7 +352,8 @@ def describe(option: Any) -> Any:
     """
     if hasattr(option, "to_spec"):
         return option.to_spec()
-    return option if option is None or _check.is_count(option) else re.sub(r" at 0x[0-9a-f]+", "", repr(option))
+    plain = option is None or _check.is_count(option) or isinstance(option, float | dict)
+    return option if plain else re.sub(r" at 0x[0-9a-f]+", "", repr(option))
 
 
 def check_embedding(embedding: Any) -> None:

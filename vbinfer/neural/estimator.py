@@ -29,6 +29,7 @@ from vbinfer.neural.densities import density_from_spec
 from vbinfer.neural.densities.base import AbstractConditional, members_of, mixture, stack, training_loss
 from vbinfer.neural.embeddings import AbstractEmbedding, check_embedding, check_saved, describe, embedding_from_spec
 from vbinfer.neural.fit_info import FitInfo, contrastive_gain
+from vbinfer.neural.missing import hiding
 from vbinfer.neural.scaler import FeatureScaler, Standardise, warn_of_lost
 from vbinfer.neural.training import LossFn, Pairs, Trained, Training, TrainingTask, progress_bar, split_rows, train
 from vbinfer.neural.training_data import training_pairs
@@ -124,8 +125,8 @@ class AbstractAmortized(abc.ABC):
     @classmethod
     def from_saved(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
         """Rebuild from what `save` wrote; called by `vb.load`."""
-        prior, scaler = Prior.from_spec(header["prior"]), FeatureScaler.from_saved(header["names"], arrays)
-        own = cls.options.from_spec(header)
+        prior, own = Prior.from_spec(header["prior"]), cls.options.from_spec(header)
+        scaler = FeatureScaler.from_saved(header["names"], arrays, bool(own.missing))
         context = ThetaContext.from_arrays(prior, arrays) if own.sees_theta else None
         # a network of zeros in, to know the widths; its structure then takes the saved numbers
         y, c = own._pairs(scaler, context, np.zeros((1, prior.z_dim)), np.zeros((1, len(scaler.names))))
@@ -154,6 +155,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
     }
     """How options are read from files, where not as they stand."""
     embedding: Any = None
+    missing: Any = 0.0
     ensemble: Any
     training: Any
 
@@ -196,13 +198,14 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
         own = self._sized(len(rows)) if start is None else self._like(start, draws, prior)
         k_init, k_train = jax.random.split(k_fit)
         columns = own.embedding.columns(x.shape[1]) if isinstance(own.embedding, AbstractEmbedding) else None
-        scaler = FeatureScaler(draws.names, Standardise.fit(x[rows], columns))
+        scaler = FeatureScaler(draws.names, Standardise.fit(x[rows], columns), bool(own.missing))
         warn_of_lost(draws.names, scaler.standardise.lost(x[rows]))
         context = ThetaContext.fit(prior, z[rows]) if own.sees_theta else None
         y, c = own._pairs(scaler, context, z, scaler.standardise(np.asarray(x, jnp.result_type(float))))
         fitting, stopping = (jax.device_put((y[part], c[part])) for part in (rows, held))
         members = own._members(k_init, y, c) if start is None else members_of(start._network)
-        task = TrainingTask(members, own.loss, fitting, stopping, own.training)
+        loss = hiding(own.loss, own.missing, draws.names)
+        task = TrainingTask(members, loss, fitting, stopping, own.training)
         begun = () if start is None else tuple(to_arrays(members, "start").values())
         kept = None if checkpoint is None else own._checkpoint(checkpoint, k_fit, (y, c, *begun))
         with progress_bar(progress, own.training.epochs(len(rows)), type(self).__name__) as report:
@@ -220,7 +223,8 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Any:
         """Invert `to_spec`; other entries are left alone."""
-        return cls(**{name: cls.readers.get(name, lambda value: value)(spec[name]) for name in cls._names()})
+        there = [name for name in cls._names() if name in spec]
+        return cls(**{name: cls.readers.get(name, lambda value: value)(spec[name]) for name in there})
 
     @classmethod
     def _names(cls: Any) -> list[str]:

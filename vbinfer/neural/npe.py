@@ -19,6 +19,7 @@ from vbinfer.neural.densities.base import AbstractConditional, AbstractDensity, 
 from vbinfer.neural.embeddings import embed
 from vbinfer.neural.estimator import AbstractAmortized, AbstractEstimator
 from vbinfer.neural.fit_info import density_gain
+from vbinfer.neural.missing import LONGER, Missing, check_missing, masked, warn_of_gaps
 from vbinfer.neural.refine import refined
 from vbinfer.neural.scaler import FeatureScaler, Standardise
 from vbinfer.neural.training import Training
@@ -68,7 +69,7 @@ class AmortizedPosterior(AbstractAmortized):
         """Draw from the posterior of one observation.
 
         Args:
-            x_o: observed summary `[F]`.
+            x_o: observed summary `[F]`; trained with `missing=`, NaN where a feature is missing.
             n: number of draws.
             key: randomness.
 
@@ -76,21 +77,33 @@ class AmortizedPosterior(AbstractAmortized):
             A posterior with one chain, leaves `[1, n, ...]`, and `log_prob` the normalised log q(theta | x_o).
 
         Raises:
-            ValueError: another number of features than in training, or NaN (the message names the features).
+            ValueError: another number of features than in training, infinite ones, or NaN without `missing=` in
+                training (the message names the features).
         """
         n, key = _check.count(n, "n"), _check.key(key)
         x, outside = self.scaler.observe(x_o)
-        theta, log_q = _sample(self.prior, self._network, self.scaler.standardise, jnp.asarray(x), key, n)
         info = {"method": "NPE", "outside_training": list(outside), **self.info}
+        if (gone := np.isnan(x)).any():
+            warn_of_gaps(self.estimator.missing, self.names, gone)
+            info["missing"] = [name for name, flag in zip(self.names, gone.tolist(), strict=True) if flag]
+        if gone.all():
+            theta = self.prior.sample(key=key, n=n)
+            log_q = self.prior.log_prob(theta)
+        else:
+            theta, log_q = _sample(self.prior, self._network, self.scaler.standardise, jnp.asarray(x), key, n)
         leaves = {name: np.asarray(value)[None] for name, value in theta.items()}
         return Posterior(leaves, log_prob=np.asarray(log_q)[None], x_o=x, prior=self.prior, info=info)
 
     def sample_batch(self, x: Any, *, n: int, key: PRNGKey) -> Theta:
         """Draw for many observations `[B, F]`: leaves `[B, n, ...]`."""
         n, key = _check.count(n, "n"), _check.key(key)
-        rows = jnp.asarray(self.scaler.check(x, ndim=2))
+        rows = self.scaler.check(x, ndim=2)
         keys = jax.random.split(key, len(rows))
-        return _sample_batch(self.prior, self._network, self.scaler.standardise, rows, keys, n)
+        theta = _sample_batch(self.prior, self._network, self.scaler.standardise, jnp.asarray(rows), keys, n)
+        for i in np.flatnonzero(np.isnan(rows).all(axis=1)).tolist():  # nothing is there: the prior
+            own = self.prior.sample(key=keys[i], n=n)
+            theta = {name: value.at[i].set(own[name]) for name, value in theta.items()}
+        return theta
 
     def log_prob(self, theta: Mapping[str, Any], x: Any) -> Array:
         """Normalised log q(theta | x), exact.
@@ -160,9 +173,14 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
         ensemble: networks trained side by side, whose equal mixture is q: better calibrated, at K times the cost.
             None: two with fewer than 4,000 draws, where a single network overfits, else one.
         training: `vb.densities.Training(...)`: epochs, batch size, step size, patience, share held out.
+        missing: features that an observation may lack, NaN in their place: the share of them that is hidden in
+            training, in [0, 1), or features that are hidden together, `{"electrode 17": ("psd.17", "fc.17")}` (a
+            feature may be in several groups; those in none are always there). The posterior is then that given what is
+            there, for any part of the features, or any of the groups. 0 takes complete observations only.
 
     Papamakarios & Murray 2016, NeurIPS, doi:10.48550/arXiv.1605.06376; Greenberg, Nonnenmacher & Macke 2019, ICML,
-    doi:10.48550/arXiv.1905.07488; Hermans et al. 2022, TMLR, doi:10.48550/arXiv.2110.06581 (ensembles).
+    doi:10.48550/arXiv.1905.07488; Hermans et al. 2022, TMLR, doi:10.48550/arXiv.2110.06581 (ensembles); Wang,
+    Hasenauer & Schälte 2024, PLoS Comput. Biol., doi:10.1371/journal.pcbi.1012184 (missing data).
 
     Example:
         amortized, info = vb.NPE().fit(draws, prior, key=jax.random.key(1))
@@ -173,10 +191,12 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
     embedding: Any = None
     ensemble: int | None = None
     training: Training = dataclasses.field(default_factory=Training)
+    missing: Missing = 0.0
 
     fitted: ClassVar[Any] = AmortizedPosterior
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "missing", check_missing(self.missing))
         self._check_options(
             density=(
                 AbstractDensity,
@@ -190,11 +210,16 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
         if isinstance(self.density, Regional):
             self.density.check(prior)
             if self.embedding is None:
+                _check_regions(self, self.density.nodes, draws.x.shape[1])
                 self.density.check_features(draws.names)
 
     def _sized(self, n: int) -> "NPE":
         # two members regularise each other where one would overfit; from 4,000 draws on one does as well
-        return self if self.ensemble is not None else dataclasses.replace(self, ensemble=2 if n < _FEW else 1)
+        own = self if self.ensemble is not None else dataclasses.replace(self, ensemble=2 if n < _FEW else 1)
+        if not self.missing or self.training.max_epochs is not None:
+            return own
+        epochs = round(LONGER * self.training.epochs(n))
+        return dataclasses.replace(own, training=dataclasses.replace(self.training, max_epochs=epochs))
 
     def _pairs(self, scaler: FeatureScaler, context: Any, z: np.ndarray, h: np.ndarray) -> tuple[Any, Any]:
         return z, h
@@ -202,6 +227,9 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
     def _build(self, key: PRNGKey, dim: int, width: int) -> AbstractConditional:
         k_embedding, k_density = jax.random.split(key)
         network, out = embed(self.embedding, k_embedding, width)
+        if self.missing:
+            nodes = self.density.nodes if isinstance(self.density, Regional) else None
+            network, out = masked(network, (width, out), nodes, jax.random.fold_in(k_embedding, 1))
         density = self.density.build(k_density, dim, out)
         return density if network is None else Embedded(network, density)
 
@@ -213,6 +241,15 @@ class NPE(AbstractEstimator[AmortizedPosterior]):
         return gain
 
 
+def _check_regions(estimator: NPE, nodes: int, width: int) -> None:
+    whole = width % nodes
+    if estimator.missing and 2 * whole >= nodes:
+        raise ValueError(
+            f"missing= with Regional(nodes={nodes}) takes fewer than {nodes / 2:g} features of the whole brain beside "
+            f"those by region; the draws have {whole}. Leave some out"
+        )
+
+
 AmortizedPosterior.options = NPE
 
 
@@ -220,8 +257,9 @@ AmortizedPosterior.options = NPE
 def _log_prob(prior: Prior, network: AbstractConditional, standardise: Standardise, theta: Theta, x: Array) -> Array:
     z = prior.to_z(theta)
     # log q(theta | x) = log q(z | h) - log |d theta / d z|
-    value = pairwise(network.log_prob, z, standardise(x)) - prior.from_z(z)[1]
-    inside = jnp.isfinite(prior.log_prob(theta)) & ~jnp.isnan(value)
+    value, log_prior = pairwise(network.log_prob, z, standardise(x)) - prior.from_z(z)[1], prior.log_prob(theta)
+    value = jnp.where(jnp.isnan(x).all(axis=-1), log_prior, value)  # nothing is there
+    inside = jnp.isfinite(log_prior) & ~jnp.isnan(value)
     return jnp.where(inside, value, -jnp.inf)
 
 

@@ -108,23 +108,27 @@ class Standardise(eqx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class FeatureScaler:
-    """Names of the F features of x, with their standardisation."""
+    """Names of the F features of x, with their standardisation.
+
+    With `gaps` an observation may lack features, NaN in their place.
+    """
 
     names: tuple[str, ...]
     standardise: Standardise
+    gaps: bool = False
 
     @classmethod
-    def from_saved(cls, names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> "FeatureScaler":
+    def from_saved(cls, names: Sequence[str], arrays: Mapping[str, np.ndarray], gaps: bool = False) -> "FeatureScaler":
         """Rebuild from saved names and `standardise.to_arrays`."""
-        return cls(tuple(names), Standardise.from_arrays(arrays))
+        return cls(tuple(names), Standardise.from_arrays(arrays), gaps)
 
     def check(self, x: Any, ndim: int) -> np.ndarray:
-        """Check x: finite, F features, `ndim` axes.
+        """Check x: finite (or NaN, with gaps), F features, `ndim` axes.
 
         Raises:
             ValueError: naming what is wrong.
         """
-        return check_observation(x, self.names, ndim=ndim)
+        return check_observation(x, self.names, ndim=ndim, gaps=self.gaps)
 
     def outside(self, x_o: Any) -> tuple[str, ...]:
         """Name the features of x_o outside the training draws."""
@@ -152,14 +156,14 @@ def warn_of_lost(names: Sequence[str], lost: np.ndarray) -> None:
     if lost.any():
         culprits = [name for name, flag in zip(names, lost.tolist(), strict=True) if flag]
         warnings.warn(
-            f"{_listed(culprits)} vary by less than 1e-6 of their level, which float32 cannot tell from rounding; they "
+            f"{listed(culprits)} vary by less than 1e-6 of their level, which float32 cannot tell from rounding; they "
             "are taken as constant. Subtract the level in the summary, or take a difference or a logarithm",
             stacklevel=user_stacklevel(),
         )
 
 
-def check_observation(x: object, names: Sequence[str], ndim: int) -> np.ndarray:
-    """Check an observation `[F]` (or `[B, F]`).
+def check_observation(x: object, names: Sequence[str], ndim: int, gaps: bool = False) -> np.ndarray:
+    """Check an observation `[F]` (or `[B, F]`); with gaps it may hold NaN.
 
     Raises:
         ValueError: another shape, or NaN and infinite values; the features are named.
@@ -171,15 +175,17 @@ def check_observation(x: object, names: Sequence[str], ndim: int) -> np.ndarray:
     if array.shape[-1] != len(names):
         raise ValueError(
             f"the observation has {array.shape[-1]} features; this posterior was trained on {len(names)}: "
-            f"{_listed(names)}. Make x_o with the same Summary"
+            f"{listed(names)}. Make x_o with the same Summary"
         )
-    bad = np.asarray(~np.isfinite(array).reshape(-1, len(names)).all(axis=0))
+    bad = np.asarray((np.isinf(array) if gaps else ~np.isfinite(array)).reshape(-1, len(names)).any(axis=0))
     if bad.any():
         culprits = [name for name, flag in zip(names, bad.tolist(), strict=True) if flag]
-        raise ValueError(
-            f"the observation has NaN or infinite values in {_listed(culprits)}; "
-            "clean the recording, or leave these features out of the Summary and train again"
-        )
+        what, remedy = "NaN or infinite", "leave these features out of the Summary and train again"
+        if gaps:
+            what, remedy = "infinite", "write NaN for what is missing"
+        elif np.isnan(array).any():
+            remedy += ", or train vb.NPE(missing=0.3), which takes NaN for what is missing"
+        raise ValueError(f"the observation has {what} values in {listed(culprits)}; clean the recording, or {remedy}")
     return array
 
 
@@ -199,6 +205,7 @@ def _squash(u: Any) -> Any:
     return xp.sign(u) * xp.where(size <= _LINEAR, size, _LINEAR + xp.log1p(xp.maximum(size - _LINEAR, 0.0)))
 
 
-def _listed(names: Sequence[str], most: int = 8) -> str:
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names in quotes, the first few of many."""
     shown = ", ".join(map(repr, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

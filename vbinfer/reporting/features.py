@@ -60,17 +60,26 @@ def percentile(value: float, sample: np.ndarray | None) -> float | None:
 
 
 def features_of(e: Evidence) -> list[Feature]:
-    """Every feature of the recording; empty without `posterior.x_o`."""
+    """Every feature of the recording but the missing ones; empty without `posterior.x_o`."""
     if e.x_o is None:
         return []
+    missing = e.posterior.info.get("missing", ())
     before = e.draws if e.draws is not None else e.extras.prior_predictive
     sources = (e.draws, e.predictive, e.extras.prior_predictive)
     names = next((s.names for s in sources if s is not None and s.names), [f"x[{i}]" for i in range(e.x_o.size)])
     columns, rows = (_columns(before), _columns(e.predictive)), []
     for i, (name, value) in enumerate(zip(names, e.x_o.tolist(), strict=True)):
         prior, posterior = (None if values is None else values[i] for values in columns)
+        if name in missing:
+            continue
         rows.append(Feature(name, value, percentile(value, prior), percentile(value, posterior), prior, posterior))
     return rows
+
+
+def _unexplained(rows: Sequence[Feature]) -> str:
+    """A sentence of features that are not finite and not known as missing; empty for none."""
+    bad = [row.name for row in rows if not np.isfinite(row.observed)]
+    return f"the recording is not finite in {', '.join(bad[:MOST_FEATURES])}" if bad else ""
 
 
 def _columns(source: Any) -> np.ndarray | None:
@@ -86,8 +95,13 @@ def outside(value: float | None, edge: float) -> bool:
 def data(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     """Section of the data: is the recording possible?"""
     # a fixed key: the report of the same inputs is the same page
-    found = e.answer("Misspecification", misspecification, e.x_o, e.draws, key=jax.random.key(0))
+    found = _unexplained(rows) or e.answer("Misspecification", misspecification, e.x_o, e.draws, key=jax.random.key(0))
     blocks: list[Block] = [] if e.observed is None else [_recording(e.observed)]
+    if missing := e.posterior.info.get("missing"):
+        blocks.append(
+            f"{len(missing)} features are missing in the recording, and the posterior is that given the others: "
+            f"{', '.join(missing[:MOST_FEATURES])}."
+        )
     numbers: dict[str, Any] = {"features": [dict(zip(Feature._fields[:4], row, strict=False)) for row in rows]}
     with_prior = [row for row in rows if row.prior is not None]
     # a joint test takes the place of looking at features one by one
@@ -224,7 +238,7 @@ def _feature_table(rows: Sequence[Feature], cut: str) -> Table:
 
 def predicted(e: Evidence, rows: Sequence[Feature]) -> Topic | None:
     """The section of prediction: does the posterior predict the data?"""
-    found = e.answer("PredictiveCheck", predictive_check, e.predictive, e.x_o)
+    found = _unexplained(rows) or e.answer("PredictiveCheck", predictive_check, e.predictive, e.x_o)
     shown = [row for row in rows if row.posterior is not None]
     both = {"posterior": series(e.predictive), "prior": series(e.extras.prior_predictive)}
     simulated = {role: ys for role, ys in both.items() if ys is not None}
