@@ -240,7 +240,7 @@ def test_groups_of_a_summary_are_what_changes_with_each_channel():
         period=1.0,
         preprocess=vb.features.bandpass(1.0, 200.0),
         fc=vb.features.fc(),
-        area=vb.features.area(intervals=[(0.0, 20.0), (20.0, 60.0)], pool="nodes"),
+        area=vb.features.area(intervals=[(0.0, 20.0), (20.0, 59.0)], pool="nodes"),
     )
     groups = summary.groups(y, ["a", "b", "c"])
     x, names = np.asarray(summary(y)), summary.names_for(3)
