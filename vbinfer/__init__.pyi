@@ -39,7 +39,7 @@ from .execute.host import HostSimulator as HostSimulator
 from .explore.equilibria import fixed_points as fixed_points
 from .explore.exponents import lyapunov as lyapunov
 from .explore.linear import linearise as linearise
-from .explore.stability import stability as stability
+from .explore.maps import stability as stability
 from .explore.sweeps import sweep as sweep
 from .features.summary import Summary as Summary
 from .integrators import Heun as Heun

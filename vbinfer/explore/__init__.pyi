@@ -4,7 +4,7 @@ from .equilibria import fixed_points as fixed_points
 from .exponents import lyapunov as lyapunov
 from .linear import Linear as Linear
 from .linear import linearise as linearise
+from .maps import stability as stability
 from .mou import fit_mou as fit_mou
 from .mvar import fit_mvar as fit_mvar
-from .stability import stability as stability
 from .sweeps import sweep as sweep

@@ -75,7 +75,7 @@ def settled(drift: Drift, x: Array) -> Array:
     Implicit Euler steps that lengthen as the drift fades follow the flow first and become Newton's (pseudo-transient
     continuation, Kelley & Keyes 1998, doi:10.1137/S0036142996304796).
     """
-    jacobian, tol = lambda x: drift.jacobian(x).whole(), jnp.finfo(x.dtype).eps ** 0.5
+    jacobian, tol = jax.jacfwd(drift), jnp.finfo(x.dtype).eps ** 0.5
     norm = lambda fx: jnp.abs(fx).max()  # noqa: E731
     start = norm(drift(x))
     rate = jnp.abs(jacobian(x)).sum(axis=1).max()
@@ -98,7 +98,7 @@ def polished(drift: Drift, x: Array) -> Array:
     """
     x = jax.lax.stop_gradient(x)
     for _ in range(2):
-        x = x - jnp.linalg.solve(drift.jacobian(x).whole(), drift(x))
+        x = x - jnp.linalg.solve(jax.jacfwd(drift)(x), drift(x))
     return x
 
 
@@ -227,7 +227,7 @@ def _newton(sim: Simulator, x: Array) -> tuple[Array, Array, Array]:
     """Newton from every start: ends, whether they count, residuals."""
     drift = _drift.drift_of(sim)
 
-    jacobian = lambda x: drift.jacobian(x).whole()  # noqa: E731
+    jacobian = jax.jacfwd(drift)
 
     def again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, _, tries = state
@@ -263,19 +263,21 @@ def ends_of(sim: Simulator, starts: Array) -> tuple[np.ndarray, ...]:
     return tuple(np.asarray(a) for a in _run_newton(sim, starts))
 
 
-def completed(sim: Simulator, ends: tuple[np.ndarray, ...], key: PRNGKey, starts: int) -> tuple[Any, ...]:
-    """Distinct points of starts, and of more where one must be missing.
+def completed(
+    sim: Simulator, ends: tuple[np.ndarray, ...], key: PRNGKey, starts: int, alike: Any = None
+) -> tuple[Any, ...]:
+    """Distinct points, after more starts where one must lack.
 
     Returns:
         Points, counts and residuals as `distinct` has them, number of starts, and what `described` returns.
     """
     found = distinct(*ends)
-    known = described(sim, found[0])
+    known = described(sim, found[0], alike)
     if len(found[0]) > 0 and found[0].shape[1] <= FEW_STATES and np.sum((-1.0) ** known[2]) != 1.0:
         more = ends_of(sim, start_states(sim, jax.random.fold_in(key, 1), 4 * starts))
         ends = tuple(np.concatenate(pair) for pair in zip(ends, more, strict=True))
         found = distinct(*ends)
-        known = described(sim, found[0])
+        known = described(sim, found[0], alike)
     return *found, len(ends[0]), *known
 
 
@@ -311,13 +313,21 @@ def distinct(x: np.ndarray, good: np.ndarray, residual: np.ndarray) -> tuple[np.
     return x[kept], np.bincount(np.asarray(of, int), minlength=len(kept)), residual[kept]
 
 
-def described(sim: Simulator, x: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
-    """States, eigenvalues `[K, n]` and numbers of unstable ones."""
+def described(
+    sim: Simulator, x: np.ndarray, alike: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """States, eigenvalues `[K, n]` and numbers of unstable ones.
+
+    `alike` are points of like parameters with their eigenvalues: where to look for the rightmost roots first.
+    """
     n = x.shape[1]
     states, values, unstable = [], np.full((len(x), n), np.nan, complex), np.zeros(len(x), int)
     for k, flat in enumerate(x):
         state, parts = jax.tree.map(np.asarray, _run_jacobian(sim, jnp.asarray(flat)))
-        roots, unstable[k] = rightmost(parts)
+        near = 0.0
+        if alike is not None and len(alike[0]):
+            near = float(alike[1][np.abs(alike[0] - flat).max(axis=1).argmin(), 0].real)
+        roots, unstable[k] = rightmost(parts, near)
         values[k, : len(roots)] = roots[:n]
         states.append(state)
     State, shapes = sim.model.State, [like.shape for like in sim.state_shapes().values()]

@@ -154,9 +154,9 @@ def linearise(sim: Simulator, theta: Any = None, x: Any = None, monitor: str | N
 def _linear(sim: Simulator, x: Any, monitor: str | None) -> Linear:
     drift, start = _drift.drift_of(sim), sim.model.init(sim.n_nodes)
     flat = settled(drift, _drift.flat_of(start, start)) if x is None else _drift.flat_of(x, start)
-    flat = polished(drift, newton(drift, lambda x: drift.jacobian(x).whole(), jax.lax.stop_gradient(flat))[0])
+    flat = polished(drift, newton(drift, jax.jacfwd(drift), jax.lax.stop_gradient(flat))[0])
     small = jnp.abs(drift(flat)) <= 1e3 * jnp.finfo(flat.dtype).eps * (
-        jnp.abs(drift.jacobian(flat).whole()) @ (1.0 + jnp.abs(flat)) + 1e-3
+        jnp.abs(jax.jacfwd(drift)(flat)) @ (1.0 + jnp.abs(flat)) + 1e-3
     )
     flat = jnp.where(small.all() & (drift.distance(flat) <= 1e-4), flat, jnp.nan)
     noise, tau = _noise(drift, flat)

@@ -14,8 +14,10 @@ TURN = 0.6
 """Change of log det between neighbours on a line, above which the line is refined."""
 FEWEST, MOST = 48, 6000
 """Points on a line, before and after refinement."""
-DIPS = 16
+DIPS = 8
 """Most places on a line where roots are looked for."""
+REPEATED = 16
+"""Rightmost roots whose multiplicity is counted."""
 LINES = 40
 """Lines that are tried until none has a root to its right."""
 
@@ -38,7 +40,7 @@ class Blocks(NamedTuple):
     """Rows of `send`, `[K, q]`."""
 
 
-def rightmost(jacobian: Jacobian) -> tuple[Complex, int]:
+def rightmost(jacobian: Jacobian, near: float = 0.0) -> tuple[Complex, int]:
     """Roots of det(s - A(s)), rightmost first, and how many have Re s > 0.
 
     Without delays, all eigenvalues. With delays s - A(s) has infinitely many roots, of which finitely many lie right of
@@ -50,6 +52,10 @@ def rightmost(jacobian: Jacobian) -> tuple[Complex, int]:
     Roots are found by Muller's method where |g| is least on the line, g = d(s) / det of the bordered matrix, and the
     line is moved to the rightmost root until the count says that nothing lies beyond. Exact for any number of lags.
 
+    Args:
+        jacobian: the linear part.
+        near: about where the real part of the rightmost root is, if that is known.
+
     Returns:
         Roots, 1/ms: with delays those that were found, the rightmost surely among them. A root of multiplicity k
         stands k times.
@@ -57,7 +63,7 @@ def rightmost(jacobian: Jacobian) -> tuple[Complex, int]:
     if jacobian.lags is None or not np.any(jacobian.lags):
         values = np.linalg.eigvals(jacobian.whole())
         return _sorted(values), int((values.real > 0.0).sum())
-    return _Network(jacobian).rightmost()
+    return _Network(jacobian).rightmost(near)
 
 
 def _sorted(roots: Complex) -> Complex:
@@ -203,34 +209,41 @@ class _Network:
         turns = (log[-1].imag - np.angle(np.exp(1j * log[-1].imag))) - log[0].imag
         return int((self.poles.real > sigma).sum()) + round(-turns / np.pi)
 
-    def rightmost(self) -> tuple[Complex, int]:
+    def rightmost(self, near: float) -> tuple[Complex, int]:
         """Roots, and how many lie right of 0."""
-        s, log, g = self.line(0.0)
-        unstable = beyond = self.count(s[0].real, log)
-        roots, step, clear = self.fixed, 0.1 / self.longest, np.inf
+        roots, step, clear, sigma = self.fixed, 0.1 / self.longest, np.inf, near
         for _ in range(LINES):
-            sigma = s[0].real
+            s, log, g = self.line(sigma)
+            sigma, beyond = s[0].real, self.count(s[0].real, log)
             roots = self._gathered(np.concatenate([roots, self._dips(s, g)]))
             lead = roots.real.max(initial=-np.inf)
-            near = lead + 0.02 * max(abs(lead), 0.05 / self.longest) if len(roots) else lead
+            close = lead + 0.02 * max(abs(lead), 0.05 / self.longest) if len(roots) else lead
             if beyond == 0:
                 clear = min(clear, sigma)
-                if sigma <= near * (1.0 + 1e-9 * np.sign(near)):
-                    return _sorted(self._repeated(roots)), unstable
+                if len(roots) and sigma <= close + 1e-9 * abs(close):
+                    return self._described(roots)
             if beyond == 0 and not len(roots):
                 sigma, step = sigma - step, 2.0 * step
-            elif beyond == 0 or near > sigma:
-                sigma = near
-            elif clear < np.inf:  # what lies to the right is too far from this line to be seen
-                sigma = 0.5 * (sigma + clear)
+            elif beyond == 0:
+                sigma = close
+            elif clear < np.inf:  # what lies to the right may be too far from this line to be seen
+                sigma = max(close, 0.5 * (sigma + clear)) if close < clear else close
             else:
-                sigma, step = sigma + step, 2.0 * step
-            s, log, g = self.line(sigma)
-            beyond = self.count(s[0].real, log)
+                sigma, step = max(close, sigma + step), 2.0 * step
         raise RuntimeError(
-            f"the rightmost characteristic root was not found on {LINES} lines, the last at Re s = {s[0].real:.4g} per "
-            "ms; please report the network"
+            f"the rightmost characteristic root was not found on {LINES} lines, the last at Re s = {sigma:.4g} per ms; "
+            "please report the network"
         )
+
+    def _described(self, roots: Complex) -> tuple[Complex, int]:
+        """Roots in order with their multiplicity, and how many are unstable."""
+        roots = _sorted(roots)
+        times = [self._multiplicity(root) for root in roots[:REPEATED]]
+        roots = np.concatenate([np.repeat(roots[:REPEATED], times), roots[REPEATED:]])
+        if roots[0].real <= 0.0:
+            return roots, 0
+        s, log, _ = self.line(0.0)
+        return roots, self.count(s[0].real, log)
 
     def _dips(self, s: Complex, g: Complex) -> Complex:
         """Roots near the points of a line where |g| is least."""
@@ -251,7 +264,7 @@ class _Network:
     def _muller(self, s: Complex, g: Complex) -> complex | None:
         """The root near three points, by parabolas through the last three."""
         s, g = list(s), [value if np.isfinite(value) else self._value(at) for at, value in zip(s, g, strict=True)]
-        for _ in range(40):
+        for _ in range(25):
             a, b, c = s[-3:]
             slope_ab, slope_bc = (g[-2] - g[-3]) / (b - a), (g[-1] - g[-2]) / (c - b)
             bend = (slope_bc - slope_ab) / (c - a)
@@ -261,8 +274,8 @@ class _Network:
             if below == 0.0 or not np.isfinite(below):
                 return None
             move = -2.0 * g[-1] / below
-            if -(c + move).real * self.longest > 300.0 or abs(c + move) > 1e4 * self.scale:
-                return None  # far left, where the exponentials overflow
+            if (c + move).real < s[0].real - 10.0 / self.longest or abs(c + move) > 1e4 * self.scale:
+                return None  # far left, where there are always more
             s.append(c + move)
             g.append(self._value(s[-1]))
             if abs(move) <= 1e-13 * max(abs(s[-1]), 1e-3 * self.scale) or s[-1] in s[-4:-1]:
@@ -278,11 +291,6 @@ class _Network:
             if not any(abs(root - other) < tol for other in kept):
                 kept.append(root)
         return np.array([each for r in kept for each in ((r, r.conjugate()) if r.imag else (r,))], complex)
-
-    def _repeated(self, roots: Complex) -> Complex:
-        """Every root as often as its multiplicity."""
-        times = [self._multiplicity(root) for root in roots]
-        return np.repeat(roots, times)
 
     def _multiplicity(self, root: complex) -> int:
         own = int((np.abs(self.fixed - root) < 1e-7 * self.scale).sum())

@@ -69,8 +69,12 @@ def stability(
         many = _check.count((MORE if n <= FEW_STATES else LESS) if starts is None else starts, "starts", LESS)
         begin = start_states(at[len(at) // 2], key, many)
         found = _followed(at, begin, shape)
-        ends = [(x, np.ones(len(x), bool), np.zeros(len(x))) for x in found]
-        rows = [completed(one, end, key, MORE)[-2:] for one, end in zip(at, ends, strict=True)]
+        rows, alike = [], None
+        for one, x in zip(at, found, strict=True):
+            ends = (x, np.ones(len(x), bool), np.zeros(len(x)))
+            x, *_, values, unstable = completed(one, ends, key, MORE, alike)
+            rows.append((values, unstable))
+            alike = x, values
     return _dataset(axes, known, key, rows)
 
 
