@@ -103,14 +103,14 @@ def test_the_sweep_of_its_page_is_drawn_with_facets():
     assert names["picture"].axs.shape == (1, 2)
 
 
-<<<<<<< HEAD
 def test_the_branch_of_its_page_has_the_rhythms_of_jansen_and_rit():
     names: dict = {}
     exec(compile(block("docs/explore.md", "branch"), "docs/explore.md", "exec"), names)
     values, frequencies = zip(*sorted(names["rhythms"]), strict=True)
     np.testing.assert_allclose(values, [-0.01215, 0.08983, 0.31570], atol=1e-4)  # Grimbert & Faugeras 2006
     np.testing.assert_allclose(frequencies, [7.239, 10.377, 11.164], atol=1e-2)
-=======
+
+
 def test_fixed_points_maps_and_spectra_of_their_page():
     names: dict = {}
     for name in ("fixed points", "stability", "linear response"):
@@ -120,7 +120,6 @@ def test_fixed_points_maps_and_spectra_of_their_page():
     assert set(np.unique(names["ds"].n_fixed)) == {1, 3}
     psd = lambda G: vb.linearise(names["sim"], {"coupling.G": G}).psd(10.0)[0, 0]  # noqa: E731
     assert float(names["slope"]) == pytest.approx((psd(0.301) - psd(0.299)) / 2e-3, rel=5e-3)
->>>>>>> 41071b9 (Find rightmost roots on fewer lines; time covariances and maps)
 
 
 def test_the_effective_connectivity_of_its_page_is_simulated_again():
