@@ -24,7 +24,7 @@ SPACES = (
     *("cable", "explore", "fields", "measurement", "spiking"),
 )
 METHODS = ("sample", "sample_batch", "run_batch", "failures", "summary", "to_inference_data", "from_edges", "synthetic")
-METHODS += ("icosphere", "random")
+METHODS += ("icosphere", "folded", "random")
 """Of the methods, those with sizes that a user writes; readers of files and steps of the loop are left out."""
 
 PROBABILITIES = {
@@ -243,6 +243,7 @@ def calls():
         "fields.Field": {"domain": sphere},
         "fields.Kernel": {"domain": sphere, "shape": vb.fields.Gaussian(20.0)},
         "fields.Sphere": {"lmax": 4},
+        "fields.Mesh.folded": {"order": 1, "folds": 1, **ask},
         "fields.Mesh.icosphere": {"order": 1, "radius": 10.0},
         "Connectome.random": {"n": 10, "in_degree": 2, "weight": 0.1, "delay": 1.0, **ask},
         "spiking.Conv": {"in_channels": 1, "out_channels": 2, "kernel_size": 3, **ask},
@@ -283,7 +284,15 @@ ALLOWED = {
     ),
     "fields.Field(steps)": ANY,
     # a graph without edges, the icosahedron itself, constants alone; the first channel
-    **dict.fromkeys(("Connectome.random(in_degree)", "fields.Mesh.icosphere(order)", "fields.Sphere(lmax)"), ("0",)),
+    **dict.fromkeys(
+        (
+            "Connectome.random(in_degree)",
+            "fields.Mesh.icosphere(order)",
+            "fields.Mesh.folded(order)",
+            "fields.Sphere(lmax)",
+        ),
+        ("0",),
+    ),
     "measurement.Reference(channel)": ("0",),
     # ends of a range: infinite where there is none
     **dict.fromkeys(("param(low)", "param(high)"), ANY),

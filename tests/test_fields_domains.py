@@ -396,3 +396,29 @@ def test_bad_input_gets_a_sentence(make, remedy):
 def test_a_width_in_place_of_a_profile_is_a_type_error():
     with pytest.raises(TypeError, match="Gaussian"):
         F.Kernel(F.Sphere(3), 10.0)
+
+
+# ---- folds
+
+
+def test_folds_are_a_random_harmonic_of_their_degree():
+    """-l(l+1)/R^2 under the sphere's Laplacian, mean square 1, and more area than the sphere of the same volume."""
+    ball = F.Mesh.icosphere(4, 50.0)
+    surface = F.Mesh.folded(4, 5, key=jax.random.key(1), depth=0.1, radius=50.0)
+    place = np.asarray(surface.positions)
+    shape = np.log(np.linalg.norm(place, axis=1) / 50.0) / 0.1
+    np.testing.assert_allclose(place / np.linalg.norm(place, axis=1)[:, None], ball.positions / 50.0, atol=1e-12)
+    area = np.asarray(ball.areas, float)
+    np.testing.assert_allclose((area * shape**2).sum() / area.sum(), 1.0, rtol=0.01)
+    laplacian = F.LaplaceBeltrami(ball, D=1.0)(shape) * 50.0**2
+    assert np.sqrt((area * (laplacian + 30.0 * shape) ** 2).sum() / area.sum()) < 0.03 * 30.0
+    a, b, c = place[surface.triangles.T]
+    volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6.0
+    whole = float(np.asarray(surface.areas, float).sum())
+    assert whole**3 > 1.1 * 36.0 * np.pi * volume**2  # the sphere has the least
+    other = F.Mesh.folded(4, 5, key=jax.random.key(2), depth=0.1, radius=50.0)
+    assert np.abs(np.asarray(other.positions) - place).max() > 5.0
+    with pytest.raises(ValueError, match="at most 16, or a higher order"):
+        F.Mesh.folded(4, 17, key=jax.random.key(1))
+    with pytest.raises(ValueError, match="depth"):
+        F.Mesh.folded(1, 1, key=jax.random.key(1), depth=-0.1)

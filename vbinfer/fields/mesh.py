@@ -11,6 +11,7 @@ import scipy.sparse.linalg
 from jaxtyping import Array
 
 from vbinfer._check import count
+from vbinfer._names import PRNGKey
 from vbinfer.fields import surfaces
 from vbinfer.fields.base import AbstractDomain, as_array, exponential
 from vbinfer.fields.bases import Modes
@@ -74,6 +75,15 @@ class Mesh(AbstractDomain):
         Every order quarters the triangles of the icosahedron.
         """
         return cls(*surfaces.icosphere(order, radius))
+
+    @classmethod
+    def folded(cls, order: int, folds: int = 8, *, key: PRNGKey, depth: float = 0.1, radius: float = 100.0) -> "Mesh":
+        """A sphere with random folds, for tests and examples.
+
+        r = radius exp(depth f), f a random spherical harmonic of degree `folds`, 2^order at most, whose mean square
+        over the sphere is 1.
+        """
+        return cls(*surfaces.folded(order, folds, depth, radius, key))
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Mesh":

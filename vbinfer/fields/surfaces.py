@@ -3,14 +3,19 @@
 import base64
 import gzip
 import io
+import math
 import zipfile
 import zlib
 from pathlib import Path
 from xml.etree import ElementTree
 
+import jax
 import numpy as np
+from scipy import special
 
 from vbinfer._check import count, positive
+from vbinfer._check import key as _key
+from vbinfer._names import PRNGKey
 
 Surface = tuple[np.ndarray, np.ndarray]
 
@@ -34,6 +39,26 @@ def icosphere(order: int, radius: float) -> Surface:
         a, b, c = t.T
         t = np.concatenate([np.stack(part, 1) for part in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
     return radius * v / np.linalg.norm(v, axis=1, keepdims=True), t
+
+
+def folded(order: int, folds: int, depth: float, radius: float, key: PRNGKey) -> Surface:
+    """An icosphere whose radius is a random harmonic.
+
+    r = radius exp(depth f),  f of degree `folds` with variance 1: star-shaped whatever the depth.
+    """
+    folds, depth = count(folds, "folds", 8), positive(depth, "depth", 0.1)
+    vertices, triangles = icosphere(order, radius)
+    if folds > 2**order:
+        raise ValueError(f"{folds} folds are too fine for order {order}; give at most {2**order}, or a higher order")
+    x, y, z = vertices.T / radius
+    around = np.arctan2(y, x)
+    weights = np.asarray(jax.random.normal(_key(key), (2 * folds + 1,)), float)
+    shape = np.zeros(len(x))
+    for m in range(-folds, folds + 1):
+        wave = special.sph_harm_y(folds, abs(m), np.arccos(np.clip(z, -1.0, 1.0)), around)
+        shape += weights[m] * (wave.real if m >= 0 else wave.imag) * (1.0 if m == 0 else math.sqrt(2.0))
+    shape *= math.sqrt(4.0 * math.pi / (weights**2).sum())
+    return vertices * np.exp(depth * shape)[:, None], triangles
 
 
 def read(path: Path) -> Surface:
