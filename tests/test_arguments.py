@@ -106,7 +106,15 @@ def parameters(label, fn):
 
 
 MADE = {
-    *("approximate.MapFit", "neural.FitInfo", "stores.StoreStatus", "tasks.Task", "Study"),
+    *(
+        "approximate.MapFit",
+        "explore.FixedPoints",
+        "neural.FitInfo",
+        "neural.Round",
+        "stores.StoreStatus",
+        "tasks.Task",
+        "Study",
+    ),
     *(
         f"diagnostics.{name}"
         for name in (
@@ -232,6 +240,15 @@ def calls():
         "tasks.Task.sample": {"self": vb.tasks.gaussian_linear(), "x_o": np.zeros(10), **ask},
         "tasks.reference": {"name": "two_moons"},
         "sweep": {"fwd": work, "grid": {"a": np.linspace(0.0, 1.0, 3)}, "progress": False, **ask},
+        "fixed_points": {"sim": sim, **ask},
+        "stability": {"sim": sim, "grid": {"model.gamma": [-1.0]}, **ask},
+        "lyapunov": {"sim": sim, "t1": 10.0, "transient": 1.0, **ask},
+        "plan": {"prior": prior, "simulators": [work, work], "budget": 1.0, **ask},
+        "verify_study": {"out": "nowhere"},
+        "reporting.animate_field": {"domain": sphere, "values": np.zeros((2, sphere.n_nodes)), "period": 1.0},
+        "likelihoods.CrossSpectral": {"spectrum": work, "period": 1.0, "num_samples": 100},
+        "likelihoods.EscapeNoise": {"neuron": work, "current": np.zeros(10), "dt": 0.1},
+        "explore.continuation": {"sim": sim, "path": "model.gamma", "to": 0.5},
         "explore.fit_mou": {"y": Y, "period": 720.0},
         "explore.fit_mvar": {"y": Y, "period": 720.0},
         "cable.compartments": {"morphology": cell},
@@ -301,7 +318,7 @@ ALLOWED = {
     # the seed of another package's generator
     "diagnostics.c2st(seed)": ("0",),
     # the end of a band from 0 on, which holds no frequency: told as such
-    "likelihoods.Whittle(high)": ("0",),
+    **dict.fromkeys(("likelihoods.Whittle(high)", "likelihoods.CrossSpectral(high)"), ("0",)),
 }
 """Values that are no mistake, and why."""
 

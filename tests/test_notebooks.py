@@ -20,7 +20,7 @@ FAST = {
     "08_networks.ipynb": "n_draws = 256\nseed = 0",
     "09_a_neuron.ipynb": "n_draws = 1_024\nn_test = 50\nnum_samples = 200\nseed = 0",
     "10_spiking_network.ipynb": "n_draws = 384\nn_test = 64\nseed = 0",
-    "12_spikes_and_mean_field.ipynb": "n_draws = 320\nn_test = 64\nseed = 0",
+    "16_spikes_and_mean_field.ipynb": "n_draws = 320\nn_test = 64\nseed = 0",
     "11_a_field.ipynb": "num_warmup = 200\nnum_samples = 200\nnum_chains = 2\nseed = 0",
     "13_connectome_prior.ipynb": "n_draws = 1_024\nn_test = 100\nseed = 0",
 }

@@ -167,22 +167,21 @@ def _linear(sim: Simulator, x: Any, monitor: str | None) -> Linear:
 def _noise(drift: Drift, flat: Array) -> tuple[Array, Array | None]:
     """How noise enters the states, `[n, m]`, and its correlation times."""
     sim, x = drift.sim, drift.state(flat)
-    if sim.noise is None:
+    if (noise := sim.noise) is None:
         return jnp.zeros((len(flat), 0)), None
     named = dict(zip(sim.model.variables(), x, strict=True))
-    z = {name: jnp.zeros_like(named[name]) for name in sim.noise.noisy(named)}
-    coloured = isinstance(sim.noise, Coloured)
+    z = {name: jnp.zeros_like(named[name]) for name in noise.noisy(named)}
 
     def enters(z: dict[str, Array]) -> Array:
         # increments of a step of 1 ms are those of a square root of one ms; coloured noise starts with its amplitude
-        made = sim.noise.init(z) if coloured else sim.noise.process(1.0)(None, z, named)[1]
+        made = noise.init(z) if isinstance(noise, Coloured) else noise.process(1.0)(None, z, named)[1]
         return _drift.flat_of([made.get(name, jnp.zeros(())) for name in named], x)
 
     columns = jax.jacfwd(enters)(z)
     K = jnp.concatenate([columns[name].reshape(len(flat), -1) for name in z], axis=1)
-    if not coloured:
+    if not isinstance(noise, Coloured):
         return K, None
-    return K, jnp.concatenate([jnp.broadcast_to(spread(sim.noise.tau, a), a.shape).ravel() for a in z.values()])
+    return K, jnp.concatenate([jnp.broadcast_to(spread(noise.tau, a), a.shape).ravel() for a in z.values()])
 
 
 def _roots(jacobian: Jacobian) -> Array:

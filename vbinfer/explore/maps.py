@@ -15,6 +15,7 @@ from vbinfer._param import resolve
 from vbinfer.execute.batches import key_ints
 from vbinfer.explore import drift as _drift
 from vbinfer.explore.equilibria import FEW_STATES, completed, distinct, ends_of, start_states
+from vbinfer.explore.roots import Complex
 from vbinfer.explore.sweeps import Grid
 from vbinfer.io import npz
 from vbinfer.simulation.simulator import Simulator
@@ -109,7 +110,7 @@ def _continue(sim: Simulator, i: int, found: list[np.ndarray], near: list[int], 
             join(i, ends_of(sim, jnp.asarray(x[None])))
 
 
-def _dataset(axes: Grid, known: Mapping[str, Any], key: PRNGKey, rows: list[tuple[np.ndarray, np.ndarray]]) -> Any:
+def _dataset(axes: Grid, known: Mapping[str, Any], key: PRNGKey, rows: list[tuple[Complex, np.ndarray]]) -> Any:
     xarray = importlib.import_module("xarray")
     shape, dims = tuple(axes.dims.values()), tuple(axes.dims)
     most = max((len(unstable) for _, unstable in rows), default=0)

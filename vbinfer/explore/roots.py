@@ -1,14 +1,15 @@
 """Characteristic roots of a network with delays."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import eig, lapack
+from numpy.typing import NDArray
+from scipy.linalg import eig, get_lapack_funcs
 from scipy.sparse.csgraph import connected_components
 
 from vbinfer.explore.drift import Jacobian
 
-Complex = np.ndarray
+Complex = NDArray[np.complexfloating[Any, Any]]
 
 TURN = 0.6
 """Change of log det between neighbours on a line, above which the line is refined."""
@@ -121,7 +122,8 @@ class _Network:
         tiny = lambda a, axis, of: np.abs(a).max(axis=axis, initial=0.0) <= 1e-9 * np.abs(of).max(initial=0.0)  # noqa: E731
         values, unmoved = [], []
         for g in _components(local != 0.0):
-            of, left, right = eig(local[np.ix_(g, g)], left=True)
+            taken: Any = eig(local[np.ix_(g, g)], left=True)
+            of, left, right = taken
             values.append(of)
             unmoved.append(tiny(send[:, g] @ right, 0, send) | tiny(left.conj().T @ receive[g], 1, receive))
         every = np.concatenate(values)
@@ -135,7 +137,8 @@ class _Network:
         through = np.zeros((len(s), self.size, self.size), complex)
         q = b.out.shape[1]
         rows, columns = np.repeat(b.out[:, :, None], q, 2).ravel(), np.repeat(b.into[:, None, :], q, 1).ravel()
-        np.add.at(through, (slice(None), rows, columns), small.reshape(len(s), -1))
+        places: Any = (slice(None), rows, columns)
+        np.add.at(through, places, small.reshape(len(s), -1))
         p, size = self.weights.shape[:2]
         carried = self.weights * np.exp(-s[:, None, None, None] * self.lags)
         return (carried @ through.reshape(len(s), p, size, -1)).reshape(len(s), self.size, self.size)
@@ -146,6 +149,7 @@ class _Network:
         n = self.size
         target = np.zeros(n + 1, complex)
         target[n] = 1.0
+        getrf, getrs = get_lapack_funcs(("getrf", "getrs"), (target,))
         for first in range(0, len(s), 64):
             part = s[first : first + 64]
             bordered = np.zeros((len(part), n + 1, n + 1), complex)
@@ -153,8 +157,8 @@ class _Network:
             bordered[:, n, :n], bordered[:, :n, n] = self.row, self.column
             for i, matrix in enumerate(bordered, start=first):
                 # one decomposition: the last number of the solution is det(1 - M) over the bordered determinant
-                lu, pivots, _ = lapack.zgetrf(matrix)
-                g[i] = lapack.zgetrs(lu, pivots, target)[0][n]
+                lu, pivots, _ = getrf(matrix)
+                g[i] = getrs(lu, pivots, target)[0][n]
                 flips = np.count_nonzero(pivots != np.arange(n + 1))
                 with np.errstate(divide="ignore"):  # at a root to the last digit
                     log[i] = np.log(np.diag(lu)).sum() + 1j * np.pi * flips + np.log(g[i])
@@ -170,7 +174,8 @@ class _Network:
         small = np.abs(b.send) @ inside @ np.abs(b.receive)
         gains = np.zeros((len(w), self.size))
         for column in range(b.into.shape[1]):
-            np.maximum.at(gains, (slice(None), b.out[:, column]), small[:, :, column].max(axis=-1, initial=0.0))
+            places: Any = (slice(None), b.out[:, column])
+            np.maximum.at(gains, places, small[:, :, column].max(axis=-1, initial=0.0))
         per_row = (
             (
                 carried.reshape(p * size, size)[None]
@@ -201,7 +206,7 @@ class _Network:
             log_new, g_new = self.evaluate(sigma + 1j * new)
             order = np.argsort(np.concatenate([w, new]))
             w, log, g = (np.concatenate(pair)[order] for pair in ((w, new), (log, log_new), (g, g_new)))
-        return sigma + 1j * w, log.real + 1j * np.unwrap(log.imag), g
+        return sigma + 1j * w, log.real + 1j * np.unwrap(log.imag), np.asarray(g, complex)
 
     def count(self, sigma: float, log: Complex) -> int:
         """Roots right of the line on which log d is known."""
@@ -263,23 +268,23 @@ class _Network:
 
     def _muller(self, s: Complex, g: Complex) -> complex | None:
         """The root near three points, by parabolas through the last three."""
-        s, g = list(s), [value if np.isfinite(value) else self._value(at) for at, value in zip(s, g, strict=True)]
+        points, values = list(s), [v if np.isfinite(v) else self._value(at) for at, v in zip(s, g, strict=True)]
         for _ in range(25):
-            a, b, c = s[-3:]
-            slope_ab, slope_bc = (g[-2] - g[-3]) / (b - a), (g[-1] - g[-2]) / (c - b)
+            a, b, c = points[-3:]
+            slope_ab, slope_bc = (values[-2] - values[-3]) / (b - a), (values[-1] - values[-2]) / (c - b)
             bend = (slope_bc - slope_ab) / (c - a)
             slope = slope_bc + bend * (c - b)
-            root = np.sqrt(slope * slope - 4.0 * bend * g[-1])
+            root = np.sqrt(slope * slope - 4.0 * bend * values[-1])
             below = slope + root if abs(slope + root) >= abs(slope - root) else slope - root
             if below == 0.0 or not np.isfinite(below):
                 return None
-            move = -2.0 * g[-1] / below
-            if (c + move).real < s[0].real - 10.0 / self.longest or abs(c + move) > 1e4 * self.scale:
+            move = -2.0 * values[-1] / below
+            if (c + move).real < points[0].real - 10.0 / self.longest or abs(c + move) > 1e4 * self.scale:
                 return None  # far left, where there are always more
-            s.append(c + move)
-            g.append(self._value(s[-1]))
-            if abs(move) <= 1e-13 * max(abs(s[-1]), 1e-3 * self.scale) or s[-1] in s[-4:-1]:
-                return s[-1] if abs(g[-1]) <= 1e-9 * max(map(abs, g[:3])) else None
+            points.append(c + move)
+            values.append(self._value(points[-1]))
+            if abs(move) <= 1e-13 * max(abs(points[-1]), 1e-3 * self.scale) or points[-1] in points[-4:-1]:
+                return points[-1] if abs(values[-1]) <= 1e-9 * max(map(abs, values[:3])) else None
         return None
 
     def _gathered(self, roots: Complex) -> Complex:

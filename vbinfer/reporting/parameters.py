@@ -108,7 +108,7 @@ class Parameters:
     def most_shrunk(self) -> list[int]:
         """The parameters that are drawn, in their order."""
         # a map over 84 regions has 84 parameters: numbers of the whole brain, and those that shrank most, are drawn
-        of_maps = [self.shapes[name.split("[")[0]] != () if "[" in name else False for name in self.names]
+        of_maps = np.array(["[" in name and self.shapes[name.split("[")[0]] != () for name in self.names])
         return sorted(np.lexsort((-self.shrinkage, of_maps))[:MOST_PARAMETERS].tolist())
 
     @property

@@ -6,6 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from vbinfer import _check
+
 
 class FiringSummary(eqx.Module):
     """Rate, CV, local variation, Fano factor, synchrony, correlation.
@@ -45,6 +47,9 @@ class TrainSummary(eqx.Module):
 
     names: ClassVar[tuple[str, ...]] = ("count", "latency", "first_interval", "last_interval", "mean_interval", "cv")
     silent: float = eqx.field(static=True, default=1e3)
+
+    def __check_init__(self) -> None:
+        _check.number(self.silent, "silent", 1e3)
 
     def __call__(self, y: Any) -> Array:
         times, n = y.times[0], jnp.minimum(y.count[0], y.times.shape[-1])

@@ -56,6 +56,7 @@ PARTS = Lazily(
     {
         **dict.fromkeys(("MAF", "NSF"), "neural.densities.flows"),
         "MDN": "neural.densities.mixture",
+        "FlowMatching": "neural.densities.flow_matching",
         "Regional": "neural.densities.regional",
         **dict.fromkeys(("MLP", "Conv", "Recurrent", "Transformer", "Invariant"), "neural.embeddings"),
         "Training": "neural.training",

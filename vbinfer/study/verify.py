@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vbinfer import _check
 from vbinfer.draws.draws import Draws
 from vbinfer.draws.sample import sample_prior_predictive
 from vbinfer.io import npz
@@ -73,6 +74,7 @@ def verify_study(
     Raises:
         FileNotFoundError: no such folder, no study file, or no record of one.
     """
+    tolerance = None if tolerance is None else _check.number(tolerance, "tolerance", 1e-5, least=0.0)
     place = Path(out)
     origin = read_origin(place)
     path = Path(study) if study is not None else (place / origin["path"]).resolve()
@@ -81,7 +83,7 @@ def verify_study(
             f"there is no study file {str(path)!r}; write `vbinfer verify {out} --study study.toml`"
         )
     same = origin["machine"] == folder.machine()
-    tolerance = (HERE if same else ELSEWHERE) if tolerance is None else float(tolerance)
+    tolerance = (HERE if same else ELSEWHERE) if tolerance is None else tolerance
     with tempfile.TemporaryDirectory(prefix="vbinfer-verify-") as temporary:
         again = Study.from_text(origin["text"], path, out=Path(temporary) / "run", data=origin["data"])
         again = dataclasses.replace(

@@ -68,11 +68,11 @@ def vep(connectome: Connectome | None = None) -> Task:
         connectome,
         coupling=Difference(G=1.0),
         integrator=Heun(dt=0.1 * SECOND),
-        monitors={"x1": Subsample(SECOND, var="x1")},
+        monitors={"x1": Subsample(period=SECOND, var="x1")},
     )
     last = (_SECONDS - 1) * SECOND
     begins = [begin * SECOND for begin in range(0, _SECONDS, _WINDOW)]
-    own = area(intervals=[(begin, min(begin + _WINDOW * SECOND, last)) for begin in begins], pool="nodes")
+    own = area(intervals=tuple((begin, min(begin + _WINDOW * SECOND, last)) for begin in begins), pool="nodes")
     received = NetworkInput(jnp.asarray(connectome.dense().weights), own)
     summary = Summary(period=SECOND, n_nodes=connectome.n_nodes, signal=own, input=received)
     excitability = dist.Uniform(-5.0, -1.0).expand([connectome.n_nodes]).to_event(1)
