@@ -113,7 +113,7 @@ def test_samples_until_the_transient_are_dropped():
 
 
 def test_several_monitors_are_summarised_in_order_with_their_names():
-    fwd = forward(monitor=None, summary={"bold": lambda y: y["x"].mean(0), "mean": lambda y: y["V"].mean(0)})
+    fwd = forward(monitor=None, summary={"bold": lambda y: y.mean(0), "mean": lambda y: y["V"].mean(0)})
     x = fwd({}, jax.random.key(0))
     assert fwd.names[:1] == ("bold.x[0]",)
     assert fwd.names[N:] == tuple(f"mean.x[{i}]" for i in range(N))
@@ -192,7 +192,7 @@ def test_the_fingerprint_tells_simulators_apart_and_is_the_same_in_another_proce
         (dict(monitor=None), "name one with monitor="),
         (dict(t1=10.03), "not a multiple of dt"),
         (dict(transient=10.0), r"\[0, t1\)"),
-        (dict(t1=9.0, transient=8.5, monitor="bold", summary=lambda y: y["x"].mean(0)), "no sample of monitor"),
+        (dict(t1=9.0, transient=8.5, monitor="bold", summary=lambda y: y.mean(0)), "no sample of monitor"),
         (dict(init={"q": 1.0}), "no such variable"),
     ],
 )
@@ -203,7 +203,7 @@ def test_mistakes(options, message):
 
 def test_features_of_several_monitors_keep_their_order_and_names_through_jit():
     """Dictionaries come out of jit sorted: with unsorted monitor names, x and names once disagreed."""
-    parts = {"mean": lambda y: jnp.stack([100.0 + y["V"].mean()]), "bold": lambda y: y["x"].mean(0)}
+    parts = {"mean": lambda y: jnp.stack([100.0 + y["V"].mean()]), "bold": lambda y: y.mean(0)}
     fwd = forward(monitor=None, summary=parts)
     keys = jax.random.split(jax.random.key(0), 2)
     x, ys = fwd.batch_series(draw(CASES["scalar"], 2), keys)

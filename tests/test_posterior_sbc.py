@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import binom
 
 import vbinfer as vb
-from vbinfer.approximate import importance
 from vbinfer.diagnostics import thresholds
 from vbinfer.diagnostics.local_sbc import _a_prior
 from vbinfer.diagnostics.replicates import _weighted
+from vbinfer.sampling import importance
 
 GAIN = np.array([[1.0, 0.3], [-0.4, 0.8], [0.2, 0.1]])
 OFFSET = np.array([10.0, -3.0, 0.5])

@@ -502,10 +502,14 @@ def hostile(tmp_path_factory):
 
 
 def test_words_of_strangers_add_no_tag_and_no_attribute_to_a_page(hostile, tmp_path):
-    """The page has the tags, and they the attributes, of one whose names are harmless."""
+    """The page has the tags, and they the attributes, of one whose names are harmless.
+
+    Names may break at their dots: a tag without attributes of the page's own.
+    """
     found, out = hostile
     harmless = page_of(tuple("abcdefgh"), tmp_path / "report.html")
-    assert sorted(found.tags) == sorted(harmless.tags)
+    tags = [sorted(tag for tag in page.tags if tag != ("wbr", ())) for page in (found, harmless)]
+    assert tags[0] == tags[1]
     assert all(address.startswith(("data:", "#")) for address in found.addresses)
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
     said = json.dumps(json.loads(out.with_suffix(".json").read_text(encoding="utf-8")), ensure_ascii=False)
