@@ -44,7 +44,7 @@ class AbstractStimulus(Parametrised):
         """Raise ValueError unless its tables fit `n` nodes."""
 
     def doubts(self, dt: float) -> list[str]:
-        """What steps of `dt` ms do not see of it, in sentences."""
+        """What steps of `dt` ms miss, in sentences."""
         return []
 
 
@@ -61,7 +61,7 @@ def _edge(t: Array, at: Array, rise: Array) -> Array:
 
 
 def _unseen(begin: ArrayLike, end: ArrayLike, rise: ArrayLike, dt: float, last: ArrayLike | None = None) -> list[str]:
-    """What steps of `dt` miss of a pulse; of a train that ends with one at `last`."""
+    """What steps of `dt` miss of a pulse."""
     if is_traced(begin, end, rise):
         return []
     # of several nodes or trials one example will do

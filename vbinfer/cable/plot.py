@@ -77,7 +77,7 @@ def _lines(comp: Compartments) -> list[np.ndarray]:
 
 
 def _tree(sections: tuple[Section, ...]) -> np.ndarray:
-    """Ends of sections in a tree drawn from left to right, `[section, 2, 2]`.
+    """Ends of sections in a drawn tree, `[section, 2, 2]`.
 
     Tips lie one above the other, a parent in the middle of its children; a section goes from its parent's height to its
     own.

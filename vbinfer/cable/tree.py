@@ -207,7 +207,7 @@ class Tree:
 
 
 def _widened(a: Array, taken: int, width: int) -> Array:
-    """The slots that are taken, and empty ones up to a width."""
+    """Taken slots, and empty ones up to a width."""
     return jnp.concatenate([a[:taken], jnp.zeros((width - taken, *a.shape[1:]), a.dtype)])
 
 
@@ -272,12 +272,12 @@ def _levels(nodes: int, pairs: np.ndarray) -> Levels:
 
 
 def _width(counts: list[int], begin: int, end: int) -> int:
-    """Slots of a block, whose branches and parents lie beside it."""
+    """Slots of a block and of the levels beside it."""
     return max(counts[max(begin - 1, 0) : end + 1]) + 1
 
 
 def _cuts(counts: list[int]) -> list[int]:
-    """Where blocks begin, so that few slots are empty; then the end."""
+    """Where blocks begin, with few empty slots; the end."""
     best, since = [0], [0]
     for end in range(1, len(counts) + 1):
         cost = [best[k] + BLOCK + (end - k) * _width(counts, k, end) for k in range(end)]

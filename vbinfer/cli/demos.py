@@ -1,4 +1,4 @@
-"""Demos without data: the recording is a simulation of known truth."""
+"""Demos without data: recordings simulated from a known truth."""
 
 import dataclasses
 from pathlib import Path
@@ -26,7 +26,7 @@ SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
-    """A task, how its draws are learned from, and the page's title."""
+    """A task, its method, and the title of its page."""
 
     task: Task
     method: NPE
@@ -46,7 +46,7 @@ def demo_of(name: str) -> Demo:
 
 
 def run_demo(name: str, out: Path, draws: int | None = None, *, say: Say | None = None) -> Verdict:
-    """Run a demo; where both routes exist, NUTS has to agree."""
+    """Run a demo, by both routes where they exist."""
     demo = demo_of(name)
     study = study_of(name, demo, out, draws)
     verdict = run_study(study, say=say)
@@ -70,7 +70,7 @@ def run_demo(name: str, out: Path, draws: int | None = None, *, say: Say | None 
 
 
 def study_of(name: str, demo: Demo, out: Path, draws: int | None = None) -> Study:
-    """The study of a demo: truth and recording are one draw of its prior."""
+    """The study of a demo; truth is a prior draw."""
     task, forward = demo.task, cast(ForwardModel, demo.task.simulator)
     k_truth, k_recording = jax.random.split(jax.random.key(SEED))
     truth = {path: np.asarray(value) for path, value in task.prior.sample(key=k_truth).items()}

@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _example(subjects: bool) -> str:
-    """The study file of the demo, of one participant or of all."""
+    """The study file of the demo, or of all participants."""
     text = DEMO.read_text(encoding="utf-8")
     if not subjects:
         return text
@@ -177,19 +177,8 @@ def _compute(args: argparse.Namespace) -> int:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         use_cache()  # the next run of a model starts at once
     say = None if args.quiet else errors.tell
-    if args.command == "verify":
-        from vbinfer.study.verify import verify_study
-
-        found = verify_study(args.folder, study=args.study, tolerance=args.tolerance, say=say)
-        errors.tell(str(found))
-        return 0 if found.passed else 1
-    if args.command == "demo" and args.task != "fmri":
-        return _demo(args, say)
-    if args.command == "sweep":
-        from vbinfer.study.sweep import sweep_study
-
-        sweep_study(args.study, out=args.out, dry_run=args.dry_run, say=say)
-        return 0
+    if (code := _apart(args, say)) is not None:
+        return code
     study = _study(args)
     if args.command != "demo" and args.dry_run:
         print(_estimate(study, study.calibration.draws if args.command == "calibrate" else 0))
@@ -212,6 +201,24 @@ def _compute(args: argparse.Namespace) -> int:
         verdict = (run.infer_study if args.command == "infer" else run.run_study)(study, say=say)
     _say_verdict(verdict, study.out, args.quiet)
     return FAILED if calibration is not None and calibration.verdict == "fail" else 0
+
+
+def _apart(args: argparse.Namespace, say: "Say | None") -> int | None:
+    """Commands that are no stages of a study, else None."""
+    from vbinfer.cli import errors
+
+    if args.command == "verify":
+        from vbinfer.study.verify import verify_study
+
+        found = verify_study(args.folder, study=args.study, tolerance=args.tolerance, say=say)
+        errors.tell(str(found))
+        return 0 if found.passed else 1
+    if args.command == "sweep":
+        from vbinfer.study.sweep import sweep_study
+
+        sweep_study(args.study, out=args.out, dry_run=args.dry_run, say=say)
+        return 0
+    return _demo(args, say) if args.command == "demo" and args.task != "fmri" else None
 
 
 def _demo(args: argparse.Namespace, say: "Say | None") -> int:

@@ -264,7 +264,7 @@ def _columns(draws: Any, names: Sequence[str] | None) -> list[int]:
 
 
 def _observed(x_o: Any, names: Names, columns: list[int]) -> tuple[np.ndarray, bool, list[int], list[str]]:
-    """Observations `[m, F]`, whether it is one, the columns that are there, and what to say of others."""
+    """Observations, whether it is one, columns there, a sentence."""
     array, width = np.asarray(x_o, dtype=np.float64), len(names)
     if array.ndim not in (1, 2) or array.shape[-1] != width or len(array) == 0:
         raise ValueError(

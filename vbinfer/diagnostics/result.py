@@ -114,7 +114,7 @@ def observation(x_o: Any, names: Sequence[str], gaps: bool = False) -> np.ndarra
 
 
 def features_there(rows: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Which features of `[m, F]` are there `[F]`, and what to say of the others.
+    """Which features are there `[F]`, a sentence on others.
 
     Raises:
         ValueError: nothing is there, or not the same in all rows.

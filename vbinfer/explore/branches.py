@@ -53,7 +53,7 @@ class Event:
 
 
 class _Point(NamedTuple):
-    """A point of the branch: `u` is the flat state, then the parameter."""
+    """A point of the branch: flat state, then parameter, `u`."""
 
     u: np.ndarray
     tangent: np.ndarray
@@ -160,21 +160,21 @@ def continuation(sim: Simulator, path: str, *, x0: Any = None, to: float, events
 
 
 class _Curve:
-    """The branch F(x, p) = 0 as a curve in (x, p)."""
+    """The branch as a curve of states and parameter."""
 
     def __init__(self, sim: Simulator, path: str, begin: float, to: float):
         self.sim, self.path, self.begin, self.to = sim, path, begin, to
         self.size = np.zeros(0)
 
     def parts(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any, bool]:
-        """F, its derivative `[n, n + 1]`, the linear part with delays, and whether u is admissible."""
+        """F, its derivative, linear part, and admissibility at u."""
         found = _run_parts(self.sim, self.path, jnp.asarray(u[:-1]), jnp.asarray(u[-1]))
         f, whole, by_p, linear, far = jax.tree.map(np.asarray, found)
         return f, np.column_stack([whole, by_p]), linear, bool(far <= 1e-6 * (1.0 + np.abs(u).max()))
 
     @property
     def metric(self) -> np.ndarray:
-        """Squared weights that make lengths along the curve of order 1.
+        """Squared weights: lengths along the curve are of order 1.
 
         The parameter in units of its range, the states of the largest that they were, whatever their number.
         """
@@ -183,7 +183,7 @@ class _Curve:
         return 1.0 / scale**2
 
     def first(self, x0: Any) -> _Point:
-        """The fixed point near x0, and where the branch goes from there."""
+        """The fixed point near x0, and the branch's direction."""
         state = initial_state(self.sim, x0)
         start = _drift.flat_of(state, state)
         x, converged = _run_newton(self.sim, start)
@@ -207,7 +207,7 @@ class _Curve:
         return _Point(u, tangent / np.sqrt(w @ tangent**2), *rightmost(linear))
 
     def corrected(self, u: np.ndarray, across: np.ndarray) -> np.ndarray | None:
-        """The point of the curve in the plane `across` through u."""
+        """The curve's point in the plane `across` through u."""
         there = u.copy()
         for _ in range(NEWTON):
             f, slope, _, _ = self.parts(there)
@@ -267,7 +267,7 @@ class _Curve:
     def between(
         self, origin: _Point, s: float, a: _Point, t: float, b: _Point
     ) -> Iterator[tuple[str, np.ndarray, float]]:
-        """Events between the lengths s and t from a point, by halving."""
+        """Events between two lengths from a point, by halving."""
         if a.mark == b.mark:
             return
         middle = 0.5 * (s + t)

@@ -1,4 +1,4 @@
-"""Drift of a network at rest, and its Jacobian with delays."""
+"""Drift of a network, and its Jacobian with delays."""
 
 import math
 from typing import Any, NamedTuple, TypeVar

@@ -1,4 +1,4 @@
-"""Fixed points of a network, and their stability over a grid."""
+"""Fixed points of a network, by Newton's method."""
 
 import dataclasses
 import functools
@@ -136,7 +136,7 @@ class FixedPoints:
 
 
 def fixed_points(sim: Simulator, theta: Any = None, starts: int = 64, *, key: PRNGKey) -> FixedPoints:
-    """Fixed points of a network, by Newton's method from many starts.
+    """Fixed points of a network, from many starts.
 
     0 = F(x) with x(t - lag) = x, the drift with coupling, field and stimulus at time 0, without noise. One half of the
     starts takes nodes from trajectories, or states from boxes of their size and larger, with all nodes alike or each by
@@ -259,7 +259,7 @@ start_states, _run_newton, _run_jacobian = Compiled(_starts), Compiled(_newton),
 
 
 def ends_of(sim: Simulator, starts: Array) -> tuple[np.ndarray, ...]:
-    """Where starts end, which is a fixed point or not, and what is left of the drift."""
+    """Where starts end, whether they count, what drift is left."""
     return tuple(np.asarray(a) for a in _run_newton(sim, starts))
 
 
@@ -282,7 +282,7 @@ def completed(
 
 
 def _crossed(sim: Simulator, starts: Array, found: np.ndarray, key: PRNGKey) -> Array:
-    """Starts whose nodes are those of points found before, each of any.
+    """Starts that combine the nodes of points found before.
 
     Where nodes have several states of their own, a network has a point for most combinations. As given for one node, or
     one point.

@@ -65,11 +65,11 @@ class Linear(eqx.Module):
         return _moving(self.jacobian, self.roots) if is_inside(self) else self.roots
 
     def transfer(self, f: Any) -> Any:
-        """Response of what is observed to each noise input, `[F, M, m]`."""
+        """Response to each noise input, `[F, M, m]`."""
         return _result(_transfer, self, f)
 
     def cross_spectrum(self, f: Any) -> Any:
-        """S(f), `[F, M, M]`, one-sided per Hz: state units squared per Hz.
+        """S(f), `[F, M, M]`, one-sided, state units squared per Hz.
 
         Raises:
             ValueError: the fixed point is not stable, or there is no noise.
@@ -92,7 +92,10 @@ class Linear(eqx.Module):
         return self.lagged(0.0)
 
     def lagged(self, tau: float) -> Any:
-        """E y(t + tau) y(t)^T, `[M, M]`; tau in ms, of either sign."""
+        """Lagged covariance E y(t + tau) y(t)^T, `[M, M]`.
+
+        tau in ms, of either sign.
+        """
         tau = _check.number(tau, "tau", 10.0, "a finite number of ms")
         lin = _stationary(self)
         if lin.jacobian.lags is None and (lin.seen is None or lin.seen.is_instant):
@@ -165,7 +168,7 @@ def _linear(sim: Simulator, x: Any, monitor: str | None) -> Linear:
 
 
 def _noise(drift: Drift, flat: Array) -> tuple[Array, Array | None]:
-    """How noise enters the states, `[n, m]`, and its correlation times."""
+    """How noise enters states, `[n, m]`, and its correlation times."""
     sim, x = drift.sim, drift.state(flat)
     if (noise := sim.noise) is None:
         return jnp.zeros((len(flat), 0)), None
@@ -233,7 +236,7 @@ def _moving(jacobian: Jacobian, roots: Array) -> Array:
 
 
 def _stationary(lin: Linear) -> Linear:
-    """The response, where it has a stationary state; NaN in a program."""
+    """The response, if it has a stationary state."""
     if is_inside(lin):
         stable = (lin.roots.real < 0.0) | jnp.isnan(lin.roots.real)
         stable = stable.all() & ~jnp.isnan(lin.roots[0].real)
@@ -249,7 +252,7 @@ def _stationary(lin: Linear) -> Linear:
 
 
 def _result(fn: Callable[..., Array], lin: Linear, argument: Any) -> Any:
-    """fn(lin, argument): in the user's program, or NumPy's in 64 bits."""
+    """fn(lin, argument), traced, or NumPy's in 64 bits."""
     if is_inside(lin, argument):
         return fn(lin, jnp.asarray(argument, float))
     with _drift.x64():
@@ -262,7 +265,10 @@ def _program(fn: Callable[..., Array]) -> Compiled:
 
 
 def _response(lin: Linear, s: Array) -> Array:
-    """What is observed per unit of white noise, `[M, m]`, at s = i omega, 1/ms."""
+    """Response to unit white noise, `[M, m]`.
+
+    s = i omega.
+    """
     n = len(lin.jacobian.local)
     matrix = s * jnp.eye(n) - lin.jacobian.at(s)
     noise = lin.noise.astype(matrix.dtype)
@@ -279,7 +285,7 @@ def _transfer(lin: Linear, f: Array) -> Array:
 
 
 def _at_each(fn: Callable[[Array], Array], f: Array) -> Array:
-    """fn at each frequency; some together, so that memory does not grow."""
+    """fn at each frequency, a few at a time."""
     return jax.lax.map(fn, jnp.atleast_1d(f), batch_size=AT_ONCE)
 
 
@@ -290,7 +296,7 @@ def _spectrum(lin: Linear, f: Array) -> Array:
 
 
 def _folded(lin: Linear, f: Array) -> Array:
-    """S of the samples at one frequency: what is faster than their period appears below."""
+    """S of the samples at one frequency, aliases included."""
     if lin.seen is None or lin.seen.period is None:
         return _spectrum(lin, f)
     aliases = jnp.arange(-FOLDS, FOLDS + 1) / (MS * lin.seen.period)
@@ -328,7 +334,9 @@ def _lagged(lin: Linear, tau: Array) -> Array:
 
 
 def _integral(lin: Linear, tau: Array, nodes: Array) -> Array:
-    """Lagged covariance: the integral of S(f) exp(2 pi i f tau) over f.
+    """Lagged covariance, by integrating the spectrum over f.
+
+    Of S(f) exp(2 pi i f tau).
 
     f = scale tan(pi u / 2) at the middles u of equal parts of [0, 1]: S is even and smooth on that circle, and the
     error falls exponentially with their number. White noise leaves K K^T / omega^2 at high frequencies, which turns

@@ -1,4 +1,4 @@
-"""Stability maps: fixed points and their leading eigenvalues over a grid."""
+"""Stability maps: leading eigenvalues over a grid."""
 
 import importlib
 import math
@@ -104,7 +104,7 @@ def _followed(at: list[Simulator], begin: Array, shape: tuple[int, ...]) -> list
 
 
 def _continue(sim: Simulator, i: int, found: list[np.ndarray], near: list[int], join: Any) -> None:
-    """Newton's method from points of neighbours that are not close to one here."""
+    """Newton's method from neighbours' points that lack here."""
     for x in (x for j in near for x in found[j]):
         if not (np.abs(found[i] - x) <= CLOSE * (1.0 + np.abs(x))).all(axis=1).any():
             join(i, ends_of(sim, jnp.asarray(x[None])))

@@ -109,7 +109,7 @@ class _Likelihood:
         self.constant = 0.5 * x.size * np.log(2.0 * np.pi)
 
     def __call__(self, J: np.ndarray, s: np.ndarray) -> tuple[float, np.ndarray, np.ndarray] | None:
-        """Value with that of the border, and gradients in J and the diagonal of Sigma.
+        """Value with the border's, and its gradients.
 
         The gradient in J is full, whatever is free. None beyond the border.
         """
@@ -138,7 +138,7 @@ class _Likelihood:
 
 
 def _border(J: np.ndarray, eigenvalues: Any) -> tuple[float, np.ndarray] | None:
-    """A wall around what samples of period 1 can tell, and its gradient.
+    """A wall around what samples can tell; its gradient.
 
     Rhythms beyond Nyquist look like slower ones, and of what decays within a sixth of a period nothing is left: there J
     would run away. The wall stands at |Im| = pi and Re = -2 pi, and is felt from 3/4 of the way on.
@@ -160,13 +160,16 @@ def _border(J: np.ndarray, eigenvalues: Any) -> tuple[float, np.ndarray] | None:
 
 
 def _lyapunov(T: np.ndarray, Q: np.ndarray, C: np.ndarray, how: str) -> np.ndarray:
-    """X of A X + X A^T + C = 0 for A = Q T Q^T, or of A^T ("T")."""
+    """Solution of the Lyapunov equation from a Schur form.
+
+    X of A X + X A^T + C = 0 for A = Q T Q^T, or of A^T ("T").
+    """
     Y, scale, _ = dtrsyl(T, T, -Q.T @ C @ Q, trana=how, tranb="T" if how == "N" else "N")
     return Q @ (Y / scale) @ Q.T
 
 
 def _maximum(problem: _Likelihood) -> tuple[np.ndarray, np.ndarray, float, bool]:
-    """J, the diagonal of Sigma, the value there, and whether it is one.
+    """J, diagonal of Sigma, value, and whether it converged.
 
     L-BFGS in coordinates in which the Hessian is near 1: for short periods that of row i of J is T cov(x) / Sigma_ii
     between its free entries, and that of log Sigma T / 2.

@@ -45,7 +45,9 @@ class Mvar:
         return len(self.A)
 
     def cross_spectrum(self, f: Any) -> np.ndarray:
-        """Cross-spectrum `[F, N, N]`, one-sided per Hz, at f in Hz.
+        """Cross-spectrum `[F, N, N]`, one-sided per Hz.
+
+        At f in Hz.
 
         S = 2 dt H Sigma H^H,   H = (I - sum_k A_k exp(-2 pi i f k dt))^-1,   S_ij = y_i conj(y_j)
         """
@@ -107,7 +109,10 @@ def _samples(p: int, n: int) -> int:
 
 
 def _regression(y: np.ndarray, p: int, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Past `[T - first, 1 + p N]` and present `[T - first, N]`."""
+    """Past and present of a recording, one row per sample.
+
+    `[T - first, 1 + p N]` and `[T - first, N]`.
+    """
     T = len(y)
     lags = [y[first - k : T - k] for k in range(1, p + 1)]
     return np.concatenate([np.ones((T - first, 1)), *lags], axis=1), y[first:]

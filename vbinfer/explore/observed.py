@@ -1,4 +1,4 @@
-"""What a monitor records of small deviations, as a linear filter."""
+"""Monitors of small deviations, as linear filters."""
 
 from typing import Any
 
@@ -58,13 +58,16 @@ class Seen(eqx.Module):
         return self.blood is None and self.window is None
 
     def gain(self, s: Array) -> Array:
-        """Response at s = i omega: a number, or one for each channel."""
+        """Response at s: one number, or one per channel.
+
+        s = i omega, 1/ms.
+        """
         gain = jnp.ones((1,), s.dtype) if self.window is None else _mean(s, self.window)[None]
         return gain if self.blood is None else gain * self.blood.gain(s)
 
 
 def _mean(s: Array, ms: float) -> Array:
-    """Response of a mean over ms, but for its lag of half of them."""
+    """Response of a mean, without its half-window lag."""
     return jnp.sinc(s.imag * ms / (2.0 * jnp.pi)).astype(s.dtype)
 
 
@@ -111,7 +114,7 @@ def seen(drift: Drift, flat: Array, monitor: AbstractMonitor) -> Seen:
 
 
 def _blood(monitor: BalloonWindkessel | HRF, level: Array, dt: float) -> Blood:
-    """A haemodynamic response around what it settles to at a level `[M]`."""
+    """A haemodynamic response around a settled level `[M]`."""
     steps = monitor.stride(dt)
     assert steps is not None
     leaves, tree = jax.tree.flatten(monitor.rest(jnp.zeros_like(level)))
@@ -125,7 +128,7 @@ def _blood(monitor: BalloonWindkessel | HRF, level: Array, dt: float) -> Blood:
         return monitor.sample(Block(zero, jnp.zeros(()), tree_of(z)), {})[1]
 
     def slopes(z: Array) -> Array:
-        """`[M, z, z]`: nodes do not act on each other, so that one direction serves all."""
+        """Slopes `[M, z, z]`, from one direction for all nodes."""
         along = lambda e: jax.jvp(lambda z: advance(z, level), (z,), (e[:, None] * jnp.ones_like(z),))[1]  # noqa: E731
         return jnp.transpose(jax.vmap(along)(jnp.eye(len(z), dtype=z.dtype)), (2, 1, 0))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def checked_recording(y: Any, least: int) -> np.ndarray:
-    """A recording `[T, N]` in float64, of at least so many samples.
+    """A recording `[T, N]` in float64, long enough.
 
     Raises:
         ValueError: another shape, gaps, too few samples, channels that are constant or follow from others.

@@ -24,7 +24,7 @@ LINES = 40
 
 
 class Blocks(NamedTuple):
-    """The instantaneous part, in blocks of states that act on each other.
+    """The instantaneous part, in blocks of linked states.
 
     Mostly nodes. `[K, m]` states of each block, the smaller ones filled up.
     """
@@ -42,7 +42,7 @@ class Blocks(NamedTuple):
 
 
 def rightmost(jacobian: Jacobian, near: float = 0.0) -> tuple[Complex, int]:
-    """Roots of det(s - A(s)), rightmost first, and how many have Re s > 0.
+    """Characteristic roots, rightmost first, and number of unstable ones.
 
     Without delays, all eigenvalues. With delays s - A(s) has infinitely many roots, of which finitely many lie right of
     any vertical line. They are counted on the line by the argument of
@@ -115,7 +115,7 @@ class _Network:
         self.row, self.column = border(), border()
 
     def _eigenvalues(self, local: np.ndarray, receive: np.ndarray, send: np.ndarray) -> tuple[Complex, Complex]:
-        """Eigenvalues of the local part, and those that coupling leaves where they are.
+        """Eigenvalues of the local part, and those coupling leaves.
 
         These have an eigenvector that is not sent, or one on the left that receives nothing.
         """
@@ -144,7 +144,7 @@ class _Network:
         return (carried @ through.reshape(len(s), p, size, -1)).reshape(len(s), self.size, self.size)
 
     def evaluate(self, s: Complex) -> tuple[Complex, Complex]:
-        """log d(s), with the argument in any sheet, and g(s), for s `[F]`."""
+        """log d(s) in any sheet, and g(s)."""
         log, g = np.empty(len(s), complex), np.empty(len(s), complex)
         n = self.size
         target = np.zeros(n + 1, complex)
@@ -165,7 +165,7 @@ class _Network:
         return log, g
 
     def reach(self, sigma: float) -> float:
-        """Frequency above which no loop gains, on the line Re s = sigma, 1/ms."""
+        """Frequency above which no loop gains, 1/ms."""
         w = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, 61) * self.scale])
         p, size = self.weights.shape[:2]
         carried = np.abs(self.weights) * np.exp(np.minimum(-sigma * self.lags, 700.0))
@@ -188,7 +188,7 @@ class _Network:
         return 0.0 if not len(over) else float(w[min(over[-1] + 1, len(w) - 1)])
 
     def line(self, sigma: float) -> tuple[Complex, Complex, Complex]:
-        """Points s of Re s = sigma, log d with a continuous argument, and g."""
+        """Points of a line, continuous log d, and g."""
         if np.abs(self.poles.real - sigma).min() <= 1e-9 * self.scale:
             sigma += 1e-7 * self.scale  # no pole of d on the line
         end = self.reach(sigma)
@@ -209,7 +209,7 @@ class _Network:
         return sigma + 1j * w, log.real + 1j * np.unwrap(log.imag), np.asarray(g, complex)
 
     def count(self, sigma: float, log: Complex) -> int:
-        """Roots right of the line on which log d is known."""
+        """Roots right of a line, from log d."""
         # d is 1 at infinity, and real at frequency 0
         turns = (log[-1].imag - np.angle(np.exp(1j * log[-1].imag))) - log[0].imag
         return int((self.poles.real > sigma).sum()) + round(-turns / np.pi)
@@ -241,7 +241,7 @@ class _Network:
         )
 
     def _described(self, roots: Complex) -> tuple[Complex, int]:
-        """Roots in order with their multiplicity, and how many are unstable."""
+        """Roots with multiplicity, in order; number of unstable ones."""
         roots = _sorted(roots)
         times = [self._multiplicity(root) for root in roots[:REPEATED]]
         roots = np.concatenate([np.repeat(roots[:REPEATED], times), roots[REPEATED:]])
@@ -251,7 +251,7 @@ class _Network:
         return roots, self.count(s[0].real, log)
 
     def _dips(self, s: Complex, g: Complex) -> Complex:
-        """Roots near the points of a line where |g| is least."""
+        """Roots near a line's points of least |g|."""
         size = np.abs(g)
         inner = np.flatnonzero((size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])) + 1
         starts = [(s[k - 1 : k + 2], g[k - 1 : k + 2]) for k in inner[np.argsort(size[inner])][:DIPS]]
@@ -267,7 +267,7 @@ class _Network:
             return self.evaluate(np.array([s + 1e-12 * self.scale]))[1][0]
 
     def _muller(self, s: Complex, g: Complex) -> complex | None:
-        """The root near three points, by parabolas through the last three."""
+        """The root near three points, by Muller's method."""
         points, values = list(s), [v if np.isfinite(v) else self._value(at) for at, v in zip(s, g, strict=True)]
         for _ in range(25):
             a, b, c = points[-3:]

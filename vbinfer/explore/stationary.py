@@ -9,7 +9,9 @@ MOST = 60
 
 
 def covariance(A: Array, Q: Array) -> Array:
-    """P of A P + P A^T + Q = 0; infinite or NaN where A is not stable.
+    """Stationary covariance of a linear system.
+
+    P of A P + P A^T + Q = 0; infinite or NaN where A is not stable.
 
     The derivative solves the same equation, with Q' + A' P + P A'^T in place of Q; backwards with A^T. Only matrix
     products and one inverse, of the Cayley transform, so that it may be batched and differentiated again.

@@ -70,7 +70,7 @@ class Grid:
         return {",".join(axis): len(next(iter(axis.values()))) for axis in self.axes}
 
     def points(self) -> dict[str, np.ndarray]:
-        """The points of the grid, `[P]` by path, the last axis fastest."""
+        """Points of the grid, `[P]`, last axis fastest."""
         at = np.indices(tuple(self.dims.values())).reshape(len(self.axes), -1)
         return {path: v[i] for axis, i in zip(self.axes, at, strict=True) for path, v in axis.items()}
 
@@ -83,7 +83,7 @@ class Grid:
         }
 
     def check(self, fwd: Any) -> None:
-        """Refuse paths that there are not, and values outside declared ranges."""
+        """Refuse unknown paths and values outside their ranges."""
         if hasattr(fwd, "check"):
             fwd.check(self)
         self.check_ranges(getattr(fwd, "ranges", dict)())

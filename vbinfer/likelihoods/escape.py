@@ -1,4 +1,4 @@
-"""Likelihood of a spike train under a neuron with a soft threshold."""
+"""Likelihood of a spike train under escape noise."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _FAR = 12.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EscapeNoise(AbstractLikelihood):
-    """Spike train of a neuron that fires at a rate of its membrane.
+    """Likelihood of a spike train with a soft threshold.
 
     lambda(t) = rate exp((v(t) - threshold) / width);   v follows the neuron, and is reset by the recorded spikes
     log p(y | theta) = sum_spikes log[(1 - exp(-H_k)) / dt] - sum_others H_k
@@ -75,13 +75,13 @@ class EscapeNoise(AbstractLikelihood):
         return cell, current, lambda v: self.rate * jnp.exp(jnp.minimum((v - threshold) / width, _FAR))
 
     def _step(self, cell: Any, hazard: Callable[[Array], Array], x: Any, u: Array) -> tuple[Any, Array]:
-        """The state at the end of a step without a spike, and H."""
+        """The state after a step without spike, and H."""
         held = jnp.clip(getattr(cell, "t_ref", 0.0) - x.since, 0.0, self.dt)
         moved = cell.flow(x, u, held, self.dt - held)
         return moved, 0.5 * (self.dt - held) * (hazard(x.v) + hazard(moved.v))
 
     def _spiked(self, cell: Any, x: Any, moved: Any, z: Array) -> Any:
-        """The state after z, 1 for a spike at the end of the step."""
+        """The state after z, which is 1 for a spike."""
         jumped = jax.tree.map(lambda a, b: jnp.where(z > 0.0, a, b), cell.reset(moved), moved)
         since = jnp.where(z > 0.0, 0.0, x.since + self.dt)
         return cell.adapt(jumped._replace(z=z, since=since), x, self.dt)

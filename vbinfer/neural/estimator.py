@@ -308,7 +308,7 @@ class AbstractEstimator(abc.ABC, Generic[Fitted]):
 
 
 def density_loss(network: AbstractConditional, batch: Pairs, key: PRNGKey) -> Array:
-    """Mean loss of a density: -log q(y | c), or its own."""
+    """Mean loss of a density: -log q, or its own."""
     keys = jax.random.split(key, len(batch[0]))
     return jnp.mean(jax.vmap(lambda y, c, k: training_loss(network, y, c, k))(*batch, keys))
 

@@ -37,7 +37,7 @@ _KIND = Kind(head="plan.npz", holds="a plan", parts="simulator-*", label="plan")
 
 
 class Round(NamedTuple):
-    """One round of simulations and the fit to all draws so far."""
+    """One round of simulations, and its fit."""
 
     fidelity: int
     """Position of the simulator in the list."""
@@ -114,7 +114,7 @@ def plan(
     estimator: NPE | None = None,
     store: str | Path | None = None,
 ) -> PlannedFit:
-    """Spend a budget of CPU seconds over simulators of rising cost.
+    """Spend a budget over simulators of rising cost.
 
     A cheap simulator (a larger dt, fewer regions, a shorter run) teaches a network most of what the full one would;
     the full one corrects it. For each simulator in turn, the cheap ones within 30 % of the budget in equal parts and
@@ -187,7 +187,7 @@ def _listed(simulators: Any) -> tuple[Any, ...]:
 
 
 class _Sizes(NamedTuple):
-    """Draws of a simulator: held out, first round, and at most."""
+    """Draws of a simulator: held out, first, most."""
 
     held: int
     first: int
@@ -196,7 +196,7 @@ class _Sizes(NamedTuple):
 
 @dataclasses.dataclass
 class _Study:
-    """What is planned, and the draws of each simulator in parts.
+    """A plan's request, and draws of each simulator.
 
     simulator k   | part 0: two batches, timed | part 1: rest of the first round | part 2: as many again | ...
     """
@@ -383,7 +383,7 @@ class _Stage:
         return Round(self._k, n, n * self._cost, float(scores.mean()), gain, se, *predicted, start)
 
     def _gains(self) -> list[tuple[float, float]]:
-        """Gain of each round over the one before, with its error."""
+        """Gain of each round, with its error."""
         steps = np.diff(np.array(self._scores), axis=0)
         errors = np.hypot(steps.std(axis=1, ddof=1) / math.sqrt(steps.shape[1]), _NOISE)
         return list(zip(steps.mean(axis=1).tolist(), errors.tolist(), strict=True))
@@ -397,7 +397,9 @@ class _Stage:
 
 
 def extrapolate(n: np.ndarray, gains: np.ndarray, target: float) -> tuple[float, float]:
-    """Next gain of a learning curve c - a n^-b, with its error.
+    """Next gain of a learning curve, with its error.
+
+    The curve is c - a n^-b.
 
     b is uniform on [0.3, 1.5] and the next gain G >= 0: given b, every gain is a known multiple of G, so that G is a
     normal cut at 0, and b is weighted by its evidence.

@@ -32,7 +32,10 @@ class Whitened(eqx.Module):
     factor: Any
 
     def to_noise(self, theta: Array) -> tuple[Array, Array]:
-        """Noise `[k]` of theta `[k]`, and log |d noise / d theta|."""
+        """Noise of theta, and the log-determinant.
+
+        `[k]`, log |d noise / d theta|.
+        """
         y = solve_triangular(
             jnp.asarray(self.factor, theta.dtype), theta - jnp.asarray(self.mean, theta.dtype), lower=True
         )
@@ -40,7 +43,10 @@ class Whitened(eqx.Module):
         return noise, slope - self._log_det
 
     def from_noise(self, noise: Array) -> tuple[Array, Array]:
-        """Theta `[k]` of noise `[k]`, and log |d theta / d noise|."""
+        """Theta of noise, and the log-determinant.
+
+        `[k]`, log |d theta / d noise|.
+        """
         y, slope = paramax.unwrap(self.flow.bijection).inverse_and_log_det(noise, jnp.zeros(1))
         return jnp.asarray(self.mean, y.dtype) + jnp.asarray(self.factor, y.dtype) @ y, slope + self._log_det
 

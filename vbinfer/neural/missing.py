@@ -52,7 +52,7 @@ def check_missing(value: Any) -> float | dict[str, tuple[str, ...]]:
 
 
 def member_table(missing: Any, names: Sequence[str]) -> np.ndarray | None:
-    """Which features belong to which group `[G, F]`; None for a share.
+    """Features of each group `[G, F]`; None for a share.
 
     Raises:
         ValueError: a name that is no feature.
@@ -93,7 +93,7 @@ class HidingLoss:
 
 
 def hiding(loss: Callable[..., Array], missing: Any, names: Sequence[str]) -> Callable[..., Array]:
-    """The loss of an estimator, with features hidden as it asks."""
+    """The loss of an estimator, with features hidden."""
     table = member_table(missing, names)
     if table is None:
         return HidingLoss(loss, missing, None) if missing else loss
@@ -101,7 +101,7 @@ def hiding(loss: Callable[..., Array], missing: Any, names: Sequence[str]) -> Ca
 
 
 class Products(eqx.Module):
-    """Products of values and gates, `[W]`: g(mask) * (A c + b), element by element.
+    """Products of values and gates, g(mask) (A c + b).
 
     What a feature says depends on which others are there: of a linear Gaussian problem the posterior mean is K(mask) h,
     a sum of such products.
@@ -155,7 +155,7 @@ def masked(
 
 
 def warn_of_gaps(missing: Any, names: Sequence[str], gone: np.ndarray) -> None:
-    """Warn where nothing is there, or a pattern was never trained on."""
+    """Warn of no features, or an untrained pattern."""
     if gone.all():
         warnings.warn(
             "every feature of the observation is missing: this is the prior. Look at the recording and its Summary",

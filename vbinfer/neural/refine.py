@@ -84,7 +84,7 @@ class _Weights(NamedTuple):
 
 
 def _log_likelihood(amortized: Any, likelihood: Any) -> Any:
-    """The function of a likelihood, of the same parameters and features."""
+    """A likelihood's function, its parameters and features checked."""
     if not (isinstance(likelihood, AbstractSurrogate) or hasattr(likelihood, "inputs")):
         return likelihood
     kind, prior = type(likelihood).__name__, likelihood.prior
@@ -107,7 +107,7 @@ def _log_likelihood(amortized: Any, likelihood: Any) -> Any:
 
 
 def _problem(prior: Prior, log_likelihood: Any, x_o: np.ndarray) -> Problem:
-    """The checked density; mistakes in the likelihood are put into a sentence."""
+    """The checked density, mistakes put into a sentence."""
     try:
         return problem_of(prior, log_likelihood, x_o)
     except KeyError as error:

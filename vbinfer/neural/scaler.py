@@ -123,7 +123,7 @@ class FeatureScaler:
         return cls(tuple(names), Standardise.from_arrays(arrays), gaps)
 
     def check(self, x: Any, ndim: int) -> np.ndarray:
-        """Check x: finite (or NaN, with gaps), F features, `ndim` axes.
+        """Check x: finite or with gaps, F features.
 
         Raises:
             ValueError: naming what is wrong.
@@ -163,7 +163,7 @@ def warn_of_lost(names: Sequence[str], lost: np.ndarray) -> None:
 
 
 def check_observation(x: object, names: Sequence[str], ndim: int, gaps: bool = False) -> np.ndarray:
-    """Check an observation `[F]` (or `[B, F]`); with gaps it may hold NaN.
+    """Check an observation; with gaps it may hold NaN.
 
     Raises:
         ValueError: another shape, or NaN and infinite values; the features are named.

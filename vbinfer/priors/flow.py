@@ -30,7 +30,7 @@ class NoiseTransform(Transform):
         return each(self.network, "to_noise", y)[0]
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Array:
-        """log |d theta / d z|, by theta: that way is the cheaper one."""
+        """Log-determinant of dtheta/dz, by theta."""
         return -each(self.network, "to_noise", y)[1]
 
     def tree_flatten(self) -> Any:
@@ -38,12 +38,15 @@ class NoiseTransform(Transform):
 
 
 def flow_distribution(network: Any, k: int) -> dist.TransformedDistribution:
-    """The distribution of theta `[k]` when the noise is standard normal."""
+    """Distribution of theta when noise is standard normal."""
     return dist.TransformedDistribution(dist.Normal(0.0, 1.0).expand([k]).to_event(1), NoiseTransform(network))
 
 
 @eqx.filter_jit
 def each(network: Any, way: str, rows: Any) -> tuple[Array, Array]:
-    """Every row of `[..., k]` one way: `[..., k]`, log-determinants `[...]`."""
+    """Every row one way, with log-determinants.
+
+    Rows `[..., k]` to `[..., k]` and `[...]`.
+    """
     rows = jnp.asarray(rows, jnp.result_type(float))
     return jnp.vectorize(getattr(network, way), signature="(k)->(k),()")(rows)

@@ -60,7 +60,7 @@ def percentile(value: float, sample: np.ndarray | None) -> float | None:
 
 
 def features_of(e: Evidence) -> list[Feature]:
-    """Every feature of the recording but the missing ones; empty without `posterior.x_o`."""
+    """Features of the recording, without the missing ones."""
     if e.x_o is None:
         return []
     missing = e.posterior.info.get("missing", ())
@@ -77,7 +77,7 @@ def features_of(e: Evidence) -> list[Feature]:
 
 
 def _unexplained(rows: Sequence[Feature]) -> str:
-    """A sentence of features that are not finite and not known as missing; empty for none."""
+    """A sentence on unexplained features that are not finite."""
     bad = [row.name for row in rows if not np.isfinite(row.observed)]
     return f"the recording is not finite in {', '.join(bad[:MOST_FEATURES])}" if bad else ""
 

@@ -151,7 +151,7 @@ def _sphere(axes: Any, sphere: Sphere, values: np.ndarray, colours: Any) -> Call
 
 
 def _mesh(both: Any, mesh: Mesh, values: np.ndarray, colours: Any) -> Callable[[np.ndarray], list[Any]]:
-    """Triangles in the mean colour of their corners, from two sides."""
+    """Triangles in their mean colour, from two sides."""
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
     corners = np.asarray(mesh.vertices, float)[np.asarray(mesh.triangles)]

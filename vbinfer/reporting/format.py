@@ -54,7 +54,7 @@ def plus_minus(mean: float, sd: float) -> str:
 
 
 def of_time(ms: float) -> tuple[float, str]:
-    """A unit in which a duration reads well, in ms, and its name.
+    """A unit that suits a duration, and its name.
 
     >>> of_time(259_200.0), of_time(80_000.0), of_time(20.0)
     ((60000.0, 'min'), (1000.0, 's'), (1.0, 'ms'))

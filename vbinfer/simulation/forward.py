@@ -40,7 +40,7 @@ _CHECKED: dict[int, tuple[Any, set[Any]]] = {}
 
 
 def _checked(fwd: "ForwardModel") -> set[Any]:
-    """Shapes of theta that need no check anew: tracing takes longer than a short run."""
+    """Shapes of theta that need no check anew."""
     place = id(fwd)
     reference, shapes = _CHECKED.get(place, (None, set()))
     if reference is None or reference() is not fwd:

@@ -64,7 +64,7 @@ def simulate(
 
 
 def _warn_of_none(sim: Simulator, n_steps: int, init: Any) -> None:
-    """Name monitors of which a run holds no sample; one that goes on may be a piece."""
+    """Warn of monitors without a sample in the run."""
     for name, period in sim.period_steps().items():
         if n_steps < period and not sim.monitors[name].at_end and not isinstance(init, Final):
             warnings.warn(

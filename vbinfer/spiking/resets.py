@@ -24,7 +24,7 @@ class AbstractReset(eqx.Module):
 
     @abc.abstractmethod
     def jump(self, v: Array, z: Array, v_reset: Array, v_th: Array) -> Array:
-        """v of neurons that spiked (z = 1) and of those that did not."""
+        """v after the reset, z = 1 for a spike."""
 
     def __call__(self, v: Array, z: Array, v_reset: Array, v_th: Array) -> Array:
         return self.jump(v, jax.lax.stop_gradient(z) if self.held else z, v_reset, v_th)
@@ -38,7 +38,10 @@ class ToValue(AbstractReset):
 
 
 class Subtract(AbstractReset):
-    """v - z (v_th - v_reset): what exceeds the threshold stays."""
+    """Subtract: what exceeds the threshold stays.
+
+    v - z (v_th - v_reset).
+    """
 
     def jump(self, v: Array, z: Array, v_reset: Array, v_th: Array) -> Array:
         return v - z * (v_th - v_reset)

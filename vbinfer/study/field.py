@@ -1,4 +1,7 @@
-"""A field in a study file, `field = { domain = { ... }, ... }`."""
+"""Fields in study files.
+
+`field = { domain = { ... }, ... }`.
+"""
 
 import functools
 from pathlib import Path

@@ -94,7 +94,7 @@ def machine() -> dict[str, str]:
 
 
 def write_origin(study: "Study") -> None:
-    """Keep the study file of a run, and where it runs."""
+    """Keep a run's study file, and where it runs."""
     if study.source:
         kept = {
             **study.source,

@@ -26,6 +26,8 @@ from vbinfer.simulation.simulator import Simulator
 
 from .table import Lazily, StudyError, construct, keys, members, named, number, value_of
 
+OPTIONAL = ("coupling", "noise", "stimulus", "delays", "monitor", "monitors", "observe", "transient", "nodes", "field")
+"""Keys of `[simulator]` that may be absent."""
 OF_CELLS = ("BackwardEuler", "ForwardEuler", "ExponentialEuler")
 """Integrators of `vbinfer.cable`."""
 
@@ -34,23 +36,7 @@ def read_simulator(
     table: Any, connectome: Connectome | Mapping[str, Connectome] | None, folder: Path
 ) -> tuple[Simulator, dict[str, Any]]:
     """The simulator, and t1, transient and measurement."""
-    parts = keys(
-        table,
-        "[simulator]",
-        required=("model", "integrator", "t1"),
-        optional=(
-            "coupling",
-            "noise",
-            "stimulus",
-            "delays",
-            "monitor",
-            "monitors",
-            "observe",
-            "transient",
-            "nodes",
-            "field",
-        ),
-    )
+    parts = keys(table, "[simulator]", required=("model", "integrator", "t1"), optional=OPTIONAL)
     known = _known()
     # objects that an option of another holds: the kernel of a monitor, the models of groups
     inside = {"monitor": {**members(monitors, monitors.AbstractKernel), **known["monitor"]}, "model": known["model"]}

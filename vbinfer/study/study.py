@@ -170,7 +170,7 @@ class Study:
     def from_text(
         cls, text: str, path: Path, *, out: str | Path | None = None, data: Mapping[str, Any] | None = None
     ) -> "Study":
-        """Read the text of a study file that lies at `path`."""
+        """Read the text of the study file at `path`."""
         try:
             tables = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -91,7 +91,7 @@ def read_table(out: Path) -> dict[str, Any]:
 
 
 def overview(out: Path) -> Verdict:
-    """The report of the population, from the files of a run."""
+    """Report of the population, from a run's files."""
     table, population = read_table(out), npz.load(out / POPULATION)
     rows = table["subjects"]
     verdicts = [row["verdict"] for row in rows]

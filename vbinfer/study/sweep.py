@@ -25,7 +25,7 @@ def sweep_study(
     dry_run: bool = False,
     say: Callable[[str], object] | None = None,
 ) -> Path:
-    """Run the sweep of a study file, as `vbinfer sweep` does.
+    """Run the sweep of a study file.
 
     Of the file it takes the simulator, its connectome, conditions and summary, and `[sweep]`: `grid`, path to a list of
     values or to `{ low, high, n }`, several paths that move together as `"a,b"` with rows of values; `repeats`, `noise`

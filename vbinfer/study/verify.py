@@ -1,4 +1,4 @@
-"""Verify a run: make its numbers again, and name what differs."""
+"""Make a run's numbers again; name what differs."""
 
 import dataclasses
 import difflib
@@ -58,7 +58,7 @@ class Verification:
 def verify_study(
     out: str | Path, *, study: str | Path | None = None, tolerance: float | None = None, say: Say | None = None
 ) -> Verification:
-    """Make every number of a run again, as `vbinfer verify` does.
+    """Make every number of a run again.
 
     In a folder of its own, from the simulations in `store/` and the seed: training, posterior, checks and report. The
     folder of the run stays as it is. Simulations are made again where they are not those that the estimator was trained
@@ -120,7 +120,7 @@ def _study_changes(path: Path, before: str) -> Iterator[str]:
 
 
 def _linked(out: Path, again: Path) -> Iterator[str]:
-    """Sound files of the stores, in the new folder; the others by name."""
+    """Sound store files in the new folder; others by name."""
     for manifest in sorted(out.rglob("manifest.json")):
         store = manifest.parent
         for path in sorted(store.iterdir()):
@@ -174,7 +174,7 @@ def _changed_draws(draws: Draws, fresh: Draws, tolerance: float, most: int = 8) 
 
 
 def _compared(out: Path, again: Path, tolerance: float) -> tuple[list[str], int]:
-    """Differences between the files of two runs, and how many numbers."""
+    """Differences between two runs, and number of numbers."""
     found, count = [], 0
     for path in sorted(path for path in again.rglob("*") if _holds_results(path.relative_to(again))):
         name = str(path.relative_to(again))
@@ -201,7 +201,7 @@ def _holds_results(path: Path) -> bool:
 
 
 def _numbers_of(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of a file, and numbers of a JSON, by name."""
+    """Arrays or JSON numbers of a file, by name."""
     if path.suffix == ".npz":
         return {name: value for name, value in npz.read(path)[2].items() if value.dtype.kind in "fiub"}
     try:
@@ -222,7 +222,7 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _scale(values: np.ndarray) -> float:
-    """sd of an array, or the size of what does not vary."""
+    """sd of an array, or size of a constant."""
     finite = values[np.isfinite(values)]
     sd = float(finite.std()) if finite.size > 1 else 0.0
     return sd or float(np.abs(finite).max(initial=0.0)) or 1.0

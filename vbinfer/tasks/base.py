@@ -83,7 +83,7 @@ def rejection(propose: Callable[[PRNGKey], tuple[Array, Array]], n: int, key: PR
 
 
 def no_likelihood(name: str) -> Callable[[Theta, Any], Array]:
-    """What stands for the likelihood of a task that has none."""
+    """Stands for the likelihood that a task lacks."""
 
     def log_likelihood(theta: Theta, x: Any) -> Array:
         raise ValueError(f"{name} has no likelihood; fit a neural estimator to draws of task.simulator")

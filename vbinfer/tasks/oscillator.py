@@ -29,7 +29,7 @@ class Series:
 
 
 def damped_oscillator() -> Task:
-    """Predator and prey in 20 ms, with a likelihood and without.
+    """Predator and prey in 20 ms, by both routes.
 
     theta: the self-limitation of both, `model.a` and `model.b`, uniform on [0.02, 0.5]; x: both variables once per ms,
     with normal noise of sd 0.2. The likelihood is that of the noise, so that NUTS samples the posterior which a neural

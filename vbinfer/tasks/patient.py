@@ -1,4 +1,4 @@
-"""A virtual epileptic patient: one unknown per region, and one for all."""
+"""A virtual epileptic patient, one unknown per region."""
 
 from typing import Any
 
@@ -25,7 +25,10 @@ _SECONDS, _WINDOW, _NOISE = 80, 10, 0.3
 
 
 class NetworkInput(Feature):
-    """A feature of what each region receives, sum_j w_ij (y_j - y_i)."""
+    """A feature of what each region receives.
+
+    sum_j w_ij (y_j - y_i).
+    """
 
     weights: Array
     feature: Feature

@@ -153,7 +153,7 @@ def bernoulli_glm() -> Task:
 
 
 def bernoulli_glm_raw() -> Task:
-    """The Bernoulli GLM of sbibm whose features are its 100 bins.
+    """The Bernoulli GLM of sbibm, 100 bins as features.
 
     x = y, the spikes themselves; the posterior is that of `bernoulli_glm` for x = V' y.
 

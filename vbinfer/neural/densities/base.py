@@ -109,7 +109,7 @@ def draw(density: AbstractConditional, c: Array, key: PRNGKey, n: int) -> tuple[
 
 
 def training_loss(density: AbstractConditional, y: Array, c: Array, key: PRNGKey) -> Array:
-    """Loss of one pair: its own, else -log q(y | c)."""
+    """Loss of one pair: its own, or -log q."""
     if isinstance(density, Embedded):
         return training_loss(density.density, y, density.embedding(c), key)
     own = getattr(density, "loss", None)

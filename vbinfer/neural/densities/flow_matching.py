@@ -98,7 +98,7 @@ class Transport(AbstractConditional):
         return jnp.mean(jax.vmap(one)(jax.random.split(k_noise, self.repeats), times))
 
     def log_prob(self, y: Array, c: Array) -> Array:
-        """log q(y | c) of one pair, by the way back to noise."""
+        """log q of one pair, by integrating back to noise."""
         e, slope = self._carry(y, c, -1.0)
         return jnp.sum(normal_log_prob(e)) + slope
 
