@@ -133,8 +133,8 @@ def linearise(sim: Simulator, theta: Any = None, x: Any = None, monitor: str | N
         >>> import vbinfer as vb
         >>> ou = vb.Simulator(vb.models.Linear(gamma=-0.5), integrator=vb.Heun(dt=0.1), noise=vb.noise.Additive(0.2))
         >>> lin = vb.linearise(ou)
-        >>> lin.covariance().round(6).tolist(), lin.eigenvalues().tolist()
-        ([[0.04]], [(-0.5+0j)])
+        >>> lin.covariance().round(6).tolist(), lin.eigenvalues().real.tolist()
+        ([[0.04]], [-0.5])
     """
     sim = _drift.checked(sim, "linearise")
     if monitor is not None:
