@@ -62,7 +62,7 @@ def rightmost(jacobian: Jacobian, near: float = 0.0) -> tuple[Complex, int]:
         stands k times.
     """
     if jacobian.lags is None or not np.any(jacobian.lags):
-        values = np.linalg.eigvals(jacobian.whole())
+        values = np.linalg.eigvals(jacobian.whole()).astype(complex)
         return _sorted(values), int((values.real > 0.0).sum())
     return _Network(jacobian).rightmost(near)
 
