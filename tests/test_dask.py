@@ -245,6 +245,7 @@ def test_an_error_of_the_simulator_arrives_with_its_message_after_what_was_begun
         note = "".join(info.value.__notes__)
         assert "raised in worker tls://127.0.0.1" in note
         assert "in fn" in note
+        wait_for(lambda: not scheduler_of(two).tasks)  # while the error, which holds frames, is still here
 
 
 def noting(results, done):

@@ -365,16 +365,12 @@ class _Pass:
         item = self._running.pop(future)
         try:
             where, message = future.result(timeout=60.0 * LOOK)
-            if message[0] == "done":
-                future.release()  # here: when this generator is closed, it may be long until its frames are gone
-                yield item, pickle.loads(message[1])
-                return
-            error = _failed(where, *message)
         except TimeoutError:  # its worker died after it was done: it is run again
             self._running[future] = item
             self._inbox.put(future)
             return
         except KilledWorker as killed:
+            future.release()
             if future is not self._alone:
                 self._suspects.append(item)
                 return
@@ -383,6 +379,12 @@ class _Pass:
             error = _lost(" ".join(str(cancelled).split()))
         except ImportError as missing:
             error = _not_installed(missing)
+        else:
+            future.release()  # here: it may be long until the frames that hold it, or an error's, are gone
+            if message[0] == "done":
+                yield item, pickle.loads(message[1])
+                return
+            error = _failed(where, *message)
         self._error = self._error or error
 
     def _look(self) -> None:
