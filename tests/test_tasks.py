@@ -16,7 +16,7 @@ from scipy.integrate import solve_ivp
 
 import vbinfer as vb
 from vbinfer import tasks
-from vbinfer.tasks import dynamics, gaussians, process, published, sbibm
+from vbinfer.tasks import distractors, dynamics, gaussians, process, published, sbibm
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = jax.random.key(3)
@@ -135,6 +135,22 @@ def test_two_moons_posterior_agrees_with_the_published_draws_and_with_the_likeli
             mean = w @ box
             error = np.sqrt((w**2) @ (box - mean) ** 2)
             np.testing.assert_allclose((ours.mean(0) - mean) / error, 0.0, atol=4.5)
+
+
+def test_distractors_hide_slcp_and_follow_their_mixture():
+    """Each is a mixture of Student's t with 2 degrees of freedom, of scale sqrt((L L^T)_jj)."""
+    task, plain, theta = tasks.slcp_distractors(), tasks.slcp(), {"theta": jnp.array([0.7, -2.9, -1.1, 0.9, 0.6])}
+    keys = jax.random.split(KEY, 4_000)
+    x = np.asarray(jax.jit(jax.vmap(task.simulator, (None, 0)))(theta, keys))
+    order, (centres, scales) = distractors._order(), distractors._mixture()
+    firsts = jax.vmap(lambda key: jax.random.split(key)[0])(keys)
+    points = np.asarray(jax.vmap(plain.simulator, (None, 0))(theta, firsts))
+    np.testing.assert_allclose(x[:, order[:8]], points, atol=1e-5)
+    width = np.sqrt((scales.astype(float) ** 2).sum(axis=-1))
+    for j in (0, 41, 91):
+        cdf = lambda v, j=j: st.t(2, centres[:, j], width[:, j]).cdf(v[:, None]).mean(axis=1)  # noqa: E731
+        assert st.kstest(x[:, order[8 + j]], cdf).pvalue > 1e-3
+    np.testing.assert_allclose(task.log_likelihood(theta, x[0]), plain.log_likelihood(theta, points[0]), rtol=1e-6)
 
 
 def test_slcp_moments_and_likelihood_by_the_covariance_of_the_text():

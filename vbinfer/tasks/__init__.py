@@ -17,6 +17,7 @@ from vbinfer.tasks.gaussians import gaussian_mixture as gaussian_mixture
 from vbinfer.tasks.sbibm import slcp as slcp
 from vbinfer.tasks.sbibm import bernoulli_glm as bernoulli_glm
 from vbinfer.tasks.sbibm import bernoulli_glm_raw as bernoulli_glm_raw
+from vbinfer.tasks.distractors import slcp_distractors as slcp_distractors
 from vbinfer.tasks.dynamics import sir as sir
 from vbinfer.tasks.dynamics import lotka_volterra as lotka_volterra
 from vbinfer.tasks.published import Reference as Reference

@@ -10,10 +10,13 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vbinfer import _check
 from vbinfer.posterior import Posterior
+from vbinfer.tasks.distractors import hidden
 
 PUBLISHED = (
     "two_moons",
@@ -21,12 +24,13 @@ PUBLISHED = (
     "gaussian_linear_uniform",
     "gaussian_mixture",
     "slcp",
+    "slcp_distractors",
     "bernoulli_glm",
     "bernoulli_glm_raw",
     "sir",
     "lotka_volterra",
 )
-"""The tasks of the benchmark that are here: all but SLCP with distractors, whose noise is in a pickle of torch's."""
+"""The tasks of the benchmark."""
 
 _WHEEL = "sbibm-1.1.0-py2.py3-none-any.whl"
 _SHA256 = "12ecc6b4d327b92f9225f08faa6405e4274fb8e75943d86a53157d1b1bcfaf74"
@@ -52,7 +56,8 @@ def reference(name: str, observation: int, *, wheel: str | Path | None = None, d
 
     Args:
         name: `"two_moons"`, `"gaussian_linear"`, `"gaussian_linear_uniform"`, `"gaussian_mixture"`, `"slcp"`,
-            `"bernoulli_glm"`, `"bernoulli_glm_raw"`, `"sir"` or `"lotka_volterra"`.
+            `"slcp_distractors"` (slcp's, hidden by distractors drawn here), `"bernoulli_glm"`, `"bernoulli_glm_raw"`,
+            `"sir"` or `"lotka_volterra"`.
         observation: 1 to 10.
         wheel: path of `sbibm-1.1.0-py2.py3-none-any.whl`; otherwise `$VBINFER_SBIBM`, then the cache.
         download: fetch the wheel (18 MB, by pip, without its dependencies) into `~/.cache/vbinfer` where it is missing.
@@ -65,13 +70,16 @@ def reference(name: str, observation: int, *, wheel: str | Path | None = None, d
     """
     _check.one_of(name, "name", PUBLISHED)
     observation = _check.count(observation, "observation", most=10)
-    # the two forms of the GLM lie in one folder
-    folder = f"sbibm/tasks/{name.removesuffix('_raw')}/files/num_observation_{observation}"
+    # the two forms of the GLM lie in one folder, and distractors change nothing
+    task = name.removesuffix("_raw").removesuffix("_distractors")
+    folder = f"sbibm/tasks/{task}/files/num_observation_{observation}"
     seen = "observation_raw" if name.endswith("_raw") else "observation"
     with zipfile.ZipFile(_find(wheel, download)) as archive:
         x_o = _table(archive.read(f"{folder}/{seen}.csv"))[0]
         true = _table(archive.read(f"{folder}/true_parameters.csv"))[0]
         draws = _table(bz2.decompress(archive.read(f"{folder}/reference_posterior_samples.csv.bz2")))
+    if name == "slcp_distractors":
+        x_o = np.asarray(hidden(jnp.asarray(x_o), jax.random.key(observation)))
     info = {"method": "reference", "task": name, "source": "sbibm 1.1.0 (Lueckmann et al. 2021), MIT licence"}
     return Reference(x_o, {"theta": true}, Posterior({"theta": draws[None]}, x_o=x_o, info=info))
 
