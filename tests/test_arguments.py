@@ -248,9 +248,15 @@ def calls():
         "reporting.animate_field": {"domain": sphere, "values": np.zeros((2, sphere.n_nodes)), "period": 1.0},
         "likelihoods.CrossSpectral": {"spectrum": work, "period": 1.0, "num_samples": 100},
         "likelihoods.EscapeNoise": {"neuron": work, "current": np.zeros(10), "dt": 0.1},
+        "explore.adiabatic": {"sim": sim, "path": "model.gamma", "values": [-1.0, -0.5], "t1": 10.0, "transient": 5.0},
         "explore.continuation": {"sim": sim, "path": "model.gamma", "to": 0.5},
         "explore.fit_mou": {"y": Y, "period": 720.0},
         "explore.fit_mvar": {"y": Y, "period": 720.0},
+        "explore.plot_phase_plane": {"sim": sim, "x": "x", "y": "x"},
+        "explore.plot_bifurcations": {
+            "found": vb.explore.adiabatic(sim, "model.gamma", [-1.0, -0.5], t1=10.0, transient=5.0, **ask),
+            "variable": "x",
+        },
         "cable.compartments": {"morphology": cell},
         "cable.compartments(capacitance)": {"morphology": cell, "d_lambda": 0.1},
         "cable.compartments(axial_resistivity)": {"morphology": cell, "d_lambda": 0.1},
@@ -300,7 +306,7 @@ ALLOWED = {
         ("Delays(ahead)", "Delays(near)", "densities.embeddings.embed(width)", "Posterior(log_evidence)"), ANY
     ),
     "fields.Field(steps)": ANY,
-    # a graph without edges, the icosahedron itself, constants alone; the first channel
+    # a graph without edges, the icosahedron itself, constants alone; the first channel or node
     **dict.fromkeys(
         (
             "Connectome.random(in_degree)",
@@ -310,7 +316,9 @@ ALLOWED = {
         ),
         ("0",),
     ),
-    "measurement.Reference(channel)": ("0",),
+    **dict.fromkeys(
+        ("measurement.Reference(channel)", "explore.plot_phase_plane(node)", "explore.plot_bifurcations(node)"), ("0",)
+    ),
     # ends of a range: infinite where there is none
     **dict.fromkeys(("param(low)", "param(high)"), ANY),
     # times of a path that JAX may trace

@@ -109,6 +109,12 @@ def test_the_branch_of_its_page_has_the_rhythms_of_jansen_and_rit():
     values, frequencies = zip(*sorted(names["rhythms"]), strict=True)
     np.testing.assert_allclose(values, [-0.01215, 0.08983, 0.31570], atol=1e-4)  # Grimbert & Faugeras 2006
     np.testing.assert_allclose(frequencies, [7.239, 10.377, 11.164], atol=1e-2)
+    exec(compile(block("docs/explore.md", "ramps"), "docs/explore.md", "exec"), names)
+    folds = [event.value for event in names["branch"].events if event.kind == "fold"]
+    # between the folds rest and rhythm are both there; a little beyond they differ while the flow is slow
+    assert min(folds) <= names["bistable"].min() < 0.0 < 0.1 < names["bistable"].max() <= max(folds) + 0.03
+    exec(compile(block("docs/explore.md", "plane"), "docs/explore.md", "exec"), names)
+    assert names["axes"].get_xlabel() == "r"
 
 
 def test_fixed_points_maps_and_spectra_of_their_page():

@@ -69,7 +69,7 @@ HOMES = {  # library: the modules that may import it, at any depth of nesting
     "distributed": ("execute.dask",),
     "diffrax": ("integrators", "approximate.optimise"),
     "optimistix": ("integrators", "approximate.optimise"),
-    "matplotlib": ("reporting.figures", "cable.plot"),
+    "matplotlib": ("reporting.figures", "cable.plot", "explore.plots"),
     "tvb": ("bridges.",),
     "jaxley": ("bridges.",),
 }

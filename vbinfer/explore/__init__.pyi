@@ -7,4 +7,7 @@ from .linear import linearise as linearise
 from .maps import stability as stability
 from .mou import fit_mou as fit_mou
 from .mvar import fit_mvar as fit_mvar
+from .plots import plot_bifurcations as plot_bifurcations
+from .plots import plot_phase_plane as plot_phase_plane
+from .ramps import adiabatic as adiabatic
 from .sweeps import sweep as sweep
