@@ -236,3 +236,27 @@ def test_a_saddle_that_few_starts_find_is_not_left_out():
         assert points.stable.tolist() == [True, False, True]
         assert int(points.found.sum()) + points.failed in (64, 5 * 64)
         assert vb.stability(sim, {"model.eta": [-5.0]}, key=key).n_fixed.values.tolist() == [3]
+
+
+@pytest.mark.parametrize("G", [1e-6, 1e-4, 1e-2])
+def test_roots_beside_the_poles_of_weakly_coupled_oscillators_are_found(G):
+    """p + G eig(W exp(-p lags)) / 2 up to order G^2, p = -a + i w of each node; roots and poles nearly cancel."""
+    a, w = 0.03, 0.2
+    weights = np.array([[0.0, 1.0, 0.3], [0.4, 0.0, 0.9], [1.2, 0.2, 0.0]])
+    lags = np.array([[0.0, 13.0, 21.0], [17.0, 0.0, 25.0], [19.0, 15.0, 0.0]])
+    rotating = vb.models.custom(
+        lambda t, x, c, u, p: (-a * x.x - w * x.y + c[0], w * x.x - a * x.y), state={"x": 0.0, "y": 0.0}
+    )
+    sim = vb.Simulator(
+        rotating,
+        vb.Connectome(weights, lags, speed=1.0),
+        coupling=vb.coupling.Linear(G=G),
+        delays=vb.Delays(),
+        integrator=vb.Heun(dt=0.1),
+    )
+    lead = vb.fixed_points(sim, starts=4, key=jax.random.key(0)).eigenvalues[0, 0]
+    p = -a + 1j * w
+    exact = p + 0.5 * G * np.linalg.eigvals(weights * np.exp(-p * lags))
+    exact = exact[exact.real.argmax()]
+    assert lead.real == pytest.approx(exact.real, abs=100.0 * G**2 + 1e-10)
+    assert abs(lead.imag) == pytest.approx(exact.imag, abs=100.0 * G**2 + 1e-10)

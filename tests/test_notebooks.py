@@ -22,6 +22,7 @@ FAST = {
     "10_spiking_network.ipynb": "n_draws = 384\nn_test = 64\nseed = 0",
     "16_spikes_and_mean_field.ipynb": "n_draws = 320\nn_test = 64\nseed = 0",
     "11_a_field.ipynb": "num_warmup = 200\nnum_samples = 200\nnum_chains = 2\nseed = 0",
+    "12_explore.ipynb": "n_grid = 5\nt1 = 40e3\nseed = 0",
     "14_corrected_and_missing.ipynb": "n_draws = 2_048\nn_test = 100\nnum_samples = 1_000\nseed = 0",
     "15_a_cohort.ipynb": "n_draws = 2_048\nn_subjects = 24\nseed = 0",
     "13_connectome_prior.ipynb": "n_draws = 1_024\nn_test = 100\nseed = 0",

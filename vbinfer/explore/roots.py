@@ -101,7 +101,7 @@ class _Network:
 
     def __init__(self, jacobian: Jacobian):
         p, size, n = jacobian.send.shape
-        self.weights, self.lags, self.size = jacobian.weights, jacobian.lags, p * size
+        self.at, self.weights, self.lags, self.size = jacobian.at, jacobian.weights, jacobian.lags, p * size
         receive = np.moveaxis(jacobian.receive, 0, 1).reshape(n, -1)
         # a node that nobody hears sends nothing, one that hears nobody receives nothing
         receive = receive * jacobian.weights.any(axis=2).ravel()
@@ -216,12 +216,15 @@ class _Network:
 
     def rightmost(self, near: float) -> tuple[Complex, int]:
         """Roots, and how many lie right of 0."""
-        roots, step, clear, sigma = self.fixed, 0.1 / self.longest, np.inf, near
+        roots, step, clear, sigma, poles = self.fixed, 0.1 / self.longest, np.inf, near, self.poles.real.max()
         for _ in range(LINES):
             s, log, g = self.line(sigma)
             sigma, beyond = s[0].real, self.count(s[0].real, log)
             roots = self._gathered(np.concatenate([roots, self._dips(s, g)]))
-            lead = roots.real.max(initial=-np.inf)
+            if (lead := roots.real.max(initial=-np.inf)) < poles:
+                # where coupling is weak a root and a pole all but cancel: no line sees a dip
+                roots, poles = self._gathered(np.concatenate([roots, self._beside_poles()])), -np.inf
+                lead = roots.real.max(initial=-np.inf)
             close = lead + 0.02 * max(abs(lead), 0.05 / self.longest) if len(roots) else lead
             if beyond == 0:
                 clear = min(clear, sigma)
@@ -259,6 +262,26 @@ class _Network:
             starts.append((np.array([s[1].conjugate(), s[1], s[0]]), np.array([np.nan, g[1], g[0]])))
         found = [self._muller(*start) for start in starts]
         return np.array([root for root in found if root is not None], complex)
+
+    def _beside_poles(self) -> Complex:
+        """Roots near the eigenvalues of A(s) at the rightmost pole.
+
+        By Muller's method, or, where they lie too close to the pole for it, as the eigenvalue nearest to s again and
+        again, which contracts by (lag x coupling).
+        """
+        pole = self.poles[np.argmax(self.poles.real)]
+        values = np.linalg.eigvals(np.asarray(self.at(pole)))
+        starts = values[values.imag >= 0.0][np.argsort(-values[values.imag >= 0.0].real)][:DIPS]
+        apart = 1e-3 * np.abs(starts - pole) + 1e-9 * self.scale
+        points = starts[:, None] + apart[:, None] * np.array([1.0, 1j, 0.0])
+        found = [root for near in points if (root := self._muller(near, np.full(3, np.nan))) is not None]
+        for start in starts[: 0 if found else 1]:
+            old, new = np.inf, start
+            for _ in range(DIPS):
+                values = np.linalg.eigvals(np.asarray(self.at(new)))
+                old, new = new, values[np.abs(values - new).argmin()]
+            found += [new] if abs(new - old) <= 1e-12 * self.scale else []
+        return np.array(found, complex)
 
     def _value(self, s: complex) -> complex:
         try:
