@@ -250,6 +250,7 @@ def calls():
         "likelihoods.EscapeNoise": {"neuron": work, "current": np.zeros(10), "dt": 0.1},
         "explore.adiabatic": {"sim": sim, "path": "model.gamma", "values": [-1.0, -0.5], "t1": 10.0, "transient": 5.0},
         "explore.continuation": {"sim": sim, "path": "model.gamma", "to": 0.5},
+        "explore.embed": {"y": Y},
         "explore.fit_mou": {"y": Y, "period": 720.0},
         "explore.fit_mvar": {"y": Y, "period": 720.0},
         "explore.plot_phase_plane": {"sim": sim, "x": "x", "y": "x"},

@@ -327,6 +327,23 @@ def test_the_page_on_fewer_simulations_keeps_its_budget_and_foretells():
 
 
 @pytest.mark.slow
+def test_the_page_on_neural_flows_learns_the_rhythm_and_where_it_began():
+    """On a course that it has not seen, three periods long, and at the unstable point that no trajectory shows."""
+    names = run("a-neural-flow.md")
+    known = vb.simulate(names["simulator"](names["true"], 1), t1=60.0, key=None, init={"v": 1.5, "w": 0.0}).ys["x"]["v"]
+    error = np.asarray(names["course"] - known)
+    assert np.sqrt((error**2).mean()) < 0.1 * float(np.std(known))
+    here, there = names["here"], names["there"]
+    assert here.found[0] == here.found.max()
+    np.testing.assert_allclose([here.x.v[0, 0], here.x.w[0, 0]], [there.x.v[0, 0], there.x.w[0, 0]], atol=0.2)
+    assert here.unstable[0] == there.unstable[0] == 2
+    frequencies = [abs(points.eigenvalues[0, 0].imag) for points in (here, there)]
+    assert frequencies[0] == pytest.approx(frequencies[1], rel=0.2)
+    ys = vb.simulate(names["network"], t1=50.0, key=jax.random.key(0)).ys["raw"]["v"]
+    assert np.isfinite(ys).all()
+
+
+@pytest.mark.slow
 def test_the_page_on_tuning_finds_the_best_of_its_trials():
     names = run("tune-a-network.md")
     assert names["gain"] == max(gain for gain, _ in names["trials"]) > 0.5

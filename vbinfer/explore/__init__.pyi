@@ -1,4 +1,5 @@
 from .branches import continuation as continuation
+from .embedding import embed as embed
 from .equilibria import FixedPoints as FixedPoints
 from .equilibria import fixed_points as fixed_points
 from .exponents import lyapunov as lyapunov
