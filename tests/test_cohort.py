@@ -106,6 +106,43 @@ def test_subjects_are_shrunken_as_exact_posteriors_are(two_levels):
     assert all(one.prior == PRIOR and one.num_samples == first.num_samples for one in found.subjects.values())
 
 
+def test_many_leaves_are_pooled_by_mixtures_where_weights_fail():
+    """Six elements known ten times better than the prior: of 300 draws few fit in all of them."""
+    rng, subjects, k = np.random.default_rng(3), 8, 6
+    prior = vb.Prior({"a": dist.Normal(0.5, WIDTH).expand([k])})
+    hyperprior = vb.Prior({"a.mean": dist.Normal(0.0, 5.0).expand([k]), "a.sd": dist.HalfNormal(2.0)})
+    noise = rng.uniform(0.3, 0.6, subjects)
+    x = rng.normal(np.linspace(-2.0, 3.0, k), 0.4, (subjects, k)) + noise[:, None] * rng.normal(size=(subjects, k))
+    draws = [
+        np.stack([gaussian(x[s, j], noise[s], 0.5, WIDTH, 300, rng) for j in range(k)], -1) for s in range(subjects)
+    ]
+    posteriors = {f"s{s}": vb.Posterior({"a": a}, prior=prior) for s, a in enumerate(draws)}
+    with pytest.warns(UserWarning, match=r"s\d \(khat .*All subjects were pooled by Gaussian mixtures"):
+        found = vb.cohort(posteriors, hyperprior, key=jax.random.key(1))
+    assert found.population.info["likelihood"] == "mixtures"
+    right, theta = exact(x, noise, 0.0, 5.0, 2.0), found.population.theta
+    error = (theta["a.mean"].mean((0, 1)) - right["mean"][0]) / right["mean"][1]
+    assert np.abs(error).max() < 0.2  # centres of 300 draws are an eighth of an sd of the mean uncertain
+    np.testing.assert_allclose(theta["a.mean"].std((0, 1)), right["mean"][1], rtol=0.1)
+    assert abs(theta["a.sd"].mean() - right["sd"][0]) < 0.25 * right["sd"][1]
+    means = np.array([one.theta["a"].mean((0, 1)) for one in found.subjects.values()])
+    assert np.abs(means - right["u"]).max() < 0.12
+
+
+def test_two_modes_are_kept_by_a_mixture():
+    """q and p of a subject with two modes: the integral over the population by quadrature."""
+    from vbinfer.approximate import mixtures
+
+    rng, grid = np.random.default_rng(0), np.linspace(-8.0, 8.0, 20_001)
+    w = np.where(rng.random(4_000) < 0.3, rng.normal(-1.5, 0.2, 4_000), rng.normal(1.0, 0.3, 4_000))
+    fitted = mixtures.fit(w[None, :, None], stats.norm.logpdf(w)[None])
+    q = 0.3 * stats.norm.pdf(grid, -1.5, 0.2) + 0.7 * stats.norm.pdf(grid, 1.0, 0.3)
+    levels = [(0.3, 0.8), (-1.2, 0.4), (2.5, 0.3), (0.9, 0.01)]  # and where the population is one point
+    got = [float(fitted.log_likelihood(np.array([m]), np.array([sd]))) for m, sd in levels]
+    right = [np.log(np.trapezoid(q * stats.norm.pdf(grid, m, sd) / stats.norm.pdf(grid), grid)) for m, sd in levels]
+    np.testing.assert_allclose(np.diff(got), np.diff(right), atol=0.1)
+
+
 @pytest.fixture(scope="module")
 def one_leaf():
     """20 subjects, `a` alone; the first ten from another population, and the first in several chains."""

@@ -288,4 +288,8 @@ def test_spectra_and_covariances_of_a_long_run():
     error = np.abs(S[keep].conj() - expected) / level * np.sqrt(pieces)
     assert np.sqrt((error**2).mean()) < 1.5
     assert np.abs(np.mean((S[keep].conj() - expected) / level)) < 0.01
-    np.testing.assert_allclose(np.cov(y.T), lin.covariance(), rtol=0.05)
+    cov, expected = np.cov(y.T), np.asarray(lin.covariance())
+    np.testing.assert_allclose(np.diag(cov), np.diag(expected), rtol=0.05)
+    sd = np.sqrt(np.diag(expected))
+    # the delays outlast the memory of a node: what is left between nodes at lag 0 is below the error of the run
+    assert np.abs((cov - expected) / np.outer(sd, sd))[~np.eye(3, dtype=bool)].max() < 0.01

@@ -17,18 +17,19 @@ from vbinfer import _check
 from vbinfer._arviz import PARETO_K
 from vbinfer._names import PRNGKey, Theta
 from vbinfer._param import did_you_mean
+from vbinfer.approximate import mixtures as mixture
 from vbinfer.neural.scaler import user_stacklevel
 from vbinfer.posterior import Posterior, provenance
 from vbinfer.priors.prior import Prior
 from vbinfer.priors.transforms import leaf_map
-from vbinfer.sampling.importance import pareto_smoothed
+from vbinfer.sampling.importance import Smoothed, pareto_smoothed
 from vbinfer.sampling.sample import sample_mcmc
 from vbinfer.sampling.tempering import systematic
 
 MOST_DRAWS = 2_000
 """Draws of a subject that are weighed, evenly taken from those that there are."""
-FEW = 50
-"""Effective draws of a subject below which it is named."""
+FEW, HOPELESS = 50, 10
+"""Effective draws of a subject below which it is named; below which weights are not tried."""
 _HYPER_DRAWS = 500
 _NUM_STARTS, _NUM_CHAINS, _NUM_WARMUP = 200, 4, 300
 _HALF_LOG_2PI = 0.5 * np.log(2.0 * np.pi)
@@ -40,7 +41,7 @@ class Cohort:
 
     Attributes:
         population: posterior of mean and sd of each leaf, over the subjects; `info` holds `over` (leaf to "theta" or
-            "z"), and `ess` and `khat` by subject.
+            "z"), `likelihood` ("weights" or "mixtures"), and `ess` and `khat` of the weights by subject.
         subjects: posterior of each subject given the whole cohort, shrunken towards the population.
         posteriors: as they were given.
     """
@@ -152,8 +153,10 @@ def cohort(posteriors: Mapping[str, Posterior], hyperprior: Prior, *, key: PRNGK
     simulated or trained again. NUTS samples mean and sd. The draws of a subject are then resampled by their weights,
     averaged over mean and sd, smoothed by a Pareto tail.
 
-    Blind to draws that are not there: where the population lies in the tails of a subject's posterior, weights are
-    carried by few (`population.info["ess"]`, `["khat"]`), and a warning names the subject.
+    Weights only move between draws that exist. Where the population lies in the tails of a subject's posterior, or
+    leaves are many, they are carried by few (`population.info["ess"]`, `["khat"]`): a warning names the subject, and
+    q(u | x_s) of all becomes a mixture of up to three Gaussians, by BIC, with that integral in closed form, the prior's
+    part p(u) a normal (`info["likelihood"]` is then "mixtures").
 
     Args:
         posteriors: subject to posterior, with `prior=`, of the same leaves. At most 2,000 draws of each are used.
@@ -189,19 +192,23 @@ def cohort(posteriors: Mapping[str, Posterior], hyperprior: Prior, *, key: PRNGK
             stacklevel=user_stacklevel(),
         )
     k_chains, k_take = jax.random.split(key)
-    found = _chains(hyperprior, _Population(gathered.layout), gathered.data, k_chains)
-    weights = _averaged(gathered, found)
-    smoothed = {name: pareto_smoothed(np.log(np.maximum(w, 1e-30))) for name, w in zip(given, weights, strict=True)}
-    subjects, ess = {}, {}
-    for i, (name, one) in enumerate(smoothed.items()):
-        weight = np.exp(one.log_weights)
-        ess[name] = float(1.0 / np.sum(weight**2))
-        rows = gathered.rows[name][np.asarray(systematic(jax.random.fold_in(k_take, i), jnp.asarray(weight)))]
-        subjects[name] = _taken(given[name], rows, ess[name], one.pareto_k)
-    khat = {name: float(one.pareto_k) for name, one in smoothed.items()}
-    _warn(ess, khat)
+    found, ess = None, [_effective(one) for one in _weighed(gathered, _guess(gathered))]
+    if min(ess) > HOPELESS:  # chains of weights would crawl
+        found = _chains(hyperprior, _Population(gathered.layout), gathered.data, k_chains)
+    weighed = dict(zip(given, _weighed(gathered, _guess(gathered) if found is None else _some(found)), strict=True))
+    ess = {name: _effective(one) for name, one in weighed.items()}
+    khat = {name: float(one.pareto_k) for name, one in weighed.items()}
+    bad = [name for name in given if khat[name] > PARETO_K or ess[name] < FEW]
+    if found is None or bad:
+        _warn(bad, ess, khat)
+        found, subjects = _smooth(given, gathered, hyperprior, k_chains, k_take)
+    else:
+        subjects = {}
+        for i, (name, one) in enumerate(weighed.items()):
+            keep = systematic(jax.random.fold_in(k_take, i), jnp.asarray(np.exp(one.log_weights)))
+            subjects[name] = _taken(given[name], gathered.rows[name][np.asarray(keep)], ess[name], khat[name])
     info = provenance("cohort", key, began) | {"over": gathered.over, "ess": ess, "khat": khat}
-    info |= {"divergences": found.info["divergences"]}
+    info |= {"likelihood": "mixtures" if bad else "weights", "divergences": found.info["divergences"]}
     return Cohort(dataclasses.replace(found, x_o=None, info=info, state=None), subjects, given)
 
 
@@ -210,15 +217,22 @@ def weak_hyperprior(prior: Prior) -> Prior:
 
     mean ~ N(m, s^2) and sd ~ HalfNormal(s) for each element, m and s of the prior over theta, 0 and 1 over z.
     """
-    mean, variance, dists = prior.mean(), prior.variance(), {}
-    for leaf, d in prior.dists.items():
-        shape = prior.z_shapes[leaf]
-        centre, width = np.zeros(shape), np.ones(shape)
-        if _unbounded(d):
-            centre, width = mean[leaf], np.sqrt(np.where(np.isfinite(variance[leaf]), variance[leaf], 1.0))
+    dists = {}
+    for leaf, (centre, width) in _own_level(prior).items():
         dists[f"{leaf}.mean"] = dist.Normal(jnp.asarray(centre), jnp.asarray(width))
         dists[f"{leaf}.sd"] = dist.HalfNormal(jnp.asarray(width))
     return Prior(dists)
+
+
+def _own_level(prior: Prior) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and sd of each leaf of u under the prior."""
+    mean, variance, level = prior.mean(), prior.variance(), {}
+    for leaf, d in prior.dists.items():
+        shape = prior.z_shapes[leaf]
+        level[leaf] = np.zeros(shape), np.ones(shape)
+        if _unbounded(d):
+            level[leaf] = mean[leaf], np.sqrt(np.where(np.isfinite(variance[leaf]), variance[leaf], 1.0))
+    return level
 
 
 def _unbounded(d: Any) -> bool:
@@ -311,6 +325,17 @@ class _Population:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Mixed:
+    """log p(x | mean, sd) of all subjects, by mixtures."""
+
+    layout: Layout
+
+    def __call__(self, hyper: Theta, data: Any) -> Array:
+        mean, sd = levels(hyper, self.layout)
+        return data["mixtures"].log_likelihood((mean - data["centre"]) / data["width"], sd / data["width"])
+
+
+@dataclasses.dataclass(frozen=True)
 class _Regression:
     """log p(x, score | mean, sd, line) of all subjects."""
 
@@ -323,6 +348,53 @@ class _Regression:
         line = hyper["intercept"] + u @ hyper["slope"].reshape(-1)
         error = (data["score"][:, None] - line) / hyper["residual"]
         return _log_mean(log_weight - 0.5 * error**2 - jnp.log(hyper["residual"]) - _HALF_LOG_2PI)
+
+
+def _smooth(
+    given: Mapping[str, Posterior], gathered: _Gathered, hyperprior: Prior, k_chains: PRNGKey, k_take: PRNGKey
+) -> tuple[Posterior, dict[str, Posterior]]:
+    """Population, and subjects given it, from Gaussian mixtures."""
+    prior = next(iter(given.values())).prior
+    assert prior is not None
+    data = {name: np.asarray(value, float) for name, value in gathered.data.items()}
+    u = np.split(data["powers"], 2, axis=-1)[0] * data["width"] + data["centre"]
+    own = _own_level(prior)
+    centre, width = (
+        np.concatenate([np.broadcast_to(own[leaf][i], shape).reshape(-1) for leaf, shape in gathered.layout])
+        for i in (0, 1)
+    )
+    mixtures = mixture.fit((u - centre) / width, data["log_prior"] + np.log(width).sum())
+    scaled = {"centre": jnp.asarray(centre), "width": jnp.asarray(width)}
+    found = _chains(hyperprior, _Mixed(gathered.layout), scaled | {"mixtures": mixtures}, k_chains)
+    n, total = u.shape[1], found.num_chains * found.num_samples
+    rows = np.arange(n) % total
+    hyper = {name: jnp.asarray(v.reshape(total, *v.shape[2:])[rows]) for name, v in found.theta.items()}
+    w = np.asarray(_drawn(hyper, gathered.layout, mixtures, scaled, jax.random.split(k_take, n)))
+    return found, {name: _of_u(given[name], w[:, s] * width + centre, gathered) for s, name in enumerate(given)}
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _drawn(hyper: Theta, layout: Layout, mixtures: Any, scaled: Any, keys: Array) -> Array:
+    """w given draws of the population, `[n, S, E]`."""
+
+    def one(row: Any) -> Array:
+        mean, sd = levels(row[0], layout)
+        return mixtures.sample((mean - scaled["centre"]) / scaled["width"], sd / scaled["width"], row[1])
+
+    return jax.lax.map(one, (hyper, keys))
+
+
+def _of_u(posterior: Posterior, u: np.ndarray, gathered: _Gathered) -> Posterior:
+    """A posterior of one chain at u, `[n, E]`."""
+    theta, prior = {}, posterior.prior
+    assert prior is not None
+    for leaf, shape in gathered.shapes.items():
+        value = jnp.asarray(u[:, list(gathered.columns(leaf))].reshape(len(u), *shape))
+        if gathered.over[leaf] == "z":
+            value = Prior({leaf: prior.dists[leaf]}).constrain({leaf: value})[0][leaf]
+        theta[leaf] = np.asarray(value)[None]
+    info = {**posterior.info, "method": f"{posterior.info.get('method', 'posterior')}, pooled by a Gaussian mixture"}
+    return Posterior(theta, x_o=posterior.x_o, prior=posterior.prior, info=info)
 
 
 def _chains(prior: Prior, likelihood: Any, data: Any, key: PRNGKey) -> Posterior:
@@ -365,12 +437,35 @@ def _log_mean(log_weight: Array) -> Array:
     return jnp.sum(jax.scipy.special.logsumexp(log_weight, axis=1) - np.log(log_weight.shape[1]))
 
 
-def _averaged(gathered: _Gathered, found: Posterior) -> np.ndarray:
-    """Weights `[subject, n]`, normalised for each mean and sd."""
+def _some(found: Posterior) -> Theta:
+    """Draws of the population, some hundreds."""
     total = found.num_chains * found.num_samples
     rows = np.linspace(0, total - 1, min(total, _HYPER_DRAWS)).astype(int)
-    hyper = {name: jnp.asarray(v.reshape(total, *v.shape[2:])[rows]) for name, v in found.theta.items()}
-    return np.asarray(_average(hyper, gathered.data, gathered.layout), float)
+    return {name: jnp.asarray(v.reshape(total, *v.shape[2:])[rows]) for name, v in found.theta.items()}
+
+
+def _guess(gathered: _Gathered) -> Theta:
+    """One population, by the moments of the subjects' means."""
+    means = np.split(np.asarray(gathered.data["powers"]), 2, axis=-1)[0].mean(axis=1)  # in units of all draws
+    width, guess = np.asarray(gathered.data["width"]), {}
+    for leaf, shape in gathered.shapes.items():
+        at = list(gathered.columns(leaf))
+        guess[f"{leaf}.mean"] = (means.mean(axis=0) * width + np.asarray(gathered.data["centre"]))[at].reshape(
+            1, *shape
+        )
+        guess[f"{leaf}.sd"] = (np.maximum(means.std(axis=0), 0.1) * width)[at].reshape(1, *shape)
+    return {name: jnp.asarray(value) for name, value in guess.items()}
+
+
+def _weighed(gathered: _Gathered, hyper: Theta) -> list[Smoothed]:
+    """Smoothed weights of each subject, averaged over populations."""
+    weights = np.asarray(_average(hyper, gathered.data, gathered.layout), float)
+    return [pareto_smoothed(np.log(np.maximum(w, 1e-30))) for w in weights]
+
+
+def _effective(one: Smoothed) -> float:
+    """Effective draws."""
+    return float(1.0 / np.sum(np.exp(2.0 * one.log_weights)))
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -455,13 +550,12 @@ def _scores(score: Mapping[str, float], names: list[str]) -> np.ndarray:
     return y
 
 
-def _warn(ess: Mapping[str, float], khat: Mapping[str, float]) -> None:
-    bad = [name for name in ess if khat[name] > PARETO_K or ess[name] < FEW]
-    if bad:
-        listed = ", ".join(f"{name} (khat {khat[name]:.2f}, {ess[name]:.0f} effective draws)" for name in bad[:5])
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        warnings.warn(
-            f"reweighting is not reliable for {listed}{more}: few draws lie where the population is. Give more draws "
-            "of each subject, fewer leaves, or fit with a prior closer to the population",
-            stacklevel=user_stacklevel(),
-        )
+def _warn(bad: Sequence[str], ess: Mapping[str, float], khat: Mapping[str, float]) -> None:
+    listed = ", ".join(f"{name} (khat {khat[name]:.2f}, {ess[name]:.0f} effective draws)" for name in bad[:5])
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    warnings.warn(
+        f"reweighting is not reliable for {listed}{more}: few draws lie where the population is. All subjects were "
+        "pooled by Gaussian mixtures fitted to their draws instead, which extend beyond them. To do without, give more "
+        "draws of each subject, fewer leaves, or fit with a prior closer to the population",
+        stacklevel=user_stacklevel(),
+    )

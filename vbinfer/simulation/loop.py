@@ -213,7 +213,8 @@ def repeat(cuts: Cuts, body: Body, carry: Carry, supply: Supply, n: int, size: i
         levels.append((min(cuts.grain, n * size), cuts.draw))
     if supply.far is None and size < cuts.block:
         levels.append((min(cuts.block, n * size), cuts.read))
-    return _nested(body, carry, supply, n, size, sorted(levels, key=lambda level: level[0]))
+    # of equal lengths the segment is outside: what is provided within it is made again, not kept
+    return _nested(body, carry, supply, n, size, sorted(levels, key=lambda level: (level[0], level[1] is None)))
 
 
 def _nested(
