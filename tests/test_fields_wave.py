@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 import scipy.linalg
 
@@ -73,6 +74,66 @@ def test_white_noise_gives_every_mode_its_variance(mixed):
         np.testing.assert_allclose(answer[k, 1:] * GAMMA**2, G["impulse"][k, 1:-1], atol=1e-10)
         variance = DT * np.sum(answer[k] ** 2)  # a Riemann sum of a smooth function
         np.testing.assert_allclose(variance, G["variance_per_sigma2"][k], rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("make", "count"), [(lambda: F.Sphere(3, radius=RADIUS), 16), (lambda: F.Mesh.icosphere(1), 42)]
+)
+def test_cross_spectra_are_those_of_the_modes_as_linear_systems(make, count):
+    """sigma^2 of |(i w - A)^-1| of phi'' = -gamma^2 (1 + r^2 l) phi - 2 gamma phi' + noise, mode by mode."""
+    domain = make()
+    model, f = F.DampedWave(None, domain, gamma=GAMMA, r=R), np.array([0.0, 7.0, 30.0])
+    gain = np.random.default_rng(0).normal(1.0, 1.0, (3, domain.n_nodes))
+    phi, eigenvalue = (np.asarray(part) for part in domain.modes(count))
+    S = np.zeros((3, 3, 3))
+    for at, hz in enumerate(f):
+        for k, value in enumerate(eigenvalue):
+            A = np.array([[0.0, 1.0], [-(GAMMA**2) * (1.0 + R**2 * value), -2.0 * GAMMA]])
+            answer = np.linalg.solve(2j * np.pi * hz / 1e3 * np.eye(2) - A, [0.0, 1.0])[0]
+            S[at] += 2e-3 * 0.3**2 * abs(answer) ** 2 * np.outer(gain @ phi[:, k], gain @ phi[:, k])
+    np.testing.assert_allclose(model.cross_spectrum(f, gain, sigma=0.3), S, rtol=1e-9)
+
+
+def test_a_spectrum_integrates_to_the_variance_of_its_mode(mixed):
+    sphere, modes, _ = mixed
+    f = np.linspace(0.0, 2e3, 10_001)  # Hz; above it is 1e-6 of the variance
+    gain = np.asarray(sphere.areas * modes.T)  # sensors of one mode each
+    S = F.DampedWave(None, sphere, gamma=GAMMA, r=R).cross_spectrum(f, gain)
+    power = np.trapezoid(np.asarray(jnp.diagonal(S, axis1=1, axis2=2)), f, axis=0)
+    np.testing.assert_allclose(power, G["variance_per_sigma2"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_speed_and_damping_are_recovered_from_sensors():
+    """8 noisy sensors, 20 s: NUTS, the complex Wishart likelihood and the closed cross-spectrum."""
+    sphere, period, floor = F.Sphere(5, radius=RADIUS), 2.0, 0.003
+    place = np.random.default_rng(3).normal(size=(8, 3))
+    away = np.asarray(sphere.positions) - 120.0 * (place / np.linalg.norm(place, axis=1)[:, None])[:, None]
+    gain = np.asarray(sphere.areas) / (away**2).sum(-1) / 1e2
+    sim = vb.Simulator(
+        F.DampedWave(None, sphere, gamma=0.06, r=50.0),
+        integrator=vb.Native(0.5),
+        noise=vb.noise.Additive({"dphi": 0.4}, areas=sphere.areas),
+        monitors={"y": vb.monitors.SpatialAverage("phi", gain, period=period)},
+    )
+    y = np.asarray(vb.simulate(sim, t1=20_000.0, key=jax.random.key(0)).ys["y"])
+    y = y + floor * np.random.default_rng(1).normal(size=y.shape)
+
+    def spectrum(theta, f):
+        model = F.DampedWave(None, sphere, gamma=theta["gamma"], r=theta["r"])
+        return model.cross_spectrum(f, gain, theta["sigma"]) + 2e-3 * period * floor**2 * jnp.eye(8)
+
+    likelihood = vb.likelihoods.CrossSpectral(
+        spectrum, period=period, num_samples=len(y), segments=20, low=2.0, high=60.0
+    )
+    prior = vb.Prior({k: dist.LogNormal(np.log(m), 0.5) for k, m in (("gamma", 0.1), ("r", 30.0), ("sigma", 0.6))})
+    found = vb.sample_mcmc(prior, likelihood, y, num_warmup=150, num_samples=150, num_chains=1, key=jax.random.key(2))
+    draws = {k: np.asarray(v).ravel() for k, v in found.theta.items()}
+    draws["speed"] = draws["gamma"] * draws["r"]
+    for name, value in {"gamma": 0.06, "r": 50.0, "sigma": 0.4, "speed": 3.0}.items():
+        mean, sd = draws[name].mean(), draws[name].std()
+        assert abs(mean - value) < 4.0 * sd
+        assert sd < 0.05 * value  # of a prior whose sd is half of it
 
 
 def test_waves_on_a_mesh_are_sums_of_its_modes():
@@ -164,6 +225,12 @@ def test_noise_is_white_in_space():
         (lambda: F.DampedWave(vb.models.Robinson(), F.Sphere(3), gamma=0.1, r=10.0), ValueError, "phi"),
         (lambda: F.DampedWave(None, F.Sphere(3), gamma=0.1, r=10.0, modes=4), ValueError, "lmax"),
         (lambda: F.DampedWave(None, F.Sphere(3), gamma=0.0, r=10.0), ValueError, "gamma"),
+        (lambda: F.DampedWave(None, F.Sphere(3), 0.1, 9.0).cross_spectrum(1.0, np.ones((2, 5))), ValueError, "32"),
+        (
+            lambda: F.DampedWave(vb.models.Linear(), F.Sphere(3), 0.1, 9.0).cross_spectrum(1.0, np.ones((2, 32))),
+            ValueError,
+            "without a model",
+        ),
         (lambda: F.DampedWave(None, F.Mesh.icosphere(0), gamma=0.1, r=10.0, modes=13), ValueError, "at most 12"),
         (
             lambda: vb.Simulator(F.DampedWave(None, F.Sphere(3), gamma=0.1, r=1.0), integrator=vb.Heun(0.1)),

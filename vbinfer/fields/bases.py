@@ -24,6 +24,10 @@ class AbstractBasis(eqx.Module):
     def synthesised(self, c: Array) -> Array:
         """Fields `[N, B]` of coefficients."""
 
+    @abc.abstractmethod
+    def functions(self) -> tuple[Array, Array]:
+        """Eigenfunctions `[N, K]` and eigenvalues `[K]`, in the order of `domain.modes`."""
+
 
 class Harmonics(AbstractBasis):
     """All harmonics of a sphere: `[order, degree, B]`."""
@@ -36,6 +40,9 @@ class Harmonics(AbstractBasis):
 
     def synthesised(self, c: Array) -> Array:
         return self.sphere.synthesised(c)
+
+    def functions(self) -> tuple[Array, Array]:
+        return self.sphere.modes(self.sphere.n_modes)
 
 
 class Modes(AbstractBasis):
@@ -51,3 +58,6 @@ class Modes(AbstractBasis):
 
     def synthesised(self, c: Array) -> Array:
         return self.phi @ c
+
+    def functions(self) -> tuple[Array, Array]:
+        return self.phi, self.eigenvalue.ravel()

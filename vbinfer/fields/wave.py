@@ -146,6 +146,29 @@ class DampedWave(AbstractStepper):
         )
         return eqx.tree_at(lambda w: w.propagator, self, made, is_leaf=lambda leaf: leaf is None)
 
+    def cross_spectrum(self, f: Any, gain: Any, sigma: Any = 1.0) -> Array:
+        """Cross-spectra of sensors of the wave, `[F, M, M]`.
+
+        S_ij(f) = 2 sigma^2 sum_k g_ik g_jk / |gamma^2 (1 + r^2 eigenvalue_k) - w^2 + 2 i gamma w|^2,   w = 2 pi f
+
+        g_ik is the gain `[M, N]` times eigenfunction k. One-sided per Hz, of a wave without a model that is driven by
+        `vb.noise.Additive({"dphi": sigma}, areas=domain.areas)`; differentiable in gamma, r and sigma. f in Hz.
+
+        Raises:
+            ValueError: a gain of another number of points; a wave with a model of its own (`vb.linearise`).
+        """
+        if self.local is not None:
+            raise ValueError("cross_spectrum is of a wave without a model; write DampedWave(None, domain, gamma=, r=)")
+        gain = jnp.asarray(gain, self.domain.areas.dtype)
+        if gain.ndim != 2 or gain.shape[1] != self.n_nodes:
+            raise ValueError(f"gain is {list(gain.shape)}; expected [sensor, {self.n_nodes}], of the domain's points")
+        phi, eigenvalue = self.basis.functions()
+        own = jnp.square(self.gamma) * (1.0 + jnp.square(self.r) * eigenvalue)
+        w = 2e-3 * jnp.pi * jnp.atleast_1d(jnp.asarray(f, gain.dtype))[:, None]
+        power = 2e-3 * jnp.square(sigma) / (jnp.square(own - w**2) + jnp.square(2.0 * self.gamma * w))
+        seen = gain @ phi
+        return jnp.einsum("mk,fk,nk->fmn", seen, power, seen)
+
     def step(self, t: Array, x: Any, c: Array, u: Array, dW: Any, dt: float) -> Any:
         phi, own = x.phi, self._own(x)
         source = c[0] + u if self.local is None else self.local.at_nodes(own)[self.local.cvar[0]]
