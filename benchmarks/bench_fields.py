@@ -3,14 +3,18 @@
 Diffusion: 32 x 64 Gauss-Legendre points, 64 fields at once, float32, inside jit, against vbjax 0.0.19 (`make_shtdiff`,
 mapped), ducc0 0.42 (analysis, filter, synthesis, one thread) and the square matrix product of this machine. Surface:
 Generic2dOscillator, six neighbours each, Euler 0.1 ms, means of regions every 10 ms, against TVB 2.10. Of the peers
-those that are installed beside vbinfer in the Python that runs this; all in one process, in turn, CPU seconds.
+those that are installed beside vbinfer in the Python that runs this; all in one process, in turn, CPU seconds. Memory:
+16 draws on two such surfaces, in a process of its own (`--worker memory` runs this alone).
 """
 
+import json
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from _timing import cpu_seconds, finish, header, host, interleaved, median, options, pin, spread, table
+from _timing import cpu_seconds, finish, header, host, interleaved, median, options, peak, pin, spread, table, worker
 
 LMAX, BATCH, CALLS = 31, 64, 20
 ORDER, REGIONS, STEPS, TVB_STEPS, DT = 5, 76, 300, 20, 0.1
@@ -64,15 +68,14 @@ def diffusion() -> Cases:
     return cases
 
 
-def surface() -> Cases:
-    """Steps of the surface per call."""
-    import jax
+def _surface(ball: Any) -> tuple[Any, ...]:
+    """The simulator, and what TVB's is made of."""
     import numpy as np
     import scipy.sparse as sp
 
     import vbinfer as vb
 
-    ball, rng = vb.fields.Mesh.icosphere(ORDER, 100.0), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     centres = rng.normal(size=(REGIONS, 3))
     regions = np.argmax(ball.positions @ (centres / np.linalg.norm(centres, axis=1)[:, None]).T, axis=1)
     weights, lengths = rng.uniform(0.0, 1.0, (REGIONS, REGIONS)), rng.uniform(10.0, 150.0, (REGIONS, REGIONS))
@@ -88,11 +91,53 @@ def surface() -> Cases:
         field=vb.fields.Field(ball, vb.fields.Local(local), 0.05, regions=rmap),
         monitors={"V": vb.monitors.OfRegions(vb.monitors.Subsample(10.0, "V"), rmap)},
     )
+    return sim, regions, weights, lengths, local
+
+
+def _batch(sim: Any) -> Callable[[], Any]:
+    """16 draws together."""
+    import jax
+    import numpy as np
+
+    import vbinfer as vb
+
     fwd = vb.ForwardModel(sim, t1=STEPS * DT, summary=lambda y: y.ravel())
     draws, keys = {"coupling.G": np.linspace(0.01, 0.02, 16)}, jax.random.split(jax.random.key(0), 16)
+    return lambda: jax.block_until_ready(fwd.batch(draws, keys))
+
+
+def memory() -> dict[str, float]:
+    """Peaks of 16 draws on 20,484 vertices, MB, and the size of their delay buffers."""
+    import jax
+    import numpy as np
+
+    import vbinfer as vb
+
+    half = vb.fields.Mesh.icosphere(ORDER, 100.0)
+    places, faces = np.asarray(half.vertices), np.asarray(half.triangles)
+    pair = vb.fields.Mesh(
+        np.concatenate([places, places + np.array([300.0, 0.0, 0.0])]), np.concatenate([faces, faces + half.n_nodes])
+    )
+    sim, *_ = _surface(pair)
+    before = peak()
+    _batch(sim)()
+    final = vb.simulate(sim, t1=DT, key=None).final
+    buffers = sum(leaf.nbytes for leaf in jax.tree.leaves(final.carry.buffers))
+    return {"before": before, "peak": peak(), "buffers": 16 * buffers / 1e6}
+
+
+def surface() -> Cases:
+    """Steps of the surface per call."""
+    import jax
+
+    import vbinfer as vb
+
+    ball = vb.fields.Mesh.icosphere(ORDER, 100.0)
+    sim, regions, weights, lengths, local = _surface(ball)
+    batch = _batch(sim)
     cases: Cases = {
         "vbinfer": (lambda: jax.block_until_ready(vb.simulate(sim, t1=STEPS * DT, key=None).ys), STEPS),
-        "vbinfer, 16 draws": (lambda: jax.block_until_ready(fwd.batch(draws, keys)), 16 * STEPS),
+        "vbinfer, 16 draws": (batch, 16 * STEPS),
     }
     if find_spec("tvb"):
         run = _tvb(ball, regions, weights, lengths, local)
@@ -132,6 +177,10 @@ def _tvb(ball: Any, regions: Any, weights: Any, lengths: Any, local: Any) -> Cal
 
 def main() -> None:
     given = options(__doc__)
+    if given.worker:
+        pin(given.core)
+        print(json.dumps(memory()))
+        return
     where = host() | {"pinned": pin(given.core)}
     header((__doc__ or "").splitlines()[0], where)
     found: dict[str, dict[str, list[float]]] = {}
@@ -154,7 +203,10 @@ def main() -> None:
                 for name, v in found[what].items()
             ],
         )
-    finish(given.json, where, {"about": __doc__, "rates": found})
+    used = worker(sys.executable, str(Path(__file__).resolve()), name="memory", core=given.core)
+    print(f"\n16 draws on 20,484 vertices: peak {used['peak']:,.0f} MB, {used['before']:,.0f} MB of it before the run;")
+    print(f"delay buffers of all draws {used['buffers']:.1f} MB")
+    finish(given.json, where, {"about": __doc__, "rates": found, "memory": used})
 
 
 if __name__ == "__main__":
