@@ -141,10 +141,14 @@ def test_a_learned_likelihood_is_sampled_by_the_chains_of_the_file(folder):
 
 @pytest.mark.slow
 def test_a_sampler_is_calibrated_over_its_prior(folder):
-    path = written(folder, *SIGMA, ("[report]", "[calibration]\ndraws = 60\nposterior_samples = 49\n\n[report]"))
+    # a prior of sigma down to 0 has data sets whose posterior is 1e-5 wide: 150 steps of warm-up do not get there
+    longer = ("num_warmup = 150", "num_warmup = 600")
+    path = written(
+        folder, *SIGMA, longer, ("[report]", "[calibration]\ndraws = 60\nposterior_samples = 49\n\n[report]")
+    )
     study = vb.Study.from_toml(path, out=folder / "calibrated")
     verdict, found = vb.calibrate_study(study)
-    assert found.names == ("model.a", "s")
+    assert set(found.names) == {"model.a", "s"}
     assert found.verdict != "fail", found.findings
     assert (folder / "calibrated" / "calibration.npz").is_file()
     assert verdict.numbers["calibration"]["n"] == len(found)
