@@ -12,10 +12,10 @@ _NOWHERE = -1e30
 
 
 class Mixtures(NamedTuple):
-    """q(w | x_s) of all subjects, w the parameters in units of the prior.
+    """Posteriors of all subjects.
 
-    q is sum_k exp(log_share) N(w; a, L^-1), the prior N(0, 1). In a population N(m, sd^2), with w = m + sd e, M = L - 1
-    and d = m - a, each component has its integral in closed form,
+    Of w, the parameters in units of the prior: q(w | x_s) is sum_k exp(log_share) N(w; a, L^-1), the prior N(0, 1). In
+    a population N(m, sd^2), with w = m + sd e, M = L - 1 and d = m - a, each component has its integral in closed form,
 
         log int N(w; a, L^-1) N(w; m, sd^2) / N(w; 0, 1) dw
             = (log det L - log det B + a'a + g' B^-1 g - d' M d) / 2 + a' d,
@@ -32,7 +32,10 @@ class Mixtures(NamedTuple):
     """`[S, K, E, E]`, nowhere below 1."""
 
     def components(self, m: Array, sd: Array) -> tuple[Array, Array, Array]:
-        """Log weights `[S, K]`, and e given the population: B^-1 g and the Cholesky factor of B."""
+        """Log weights `[S, K]`, and e given the population.
+
+        Of e B^-1 g and the Cholesky factor of B.
+        """
         eye = jnp.eye(len(m))
         M, d = self.precision - eye, m - self.centre
         pulled = jnp.einsum("skij,skj->ski", M, d)
@@ -45,7 +48,7 @@ class Mixtures(NamedTuple):
         return self.log_share + 0.5 * twice, e, factor
 
     def log_likelihood(self, m: Array, sd: Array) -> Array:
-        """log p(x | m, sd) of all subjects, up to a constant."""
+        """log p(x | m, sd), up to a constant."""
         return jax.scipy.special.logsumexp(self.components(m, sd)[0], axis=1).sum()
 
     def sample(self, m: Array, sd: Array, key: Array) -> Array:

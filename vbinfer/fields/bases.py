@@ -26,7 +26,7 @@ class AbstractBasis(eqx.Module):
 
     @abc.abstractmethod
     def functions(self) -> tuple[Array, Array]:
-        """Eigenfunctions `[N, K]` and eigenvalues `[K]`, in the order of `domain.modes`."""
+        """Eigenfunctions `[N, K]` and eigenvalues, as `domain.modes` orders them."""
 
 
 class Harmonics(AbstractBasis):
