@@ -51,14 +51,15 @@ def rightmost(jacobian: Jacobian, near: float = 0.0) -> tuple[Complex, int]:
 
     which needs a matrix of the coupled nodes alone, and d = 1 far away: (roots - poles) right of it = -(turns of d).
     Roots are found by Muller's method where |g| is least on the line, g = d(s) / det of the bordered matrix, and the
-    line is moved to the rightmost root until the count says that nothing lies beyond. Exact for any number of lags.
+    line is moved to the rightmost root until the count says that nothing lies further right by 2 % of it. Any number of
+    lags will do.
 
     Args:
         jacobian: the linear part.
         near: about where the real part of the rightmost root is, if that is known.
 
     Returns:
-        Roots, 1/ms: with delays those that were found, the rightmost surely among them. A root of multiplicity k
+        Roots, 1/ms: with delays those that were found, the rightmost to 2 % among them. A root of multiplicity k
         stands k times.
     """
     if jacobian.lags is None or not np.any(jacobian.lags):
