@@ -261,6 +261,25 @@ def test_monitors_that_are_no_filters_are_refused():
         vb.linearise(sim, monitor="bld")
 
 
+def test_lags_of_many_time_constants_overflow_nothing():
+    """exp(-s lag) at a pole that is forgotten long before a lag is over; the roots solve det(s - A(s)) = 0."""
+    rng = np.random.default_rng(5)
+    w, lengths = rng.uniform(0.2, 1.0, (4, 4)) * (1.0 - np.eye(4)), rng.uniform(900.0, 2_000.0, (4, 4))
+    sim = vb.Simulator(
+        vb.models.Linear(gamma=np.array([-2.0, -2.3, -1.7, -2.6])),
+        vb.Connectome(w, lengths, speed=4.0),
+        coupling=vb.coupling.Linear(G=0.8),
+        delays=vb.Delays(),
+        integrator=vb.Heun(dt=0.1),
+        noise=vb.noise.Additive(0.1),
+    )
+    roots = vb.linearise(sim).eigenvalues()
+    A = lambda s: np.diag([-2.0, -2.3, -1.7, -2.6]) + 0.8 * w * np.exp(-s * lengths / 4.0)  # noqa: E731
+    least = [np.linalg.svd(s * np.eye(4) - A(s), compute_uv=False)[-1] for s in roots[:5]]
+    assert max(least) < 1e-5
+    assert -0.01 < roots[0].real < 0.0
+
+
 @pytest.mark.slow
 def test_spectra_and_covariances_of_a_long_run():
     """A delayed network of unlike nodes, simulated for 400 s: Welch's spectra within their errors."""

@@ -102,7 +102,7 @@ class _Network:
 
     def __init__(self, jacobian: Jacobian):
         p, size, n = jacobian.send.shape
-        self.at, self.weights, self.lags, self.size = jacobian.at, jacobian.weights, jacobian.lags, p * size
+        self.jacobian, self.weights, self.lags, self.size = jacobian, jacobian.weights, jacobian.lags, p * size
         receive = np.moveaxis(jacobian.receive, 0, 1).reshape(n, -1)
         # a node that nobody hears sends nothing, one that hears nobody receives nothing
         receive = receive * jacobian.weights.any(axis=2).ravel()
@@ -271,18 +271,27 @@ class _Network:
         again, which contracts by (lag x coupling).
         """
         pole = self.poles[np.argmax(self.poles.real)]
-        values = np.linalg.eigvals(np.asarray(self.at(pole)))
+        values = self._eigenvalues_at(pole)
         starts = values[values.imag >= 0.0][np.argsort(-values[values.imag >= 0.0].real)][:DIPS]
         apart = 1e-3 * np.abs(starts - pole) + 1e-9 * self.scale
         points = starts[:, None] + apart[:, None] * np.array([1.0, 1j, 0.0])
         found = [root for near in points if (root := self._muller(near, np.full(3, np.nan))) is not None]
         for start in starts[: 0 if found else 1]:
-            old, new = np.inf, start
+            old, new = complex(np.inf), complex(start)
             for _ in range(DIPS):
-                values = np.linalg.eigvals(np.asarray(self.at(new)))
-                old, new = new, values[np.abs(values - new).argmin()]
+                if not len(values := self._eigenvalues_at(new)):
+                    break
+                old, new = new, complex(values[np.abs(values - new).argmin()])
             found += [new] if abs(new - old) <= 1e-12 * self.scale else []
         return np.array(found, complex)
+
+    def _eigenvalues_at(self, s: complex) -> Complex:
+        """Eigenvalues of A(s); none where what is delayed is not weak."""
+        of = self.jacobian
+        with np.errstate(over="ignore", invalid="ignore"):  # of exp(-s lag), far left
+            delayed = (of.receive @ (self.weights * np.exp(-s * self.lags)) @ of.send).sum(axis=0)
+        weak = np.abs(delayed).max() <= self.scale  # and not NaN
+        return np.linalg.eigvals(of.local + delayed) if weak else np.zeros(0, complex)
 
     def _value(self, s: complex) -> complex:
         try:
